@@ -1,0 +1,162 @@
+//! The configuration: what is typed, what it means, and every mistake in it at once.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+mod check;
+mod diagnostic;
+mod file;
+mod settings;
+
+pub use check::{Checked, load, parse};
+pub use diagnostic::{Diagnostic, Diagnostics, Level};
+pub use settings::{Keepalive, Limits};
+
+use crate::rule::Rule;
+use crate::tls::options::Options;
+
+/// A whole configuration that has been found good.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where clients connect.
+    pub listeners: Vec<Listener>,
+    /// Where operators look, if anywhere.
+    pub admin: Option<AdminAddress>,
+    /// Where the edge certificates are.
+    pub certificates: Vec<CertificateFiles>,
+    /// Named sets of TLS options; `default` is what a route has that names none.
+    pub tls_options: BTreeMap<String, Options>,
+    /// The routes of the file, by name.
+    pub routes: BTreeMap<String, Route>,
+    /// The upstreams of the file, by name; a route with a bare address has one of its own, named like the address.
+    pub upstreams: BTreeMap<String, Upstream>,
+    /// Every limit and timeout.
+    pub limits: Limits,
+    /// How the log is written.
+    pub log: Log,
+}
+
+/// One address on which clients are accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// The address; port 0 lets the system choose.
+    pub address: SocketAddr,
+    /// What happens to a client whose name no route matches.
+    pub unknown_name: UnknownName,
+}
+
+/// What happens to a client whose name no route matches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UnknownName {
+    /// The TLS alert `unrecognized_name` (RFC 6066 §3), then close. It is the one answer a person can act on.
+    #[default]
+    Alert,
+    /// Close without a word.
+    Close,
+    /// Reset the TCP connection.
+    Reset,
+}
+
+/// The address of the admin interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AdminAddress {
+    /// TCP. Not a loopback address only if `insecure_admin = true` was written.
+    Tcp(SocketAddr),
+    /// A UNIX socket, written `unix:/path`.
+    Unix(PathBuf),
+}
+
+/// Where certificates and their keys are read from. Paths are absolute, or relative to the configuration's folder (already joined).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CertificateFiles {
+    /// One chain and its key.
+    Pair {
+        /// PEM: the certificate first, then what leads to a root.
+        chain: PathBuf,
+        /// PEM: PKCS#8, SEC1 or PKCS#1.
+        key: PathBuf,
+    },
+    /// Every pair in a directory.
+    Directory(PathBuf),
+}
+
+/// A route of the file.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// Which clients it takes.
+    pub rule: Rule,
+    /// The priority that was written, if one was.
+    pub priority: Option<i64>,
+    /// Whether the gateway ends TLS.
+    pub action: Action,
+    /// A key of [`Config::upstreams`].
+    pub upstream: String,
+}
+
+/// What the gateway does with the client's TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// The upstream ends it.
+    PassThrough,
+    /// The gateway ends it, with this option set; a key of [`Config::tls_options`], or `None` for the defaults.
+    Terminate {
+        /// The name of the set.
+        options: Option<String>,
+    },
+}
+
+/// An upstream of the file.
+#[derive(Clone, Debug)]
+pub struct Upstream {
+    /// Where it listens; never empty.
+    pub endpoints: Vec<Endpoint>,
+    /// How the gateway connects to it over TLS; `None` is plain TCP.
+    pub tls: Option<UpstreamTls>,
+}
+
+/// One address of an upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Where to dial.
+    pub address: EndpointAddress,
+    /// Its share among the endpoints: 0 is never dialled.
+    pub weight: u32,
+}
+
+/// Where an endpoint is dialled.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum EndpointAddress {
+    /// An IP address and port.
+    Ip(SocketAddr),
+    /// A DNS name, resolved by the control plane, and a port.
+    Dns(crate::name::HostName, u16),
+}
+
+/// TLS towards an upstream. The chain and the name are always verified.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpstreamTls {
+    /// PEM files with the roots; empty means the system's.
+    pub roots: Vec<PathBuf>,
+    /// The name that the upstream must prove, as a SAN; a DNS name or an IP address.
+    pub server_name: rustls_pki_types::ServerName<'static>,
+}
+
+/// How the log is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Log {
+    /// Text or JSON.
+    pub format: LogFormat,
+}
+
+/// The form of a log line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text on a terminal, JSON elsewhere.
+    #[default]
+    Auto,
+    /// For people.
+    Text,
+    /// For machines: one object a line.
+    Json,
+}

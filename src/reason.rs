@@ -1,0 +1,119 @@
+//! The closed set of reasons for which a connection ends, and whose fault each one is.
+
+use std::fmt;
+
+/// Who can mend what ended the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Fault {
+    /// Nobody: the connection did what it was for.
+    None,
+    /// The client sent something it should not have sent, or went away.
+    Client,
+    /// The upstream refused, failed its verification, or went away.
+    Upstream,
+    /// This gateway's own configuration, limits or resources.
+    Gateway,
+}
+
+impl Fault {
+    /// The word that stands in logs and metric labels.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Fault::None => "none",
+            Fault::Client => "client",
+            Fault::Upstream => "upstream",
+            Fault::Gateway => "gateway",
+        }
+    }
+}
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $name:ident = $word:literal, $fault:ident;)*) => {
+        /// Why a connection ended. Every accepted connection ends with exactly one of these.
+        ///
+        /// The set is closed, so that each reason can be a metric label.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Reason { $($(#[$doc])* $name,)* }
+
+        impl Reason {
+            /// Every reason there is, in the order of a connection's life.
+            pub const ALL: &[Reason] = &[$(Reason::$name,)*];
+
+            /// The word that stands in logs and metric labels.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Reason::$name => $word,)* }
+            }
+
+            /// Whose fault it is.
+            pub fn fault(self) -> Fault {
+                match self { $(Reason::$name => Fault::$fault,)* }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Both sides ended their direction and every byte was delivered.
+    Closed = "closed", None;
+    /// The client went away before its hello was complete.
+    ClientGone = "client_gone", Client;
+    /// The first bytes were not a TLS record.
+    NotTls = "not_tls", Client;
+    /// TLS, but a hello that no TLS server would accept.
+    BadHello = "bad_hello", Client;
+    /// The hello was larger than the limit.
+    HelloTooLarge = "hello_too_large", Client;
+    /// The hello did not arrive before its deadline.
+    HelloTimeout = "hello_timeout", Client;
+    /// The hello named no host, and no route takes nameless clients.
+    NoName = "no_name", Client;
+    /// No route matches the name that the hello asked for.
+    UnknownName = "unknown_name", Client;
+    /// The route cannot serve: its option set is missing or broken.
+    RouteBroken = "route_broken", Gateway;
+    /// The route ends TLS, and no certificate fits the name.
+    NoCertificate = "no_certificate", Gateway;
+    /// The client's handshake was not finished before its deadline.
+    HandshakeTimeout = "handshake_timeout", Client;
+    /// The client's handshake failed: no common version, suite or protocol, or an alert from the client.
+    HandshakeFailed = "handshake_failed", Client;
+    /// The route asks for a client certificate, and the one sent (or its absence) was refused.
+    ClientCertificate = "client_certificate", Client;
+    /// The upstream has no endpoint that could be dialled.
+    NoEndpoint = "no_endpoint", Upstream;
+    /// No endpoint accepted the connection.
+    DialFailed = "dial_failed", Upstream;
+    /// No endpoint answered before the dial's deadline.
+    DialTimeout = "dial_timeout", Upstream;
+    /// The upstream's TLS handshake failed, or it could not prove who it is.
+    UpstreamTls = "upstream_tls", Upstream;
+    /// The client reset the connection, or broke TLS, while bytes were relayed.
+    ClientReset = "client_reset", Client;
+    /// The upstream reset the connection, or broke TLS, while bytes were relayed.
+    UpstreamReset = "upstream_reset", Upstream;
+    /// Neither side sent a byte for the idle limit.
+    IdleTimeout = "idle_timeout", None;
+    /// One side had ended, and the other was silent for the half-closed limit.
+    HalfClosedTimeout = "half_closed_timeout", None;
+    /// The gateway was told to stop, and the drain's deadline passed.
+    Drained = "drained", None;
+    /// A defect of the gateway itself: the connection's task ended without an outcome.
+    Internal = "internal", Gateway;
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_has_a_word_of_its_own() {
+        let words: std::collections::HashSet<_> = Reason::ALL.iter().map(|r| r.as_str()).collect();
+        assert_eq!(words.len(), Reason::ALL.len());
+    }
+}

@@ -1,0 +1,43 @@
+//! What each part of the gateway reports of itself, in one vocabulary, for `/readyz`, `/v1/routes` and the dashboard.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+/// The board on which every part writes its state.
+#[derive(Clone, Debug, Default)]
+pub struct Status {
+    parts: Arc<Mutex<BTreeMap<&'static str, State>>>,
+}
+
+/// The state of a part.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It works.
+    Ready,
+    /// It works, with something an operator should know.
+    Degraded(String),
+    /// The gateway must not get traffic, and why.
+    NotReady(String),
+}
+
+impl Status {
+    /// Sets the state of a part; the part exists from then on.
+    pub fn set(&self, part: &'static str, state: State) {
+        self.lock().insert(part, state);
+    }
+
+    /// Every part with its state.
+    pub fn parts(&self) -> BTreeMap<&'static str, State> {
+        self.lock().clone()
+    }
+
+    /// Whether every part allows traffic, and at least one part exists.
+    pub fn is_ready(&self) -> bool {
+        let parts = self.lock();
+        !parts.is_empty() && !parts.values().any(|state| matches!(state, State::NotReady(_)))
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<&'static str, State>> {
+        self.parts.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}

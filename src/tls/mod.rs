@@ -1,0 +1,19 @@
+//! TLS: files, option sets, the configurations made from them, and the stream that a relay reads and writes.
+
+pub mod client;
+pub mod files;
+pub mod options;
+pub mod server;
+mod stream;
+
+pub use stream::Stream;
+
+use std::sync::Arc;
+
+use rustls::crypto::CryptoProvider;
+
+/// The one source of cryptography: AWS-LC, hybrid post-quantum key exchange (X25519MLKEM768) first.
+pub fn provider() -> Arc<CryptoProvider> {
+    static PROVIDER: std::sync::OnceLock<Arc<CryptoProvider>> = std::sync::OnceLock::new();
+    Arc::clone(PROVIDER.get_or_init(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider())))
+}
