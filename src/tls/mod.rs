@@ -4,6 +4,7 @@ pub mod client;
 pub mod files;
 pub mod options;
 pub mod server;
+mod directory;
 mod pem;
 mod stream;
 
