@@ -4,6 +4,8 @@ pub mod config;
 pub mod log;
 pub mod metrics;
 pub mod name;
+pub mod net;
+pub mod proxy;
 pub mod reason;
 pub mod rule;
 pub mod snapshot;

@@ -19,7 +19,7 @@ pub struct Facts<'a> {
 }
 
 /// One rule: a condition on the facts of a connection.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Rule {
     text: Box<str>,
 }

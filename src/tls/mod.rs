@@ -1,14 +1,14 @@
 //! TLS: files, option sets, the configurations made from them, and the stream that a relay reads and writes.
 
 pub mod client;
+mod directory;
 pub mod files;
 pub mod options;
-pub mod server;
-mod directory;
 mod pem;
+pub mod server;
 mod stream;
 
-pub use stream::Stream;
+pub use stream::{End, HandshakeError, HandshakeFailed, Stream, send_alert};
 
 use std::sync::Arc;
 
