@@ -1,6 +1,7 @@
 //! Portcullis: a single-port SNI edge gateway with TCP tunnelling.
 
 pub mod config;
+pub mod lifecycle;
 pub mod log;
 pub mod metrics;
 pub mod name;

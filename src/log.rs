@@ -1,16 +1,41 @@
 //! The log: diagnostics on stderr, and one line for each ended connection on stdout from a writer that never stalls one.
 
-use std::io::Write;
+use std::io::IsTerminal;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
+
+mod access;
+mod line;
+
+pub use access::AccessLog;
+pub(crate) use line::escape;
 
 use crate::config::LogFormat;
 use crate::reason::Reason;
 
 /// Starts the diagnostic log (`tracing`) on stderr: text on a terminal, JSON elsewhere, filtered by `PORTCULLIS_LOG` (default `info`).
+///
+/// A second call changes nothing. Directives of the filter that make no sense are named on stderr and left out.
 pub fn init(format: LogFormat) {
-    let _ = format;
-    todo!()
+    let filter = EnvFilter::builder()
+        .with_default_directive(LevelFilter::INFO.into())
+        .with_env_var("PORTCULLIS_LOG")
+        .from_env_lossy();
+    let terminal = std::io::stderr().is_terminal();
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    // An error means that a subscriber is already there, as when tests share a process.
+    let _ = if is_json(format, terminal) {
+        tracing::subscriber::set_global_default(subscriber.json().flatten_event(true).finish())
+    } else {
+        let colour = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        tracing::subscriber::set_global_default(subscriber.with_ansi(colour).finish())
+    };
 }
 
 /// What is known of a connection when it ends.
@@ -29,9 +54,9 @@ pub struct Record {
     /// The TLS version agreed with the client on a terminated route, such as `1.3`.
     pub tls: Option<&'static str>,
     /// The route's name.
-    pub route: Option<std::sync::Arc<str>>,
+    pub route: Option<Arc<str>>,
     /// The upstream's name.
-    pub upstream: Option<std::sync::Arc<str>>,
+    pub upstream: Option<Arc<str>>,
     /// The endpoint that took the connection, or the last that was tried.
     pub endpoint: Option<SocketAddr>,
     /// Bytes from the client to the upstream (on pass-through: with the hello).
@@ -52,30 +77,10 @@ pub struct Record {
     pub detail: Option<String>,
 }
 
-/// The writer of records. Cloning gives another handle of the same writer.
-#[derive(Clone, Debug)]
-pub struct AccessLog {}
-
-impl AccessLog {
-    /// Starts the writer's thread. Lines are dropped and counted when it is more than 8,192 behind.
-    pub fn start(format: LogFormat, out: Box<dyn Write + Send>) -> Self {
-        let _ = (format, out);
-        todo!()
-    }
-
-    /// Hands over a record; never waits.
-    pub fn write(&self, record: Record) {
-        let _ = record;
-        todo!()
-    }
-
-    /// How many lines were dropped so far.
-    pub fn dropped(&self) -> u64 {
-        todo!()
-    }
-
-    /// Waits until every line handed over before is written; for the end of the process.
-    pub fn flush(&self) {
-        todo!()
+fn is_json(format: LogFormat, terminal: bool) -> bool {
+    match format {
+        LogFormat::Auto => !terminal,
+        LogFormat::Text => false,
+        LogFormat::Json => true,
     }
 }
