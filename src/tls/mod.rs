@@ -4,6 +4,8 @@ pub mod client;
 pub mod files;
 pub mod options;
 pub mod server;
+mod directory;
+mod pem;
 mod stream;
 
 pub use stream::Stream;
