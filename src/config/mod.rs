@@ -5,9 +5,16 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 mod check;
+mod decode;
 mod diagnostic;
 mod file;
+mod files;
+mod listen;
+mod place;
+mod routes;
 mod settings;
+mod upstreams;
+mod value;
 
 pub use check::{Checked, load, parse};
 pub use diagnostic::{Diagnostic, Diagnostics, Level};
