@@ -1,5 +1,8 @@
 //! Portcullis: a single-port SNI edge gateway with TCP tunnelling.
 
+pub mod admin;
+pub mod certs;
+pub mod cli;
 pub mod config;
 pub mod lifecycle;
 pub mod log;
@@ -9,6 +12,7 @@ pub mod net;
 pub mod proxy;
 pub mod reason;
 pub mod rule;
+pub mod serve;
 pub mod snapshot;
 pub mod status;
 pub mod tls;

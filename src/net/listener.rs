@@ -1,7 +1,9 @@
 //! Listening and accepting: the loop only accepts, and what goes wrong backs off.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
+use std::task::Poll;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
@@ -75,6 +77,18 @@ impl Listener {
                     }
                 }
             }
+        }
+    }
+
+    /// Takes what the kernel has accepted already and nobody has taken, then stops listening. Must run on the runtime.
+    pub async fn close(self, mut take: impl FnMut(TcpStream, SocketAddr)) {
+        while let Some(Ok((tcp, client))) = poll_fn(|cx| match self.tcp.poll_accept(cx) {
+            Poll::Ready(accepted) => Poll::Ready(Some(accepted)),
+            Poll::Pending => Poll::Ready(None),
+        })
+        .await
+        {
+            take(tcp, canonical(client));
         }
     }
 }

@@ -106,7 +106,11 @@ impl Session {
 
     /// The client's handshake is finished, with this agreed.
     pub fn handshake_done(&mut self, tls: &rustls::Connection) {
-        self.record.handshake_time = Some(self.lap());
+        let time = self.lap();
+        self.record.handshake_time = Some(time);
+        if let Some(route) = &self.route {
+            route.handshake.observe(time.as_secs_f64());
+        }
         self.record.alpn = tls.alpn_protocol().map(<[u8]>::to_vec);
         self.record.tls = match tls.protocol_version() {
             Some(rustls::ProtocolVersion::TLSv1_2) => Some("1.2"),
@@ -122,7 +126,11 @@ impl Session {
 
     /// The upstream is ready for bytes.
     pub fn dial_done(&mut self) {
-        self.record.dial_time = Some(self.lap());
+        let time = self.lap();
+        self.record.dial_time = Some(time);
+        if let Some(route) = &self.route {
+            route.dial.observe(time.as_secs_f64());
+        }
     }
 
     /// How the connection ended; the last word counts.
@@ -149,7 +157,7 @@ impl Drop for Session {
             route.active.dec();
         }
         let Sessions { log, metrics } = &self.sessions;
-        metrics.ended(self.record.route.as_deref(), self.record.reason);
+        metrics.ended(self.route.as_deref(), self.record.reason);
         log.write(self.record.clone());
     }
 }

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use tokio::net::TcpStream;
 use tokio::time::timeout_at;
-use tokio_util::sync::CancellationToken;
 
 mod failure;
 mod hello;
 mod terminate;
 mod upstream;
 
+use crate::lifecycle::Shutdown;
 use crate::net;
 use crate::net::session::{Session, Sessions};
 use crate::reason::Reason;
@@ -26,20 +26,16 @@ use hello::Hello;
 pub struct Proxy {
     snapshot: Arc<ArcSwap<Snapshot>>,
     sessions: Sessions,
-    cut: CancellationToken,
+    shutdown: Shutdown,
 }
 
 impl Proxy {
-    /// A proxy that reads this cell, writes its sessions there, and ends what still runs when `cut` is cancelled.
-    pub fn new(
-        snapshot: Arc<ArcSwap<Snapshot>>,
-        sessions: Sessions,
-        cut: CancellationToken,
-    ) -> Self {
+    /// A proxy that reads this cell, writes its sessions there, and ends what still runs when the shutdown cuts.
+    pub fn new(snapshot: Arc<ArcSwap<Snapshot>>, sessions: Sessions, shutdown: Shutdown) -> Self {
         Self {
             snapshot,
             sessions,
-            cut,
+            shutdown,
         }
     }
 
@@ -54,7 +50,7 @@ impl Proxy {
         let mut session = self.sessions.begin(client, address);
         let ended = tokio::select! {
             ended = self.serve(tcp, listener, &mut session) => ended,
-            () = self.cut.cancelled() => Err(Failure::Drained.into()),
+            () = self.shutdown.cutting() => Err(Failure::Drained.into()),
         };
         match ended {
             Ok(()) => session.end(Reason::Closed, None),

@@ -52,7 +52,13 @@ fn policies(
         .map(|name| {
             let options = match name {
                 Some(name) => config.tls_options.get(name).cloned(),
-                None => Some(config.tls_options.get("default").cloned().unwrap_or_default()),
+                None => Some(
+                    config
+                        .tls_options
+                        .get("default")
+                        .cloned()
+                        .unwrap_or_default(),
+                ),
             };
             let policy = match options {
                 Some(options) => ServerPolicy::new(&options, certificates.clone(), None)
