@@ -7,6 +7,9 @@ pub mod options;
 mod pem;
 pub mod server;
 mod stream;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+pub(crate) mod test_certs;
 
 pub use stream::{End, HandshakeError, HandshakeFailed, Stream, send_alert};
 

@@ -181,3 +181,7 @@ fn check_protocol(name: &str) -> Result<(), PolicyError> {
         reason,
     })
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests;
