@@ -1,5 +1,6 @@
 //! Portcullis: a single-port SNI edge gateway with TCP tunnelling.
 
+pub mod cli;
 pub mod config;
 pub mod log;
 pub mod metrics;
