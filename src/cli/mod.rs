@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+pub mod check;
 pub mod serve;
 
 /// A single-port SNI edge gateway with TCP tunnelling.
@@ -20,11 +21,14 @@ pub struct Cli {
 pub enum Command {
     /// Run a gateway
     Serve(serve::ServeArgs),
+    /// Check a configuration, and report every mistake in it at once
+    Check(check::CheckArgs),
 }
 
 /// Runs the command.
 pub fn run(cli: Cli) -> ExitCode {
     match cli.command {
         Command::Serve(args) => serve::run(args),
+        Command::Check(args) => check::run(args),
     }
 }

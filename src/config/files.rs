@@ -48,7 +48,7 @@ fn pair(
     };
     match Certificate::load(&chain_path, &key_path) {
         Ok(certificate) => {
-            warn_of_end(&certificate, chain, findings);
+            warn(&certificate, chain, findings);
             certificates.loaded.push(certificate);
         }
         Err(error) => {
@@ -101,7 +101,7 @@ fn directory(
         }
     }
     for certificate in &loaded {
-        warn_of_end(certificate, typed, findings);
+        warn(certificate, typed, findings);
     }
     certificates.loaded.extend(loaded);
     certificates
@@ -109,7 +109,15 @@ fn directory(
         .push(CertificateFiles::Directory(directory));
 }
 
-fn warn_of_end(certificate: &Certificate, typed: &Typed<String>, findings: &mut Findings<'_>) {
+fn warn(certificate: &Certificate, typed: &Typed<String>, findings: &mut Findings<'_>) {
+    for warning in &certificate.warnings {
+        let message = format!("`{}`: {warning}", typed.key);
+        findings.warning(
+            Some(typed.span.clone()),
+            message,
+            "mend the file; until then it is used as it is",
+        );
+    }
     if certificate.not_after >= SystemTime::now() {
         return;
     }

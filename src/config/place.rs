@@ -34,10 +34,10 @@ pub(super) fn within(text: &str, value: &Range<usize>, inner: &Range<usize>) -> 
 /// and where the closing quotes begin. Text that is no string at all stands for itself.
 fn characters(raw: &str) -> (Vec<(char, Range<usize>)>, usize) {
     let (quotes, escapes) = match raw.as_bytes() {
-        [b'"', b'"', b'"', ..] if raw.len() >= 6 => (3, true),
-        [b'\'', b'\'', b'\'', ..] if raw.len() >= 6 => (3, false),
-        [b'"', ..] if raw.len() >= 2 => (1, true),
-        [b'\'', ..] if raw.len() >= 2 => (1, false),
+        [b'"', b'"', b'"', .., b'"', b'"', b'"'] => (3, true),
+        [b'\'', b'\'', b'\'', .., b'\'', b'\'', b'\''] => (3, false),
+        [b'"', .., b'"'] => (1, true),
+        [b'\'', .., b'\''] => (1, false),
         _ => (0, false),
     };
     let closing = raw.len() - quotes;
