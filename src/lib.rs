@@ -1,5 +1,6 @@
 //! Portcullis: a single-port SNI edge gateway with TCP tunnelling.
 
+pub mod admin;
 pub mod config;
 pub mod lifecycle;
 pub mod log;

@@ -34,10 +34,15 @@ impl Status {
     /// Whether every part allows traffic, and at least one part exists.
     pub fn is_ready(&self) -> bool {
         let parts = self.lock();
-        !parts.is_empty() && !parts.values().any(|state| matches!(state, State::NotReady(_)))
+        !parts.is_empty()
+            && !parts
+                .values()
+                .any(|state| matches!(state, State::NotReady(_)))
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<&'static str, State>> {
-        self.parts.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.parts
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }

@@ -9,7 +9,10 @@ use super::files::FileError;
 
 /// Makes a configuration that verifies the chain against `roots` (the system's when empty) and always the name,
 /// and shows `certificate` (chain, key) if the peer asks for one.
-pub fn config(roots: &[PathBuf], certificate: Option<(&Path, &Path)>) -> Result<Arc<ClientConfig>, FileError> {
+pub fn config(
+    roots: &[PathBuf],
+    certificate: Option<(&Path, &Path)>,
+) -> Result<Arc<ClientConfig>, FileError> {
     let _ = (roots, certificate);
     todo!()
 }
