@@ -1,0 +1,407 @@
+//! The admin interface over real sockets: what each address answers, whom it refuses, and what it outlasts.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use portcullis::admin::{self, BindError, Listener, Sources};
+use portcullis::config::AdminAddress;
+use portcullis::lifecycle::Shutdown;
+use portcullis::metrics::Metrics;
+use portcullis::reason::Reason;
+use portcullis::snapshot::Snapshot;
+use portcullis::status::{State, Status};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixListener, UnixStream};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+/// A running admin interface with nothing behind it.
+struct Admin {
+    address: AdminAddress,
+    sources: Sources,
+    shutdown: Shutdown,
+    task: JoinHandle<()>,
+}
+
+impl Admin {
+    async fn start(address: AdminAddress) -> Self {
+        let listener = Listener::bind(&address).await.unwrap();
+        let snapshot = Snapshot {
+            generation: 7,
+            table: Default::default(),
+            certificates: Default::default(),
+        };
+        let sources = Sources {
+            snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
+            status: Status::default(),
+            metrics: Metrics::new(),
+        };
+        let shutdown = Shutdown::new();
+        let address = listener.address();
+        let task = tokio::spawn(admin::serve(listener, sources.clone(), shutdown.clone()));
+        Self {
+            address,
+            sources,
+            shutdown,
+            task,
+        }
+    }
+
+    async fn on_loopback() -> Self {
+        Self::start(AdminAddress::Tcp("127.0.0.1:0".parse().unwrap())).await
+    }
+
+    async fn connect(&self) -> TcpStream {
+        let AdminAddress::Tcp(address) = &self.address else {
+            panic!("a UNIX socket")
+        };
+        TcpStream::connect(address).await.unwrap()
+    }
+
+    async fn get(&self, path: &str) -> Answer {
+        self.ask(&format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"))
+            .await
+    }
+
+    async fn ask(&self, request: &str) -> Answer {
+        ask(self.connect().await, request).await
+    }
+
+    fn set(&self, part: &'static str, state: State) {
+        self.sources.status.set(part, state);
+    }
+}
+
+struct Answer {
+    status: u16,
+    head: String,
+    body: String,
+}
+
+/// Sends a request and reads all that comes.
+async fn ask(mut stream: impl AsyncRead + AsyncWrite + Unpin, request: &str) -> Answer {
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    Answer {
+        status,
+        head: head.to_ascii_lowercase(),
+        body: body.to_owned(),
+    }
+}
+
+#[tokio::test]
+async fn the_index_names_every_address_and_each_of_them_answers() {
+    let admin = Admin::on_loopback().await;
+    admin.set("listeners", State::Ready);
+    let index = admin.get("/").await;
+    assert_eq!(index.status, 200);
+    let paths: Vec<_> = index
+        .body
+        .lines()
+        .filter_map(|line| line.split(' ').next())
+        .collect();
+    assert_eq!(paths, ["/livez", "/readyz", "/metrics", "/v1/routes"]);
+    for path in paths {
+        assert_eq!(admin.get(path).await.status, 200, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn readyz_follows_the_parts() {
+    let admin = Admin::on_loopback().await;
+    let readyz = async || {
+        let answer = admin.get("/readyz").await;
+        (answer.status, answer.body)
+    };
+    assert_eq!(
+        readyz().await,
+        (503, "gateway not ready: starting\n".into())
+    );
+    admin.set("listeners", State::Ready);
+    assert_eq!(readyz().await, (200, "listeners ready\n".into()));
+    admin.set("dns", State::NotReady("no answer\nlisteners ready".into()));
+    assert_eq!(
+        readyz().await,
+        (
+            503,
+            "dns not ready: no answer\\nlisteners ready\nlisteners ready\n".into()
+        )
+    );
+    admin.set("dns", State::Degraded("old answers".into()));
+    assert_eq!(
+        readyz().await,
+        (200, "dns degraded: old answers\nlisteners ready\n".into())
+    );
+}
+
+#[tokio::test]
+async fn a_drain_ends_readiness_but_not_liveness_and_a_cut_ends_both() {
+    let admin = Admin::on_loopback().await;
+    admin.set("listeners", State::Ready);
+    admin.shutdown.begin_drain();
+    let readyz = admin.get("/readyz").await;
+    assert_eq!(
+        (readyz.status, readyz.body.as_str()),
+        (503, "gateway not ready: draining\nlisteners ready\n")
+    );
+    assert_eq!(admin.get("/livez").await.status, 200);
+    let mut waiting = admin.connect().await;
+    admin.shutdown.cut();
+    admin.task.await.unwrap();
+    // An end or a reset: both are the end.
+    assert_eq!(waiting.read(&mut [0]).await.unwrap_or(0), 0);
+}
+
+#[tokio::test]
+async fn metrics_are_openmetrics_text() {
+    let admin = Admin::on_loopback().await;
+    admin.sources.metrics.ended(None, Reason::NotTls);
+    let answer = admin.get("/metrics").await;
+    let content_type = "content-type: application/openmetrics-text; version=1.0.0; charset=utf-8";
+    assert!(answer.head.contains(content_type), "{}", answer.head);
+    let ended =
+        "portcullis_connections_ended_total{route=\"\",reason=\"not_tls\",fault=\"client\"} 1\n";
+    assert!(answer.body.contains(ended), "{}", answer.body);
+    assert!(answer.body.ends_with("# EOF\n"));
+}
+
+#[tokio::test]
+async fn routes_are_json_of_the_snapshot_that_is_published_now() {
+    let admin = Admin::on_loopback().await;
+    let answer = admin.get("/v1/routes").await;
+    assert!(
+        answer.head.contains("content-type: application/json"),
+        "{}",
+        answer.head
+    );
+    let parse = |body: &str| serde_json::from_str::<serde_json::Value>(body).unwrap();
+    assert_eq!(
+        parse(&answer.body),
+        serde_json::json!({ "generation": 7, "routes": [] })
+    );
+    let next = Snapshot {
+        generation: 8,
+        ..Snapshot::clone(&admin.sources.snapshot.load())
+    };
+    admin.sources.snapshot.store(Arc::new(next));
+    assert_eq!(parse(&admin.get("/v1/routes").await.body)["generation"], 8);
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_404_and_what_is_not_allowed_is_405() {
+    let admin = Admin::on_loopback().await;
+    let answer = admin.get("/nothing").await;
+    assert_eq!(
+        (answer.status, answer.body.as_str()),
+        (404, "there is nothing here; / lists what there is\n")
+    );
+    let answer = admin
+        .ask("POST /v1/routes HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n")
+        .await;
+    assert_eq!(
+        (answer.status, answer.body.as_str()),
+        (405, "/v1/routes takes GET and HEAD, not POST\n")
+    );
+    assert!(answer.head.contains("allow: get,head"), "{}", answer.head);
+}
+
+#[tokio::test]
+async fn a_request_for_a_foreign_name_is_refused_on_loopback() {
+    let admin = Admin::on_loopback().await;
+    for path in ["/livez", "/v1/routes", "/nothing"] {
+        let answer = admin
+            .ask(&format!(
+                "GET {path} HTTP/1.1\r\nHost: evil.example\r\n\r\n"
+            ))
+            .await;
+        assert_eq!(answer.status, 421, "{path}");
+        assert!(answer.body.contains("Host"), "{}", answer.body);
+    }
+    let AdminAddress::Tcp(address) = admin.address else {
+        panic!()
+    };
+    assert_eq!(
+        admin
+            .ask(&format!("GET /livez HTTP/1.1\r\nHost: {address}\r\n\r\n"))
+            .await
+            .status,
+        200
+    );
+    assert_eq!(admin.ask("GET /livez HTTP/1.0\r\n\r\n").await.status, 200);
+}
+
+#[tokio::test]
+async fn any_name_is_answered_on_an_address_that_faces_the_network() {
+    let admin = Admin::start(AdminAddress::Tcp("0.0.0.0:0".parse().unwrap())).await;
+    let answer = admin
+        .ask("GET /livez HTTP/1.1\r\nHost: gate.example\r\n\r\n")
+        .await;
+    assert_eq!(answer.status, 200);
+}
+
+#[tokio::test]
+async fn a_client_that_ends_its_side_first_still_gets_its_answer() {
+    let admin = Admin::on_loopback().await;
+    let mut stream = admin.connect().await;
+    stream
+        .write_all(b"GET /v1/routes HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        .await
+        .unwrap();
+    stream.shutdown().await.unwrap();
+    assert_eq!(ask(stream, "").await.status, 200);
+}
+
+#[tokio::test]
+async fn one_connection_serves_one_request() {
+    let admin = Admin::on_loopback().await;
+    let request = "GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let answer = admin.ask(&request.repeat(2)).await;
+    assert_eq!(answer.body, "ok\n");
+    assert!(answer.head.contains("connection: close"), "{}", answer.head);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_dribbles_its_headers_is_cut() {
+    let admin = Admin::on_loopback().await;
+    let start = Instant::now();
+    let mut stream = admin.connect().await;
+    stream.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
+    let (mut read, mut write) = stream.into_split();
+    let dribble = tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            if write.write_all(b"X: y\r\n").await.is_err() {
+                break;
+            }
+        }
+    });
+    let mut text = Vec::new();
+    // An end or a reset, and perhaps an error page before it: never an answer.
+    let _ = read.read_to_end(&mut text).await;
+    assert!(!text.starts_with(b"HTTP/1.1 200"));
+    assert_eq!(start.elapsed().as_secs(), 5);
+    dribble.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn silent_connections_keep_nobody_out_for_longer_than_their_deadline() {
+    let admin = Admin::on_loopback().await;
+    let start = Instant::now();
+    let mut silent = Vec::new();
+    for _ in 0..64 {
+        silent.push(admin.connect().await);
+    }
+    assert_eq!(admin.get("/livez").await.status, 200);
+    // The sixty-fifth had to wait for a place: there is a bound, and it moves on.
+    assert_eq!(start.elapsed().as_secs(), 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_never_reads_is_cut() {
+    let admin = Admin::on_loopback().await;
+    for number in 0..50_000 {
+        admin
+            .sources
+            .metrics
+            .route(&format!("a-route-with-a-name-of-some-length-{number}"));
+    }
+    let mut stream = admin.connect().await;
+    stream
+        .write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        .await
+        .unwrap();
+    let start = Instant::now();
+    let mut first = [0; 12];
+    stream.read_exact(&mut first).await.unwrap();
+    assert_eq!(&first, b"HTTP/1.1 200");
+    // Megabytes do not fit into the system's buffers: the rest is stuck until the deadline.
+    tokio::time::sleep(Duration::from_secs(31)).await;
+    let mut rest = Vec::new();
+    let _ = stream.read_to_end(&mut rest).await;
+    assert!(start.elapsed() < Duration::from_secs(32));
+    assert!(
+        !rest.ends_with(b"# EOF\n"),
+        "the whole answer of {} bytes came",
+        rest.len()
+    );
+}
+
+#[tokio::test]
+async fn a_unix_socket_is_for_its_owner_and_answers_whatever_the_host() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("admin.sock");
+    let admin = Admin::start(AdminAddress::Unix(path.clone())).await;
+    assert_eq!(
+        std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
+    let stream = UnixStream::connect(&path).await.unwrap();
+    let answer = ask(
+        stream,
+        "GET /livez HTTP/1.1\r\nHost: anything.example\r\n\r\n",
+    )
+    .await;
+    assert_eq!((answer.status, answer.body.as_str()), (200, "ok\n"));
+    admin.shutdown.cut();
+    admin.task.await.unwrap();
+    let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[tokio::test]
+async fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("admin.sock");
+    let address = AdminAddress::Unix(path.clone());
+    drop(UnixListener::bind(&path).unwrap());
+    assert!(path.exists(), "a socket outlives its listener");
+    let listener = Listener::bind(&address).await.unwrap();
+    assert!(matches!(
+        Listener::bind(&address).await,
+        Err(BindError::InUse(_))
+    ));
+    UnixStream::connect(&path).await.unwrap();
+    drop(listener);
+    assert!(!path.exists());
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_socket_is_not_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("precious");
+    std::fs::write(&path, "data").unwrap();
+    let error = Listener::bind(&AdminAddress::Unix(path.clone()))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "cannot listen on {}: the file is there and is not a socket",
+            path.display()
+        )
+    );
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "data");
+}
+
+#[tokio::test]
+async fn an_address_that_is_taken_is_named() {
+    let admin = Admin::on_loopback().await;
+    let AdminAddress::Tcp(address) = &admin.address else {
+        panic!()
+    };
+    let error = Listener::bind(&admin.address)
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.starts_with(&format!("cannot listen on {address}: ")),
+        "{error}"
+    );
+}
