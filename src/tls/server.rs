@@ -134,8 +134,14 @@ fn base_config(
     certificates: Arc<dyn ResolvesServerCert>,
     tickets: Option<&Tickets>,
 ) -> Result<ServerConfig, PolicyError> {
-    let builder = ServerConfig::builder_with_provider(super::provider())
-        .with_protocol_versions(&versions(options))?;
+    let versions = versions(options);
+    let mut provider = (*super::provider()).clone();
+    // Else a client that lists TLS 1.3 suites in vain would be taken for one that can use any kind of key.
+    provider
+        .cipher_suites
+        .retain(|suite| versions.contains(&suite.version()));
+    let builder = ServerConfig::builder_with_provider(Arc::new(provider))
+        .with_protocol_versions(&versions)?;
     let builder = match &options.client_auth {
         ClientAuth::None => builder.with_no_client_auth(),
         ClientAuth::Optional(files) | ClientAuth::Required(files) => {
