@@ -128,6 +128,18 @@ pub enum PolicyError {
     Tls(#[from] rustls::Error),
 }
 
+impl PolicyError {
+    /// What to do about it.
+    pub fn help(&self) -> Option<&str> {
+        match self {
+            Self::ClientCa(error) => error.help.as_deref(),
+            Self::NoClientCa => Some("name the CA that the clients' certificates come from"),
+            Self::Protocol { .. } => Some("take it out of the list"),
+            Self::Tls(_) => None,
+        }
+    }
+}
+
 /// All of a configuration but its answer to ALPN. Clones share the tickets.
 fn base_config(
     options: &Options,
