@@ -202,6 +202,20 @@ fn what_serves_but_should_be_mended_is_a_warning() {
 }
 
 #[test]
+fn a_ca_certificate_served_as_a_servers_is_a_warning() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut params = rcgen::CertificateParams::new(["a.example.com".to_owned()]).unwrap();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let signer = rcgen::KeyPair::generate().unwrap();
+    let own = params.self_signed(&signer).unwrap().pem();
+    let file = write(directory.path(), "edge.pem", own + &signer.serialize_pem());
+    let warnings = Certificate::load(&file, &file).unwrap().warnings;
+    assert!(
+        warnings[0].ends_with("the certificate is a CA's; many clients refuse it as a server's")
+    );
+}
+
+#[test]
 fn roots_are_read_from_every_file_and_each_must_hold_one() {
     let directory = tempfile::tempdir().unwrap();
     let (one, two) = (Ca::new("one"), Ca::new("two"));

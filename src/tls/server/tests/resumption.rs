@@ -88,6 +88,7 @@ fn where_a_client_certificate_is_asked_for_nothing_is_resumed() {
     for options in [world.optional(), world.required()] {
         let first = world.policy(&options);
         let next = world.policy_after(&options, Some(&first));
+        assert_eq!(first.config(&[]).send_tls13_tickets, 0);
         for version in VERSIONS {
             let client = Arc::new(world.client(version, Some(&certificate)));
             for policy in [&first, &first, &next] {
