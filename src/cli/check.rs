@@ -94,7 +94,10 @@ mod tests {
         assert_eq!(code, 0);
         assert_eq!(out, "portcullis.toml: ok, 0 routes, 0 certificates\n");
         assert!(err.starts_with("warning: there are no `routes`"), "{err}");
-        assert!(err.ends_with("warning: 1 warning in portcullis.toml\n"), "{err}");
+        assert!(
+            err.ends_with("warning: 1 warning in portcullis.toml\n"),
+            "{err}"
+        );
     }
 
     #[test]

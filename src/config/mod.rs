@@ -13,6 +13,7 @@ mod listen;
 mod place;
 mod routes;
 mod settings;
+mod syntax;
 mod upstreams;
 mod value;
 
