@@ -103,3 +103,7 @@ impl ResolvesServerCert for Certificates {
         Some(Arc::clone(&chosen.key))
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests;

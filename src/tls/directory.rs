@@ -162,3 +162,137 @@ fn is_named(file: &Path, name: &str) -> bool {
 fn has_extension(file: &Path, extension: &str) -> bool {
     file.extension().is_some_and(|own| own == extension)
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests {
+    use super::super::test_certs::{Ca, write};
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    /// The sources of what loads, and the errors, both relative to the directory.
+    fn load(directory: &Path) -> (Vec<String>, Vec<String>) {
+        let (certificates, errors) = Certificate::load_directory(directory);
+        let relative = |path: &Path| path.strip_prefix(directory).unwrap().display().to_string();
+        (
+            certificates
+                .iter()
+                .map(|one| relative(&one.source))
+                .collect(),
+            errors
+                .iter()
+                .map(|error| format!("{}: {}", relative(&error.path), error.message))
+                .collect(),
+        )
+    }
+
+    fn subdirectory(directory: &Path, name: &str) -> PathBuf {
+        let path = directory.join(name);
+        std::fs::create_dir(&path).unwrap();
+        path
+    }
+
+    #[test]
+    fn every_layout_is_found_in_the_order_of_the_names_and_one_level_down() {
+        let root = tempfile::tempdir().unwrap();
+        let issued = Ca::new("ca").issue(&["a.example.com"]);
+        let both = format!("{}{}", issued.key_pem, issued.chain_pem);
+        issued.write(root.path(), "zebra");
+        write(root.path(), "tls.crt", &issued.chain_pem);
+        write(root.path(), "tls.key", &issued.key_pem);
+        write(root.path(), "both.pem", &both);
+        write(root.path(), "mkcert.pem", &issued.chain_pem);
+        write(root.path(), "mkcert-key.pem", &issued.key_pem);
+        write(root.path(), "README", "not looked at");
+        let certbot = subdirectory(root.path(), "a.example.com");
+        for name in ["fullchain.pem", "cert.pem", "chain.pem"] {
+            write(&certbot, name, &issued.chain_pem);
+        }
+        write(&certbot, "privkey.pem", &issued.key_pem);
+        let deeper = subdirectory(&certbot, "deeper");
+        issued.write(&deeper, "unseen");
+        let (found, errors) = load(root.path());
+        assert_eq!(errors, [""; 0]);
+        assert_eq!(
+            found,
+            [
+                "both.pem",
+                "mkcert.pem",
+                "tls.crt",
+                "zebra.pem",
+                "a.example.com/fullchain.pem"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_mounted_kubernetes_secret_is_read_once_through_its_links() {
+        let root = tempfile::tempdir().unwrap();
+        let issued = Ca::new("ca").issue(&["a.example.com"]);
+        let data = subdirectory(root.path(), "..2026_11_22_15_00_00.1");
+        write(&data, "tls.crt", &issued.chain_pem);
+        write(&data, "tls.key", &issued.key_pem);
+        symlink("..2026_11_22_15_00_00.1", root.path().join("..data")).unwrap();
+        symlink("..data/tls.crt", root.path().join("tls.crt")).unwrap();
+        symlink("..data/tls.key", root.path().join("tls.key")).unwrap();
+        assert_eq!(load(root.path()), (vec!["tls.crt".to_owned()], vec![]));
+    }
+
+    #[test]
+    fn one_bad_pair_does_not_hide_the_others() {
+        let root = tempfile::tempdir().unwrap();
+        let ca = Ca::new("ca");
+        ca.issue(&["a.example.com"]).write(root.path(), "good");
+        ca.issue(&["a.example.com"]).write(root.path(), "mixed");
+        write(
+            root.path(),
+            "mixed.key",
+            ca.issue(&["a.example.com"]).key_pem,
+        );
+        write(root.path(), "empty.crt", "");
+        write(
+            root.path(),
+            "alone.pem",
+            ca.issue(&["a.example.com"]).chain_pem,
+        );
+        write(root.path(), "ca.pem", ca.pem());
+        write(
+            root.path(),
+            "orphan.key",
+            ca.issue(&["a.example.com"]).key_pem,
+        );
+        symlink("nowhere", root.path().join("gone.pem")).unwrap();
+        let (found, errors) = load(root.path());
+        assert_eq!(found, ["good.pem"]);
+        assert_eq!(
+            errors,
+            [
+                "alone.pem: no key stands beside this certificate".to_owned(),
+                "empty.crt: is empty".to_owned(),
+                "gone.pem: does not exist".to_owned(),
+                format!(
+                    "mixed.key: the key does not belong to the certificate in {}",
+                    root.path().join("mixed.pem").display()
+                ),
+                "orphan.key: no certificate stands beside this key".to_owned(),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_directory_without_any_certificate_or_none_at_all_is_an_error() {
+        let root = tempfile::tempdir().unwrap();
+        let (_, errors) = Certificate::load_directory(root.path());
+        assert_eq!(errors[0].message, "holds no certificate with its key");
+        assert!(
+            errors[0]
+                .help
+                .as_ref()
+                .unwrap()
+                .contains("fullchain.pem with privkey.pem")
+        );
+        let (_, errors) = Certificate::load_directory(&root.path().join("missing"));
+        assert_eq!(errors.len(), 1);
+        assert_eq!(errors[0].message, "does not exist");
+    }
+}

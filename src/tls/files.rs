@@ -104,27 +104,17 @@ pub(super) struct Pair {
 impl Pair {
     pub(super) fn load(chain: &Path, key: &Path) -> Result<Self, FileError> {
         let chain_pem = Pem::read(chain)?;
-        let certificates = chain_pem.certificates()?;
+        let apart = (chain != key).then(|| Pem::read(key)).transpose()?;
+        let key_pem = apart.as_ref().unwrap_or(&chain_pem);
+        let pair = certify(chain_pem.certificates()?, key_pem.key()?, chain, key)?;
         let mut warnings = Vec::new();
-        let (pair, open_to_others) = if chain == key {
-            (
-                certify(certificates, chain_pem.key()?, chain, key)?,
-                chain_pem.open_to_others,
-            )
-        } else {
-            let key_pem = Pem::read(key)?;
-            if chain_pem.holds_key() {
-                warnings.push(format!(
-                    "{}: holds a private key too, which is not used",
-                    chain.display()
-                ));
-            }
-            (
-                certify(certificates, key_pem.key()?, chain, key)?,
-                key_pem.open_to_others,
-            )
-        };
-        if open_to_others {
+        if apart.is_some() && chain_pem.holds_key() {
+            warnings.push(format!(
+                "{}: holds a private key too, which is not used",
+                chain.display()
+            ));
+        }
+        if key_pem.open_to_others {
             warnings.push(format!(
                 "{}: every user of this machine may read the key: chmod o= it",
                 key.display()
@@ -250,3 +240,7 @@ fn system_time(time: ASN1Time) -> SystemTime {
         .checked_add(Duration::from_secs(seconds))
         .unwrap_or(SystemTime::UNIX_EPOCH)
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests;

@@ -1,12 +1,15 @@
 //! TLS: files, option sets, the configurations made from them, and the stream that a relay reads and writes.
 
 pub mod client;
+mod directory;
 pub mod files;
 pub mod options;
-pub mod server;
-mod directory;
 mod pem;
+pub mod server;
 mod stream;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+pub(crate) mod test_certs;
 
 pub use stream::Stream;
 

@@ -264,3 +264,7 @@ pub(super) fn unreadable(path: &Path, error: &std::io::Error) -> FileError {
     };
     FileError::new(path, message, help)
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests;

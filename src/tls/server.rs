@@ -128,14 +128,32 @@ pub enum PolicyError {
     Tls(#[from] rustls::Error),
 }
 
+impl PolicyError {
+    /// What to do about it.
+    pub fn help(&self) -> Option<&str> {
+        match self {
+            Self::ClientCa(error) => error.help.as_deref(),
+            Self::NoClientCa => Some("name the CA that the clients' certificates come from"),
+            Self::Protocol { .. } => Some("take it out of the list"),
+            Self::Tls(_) => None,
+        }
+    }
+}
+
 /// All of a configuration but its answer to ALPN. Clones share the tickets.
 fn base_config(
     options: &Options,
     certificates: Arc<dyn ResolvesServerCert>,
     tickets: Option<&Tickets>,
 ) -> Result<ServerConfig, PolicyError> {
-    let builder = ServerConfig::builder_with_provider(super::provider())
-        .with_protocol_versions(&versions(options))?;
+    let versions = versions(options);
+    let mut provider = (*super::provider()).clone();
+    // Else a client that lists TLS 1.3 suites in vain would be taken for one that can use any kind of key.
+    provider
+        .cipher_suites
+        .retain(|suite| versions.contains(&suite.version()));
+    let builder = ServerConfig::builder_with_provider(Arc::new(provider))
+        .with_protocol_versions(&versions)?;
     let builder = match &options.client_auth {
         ClientAuth::None => builder.with_no_client_auth(),
         ClientAuth::Optional(files) | ClientAuth::Required(files) => {
@@ -181,3 +199,7 @@ fn check_protocol(name: &str) -> Result<(), PolicyError> {
         reason,
     })
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests;
