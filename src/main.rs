@@ -1,3 +1,9 @@
-//! The `portcullis` program.
+//! The `portcullis` program: everything it does is in the library.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    portcullis::cli::run(portcullis::cli::Cli::parse())
+}

@@ -1,26 +1,346 @@
 //! From what is typed to what it means: every mistake at once, each with its place and its remedy.
 
+use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
-use super::{Config, Diagnostics};
+use toml::de::DeTable;
+
+use super::decode::{List, Typed};
+use super::diagnostic::Findings;
+use super::file::{self, File, TlsOptions};
+use super::upstreams::Own;
+use super::value::{self, Wrong, choice, read};
+use super::{
+    Config, Diagnostic, Diagnostics, Keepalive, Level, Limits, Log, LogFormat, files, listen,
+    routes, syntax, upstreams,
+};
+use crate::tls::files::Certificate;
+use crate::tls::options::{ClientAuth, Options, Version};
 
 /// A configuration that is good, with what an operator should still know.
 #[derive(Clone, Debug)]
 pub struct Checked {
     /// What it means.
     pub config: Config,
+    /// The edge certificates, as they were read while checking.
+    pub certificates: Vec<Certificate>,
     /// Warnings; never errors.
     pub warnings: Diagnostics,
 }
 
 /// Reads and checks a file; relative paths in it start at its folder.
 pub fn load(path: &Path) -> Result<Checked, Diagnostics> {
-    let _ = path;
-    todo!()
+    let unreadable = |message: String, help: &str| Diagnostics {
+        path: path.to_owned(),
+        text: String::new(),
+        list: vec![Diagnostic {
+            level: Level::Error,
+            span: None,
+            message,
+            help: Some(help.to_owned()),
+        }],
+    };
+    let bytes = std::fs::read(path).map_err(|error| {
+        unreadable(
+            format!("the configuration cannot be read: {error}"),
+            "give the path of a TOML file that this user may read; config/minimal.toml shows the smallest",
+        )
+    })?;
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let good = error.utf8_error().valid_up_to();
+        let line = error
+            .as_bytes()
+            .iter()
+            .take(good)
+            .filter(|byte| **byte == b'\n')
+            .count()
+            + 1;
+        unreadable(
+            format!("the configuration is not UTF-8 text: the first wrong byte is in line {line}"),
+            "save it as UTF-8",
+        )
+    })?;
+    parse(&text, path)
 }
 
-/// Checks a text as if it stood in `path`, which need not exist.
+/// Checks a text as if it stood in `path`, which need not exist. The files it names are read.
 pub fn parse(text: &str, path: &Path) -> Result<Checked, Diagnostics> {
-    let _ = (text, path);
-    todo!()
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let mut findings = Findings::new(text);
+    let (tree, errors) = DeTable::parse_recoverable(text);
+    syntax::report(&errors, &mut findings);
+    let file = File::read(tree.get_ref(), &mut findings);
+    let (config, certificates) = mean(&file, folder, &mut findings);
+    let is_broken = findings.has_errors();
+    let diagnostics = findings.finish(path.to_owned());
+    if is_broken {
+        return Err(diagnostics);
+    }
+    Ok(Checked {
+        config,
+        certificates,
+        warnings: diagnostics,
+    })
+}
+
+/// What a file means. What is broken is reported and left out, so that all the rest is looked at too.
+fn mean(file: &File, folder: &Path, findings: &mut Findings<'_>) -> (Config, Vec<Certificate>) {
+    let listeners = listen::listeners(file, findings);
+    let admin = listen::admin(file, &listeners, folder, findings);
+    let certificates = files::certificates(&file.certificates, folder, findings);
+    let tls_options = tls_options(file, folder, findings);
+    let own = Own {
+        listeners: &listeners,
+        admin: admin.as_ref(),
+    };
+    let mut upstreams = upstreams::upstreams(file, own, folder, findings);
+    let loaded = &certificates.loaded;
+    let routes = routes::routes(file, own, &mut upstreams, loaded, findings);
+    let limits = limits(&file.limits, findings);
+    let log = log(file, findings);
+    let config = Config {
+        listeners,
+        admin,
+        certificates: certificates.files,
+        tls_options,
+        routes,
+        upstreams,
+        limits,
+        log,
+    };
+    (config, certificates.loaded)
+}
+
+/// The option sets, `default` always among them.
+fn tls_options(
+    file: &File,
+    folder: &Path,
+    findings: &mut Findings<'_>,
+) -> BTreeMap<String, Options> {
+    let mut sets = BTreeMap::from([("default".to_owned(), Options::default())]);
+    for (name, typed) in &file.tls_options {
+        read(name, findings, |text| value::name(text));
+        let options = option_set(&name.key, typed, folder, findings);
+        sets.insert(name.value.clone(), options);
+    }
+    sets
+}
+
+fn option_set(
+    key: &str,
+    typed: &TlsOptions,
+    folder: &Path,
+    findings: &mut Findings<'_>,
+) -> Options {
+    let default = Options::default();
+    let mut version_of = |typed: &Option<Typed<String>>, default| {
+        let typed = typed.as_ref();
+        typed
+            .and_then(|typed| read(typed, findings, |text| version(text)))
+            .unwrap_or(default)
+    };
+    let min_version = version_of(&typed.min_version, default.min_version);
+    let max_version = version_of(&typed.max_version, default.max_version);
+    if let Some(max) = &typed.max_version
+        && min_version > max_version
+    {
+        findings.error(
+            max.span.clone(),
+            format!("`{key}`: `max_version` is older than `min_version`: no client could connect"),
+            "raise `max_version` to \"1.3\", or lower `min_version`",
+        );
+    }
+    Options {
+        min_version,
+        max_version,
+        alpn: typed.alpn.as_ref().map(|list| alpn(list, findings)),
+        client_auth: client_auth(key, typed, folder, findings),
+    }
+}
+
+fn version(text: &str) -> Result<Version, Wrong> {
+    match text {
+        "1.0" | "1.1" => Err(Wrong::new(
+            format!("TLS {text} is broken and forbidden (RFC 8996), and not built in"),
+            "write \"1.2\" or \"1.3\"",
+        )),
+        _ => choice(text, &[("1.2", Version::Tls12), ("1.3", Version::Tls13)]),
+    }
+}
+
+/// Protocol names (RFC 7301 §3.1): 1 to 255 bytes each. Two are not for the taking.
+fn alpn(list: &List<Typed<String>>, findings: &mut Findings<'_>) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for typed in &list.value {
+        let name = read(typed, findings, |text| match text.as_str() {
+            "acme-tls/1" => Err(Wrong::new(
+                "\"acme-tls/1\" is reserved: a CA proves a name with it (RFC 8737), which no route may answer",
+                "remove it",
+            )),
+            "portcullis/1" => Err(Wrong::new(
+                "\"portcullis/1\" is reserved: `portcullis connect` offers it, and the gateway answers by itself",
+                "remove it",
+            )),
+            text if !(1..=255).contains(&text.len()) => Err(Wrong::new(
+                format!("a protocol name of {} bytes", text.len()),
+                "write 1 to 255 bytes, such as \"h2\"; an empty list turns ALPN off",
+            )),
+            text if names.iter().any(|name| name == text) => Err(Wrong::new(
+                format!("{text:?} is listed twice"),
+                "remove one of the two",
+            )),
+            text => Ok(text.to_owned()),
+        });
+        names.extend(name);
+    }
+    names
+}
+
+fn client_auth(
+    key: &str,
+    typed: &TlsOptions,
+    folder: &Path,
+    findings: &mut Findings<'_>,
+) -> ClientAuth {
+    #[derive(Clone, Copy, PartialEq)]
+    enum Asks {
+        Nothing,
+        Optional,
+        Required,
+    }
+    let choices = [
+        ("none", Asks::Nothing),
+        ("optional", Asks::Optional),
+        ("required", Asks::Required),
+    ];
+    let asks = typed.client_auth.as_ref().map(|typed| {
+        let asks = read(typed, findings, |text| choice(text, &choices));
+        (typed, asks)
+    });
+    let roots = typed.client_ca.as_ref().map(|list| {
+        let roots = files::roots(list, folder, findings);
+        (list, roots)
+    });
+    let is_written_wrong = matches!(asks, Some((_, None)));
+    match (asks, roots) {
+        (None | Some((_, Some(Asks::Nothing) | None)), Some((list, _))) if !is_written_wrong => {
+            findings.error(
+                list.span.clone(),
+                format!("`{}` without `client_auth`: no client would be asked for a certificate", list.key),
+                "add `client_auth = \"required\"` (what Traefik takes it to mean), or \"optional\"; or remove `client_ca`",
+            );
+            ClientAuth::None
+        }
+        (Some((_, Some(Asks::Optional | Asks::Required))), Some((list, _))) if list.is_empty => {
+            findings.error(
+                list.span.clone(),
+                format!(
+                    "`{}` is an empty list: no client could prove who it is",
+                    list.key
+                ),
+                "name the file of the CA that issues the clients' certificates",
+            );
+            ClientAuth::None
+        }
+        (Some((auth, Some(Asks::Optional | Asks::Required))), None) => {
+            findings.missing(
+                auth.span.clone(),
+                format!("`{key}.client_ca` is missing: `client_auth` asks for certificates that nothing could verify"),
+                "add `client_ca = [\"clients-ca.pem\"]`",
+            );
+            ClientAuth::None
+        }
+        (Some((_, Some(Asks::Optional))), Some((_, roots))) => ClientAuth::Optional(roots),
+        (Some((_, Some(Asks::Required))), Some((_, roots))) => ClientAuth::Required(roots),
+        _ => ClientAuth::None,
+    }
+}
+
+/// The limits, each within what cannot be anything but a slip of the pen.
+fn limits(typed: &file::Limits, findings: &mut Findings<'_>) -> Limits {
+    const DAY: Duration = Duration::from_secs(86_400);
+    const TENTH: Duration = Duration::from_millis(100);
+    const SECOND: Duration = Duration::from_secs(1);
+    const TEN_MINUTES: Duration = Duration::from_secs(600);
+    // Linux keeps TCP_KEEPIDLE and TCP_KEEPINTVL below 32,768 s and TCP_KEEPCNT below 128.
+    const LONGEST_KEEPALIVE: Duration = Duration::from_secs(32_767);
+    let default = Limits::default();
+    let mut duration = |typed: &Option<Typed<String>>, bounds, default| {
+        let typed = typed.as_ref();
+        let read =
+            typed.and_then(|typed| read(typed, findings, |text| value::duration(text, bounds)));
+        read.unwrap_or(default)
+    };
+    let handshake = duration(
+        &typed.handshake_timeout,
+        TENTH..=TEN_MINUTES,
+        default.handshake,
+    );
+    let dial = duration(&typed.dial_timeout, TENTH..=TEN_MINUTES, default.dial);
+    let half_closed = duration(
+        &typed.half_closed_timeout,
+        SECOND..=DAY * 30,
+        default.half_closed,
+    );
+    let drain = duration(&typed.drain_timeout, Duration::ZERO..=DAY, default.drain);
+    let keepalive = default.keepalive;
+    let keepalive_idle = duration(
+        &typed.keepalive_idle,
+        SECOND..=LONGEST_KEEPALIVE,
+        keepalive.idle,
+    );
+    let keepalive_interval = duration(
+        &typed.keepalive_interval,
+        SECOND..=LONGEST_KEEPALIVE,
+        keepalive.interval,
+    );
+    let off_or_duration = |text: &String| match text.as_str() {
+        "off" => Ok(None),
+        text => match value::duration(text, SECOND..=DAY * 365) {
+            Ok(duration) => Ok(Some(duration)),
+            Err(wrong) => Err(wrong.or("\"off\"")),
+        },
+    };
+    let idle = typed.idle_timeout.as_ref();
+    let idle = idle.and_then(|typed| read(typed, findings, off_or_duration));
+    let mut number = |typed: &Option<Typed<i64>>, bounds, default| {
+        let typed = typed.as_ref();
+        let read =
+            typed.and_then(|typed| read(typed, findings, |value| value::number(*value, bounds)));
+        read.unwrap_or(default)
+    };
+    let keepalive_count = number(&typed.keepalive_count, 1..=127, keepalive.count);
+    let dial_attempts = number(&typed.dial_attempts, 1..=10, 2);
+    let hello = typed.max_hello.as_ref();
+    // Below 4 KiB the hello of a browser of today may not fit; above 64 KiB rustls refuses it.
+    let hello =
+        hello.and_then(|typed| read(typed, findings, |text| value::size(text, 4096..=65_536)));
+    Limits {
+        handshake,
+        hello_bytes: hello.unwrap_or(default.hello_bytes),
+        dial,
+        dial_attempts: usize::try_from(dial_attempts).unwrap_or(default.dial_attempts),
+        idle: idle.unwrap_or(default.idle),
+        half_closed,
+        keepalive: Keepalive {
+            idle: keepalive_idle,
+            interval: keepalive_interval,
+            count: keepalive_count,
+        },
+        drain,
+    }
+}
+
+fn log(file: &File, findings: &mut Findings<'_>) -> Log {
+    let choices = [
+        ("auto", LogFormat::Auto),
+        ("text", LogFormat::Text),
+        ("json", LogFormat::Json),
+    ];
+    let format = file.log_format.as_ref();
+    let format = format.and_then(|typed| read(typed, findings, |text| choice(text, &choices)));
+    Log {
+        format: format.unwrap_or_default(),
+    }
 }

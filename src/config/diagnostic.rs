@@ -4,6 +4,10 @@ use std::fmt;
 use std::ops::Range;
 use std::path::PathBuf;
 
+use annotate_snippets::{
+    AnnotationKind, Level as Title, Renderer, Snippet, normalize_untrusted_str,
+};
+
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
@@ -38,10 +42,99 @@ pub struct Diagnostics {
 }
 
 impl Diagnostics {
-    /// As rustc would show them, with colours or without.
+    /// As rustc would show them, with colours or without; ends with a line that counts them. Empty if nothing is wrong.
     pub fn render(&self, colour: bool) -> String {
-        let _ = colour;
-        todo!()
+        let renderer = if colour {
+            Renderer::styled()
+        } else {
+            Renderer::plain()
+        };
+        let mut out = String::new();
+        for diagnostic in &self.list {
+            out.push_str(&self.render_one(diagnostic, &renderer));
+            out.push_str("\n\n");
+        }
+        if let Some((level, summary)) = self.summary() {
+            let title = level.title().primary_title(summary);
+            out.push_str(&renderer.render(&[annotate_snippets::Group::with_title(title)]));
+            out.push('\n');
+        }
+        out
+    }
+
+    /// How many are errors.
+    pub fn errors(&self) -> usize {
+        self.count(Level::Error)
+    }
+
+    /// How many are warnings.
+    pub fn warnings(&self) -> usize {
+        self.count(Level::Warning)
+    }
+
+    /// Line and column of a byte of the text, both from 1, the column in characters.
+    pub fn place(&self, byte: usize) -> (usize, usize) {
+        let before = self.text.get(..floor(&self.text, byte)).unwrap_or_default();
+        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        let line = before.matches('\n').count() + 1;
+        let column = before.get(line_start..).unwrap_or_default();
+        (line, column.chars().count() + 1)
+    }
+
+    fn count(&self, level: Level) -> usize {
+        self.list.iter().filter(|one| one.level == level).count()
+    }
+
+    fn summary(&self) -> Option<(Level, String)> {
+        let plural = |count: usize, word: &str| match count {
+            1 => format!("1 {word}"),
+            _ => format!("{count} {word}s"),
+        };
+        let path = self.path.display();
+        match (self.errors(), self.warnings()) {
+            (0, 0) => None,
+            (0, warnings) => Some((
+                Level::Warning,
+                format!("{} in {path}", plural(warnings, "warning")),
+            )),
+            (errors, 0) => Some((
+                Level::Error,
+                format!("{} in {path}", plural(errors, "error")),
+            )),
+            (errors, warnings) => Some((
+                Level::Error,
+                format!(
+                    "{} and {} in {path}",
+                    plural(errors, "error"),
+                    plural(warnings, "warning")
+                ),
+            )),
+        }
+    }
+
+    fn render_one(&self, diagnostic: &Diagnostic, renderer: &Renderer) -> String {
+        let title = diagnostic
+            .level
+            .title()
+            .primary_title(diagnostic.message.as_str());
+        let mut group = annotate_snippets::Group::with_title(title);
+        let path = self.path.display().to_string();
+        group = match &diagnostic.span {
+            Some(span) => {
+                let start = floor(&self.text, span.start);
+                let end = floor(&self.text, span.end).max(start);
+                group.element(
+                    Snippet::source(self.text.as_str())
+                        .path(path)
+                        .annotation(AnnotationKind::Primary.span(start..end)),
+                )
+            }
+            None => group.element(annotate_snippets::Origin::path(path)),
+        };
+        if let Some(help) = &diagnostic.help {
+            group = group.element(Title::HELP.message(normalize_untrusted_str(help)));
+        }
+        renderer.render(&[group])
     }
 }
 
@@ -50,4 +143,154 @@ impl fmt::Display for Diagnostics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.render(false))
     }
+}
+
+impl std::error::Error for Diagnostics {}
+
+impl Level {
+    fn title(self) -> Title<'static> {
+        match self {
+            Self::Error => Title::ERROR,
+            Self::Warning => Title::WARNING,
+        }
+    }
+}
+
+/// What is found while a text is read; it grows until the end, whatever has been found.
+#[derive(Debug)]
+pub(super) struct Findings<'a> {
+    text: &'a str,
+    list: Vec<Diagnostic>,
+    /// The lines that TOML itself could not read: what their values mean is not asked.
+    unreadable: Vec<Range<usize>>,
+}
+
+impl<'a> Findings<'a> {
+    pub(super) fn new(text: &'a str) -> Self {
+        Self {
+            text,
+            list: Vec::new(),
+            unreadable: Vec::new(),
+        }
+    }
+
+    pub(super) fn text(&self) -> &'a str {
+        self.text
+    }
+
+    /// A mistake in TOML's own grammar. A second one on the same line is most likely an echo of the first.
+    pub(super) fn syntax(&mut self, span: Range<usize>, message: String, help: String) {
+        let line = self.lines(&span);
+        if self.is_unreadable(&span) {
+            return;
+        }
+        self.push(Level::Error, Some(span), message, help);
+        self.unreadable.push(line);
+    }
+
+    /// What stands there cannot be told: nothing more is said of it.
+    pub(super) fn ignore(&mut self, span: Range<usize>) {
+        let lines = self.lines(&span);
+        self.unreadable.push(lines);
+    }
+
+    /// A mistake at a place.
+    pub(super) fn error(
+        &mut self,
+        span: Range<usize>,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) {
+        if !self.is_unreadable(&span) {
+            self.push(Level::Error, Some(span), message, help);
+        }
+    }
+
+    /// A mistake that can only be seen in a file of which every line could be read: something is not there.
+    pub(super) fn missing(
+        &mut self,
+        span: Range<usize>,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) {
+        if self.unreadable.is_empty() {
+            self.push(Level::Error, Some(span), message, help);
+        }
+    }
+
+    /// Something legal that cannot be what was meant; `None` for the file as a whole.
+    pub(super) fn warning(
+        &mut self,
+        span: Option<Range<usize>>,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) {
+        if self.unreadable.is_empty() {
+            self.push(Level::Warning, span, message, help);
+        }
+    }
+
+    pub(super) fn has_errors(&self) -> bool {
+        self.list.iter().any(|one| one.level == Level::Error)
+    }
+
+    /// Everything found, in the order of the file, what concerns the whole of it last.
+    pub(super) fn finish(mut self, path: PathBuf) -> Diagnostics {
+        self.list.sort_by_key(|one| {
+            let span = one.span.as_ref();
+            span.map_or((usize::MAX, usize::MAX), |span| (span.start, span.end))
+        });
+        Diagnostics {
+            path,
+            text: self.text.to_owned(),
+            list: self.list,
+        }
+    }
+
+    fn push(
+        &mut self,
+        level: Level,
+        span: Option<Range<usize>>,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) {
+        let diagnostic = Diagnostic {
+            level,
+            span: span.map(|span| {
+                let start = floor(self.text, span.start);
+                start..floor(self.text, span.end).max(start)
+            }),
+            message: message.into(),
+            help: Some(help.into()),
+        };
+        if !self.list.contains(&diagnostic) {
+            self.list.push(diagnostic);
+        }
+    }
+
+    fn is_unreadable(&self, span: &Range<usize>) -> bool {
+        let lines = self.lines(span);
+        self.unreadable
+            .iter()
+            .any(|line| line.start <= lines.end && lines.start <= line.end)
+    }
+
+    /// The whole lines that a span touches, without the last newline: two different lines never touch.
+    fn lines(&self, span: &Range<usize>) -> Range<usize> {
+        let start = floor(self.text, span.start);
+        let end = floor(self.text, span.end).max(start);
+        let before = self.text.get(..start).unwrap_or_default();
+        let after = self.text.get(end..).unwrap_or_default();
+        let start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        start..end + after.find('\n').unwrap_or(after.len())
+    }
+}
+
+/// The last place, not after `byte`, at which a character begins or the text ends.
+fn floor(text: &str, byte: usize) -> usize {
+    let mut byte = byte.min(text.len());
+    while !text.is_char_boundary(byte) {
+        byte -= 1;
+    }
+    byte
 }

@@ -1,1 +1,371 @@
 //! What is typed: the TOML tree, walked with every value's place kept.
+
+use toml::de::{DeTable, DeValue};
+
+use super::decode::{Item, List, Table, Typed};
+use super::diagnostic::Findings;
+
+/// The whole file. `None` is a key that is absent, or wrong and reported.
+#[derive(Debug, Default)]
+pub(super) struct File {
+    pub(super) listen: Option<List<Typed<String>>>,
+    pub(super) admin: Option<Admin>,
+    pub(super) insecure_admin: Option<Typed<bool>>,
+    pub(super) unknown_name: Option<Typed<String>>,
+    pub(super) certificates: Vec<Certificate>,
+    pub(super) tls_options: Vec<(Typed<String>, TlsOptions)>,
+    pub(super) routes: Vec<(Typed<String>, Route)>,
+    pub(super) upstreams: Vec<(Typed<String>, Upstream)>,
+    pub(super) limits: Limits,
+    pub(super) log_format: Option<Typed<String>>,
+}
+
+/// `admin`.
+#[derive(Debug)]
+pub(super) enum Admin {
+    /// `false`.
+    Off,
+    /// An address.
+    Address(Typed<String>),
+}
+
+/// An entry of `[[certificates]]`.
+#[derive(Debug)]
+pub(super) enum Certificate {
+    Pair {
+        chain: Typed<String>,
+        key: Typed<String>,
+    },
+    Directory(Typed<String>),
+}
+
+/// `[tls.options.NAME]`.
+#[derive(Debug, Default)]
+pub(super) struct TlsOptions {
+    pub(super) min_version: Option<Typed<String>>,
+    pub(super) max_version: Option<Typed<String>>,
+    pub(super) alpn: Option<List<Typed<String>>>,
+    pub(super) client_auth: Option<Typed<String>>,
+    pub(super) client_ca: Option<List<Typed<String>>>,
+}
+
+/// `[routes.NAME]`.
+#[derive(Debug, Default)]
+pub(super) struct Route {
+    pub(super) names: Option<Names>,
+    pub(super) priority: Option<Typed<i64>>,
+    pub(super) passthrough: Option<Typed<bool>>,
+    pub(super) tls_options: Option<Typed<String>>,
+    pub(super) upstream: Option<Typed<String>>,
+}
+
+/// Which clients a route takes.
+#[derive(Debug)]
+pub(super) enum Names {
+    Rule(Typed<String>),
+    Hosts(List<Typed<String>>),
+}
+
+/// `[upstreams.NAME]`.
+#[derive(Debug, Default)]
+pub(super) struct Upstream {
+    pub(super) endpoints: Option<List<Endpoint>>,
+    pub(super) tls: Option<UpstreamTls>,
+}
+
+/// One endpoint, as a string or a table.
+#[derive(Debug)]
+pub(super) struct Endpoint {
+    pub(super) address: Typed<String>,
+    pub(super) weight: Option<Typed<i64>>,
+}
+
+/// `[upstreams.NAME.tls]`, or `tls = true` for its defaults.
+#[derive(Debug)]
+pub(super) struct UpstreamTls {
+    pub(super) key: Typed<()>,
+    pub(super) roots: Option<List<Typed<String>>>,
+    /// Written, and right or wrong.
+    pub(super) names_server: bool,
+    pub(super) server_name: Option<Typed<String>>,
+}
+
+/// `[limits]`.
+#[derive(Debug, Default)]
+pub(super) struct Limits {
+    pub(super) handshake_timeout: Option<Typed<String>>,
+    pub(super) max_hello: Option<Typed<String>>,
+    pub(super) dial_timeout: Option<Typed<String>>,
+    pub(super) dial_attempts: Option<Typed<i64>>,
+    pub(super) idle_timeout: Option<Typed<String>>,
+    pub(super) half_closed_timeout: Option<Typed<String>>,
+    pub(super) keepalive_idle: Option<Typed<String>>,
+    pub(super) keepalive_interval: Option<Typed<String>>,
+    pub(super) keepalive_count: Option<Typed<i64>>,
+    pub(super) drain_timeout: Option<Typed<String>>,
+}
+
+impl File {
+    pub(super) fn read(entries: &DeTable<'_>, findings: &mut Findings<'_>) -> Self {
+        let mut root = Table::root(entries);
+        let file = Self {
+            listen: root.take("listen", findings, Item::strings),
+            admin: root.take("admin", findings, read_admin),
+            insecure_admin: root.take("insecure_admin", findings, Item::boolean),
+            unknown_name: root.take("unknown_name", findings, Item::string),
+            certificates: root
+                .take("certificates", findings, |item, findings| {
+                    item.list(findings, read_certificate)
+                })
+                .map(|list| list.value)
+                .unwrap_or_default(),
+            tls_options: root.take("tls", findings, read_tls).unwrap_or_default(),
+            routes: read_named(&mut root, "routes", findings, read_route),
+            upstreams: read_named(&mut root, "upstreams", findings, read_upstream),
+            limits: root
+                .take("limits", findings, read_limits)
+                .unwrap_or_default(),
+            log_format: root.take("log", findings, |item, findings| {
+                let mut log = item.table(findings)?;
+                let format = log.take("format", findings, Item::string);
+                log.finish(findings);
+                format
+            }),
+        };
+        root.finish(findings);
+        file
+    }
+}
+
+/// A table of tables whose names the user chooses. One that is no table keeps its name, so that what refers to it is not blamed.
+fn read_named<'a, T: Default>(
+    parent: &mut Table<'a>,
+    key: &'static str,
+    findings: &mut Findings<'_>,
+    mut read: impl FnMut(Table<'a>, &mut Findings<'_>) -> T,
+) -> Vec<(Typed<String>, T)> {
+    let table = parent.take(key, findings, |item, findings| item.table(findings));
+    let named = table.map(Table::into_named).unwrap_or_default();
+    let read = named.into_iter().map(|(name, item)| {
+        let table = item.table(findings);
+        let value = table.map(|table| read(table, findings));
+        (name, value.unwrap_or_default())
+    });
+    read.collect()
+}
+
+fn read_admin(item: Item<'_>, findings: &mut Findings<'_>) -> Option<Admin> {
+    match item.value() {
+        DeValue::Boolean(false) => Some(Admin::Off),
+        DeValue::Boolean(true) => {
+            findings.error(
+                item.typed(()).span,
+                "`admin = true` does not say where",
+                "leave `admin` out for 127.0.0.1:9443, or write an address such as \"unix:/run/portcullis/admin.sock\"",
+            );
+            None
+        }
+        DeValue::String(_) => item.string(findings).map(Admin::Address),
+        _ => item.wrong("an address or false", findings),
+    }
+}
+
+fn read_certificate(item: Item<'_>, findings: &mut Findings<'_>) -> Option<Certificate> {
+    let mut table = item.table(findings)?;
+    let is_pair = table.place("chain").is_some() || table.place("key").is_some();
+    let directory = table.place("directory");
+    let certificate = match directory {
+        Some(place) if is_pair => {
+            findings.error(
+                place,
+                format!("`{}` has a `directory` beside `chain` or `key`", table.key().key),
+                "give each its own [[certificates]]: one with `chain` and `key`, one with `directory`",
+            );
+            for key in ["chain", "key", "directory"] {
+                table.take(key, findings, Item::string);
+            }
+            None
+        }
+        Some(_) => {
+            let directory = table.take("directory", findings, Item::string);
+            directory.map(Certificate::Directory)
+        }
+        None => {
+            let chain = table.require("chain", "\"edge.pem\"", findings, Item::string);
+            let key = table.require("key", "\"edge.key\"", findings, Item::string);
+            table.take("directory", findings, Item::string);
+            chain
+                .zip(key)
+                .map(|(chain, key)| Certificate::Pair { chain, key })
+        }
+    };
+    table.finish(findings);
+    certificate
+}
+
+fn read_tls(
+    item: Item<'_>,
+    findings: &mut Findings<'_>,
+) -> Option<Vec<(Typed<String>, TlsOptions)>> {
+    let mut tls = item.table(findings)?;
+    let options = read_named(&mut tls, "options", findings, |mut table, findings| {
+        let options = TlsOptions {
+            min_version: table.take("min_version", findings, Item::string),
+            max_version: table.take("max_version", findings, Item::string),
+            alpn: table.take("alpn", findings, Item::strings),
+            client_auth: table.take("client_auth", findings, Item::string),
+            client_ca: table.take("client_ca", findings, Item::strings),
+        };
+        table.finish(findings);
+        options
+    });
+    tls.finish(findings);
+    Some(options)
+}
+
+fn read_route(mut table: Table<'_>, findings: &mut Findings<'_>) -> Route {
+    let section = table.key();
+    match (table.place("host"), table.place("rule")) {
+        (Some(host), Some(rule)) => findings.error(
+            if host.start > rule.start { host } else { rule },
+            format!("`{}` has both `host` and `rule`", section.key),
+            "keep one: `host` is short for a rule of a single HostSNI",
+        ),
+        (None, None) if !table.has("host") && !table.has("rule") => findings.missing(
+            section.span,
+            format!("`{}` has neither `host` nor `rule`", section.key),
+            "add `host = \"ssh.example.com\"`, or a `rule` such as 'HostSNI(`ssh.example.com`) && ClientIP(`10.0.0.0/8`)'",
+        ),
+        _ => {}
+    }
+    let hosts = table.take("host", findings, |item, findings| match item.value() {
+        DeValue::String(_) => {
+            let span = item.typed(()).span;
+            let host = item.string(findings)?;
+            Some(List {
+                key: host.key.clone(),
+                value: vec![host],
+                span,
+                is_empty: false,
+            })
+        }
+        DeValue::Array(_) => item.strings(findings),
+        _ => item.wrong("a string", findings),
+    });
+    let rule = table.take("rule", findings, Item::string);
+    let route = Route {
+        names: rule.map(Names::Rule).or(hosts.map(Names::Hosts)),
+        priority: table.take("priority", findings, Item::integer),
+        passthrough: table.take("passthrough", findings, Item::boolean),
+        tls_options: table.take("tls_options", findings, Item::string),
+        upstream: table.require("upstream", "\"10.0.0.5:22\"", findings, Item::string),
+    };
+    table.finish(findings);
+    route
+}
+
+fn read_upstream(mut table: Table<'_>, findings: &mut Findings<'_>) -> Upstream {
+    let section = table.key();
+    let both = (table.place("address"), table.place("endpoints"));
+    match both {
+        (Some(address), Some(_)) => findings.error(
+            address,
+            format!("`{}` has both `address` and `endpoints`", section.key),
+            "keep one: `address` is short for a list of one endpoint",
+        ),
+        (None, None) if !table.has("address") && !table.has("endpoints") => findings.missing(
+            section.span,
+            format!("`{}` has neither `address` nor `endpoints`", section.key),
+            "add `address = \"10.0.0.5:22\"`, or a list of `endpoints`",
+        ),
+        _ => {}
+    }
+    let address = table.take("address", findings, |item, findings| {
+        let address = item.string(findings)?;
+        Some(List {
+            key: address.key.clone(),
+            span: address.span.clone(),
+            is_empty: false,
+            value: vec![Endpoint {
+                address,
+                weight: None,
+            }],
+        })
+    });
+    let endpoints = table.take("endpoints", findings, |item, findings| {
+        item.list(findings, read_endpoint)
+    });
+    let upstream = Upstream {
+        endpoints: endpoints.or(address),
+        tls: table.take("tls", findings, read_upstream_tls),
+    };
+    table.finish(findings);
+    upstream
+}
+
+fn read_endpoint(item: Item<'_>, findings: &mut Findings<'_>) -> Option<Endpoint> {
+    match item.value() {
+        DeValue::String(_) => item.string(findings).map(|address| Endpoint {
+            address,
+            weight: None,
+        }),
+        DeValue::Table(_) => {
+            let mut table = item.table(findings)?;
+            let address = table.require("address", "\"10.0.0.5:22\"", findings, Item::string);
+            let weight = table.take("weight", findings, Item::integer);
+            table.finish(findings);
+            address.map(|address| Endpoint { address, weight })
+        }
+        _ => item.wrong("a string", findings),
+    }
+}
+
+fn read_upstream_tls(item: Item<'_>, findings: &mut Findings<'_>) -> Option<UpstreamTls> {
+    match item.value() {
+        DeValue::Boolean(true) => Some(UpstreamTls {
+            key: item.typed(()),
+            roots: None,
+            names_server: false,
+            server_name: None,
+        }),
+        DeValue::Boolean(false) => None,
+        DeValue::Table(_) => {
+            let mut table = item.table(findings)?;
+            let tls = UpstreamTls {
+                key: table.key(),
+                roots: table.take("roots", findings, Item::strings),
+                names_server: table.place("server_name").is_some(),
+                server_name: table.take("server_name", findings, Item::string),
+            };
+            table.finish(findings);
+            Some(tls)
+        }
+        _ => item.wrong("true, false or a table", findings),
+    }
+}
+
+fn read_limits(item: Item<'_>, findings: &mut Findings<'_>) -> Option<Limits> {
+    let mut table = item.table(findings)?;
+    let seconds = |item: Item<'_>, findings: &mut Findings<'_>| item.quantity("s", findings);
+    let mut limits = Limits {
+        handshake_timeout: table.take("handshake_timeout", findings, seconds),
+        max_hello: table.take("max_hello", findings, |item, findings| {
+            item.quantity("B", findings)
+        }),
+        dial_timeout: table.take("dial_timeout", findings, seconds),
+        dial_attempts: table.take("dial_attempts", findings, Item::integer),
+        idle_timeout: table.take("idle_timeout", findings, seconds),
+        half_closed_timeout: table.take("half_closed_timeout", findings, seconds),
+        drain_timeout: table.take("drain_timeout", findings, seconds),
+        ..Limits::default()
+    };
+    let keepalive = table.take("keepalive", findings, |item, findings| item.table(findings));
+    if let Some(mut keepalive) = keepalive {
+        limits.keepalive_idle = keepalive.take("idle", findings, seconds);
+        limits.keepalive_interval = keepalive.take("interval", findings, seconds);
+        limits.keepalive_count = keepalive.take("count", findings, Item::integer);
+        keepalive.finish(findings);
+    }
+    table.finish(findings);
+    Some(limits)
+}

@@ -1,12 +1,17 @@
 //! The model of a service: everything a connection needs to know, compiled, immutable, read once per connection.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub mod certificates;
+pub mod compile;
+mod shards;
 pub mod table;
 pub mod upstream;
 
+use crate::config::{Limits, UnknownName};
 use crate::metrics::RouteMetrics;
+use crate::name::WildcardDepth;
 use crate::rule::Rule;
 use crate::tls::server::ServerPolicy;
 
@@ -23,6 +28,51 @@ pub struct Snapshot {
     pub table: Table,
     /// The edge certificates, indexed.
     pub certificates: Arc<Certificates>,
+    /// The upstreams, by name.
+    pub upstreams: BTreeMap<Arc<str>, Arc<Upstream>>,
+    /// What each listener does.
+    pub listeners: BTreeMap<ListenerId, Listener>,
+    /// Every limit and timeout.
+    pub limits: Arc<Limits>,
+}
+
+impl Snapshot {
+    /// What a listener does. One that is gone refuses: its routes are not known any more.
+    pub fn listener(&self, id: ListenerId) -> Listener {
+        self.listeners.get(&id).copied().unwrap_or_default()
+    }
+}
+
+/// A listener, for as long as the process runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ListenerId(pub u32);
+
+/// What a listener does with the names it hears. (Every listener speaks TLS.)
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Listener {
+    /// What happens to a client whose name no route matches.
+    pub unknown_name: UnknownName,
+    /// How many labels a `*` stands for.
+    pub wildcard: WildcardDepth,
+}
+
+/// The listeners that a route takes clients from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listeners {
+    /// Every one there is.
+    All,
+    /// These.
+    Only(Vec<ListenerId>),
+}
+
+impl Listeners {
+    /// Whether this listener is among them.
+    pub fn contain(&self, id: ListenerId) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(ids) => ids.contains(&id),
+        }
+    }
 }
 
 /// A route, ready to serve.
@@ -32,6 +82,8 @@ pub struct Route {
     pub name: Arc<str>,
     /// Who told us of it.
     pub source: Source,
+    /// Where its clients come in.
+    pub listeners: Listeners,
     /// Which clients it takes.
     pub rule: Rule,
     /// Written, or the rule's own.
@@ -42,6 +94,17 @@ pub struct Route {
     pub upstream: Arc<Upstream>,
     /// What its connections count on.
     pub metrics: Arc<RouteMetrics>,
+}
+
+impl Route {
+    /// Whether a connection could not tell this route from the other.
+    fn serves_like(&self, other: &Self) -> bool {
+        self.rule == other.rule
+            && self.priority == other.priority
+            && self.listeners == other.listeners
+            && self.action == other.action
+            && Arc::ptr_eq(&self.upstream, &other.upstream)
+    }
 }
 
 /// Who told us of a route. The order is the order of precedence.
@@ -66,7 +129,30 @@ pub enum Action {
     /// The upstream ends it.
     PassThrough,
     /// The gateway ends it, under this policy.
-    Terminate(Arc<ServerPolicy>),
+    Terminate {
+        /// The policy of its option set.
+        policy: Arc<ServerPolicy>,
+        /// The name of the set; `None` for the defaults.
+        options: Option<Arc<str>>,
+    },
     /// Nothing: the route's option set is missing or broken, for this reason. It refuses, and never serves with another set.
     Broken(String),
+}
+
+/// Equal when a client is treated the same: the policy is the same object.
+impl PartialEq for Action {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::PassThrough, Self::PassThrough) => true,
+            (
+                Self::Terminate { policy, options },
+                Self::Terminate {
+                    policy: p,
+                    options: o,
+                },
+            ) => Arc::ptr_eq(policy, p) && options == o,
+            (Self::Broken(why), Self::Broken(w)) => why == w,
+            _ => false,
+        }
+    }
 }

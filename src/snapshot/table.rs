@@ -1,29 +1,222 @@
-//! The index of routes: one look-up by name, client and ALPN, whose cost does not grow with the number of hosts.
+//! The index of routes: one look-up by listener, name, client and ALPN, whose cost does not grow with the number of hosts.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 
-use super::Route;
-use crate::rule::Facts;
+use super::shards::Shards;
+use super::{ListenerId, Listeners, Route, Source};
+use crate::name::{HostName, WildcardDepth};
+use crate::rule::{Facts, Key};
 
 /// The routes of a gateway. Cloning shares everything; a change to the clone copies only what it touches.
 #[derive(Clone, Debug, Default)]
-pub struct Table {}
+pub struct Table {
+    exact: Shards<HostName, Bucket>,
+    wildcard: Shards<HostName, Bucket>,
+    regexp: Arc<Bucket>,
+    any: Arc<Bucket>,
+    all: Shards<RouteId, Arc<Route>>,
+}
+
+/// What makes a route the same route from one snapshot to the next.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RouteId {
+    /// Who told us of it.
+    pub source: Source,
+    /// Its name there.
+    pub name: Arc<str>,
+}
+
+impl Route {
+    /// What makes it the same route from one snapshot to the next.
+    pub fn id(&self) -> RouteId {
+        RouteId {
+            source: self.source,
+            name: Arc::clone(&self.name),
+        }
+    }
+}
 
 impl Table {
-    /// The route for a client, if any matches.
-    pub fn find(&self, facts: &Facts<'_>) -> Option<&Arc<Route>> {
-        let _ = facts;
-        todo!()
+    /// The route for a client, if any matches: the one that precedes all others that match.
+    ///
+    /// Precedence: the file before every other source unless the rule is a default route; then the higher priority;
+    /// then exact before wildcard before regular expression before the rest; then source and name.
+    pub fn find(&self, listener: ListenerId, facts: &Facts<'_>) -> Option<&Arc<Route>> {
+        let mut best: Option<(Precedence<'_>, &Arc<Route>)> = None;
+        for (kind, bucket) in self.buckets(facts.name, facts.wildcard) {
+            for route in &bucket.routes {
+                let precedence = Precedence::of(route, kind);
+                if best.as_ref().is_some_and(|(best, _)| *best <= precedence) {
+                    break;
+                }
+                if route.listeners.contain(listener) && route.rule.matches(facts) {
+                    best = Some((precedence, route));
+                    break;
+                }
+            }
+        }
+        best.map(|(_, route)| route)
+    }
+
+    /// Adds a route, or replaces the one of the same source and name.
+    pub fn insert(&mut self, route: Arc<Route>) {
+        self.remove(&route.id());
+        for key in route.rule.keys() {
+            let kind = Kind::of(&key);
+            self.change(&key, |bucket| bucket.insert(Arc::clone(&route), kind));
+        }
+        self.all.change(route.id(), |slot| *slot = Some(route));
+    }
+
+    /// Takes a route out.
+    pub fn remove(&mut self, id: &RouteId) {
+        let Some(route) = self.all.find(id).cloned() else {
+            return;
+        };
+        for key in route.rule.keys() {
+            self.change(&key, |bucket| bucket.remove(id));
+        }
+        self.all.change(id.clone(), |slot| *slot = None);
+    }
+
+    /// A route by its source and name.
+    pub fn route(&self, id: &RouteId) -> Option<&Arc<Route>> {
+        self.all.find(id)
     }
 
     /// Every route, by source and name.
-    pub fn routes(&self) -> impl Iterator<Item = &Arc<Route>> {
-        std::iter::empty()
+    pub fn routes(&self) -> Vec<&Arc<Route>> {
+        let mut routes: Vec<_> = self.all.values().collect();
+        routes.sort_unstable_by_key(|route| (route.source, &route.name));
+        routes
     }
 
-    /// The route that takes every client this one could have had, if there is one.
+    /// A route that takes every client which this one could have had, if there is one: it precedes it, and where it
+    /// stands in the index it asks nothing more of a client, or exactly the same.
     pub fn shadowed_by(&self, route: &Route) -> Option<&Arc<Route>> {
-        let _ = route;
-        todo!()
+        let mut shadow = None;
+        for key in route.rule.keys() {
+            shadow = Some(self.shadow_at(route, &key)?);
+        }
+        shadow
+    }
+
+    fn shadow_at(&self, route: &Route, key: &Key) -> Option<&Arc<Route>> {
+        let own = Precedence::of(route, Kind::of(key));
+        let takes_all = |kind, other: &Route| {
+            let unconditional = kind != Kind::Regexp && other.rule.is_unconditional();
+            (unconditional || other.rule == route.rule)
+                && (other.listeners == Listeners::All || other.listeners == route.listeners)
+        };
+        let (name, wildcard) = match key {
+            Key::Exact(name) => (Some(name), None),
+            Key::Wildcard(parent) => (None, self.wildcard.find(parent.as_str())),
+            Key::Regexp | Key::Any => (None, None),
+        };
+        self.buckets(name, WildcardDepth::One)
+            .chain(wildcard.map(|bucket| (Kind::Wildcard, bucket)))
+            .flat_map(|(kind, bucket)| bucket.routes.iter().map(move |other| (kind, other)))
+            .find(|&(kind, other)| Precedence::of(other, kind) < own && takes_all(kind, other))
+            .map(|(_, other)| other)
+    }
+
+    /// The places of the index where routes for a name stand.
+    fn buckets(
+        &self,
+        name: Option<&HostName>,
+        depth: WildcardDepth,
+    ) -> impl Iterator<Item = (Kind, &Bucket)> {
+        let exact = name.and_then(|name| self.exact.find(name.as_str()));
+        let first = name.and_then(HostName::parent);
+        let parents = std::iter::successors(first, move |parent| match depth {
+            WildcardDepth::One => None,
+            WildcardDepth::Many => parent.split_once('.').map(|(_, rest)| rest),
+        });
+        let wildcards = parents.filter_map(|parent| self.wildcard.find(parent));
+        exact
+            .map(|bucket| (Kind::Exact, bucket))
+            .into_iter()
+            .chain(wildcards.map(|bucket| (Kind::Wildcard, bucket)))
+            .chain([(Kind::Regexp, &*self.regexp), (Kind::Any, &*self.any)])
+    }
+
+    fn change(&mut self, key: &Key, change: impl FnOnce(&mut Bucket)) {
+        let names = match key {
+            Key::Exact(name) => (&mut self.exact, name),
+            Key::Wildcard(parent) => (&mut self.wildcard, parent),
+            Key::Regexp => return change(Arc::make_mut(&mut self.regexp)),
+            Key::Any => return change(Arc::make_mut(&mut self.any)),
+        };
+        names.0.change(names.1.clone(), |slot| {
+            change(slot.get_or_insert_default());
+            if slot.as_ref().is_some_and(|bucket| bucket.routes.is_empty()) {
+                *slot = None;
+            }
+        });
+    }
+}
+
+/// The routes that share a key, in the order of precedence.
+#[derive(Clone, Debug, Default)]
+struct Bucket {
+    routes: Vec<Arc<Route>>,
+}
+
+impl Bucket {
+    fn insert(&mut self, route: Arc<Route>, kind: Kind) {
+        let own = Precedence::of(&route, kind);
+        let at = self
+            .routes
+            .partition_point(|other| Precedence::of(other, kind) < own);
+        self.routes.insert(at, route);
+    }
+
+    fn remove(&mut self, id: &RouteId) {
+        self.routes
+            .retain(|route| route.source != id.source || route.name != id.name);
+    }
+}
+
+/// How narrowly a key names its hosts; the narrower goes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    Exact,
+    Wildcard,
+    Regexp,
+    Any,
+}
+
+impl Kind {
+    fn of(key: &Key) -> Self {
+        match key {
+            Key::Exact(_) => Self::Exact,
+            Key::Wildcard(_) => Self::Wildcard,
+            Key::Regexp => Self::Regexp,
+            Key::Any => Self::Any,
+        }
+    }
+}
+
+/// Which of two routes that match goes first: the lesser one.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Precedence<'a> {
+    /// Not of the file, or a default route.
+    discovered: bool,
+    priority: Reverse<i64>,
+    kind: Kind,
+    source: Source,
+    name: &'a str,
+}
+
+impl<'a> Precedence<'a> {
+    fn of(route: &'a Route, kind: Kind) -> Self {
+        Self {
+            discovered: route.source != Source::File || route.rule.is_default(),
+            priority: Reverse(route.priority),
+            kind,
+            source: route.source,
+            name: &route.name,
+        }
     }
 }

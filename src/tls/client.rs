@@ -3,16 +3,239 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls::ClientConfig;
+use rustls::client::Resumption;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{ClientConfig, RootCertStore};
+use rustls_native_certs::CertificateResult;
 
-use super::files::FileError;
+use super::files::{FileError, Pair, load_roots};
 
 /// Makes a configuration that verifies the chain against `roots` (the system's when empty) and always the name,
-/// and shows `certificate` (chain, key) if the peer asks for one.
+/// and shows `certificate` (chain, key) if the peer asks for one. Offers no ALPN.
 pub fn config(
     roots: &[PathBuf],
     certificate: Option<(&Path, &Path)>,
-) -> Result<Arc<ClientConfig>, FileError> {
-    let _ = (roots, certificate);
-    todo!()
+) -> Result<Arc<ClientConfig>, ClientError> {
+    let roots = match roots {
+        [] => system_roots()?,
+        files => load_roots(files)?,
+    };
+    let certificate = match certificate {
+        Some((chain, key)) => Some(Arc::new(Pair::load(chain, key)?.key)),
+        None => None,
+    };
+    from_parts(Arc::new(roots), certificate)
+}
+
+/// The same from what is already in memory.
+///
+/// Sessions are never resumed. A resumed handshake shows the peer's certificate to nobody, so that neither new roots nor
+/// an expiry would be noticed; and tunnels are long: a few signatures less are not worth that.
+pub fn from_parts(
+    roots: Arc<RootCertStore>,
+    certificate: Option<Arc<CertifiedKey>>,
+) -> Result<Arc<ClientConfig>, ClientError> {
+    let builder = ClientConfig::builder_with_provider(super::provider())
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots);
+    let mut config = match certificate {
+        Some(pair) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(pair))),
+        None => builder.with_no_client_auth(),
+    };
+    config.resumption = Resumption::disabled();
+    Ok(Arc::new(config))
+}
+
+/// The CAs that this system trusts; one at least. Reads a few hundred KiB from the disk.
+///
+/// Some that cannot be read are passed over: a chain that needs them is refused later, by name.
+pub fn system_roots() -> Result<RootCertStore, ClientError> {
+    usable(rustls_native_certs::load_native_certs())
+}
+
+fn usable(found: CertificateResult) -> Result<RootCertStore, ClientError> {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(found.certs);
+    if !roots.is_empty() {
+        return Ok(roots);
+    }
+    Err(ClientError::NoSystemRoots(match found.errors.first() {
+        Some(error) => format!("this system's trusted CAs cannot be read: {error}"),
+        None => "this system has no trusted CAs".to_owned(),
+    }))
+}
+
+/// Why there can be no TLS to a peer.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// A file of roots, the chain or its key does not serve.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// No CA file is named, and the system has none.
+    #[error("{0}")]
+    NoSystemRoots(String),
+    /// The TLS library refused.
+    #[error("{0}")]
+    Tls(#[from] rustls::Error),
+}
+
+impl ClientError {
+    /// What to do about it.
+    pub fn help(&self) -> Option<&str> {
+        match self {
+            Self::File(error) => error.help.as_deref(),
+            Self::NoSystemRoots(_) => Some(
+                "install the package ca-certificates, or name the file of the CA that the peer's certificate comes from",
+            ),
+            Self::Tls(_) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests {
+    use rustls::{AlertDescription, CertificateError, Error, HandshakeKind, ServerConfig};
+
+    use super::super::options::{ClientAuth, Options};
+    use super::super::server::ServerPolicy;
+    use super::super::test_certs::{Ca, Handshake, Issued, handshake, write};
+    use super::*;
+
+    const NAME: &str = "db.example.com";
+
+    /// A peer with this certificate, which asks for one if `clients` is a CA file.
+    fn peer(certificate: &Issued, clients: Option<PathBuf>) -> Arc<ServerConfig> {
+        let options = Options {
+            client_auth: clients.map_or(ClientAuth::None, |file| ClientAuth::Required(vec![file])),
+            ..Options::default()
+        };
+        let resolver = Arc::new(SingleCertAndKey::from(certificate.certified_key()));
+        Arc::clone(
+            ServerPolicy::new(&options, resolver, None)
+                .unwrap()
+                .config(&[]),
+        )
+    }
+
+    fn meet(client: &Arc<ClientConfig>, name: &str, peer: &Arc<ServerConfig>) -> Handshake {
+        handshake(client, name, |_| Arc::clone(peer))
+    }
+
+    #[test]
+    fn a_peer_is_verified_against_the_roots_named_and_by_its_name() {
+        let directory = tempfile::tempdir().unwrap();
+        let ca = Ca::new("ca");
+        let roots = write(directory.path(), "ca.pem", ca.pem());
+        let client = config(&[roots], None).unwrap();
+        assert!(meet(&client, NAME, &peer(&ca.issue(&[NAME]), None)).is_ok());
+
+        let stranger = Ca::new("ca").issue(&[NAME]);
+        let refused = meet(&client, NAME, &peer(&stranger, None)).client_result;
+        assert!(
+            matches!(refused, Err(Error::InvalidCertificate(_))),
+            "{refused:?}"
+        );
+
+        let refused = meet(
+            &client,
+            "other.example.com",
+            &peer(&ca.issue(&[NAME]), None),
+        );
+        assert!(matches!(
+            refused.client_result,
+            Err(Error::InvalidCertificate(
+                CertificateError::NotValidForNameContext { .. }
+            ))
+        ));
+    }
+
+    #[test]
+    fn an_expired_peer_is_refused() {
+        let ca = Ca::new("ca");
+        let mut request = ca.request(&[NAME]);
+        request.not_after = request.not_before;
+        let refused = meet(
+            &from_parts(ca.roots(), None).unwrap(),
+            NAME,
+            &peer(&request.issue(), None),
+        );
+        assert!(matches!(
+            refused.client_result,
+            Err(Error::InvalidCertificate(
+                CertificateError::ExpiredContext { .. }
+            ))
+        ));
+    }
+
+    #[test]
+    fn a_certificate_is_shown_to_a_peer_that_asks_even_one_without_a_host_name() {
+        let directory = tempfile::tempdir().unwrap();
+        let (servers, clients) = (Ca::new("servers"), Ca::new("clients"));
+        let roots = [write(directory.path(), "servers.pem", servers.pem())];
+        let peer = peer(
+            &servers.issue(&[NAME]),
+            Some(write(directory.path(), "clients.pem", clients.pem())),
+        );
+        let laptop = clients.issue(&[]);
+        let (chain, key) = laptop.write(directory.path(), "laptop");
+
+        let shown = meet(&config(&roots, Some((&chain, &key))).unwrap(), NAME, &peer);
+        assert!(shown.is_ok(), "{:?}", shown.server_result);
+        assert_eq!(
+            shown.server.unwrap().peer_certificates(),
+            Some(&laptop.chain[..])
+        );
+
+        let missing = meet(&config(&roots, None).unwrap(), NAME, &peer);
+        let alert = Error::AlertReceived(AlertDescription::CertificateRequired);
+        assert_eq!(missing.client_result, Err(alert));
+    }
+
+    #[test]
+    fn nothing_is_resumed_and_no_protocol_is_offered() {
+        let ca = Ca::new("ca");
+        let client = from_parts(ca.roots(), None).unwrap();
+        let peer = peer(&ca.issue(&[NAME]), None);
+        for _ in 0..2 {
+            let handshake = meet(&client, NAME, &peer);
+            assert!(handshake.is_ok());
+            assert_ne!(
+                handshake.client.handshake_kind(),
+                Some(HandshakeKind::Resumed)
+            );
+        }
+        assert!(client.alpn_protocols.is_empty());
+    }
+
+    #[test]
+    fn a_file_that_does_not_serve_is_named_with_its_remedy() {
+        let directory = tempfile::tempdir().unwrap();
+        let ca = Ca::new("ca");
+        let roots = write(directory.path(), "ca.pem", ca.pem());
+        let (chain, key) = ca.issue(&[NAME]).write(directory.path(), "laptop");
+        let error = config(std::slice::from_ref(&roots), Some((&key, &chain))).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!("{}: this is a key, not a certificate", key.display())
+        );
+        assert_eq!(error.help(), Some("are the chain and the key swapped?"));
+        let error = config(&[key], None).unwrap_err();
+        assert!(matches!(error, ClientError::File(_)));
+    }
+
+    #[test]
+    fn a_system_without_trusted_cas_is_an_error_and_not_a_client_that_trusts_nobody() {
+        let error = usable(CertificateResult::default()).unwrap_err();
+        assert_eq!(error.to_string(), "this system has no trusted CAs");
+        assert!(
+            error
+                .help()
+                .unwrap()
+                .contains("install the package ca-certificates")
+        );
+        let mut found = CertificateResult::default();
+        found.certs.extend(Ca::new("ca").issue(&[NAME]).chain);
+        assert_eq!(usable(found).unwrap().len(), 2);
+    }
 }

@@ -2,19 +2,26 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use rustls::RootCertStore;
 use rustls::sign::CertifiedKey;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::GeneralName;
+use x509_parser::time::ASN1Time;
 
 use crate::name::HostPattern;
+
+pub use super::pem::FileError;
+use super::pem::Pem;
 
 /// A certificate with its key, checked to belong together, and what a choice among certificates needs.
 #[derive(Clone, Debug)]
 pub struct Certificate {
-    /// The names it proves: its DNS SANs. Never `Any` or `Never`.
+    /// The names it proves: its DNS SANs, one at least. Never `Any` or `Never`.
     pub names: Vec<HostPattern>,
-    /// When it ends.
+    /// When it ends. It is loaded even if that is past: clients refuse it, and they can say so.
     pub not_after: SystemTime,
     /// When it begins.
     pub not_before: SystemTime,
@@ -22,37 +29,218 @@ pub struct Certificate {
     pub key: Arc<CertifiedKey>,
     /// The file that the chain came from, for messages.
     pub source: PathBuf,
+    /// What serves but should be mended, each with the file it is about.
+    pub warnings: Vec<String>,
 }
 
 impl Certificate {
     /// Reads a chain and its key, and checks that they belong together and that the key is not encrypted.
+    /// Both may stand in one file.
     pub fn load(chain: &Path, key: &Path) -> Result<Self, FileError> {
-        let _ = (chain, key);
-        todo!()
+        let pair = Pair::load(chain, key)?;
+        let mut certificate = Self::new(pair.key, chain)?;
+        certificate.warnings.splice(..0, pair.warnings);
+        Ok(certificate)
     }
 
-    /// Reads every pair in a directory: `NAME.crt|pem` + `NAME.key`, `tls.crt` + `tls.key`, `fullchain.pem` + `privkey.pem`,
-    /// there and in its direct subdirectories. One bad pair does not hide the others.
-    pub fn load_directory(directory: &Path) -> (Vec<Self>, Vec<FileError>) {
-        let _ = directory;
-        todo!()
+    /// Reads the names and the validity of a chain that is already in memory; `source` stands for it in messages.
+    pub fn new(key: CertifiedKey, source: &Path) -> Result<Self, FileError> {
+        let leaf = key.cert.first().ok_or_else(|| not_a_certificate(source))?;
+        let leaf = parse(leaf).ok_or_else(|| not_a_certificate(source))?;
+        let names = dns_names(&leaf);
+        if names.is_empty() {
+            return Err(FileError::new(
+                source,
+                "the certificate names no host: none of its subject alternative names is a usable DNS name",
+                "have it issued with subjectAltName=DNS:HOST; the common name is not read, by clients neither",
+            ));
+        }
+        let (not_before, not_after) = validity(&leaf);
+        let warnings = leaf.is_ca().then(|| {
+            format!(
+                "{}: the certificate is a CA's; many clients refuse it as a server's",
+                source.display()
+            )
+        });
+        Ok(Self {
+            names,
+            not_after,
+            not_before,
+            warnings: warnings.into_iter().collect(),
+            key: Arc::new(key),
+            source: source.to_owned(),
+        })
     }
 }
 
 /// Reads the CA certificates of some PEM files; at least one each.
 pub fn load_roots(files: &[PathBuf]) -> Result<RootCertStore, FileError> {
-    let _ = files;
-    todo!()
+    let mut roots = RootCertStore::empty();
+    for path in files {
+        let pem = Pem::read(path)?;
+        for (index, certificate) in pem.certificates()?.iter().enumerate() {
+            roots.add(certificate.clone()).map_err(|error| {
+                let message = format!(
+                    "certificate {} of the file cannot be trusted: {error}",
+                    index + 1
+                );
+                FileError::new(
+                    path,
+                    message,
+                    "name a file of CA certificates (X.509 version 3)",
+                )
+            })?;
+        }
+    }
+    Ok(roots)
 }
 
-/// A file that does not serve. The message names it, says what was found and what to do.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{}: {message}", path.display())]
-pub struct FileError {
-    /// The file.
-    pub path: PathBuf,
-    /// What is wrong with it, in lower case.
-    pub message: String,
-    /// What to do about it.
-    pub help: Option<String>,
+/// A chain and its key, whatever they are for: a client's certificate needs no name.
+pub(super) struct Pair {
+    pub(super) key: CertifiedKey,
+    pub(super) warnings: Vec<String>,
 }
+
+impl Pair {
+    pub(super) fn load(chain: &Path, key: &Path) -> Result<Self, FileError> {
+        let chain_pem = Pem::read(chain)?;
+        let apart = (chain != key).then(|| Pem::read(key)).transpose()?;
+        let key_pem = apart.as_ref().unwrap_or(&chain_pem);
+        let pair = certify(chain_pem.certificates()?, key_pem.key()?, chain, key)?;
+        let mut warnings = Vec::new();
+        if apart.is_some() && chain_pem.holds_key() {
+            warnings.push(format!(
+                "{}: holds a private key too, which is not used",
+                chain.display()
+            ));
+        }
+        if key_pem.open_to_others {
+            warnings.push(format!(
+                "{}: every user of this machine may read the key: chmod o= it",
+                key.display()
+            ));
+        }
+        Ok(Self {
+            key: pair,
+            warnings,
+        })
+    }
+}
+
+/// Puts a chain and its key together. Half of a rotation (a new chain with the old key) ends here.
+fn certify(
+    chain: &[CertificateDer<'static>],
+    key: &PrivateKeyDer<'static>,
+    chain_path: &Path,
+    key_path: &Path,
+) -> Result<CertifiedKey, FileError> {
+    if let Some(index) = chain
+        .iter()
+        .position(|certificate| parse(certificate).is_none())
+    {
+        let message = format!(
+            "section {} of the chain is not an X.509 certificate",
+            index + 1
+        );
+        return Err(FileError::new(
+            chain_path,
+            message,
+            "the file was cut or edited: write it again",
+        ));
+    }
+    let signer = super::provider()
+        .key_provider
+        .load_private_key(key.clone_key())
+        .map_err(|_| {
+            FileError::new(
+                key_path,
+                "the key is damaged, or of a kind that TLS does not use",
+                "use an ECDSA (P-256, P-384, P-521), Ed25519 or RSA (2048 to 8192 bits) key",
+            )
+        })?;
+    let pair = CertifiedKey::new(chain.to_vec(), Arc::clone(&signer));
+    if pair.keys_match().is_ok() {
+        return Ok(pair);
+    }
+    let own = chain.iter().position(|one| {
+        CertifiedKey::new(vec![one.clone()], Arc::clone(&signer))
+            .keys_match()
+            .is_ok()
+    });
+    Err(match own {
+        Some(index) => FileError::new(
+            chain_path,
+            format!(
+                "the certificate of the key is number {} in the chain, not the first",
+                index + 1
+            ),
+            "put the server's own certificate first, then each one's issuer",
+        ),
+        None => FileError::new(
+            key_path,
+            format!(
+                "the key does not belong to the certificate in {}",
+                chain_path.display()
+            ),
+            "name the key that the certificate was requested with; if they were just renewed, write both, then reload",
+        ),
+    })
+}
+
+pub(super) fn parse<'a>(certificate: &'a CertificateDer<'_>) -> Option<X509Certificate<'a>> {
+    match x509_parser::parse_x509_certificate(certificate) {
+        Ok(([], parsed)) => Some(parsed),
+        _ => None,
+    }
+}
+
+fn not_a_certificate(path: &Path) -> FileError {
+    FileError::new(
+        path,
+        "does not begin with an X.509 certificate",
+        "the file was cut or edited: write it again",
+    )
+}
+
+/// The usable DNS SANs, each once. Addresses and `*` alone prove no name that a client can ask for.
+fn dns_names(leaf: &X509Certificate<'_>) -> Vec<HostPattern> {
+    let Ok(Some(extension)) = leaf.subject_alternative_name() else {
+        return Vec::new();
+    };
+    let mut names = Vec::new();
+    for name in &extension.value.general_names {
+        let GeneralName::DNSName(text) = name else {
+            continue;
+        };
+        match HostPattern::parse(text) {
+            Ok(pattern @ (HostPattern::Exact(_) | HostPattern::Wildcard(_)))
+                if !names.contains(&pattern) =>
+            {
+                names.push(pattern);
+            }
+            _ => {}
+        }
+    }
+    names
+}
+
+/// When a certificate begins and ends.
+fn validity(certificate: &X509Certificate<'_>) -> (SystemTime, SystemTime) {
+    let validity = certificate.validity();
+    (
+        system_time(validity.not_before),
+        system_time(validity.not_after),
+    )
+}
+
+/// Times before 1970 become 1970: nothing that old is still meant.
+fn system_time(time: ASN1Time) -> SystemTime {
+    let seconds = u64::try_from(time.timestamp()).unwrap_or(0);
+    SystemTime::UNIX_EPOCH
+        .checked_add(Duration::from_secs(seconds))
+        .unwrap_or(SystemTime::UNIX_EPOCH)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests;

@@ -1,12 +1,17 @@
 //! TLS: files, option sets, the configurations made from them, and the stream that a relay reads and writes.
 
 pub mod client;
+mod directory;
 pub mod files;
 pub mod options;
+mod pem;
 pub mod server;
 mod stream;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+pub(crate) mod test_certs;
 
-pub use stream::Stream;
+pub use stream::{End, HandshakeError, HandshakeFailed, Stream, send_alert};
 
 use std::sync::Arc;
 

@@ -1,0 +1,3 @@
+//! Edge certificates: where they come from.
+
+pub mod files;

@@ -1,0 +1,119 @@
+//! `portcullis check`: says everything that is wrong with a configuration, without starting anything.
+
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use crate::config;
+
+/// The exit code of a configuration that cannot be used, as of a command line that cannot.
+const BROKEN: u8 = 2;
+
+/// Check a configuration and every file it names.
+///
+/// Exits 0 if `serve` would start with it, 2 if not.
+#[derive(Debug, clap::Args)]
+pub struct CheckArgs {
+    /// The configuration.
+    #[arg(long, short, value_name = "FILE", default_value = "portcullis.toml")]
+    pub config: PathBuf,
+}
+
+/// Runs the command: mistakes and warnings go to stderr, a line that says all is well to stdout.
+pub fn run(args: CheckArgs) -> ExitCode {
+    let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let outcome = check(&args, io::stderr().is_terminal() && !no_colour);
+    // A reader that has gone does not change what was found.
+    let _ = io::stderr().write_all(outcome.err.as_bytes());
+    let _ = io::stdout().write_all(outcome.out.as_bytes());
+    ExitCode::from(outcome.code)
+}
+
+/// What the command says, and its exit code.
+#[derive(Debug)]
+struct Outcome {
+    code: u8,
+    out: String,
+    err: String,
+}
+
+fn check(args: &CheckArgs, colour: bool) -> Outcome {
+    match config::load(&args.config) {
+        Ok(checked) => Outcome {
+            code: 0,
+            out: format!(
+                "{}: ok, {}, {}\n",
+                args.config.display(),
+                count(checked.config.routes.len(), "route"),
+                count(checked.certificates.len(), "certificate"),
+            ),
+            err: checked.warnings.render(colour),
+        },
+        Err(diagnostics) => Outcome {
+            code: BROKEN,
+            out: String::new(),
+            err: diagnostics.render(colour),
+        },
+    }
+}
+
+fn count(number: usize, word: &str) -> String {
+    match number {
+        1 => format!("1 {word}"),
+        _ => format!("{number} {word}s"),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn outcome(text: &str) -> (u8, String, String) {
+        let folder = tempfile::tempdir().unwrap();
+        let config = folder.path().join("portcullis.toml");
+        std::fs::write(&config, text).unwrap();
+        let outcome = check(&CheckArgs { config }, false);
+        let folder = format!("{}/", folder.path().display());
+        let shown = |text: String| text.replace(&folder, "");
+        (outcome.code, shown(outcome.out), shown(outcome.err))
+    }
+
+    #[test]
+    fn a_good_configuration_is_said_to_be_on_stdout() {
+        let (code, out, err) = outcome(
+            "[routes.vm]\nhost = \"ssh.example.com\"\npassthrough = true\nupstream = \"10.0.0.5:22\"\n",
+        );
+        assert_eq!((code, err.as_str()), (0, ""));
+        assert_eq!(out, "portcullis.toml: ok, 1 route, 0 certificates\n");
+    }
+
+    #[test]
+    fn warnings_are_shown_and_are_no_failure() {
+        let (code, out, err) = outcome("");
+        assert_eq!(code, 0);
+        assert_eq!(out, "portcullis.toml: ok, 0 routes, 0 certificates\n");
+        assert!(err.starts_with("warning: there are no `routes`"), "{err}");
+        assert!(
+            err.ends_with("warning: 1 warning in portcullis.toml\n"),
+            "{err}"
+        );
+    }
+
+    #[test]
+    fn a_broken_configuration_exits_2_and_says_why_on_stderr() {
+        let (code, out, err) = outcome("lisen = []\n");
+        assert_eq!((code, out.as_str()), (2, ""));
+        assert!(err.starts_with("error: unknown key `lisen`"), "{err}");
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_exits_2_with_the_reason_and_a_remedy() {
+        let config = PathBuf::from("/nonexistent/portcullis.toml");
+        let Outcome { code, err, .. } = check(&CheckArgs { config }, false);
+        assert_eq!(code, 2);
+        assert!(err.contains("No such file or directory"), "{err}");
+        assert!(err.contains("help: give the path"), "{err}");
+        assert!(err.contains("/nonexistent/portcullis.toml"), "{err}");
+    }
+}

@@ -1,0 +1,34 @@
+//! The command line: one file a command.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+pub mod check;
+pub mod serve;
+
+/// A single-port SNI edge gateway with TCP tunnelling.
+#[derive(Debug, Parser)]
+#[command(name = "portcullis", version, about, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a gateway
+    Serve(serve::ServeArgs),
+    /// Check a configuration, and report every mistake in it at once
+    Check(check::CheckArgs),
+}
+
+/// Runs the command.
+pub fn run(cli: Cli) -> ExitCode {
+    match cli.command {
+        Command::Serve(args) => serve::run(args),
+        Command::Check(args) => check::run(args),
+    }
+}

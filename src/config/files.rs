@@ -1,0 +1,177 @@
+//! The files that a configuration names, read while it is checked: certificates, keys and CAs.
+
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use super::CertificateFiles;
+use super::decode::{List, Typed};
+use super::diagnostic::Findings;
+use super::file;
+use crate::tls::files::{Certificate, FileError, load_roots};
+
+/// The edge certificates: where they are, and what was read from there.
+#[derive(Debug, Default)]
+pub(super) struct Certificates {
+    pub(super) files: Vec<CertificateFiles>,
+    pub(super) loaded: Vec<Certificate>,
+}
+
+pub(super) fn certificates(
+    entries: &[file::Certificate],
+    folder: &Path,
+    findings: &mut Findings<'_>,
+) -> Certificates {
+    let mut certificates = Certificates::default();
+    for entry in entries {
+        match entry {
+            file::Certificate::Pair { chain, key } => {
+                pair(chain, key, folder, &mut certificates, findings);
+            }
+            file::Certificate::Directory(path) => {
+                directory(path, folder, &mut certificates, findings);
+            }
+        }
+    }
+    certificates
+}
+
+fn pair(
+    chain: &Typed<String>,
+    key: &Typed<String>,
+    folder: &Path,
+    certificates: &mut Certificates,
+    findings: &mut Findings<'_>,
+) {
+    let paths = path(chain, folder, findings).zip(path(key, folder, findings));
+    let Some((chain_path, key_path)) = paths else {
+        return;
+    };
+    match Certificate::load(&chain_path, &key_path) {
+        Ok(certificate) => {
+            warn(&certificate, chain, findings);
+            certificates.loaded.push(certificate);
+        }
+        Err(error) => {
+            let blamed = if error.path == key_path { key } else { chain };
+            report(blamed, &error, findings);
+            if blamed.span == chain.span && !key_path.exists() {
+                // Reading stopped at the chain: the key's absence would only be told the next time.
+                findings.error(
+                    key.span.clone(),
+                    format!("`{}`: {}: no such file", key.key, key_path.display()),
+                    RELATIVE,
+                );
+            }
+        }
+    }
+    certificates.files.push(CertificateFiles::Pair {
+        chain: chain_path,
+        key: key_path,
+    });
+}
+
+/// A broken pair in a directory does not stop the others, as it will not when the directory is read again.
+fn directory(
+    typed: &Typed<String>,
+    folder: &Path,
+    certificates: &mut Certificates,
+    findings: &mut Findings<'_>,
+) {
+    let Some(directory) = path(typed, folder, findings) else {
+        return;
+    };
+    let (loaded, errors) = Certificate::load_directory(&directory);
+    for error in errors {
+        if error.path == directory {
+            report(typed, &error, findings);
+        } else {
+            let (message, help) = told(typed, &error);
+            findings.warning(Some(typed.span.clone()), message, help);
+        }
+    }
+    for certificate in &loaded {
+        warn(certificate, typed, findings);
+    }
+    certificates.loaded.extend(loaded);
+    certificates
+        .files
+        .push(CertificateFiles::Directory(directory));
+}
+
+fn warn(certificate: &Certificate, typed: &Typed<String>, findings: &mut Findings<'_>) {
+    for warning in &certificate.warnings {
+        let message = format!("`{}`: {warning}", typed.key);
+        findings.warning(
+            Some(typed.span.clone()),
+            message,
+            "mend the file; until then it is used as it is",
+        );
+    }
+    if certificate.not_after >= SystemTime::now() {
+        return;
+    }
+    let source = certificate.source.display();
+    let end = jiff::Timestamp::try_from(certificate.not_after)
+        .map_or_else(|_| "long ago".to_owned(), |end| format!("at {end}"));
+    findings.warning(
+        Some(typed.span.clone()),
+        format!("`{}`: {source}: the certificate expired {end}", typed.key),
+        "renew it: clients that check will refuse it",
+    );
+}
+
+/// The CA files of a list, each of which must hold a certificate.
+pub(super) fn roots(
+    list: &List<Typed<String>>,
+    folder: &Path,
+    findings: &mut Findings<'_>,
+) -> Vec<PathBuf> {
+    let mut paths = Vec::new();
+    for typed in &list.value {
+        if let Some(path) = path(typed, folder, findings) {
+            if let Err(error) = load_roots(std::slice::from_ref(&path)) {
+                report(typed, &error, findings);
+            }
+            paths.push(path);
+        }
+    }
+    paths
+}
+
+/// A path as it is opened: absolute, or from the configuration's folder.
+pub(super) fn path(
+    typed: &Typed<String>,
+    folder: &Path,
+    findings: &mut Findings<'_>,
+) -> Option<PathBuf> {
+    let wrong = match typed.value.as_str() {
+        "" => "is empty",
+        home if home.starts_with("~/") => {
+            "begins with `~`, which is the shell's and not expanded here"
+        }
+        text if text.contains('\0') => "holds a NUL byte",
+        text => return Some(folder.join(text)),
+    };
+    findings.error(
+        typed.span.clone(),
+        format!("`{}`: the path {wrong}", typed.key),
+        RELATIVE,
+    );
+    None
+}
+
+const RELATIVE: &str =
+    "write a path from the root, or one from the folder that this configuration is in";
+
+fn report(typed: &Typed<String>, error: &FileError, findings: &mut Findings<'_>) {
+    let (message, help) = told(typed, error);
+    findings.error(typed.span.clone(), message, help);
+}
+
+fn told(typed: &Typed<String>, error: &FileError) -> (String, String) {
+    let message = format!("`{}`: {error}", typed.key);
+    (
+        message,
+        error.help.clone().unwrap_or_else(|| RELATIVE.to_owned()),
+    )
+}

@@ -1,0 +1,275 @@
+//! Our own addresses: where clients connect, where operators look, and what would dial back into either.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::Range;
+use std::path::Path;
+
+use super::decode::Typed;
+use super::diagnostic::Findings;
+use super::file::{self, File};
+use super::value::{Wrong, choice, listen_address, read};
+use super::{AdminAddress, EndpointAddress, Listener, UnknownName, files};
+
+/// Linux: `sun_path` has 108 bytes, one of them the NUL at the end.
+const LONGEST_SOCKET_PATH: usize = 107;
+
+/// The listeners, in the order of the file. `[::]:8443` if none is written: the port clients of the gateway are told of.
+pub(super) fn listeners(file: &File, findings: &mut Findings<'_>) -> Vec<Listener> {
+    let unknown_name = file.unknown_name.as_ref().and_then(|typed| {
+        let choices = [
+            ("alert", UnknownName::Alert),
+            ("close", UnknownName::Close),
+            ("reset", UnknownName::Reset),
+        ];
+        read(typed, findings, |text| choice(text, &choices))
+    });
+    let unknown_name = unknown_name.unwrap_or_default();
+    let Some(listen) = &file.listen else {
+        let address = SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, 8443));
+        return vec![Listener {
+            address,
+            unknown_name,
+        }];
+    };
+    if listen.is_empty {
+        findings.missing(
+            listen.span.clone(),
+            "`listen` is an empty list: nobody could connect",
+            "leave it out for [\"[::]:8443\"], or write an address",
+        );
+    }
+    let mut listeners: Vec<Listener> = Vec::new();
+    for typed in &listen.value {
+        let Some(address) = read(typed, findings, |text| listen_address(text)) else {
+            continue;
+        };
+        if let Some(other) = listeners
+            .iter()
+            .find(|other| overlap(other.address, address))
+        {
+            findings.error(
+                typed.span.clone(),
+                format!(
+                    "`{}`: {address} is already taken by {}",
+                    typed.key, other.address
+                ),
+                "remove one of the two; [::] stands for every address of this machine, IPv4 too",
+            );
+        }
+        listeners.push(Listener {
+            address,
+            unknown_name,
+        });
+    }
+    listeners
+}
+
+/// The admin address. 127.0.0.1:9443 if none is written: an operator finds it without a line of
+/// configuration, and nobody outside the machine does.
+pub(super) fn admin(
+    file: &File,
+    listeners: &[Listener],
+    folder: &Path,
+    findings: &mut Findings<'_>,
+) -> Option<AdminAddress> {
+    let is_insecure = file
+        .insecure_admin
+        .as_ref()
+        .is_some_and(|typed| typed.value);
+    let admin = match &file.admin {
+        None => Some(AdminAddress::Tcp(SocketAddr::from((
+            Ipv4Addr::LOCALHOST,
+            9443,
+        )))),
+        Some(file::Admin::Off) => None,
+        Some(file::Admin::Address(typed)) => {
+            let admin = admin_address(typed, folder, findings)?;
+            if let AdminAddress::Tcp(address) = admin {
+                check_exposure(address, is_insecure, typed, findings);
+                if let Some(other) = listeners
+                    .iter()
+                    .find(|other| overlap(other.address, address))
+                {
+                    findings.error(
+                        typed.span.clone(),
+                        format!(
+                            "`admin`: {address} is already taken by `listen` ({})",
+                            other.address
+                        ),
+                        "give admin a port of its own, such as \"127.0.0.1:9443\"",
+                    );
+                }
+            }
+            Some(admin)
+        }
+    };
+    let is_open = matches!(admin, Some(AdminAddress::Tcp(address)) if !address.ip().to_canonical().is_loopback());
+    match &file.insecure_admin {
+        Some(typed) if typed.value && !is_open => findings.warning(
+            Some(typed.span.clone()),
+            "`insecure_admin` has no effect: `admin` cannot be reached from outside this machine",
+            "remove it, so that a later change of `admin` is refused",
+        ),
+        _ => {}
+    }
+    admin
+}
+
+fn admin_address(
+    typed: &Typed<String>,
+    folder: &Path,
+    findings: &mut Findings<'_>,
+) -> Option<AdminAddress> {
+    let Some(socket) = typed.value.strip_prefix("unix:") else {
+        return read(typed, findings, |text| listen_address(text)).map(AdminAddress::Tcp);
+    };
+    let socket = Typed {
+        value: socket.to_owned(),
+        ..typed.clone()
+    };
+    let path = files::path(&socket, folder, findings)?;
+    read(typed, findings, |_| {
+        let length = path.as_os_str().len();
+        if length > LONGEST_SOCKET_PATH {
+            return Err(Wrong::new(
+                format!(
+                    "the socket's path has {length} bytes, more than the {LONGEST_SOCKET_PATH} that the system allows"
+                ),
+                "choose a shorter one, such as \"unix:/run/portcullis/admin.sock\"",
+            ));
+        }
+        Ok(AdminAddress::Unix(path))
+    })
+}
+
+fn check_exposure(
+    address: SocketAddr,
+    is_insecure: bool,
+    typed: &Typed<String>,
+    findings: &mut Findings<'_>,
+) {
+    if address.ip().to_canonical().is_loopback() {
+        return;
+    }
+    if is_insecure {
+        findings.warning(
+            Some(typed.span.clone()),
+            format!("`admin`: {address} is open to the network, without encryption or password"),
+            format!(
+                "use \"127.0.0.1:{}\" or \"unix:…\" if nothing outside needs it",
+                address.port()
+            ),
+        );
+    } else {
+        findings.error(
+            typed.span.clone(),
+            format!("`admin`: {address} is not a loopback address: whoever reaches it could operate the gateway"),
+            format!(
+                "use \"127.0.0.1:{}\" or \"unix:/run/portcullis/admin.sock\"; or write `insecure_admin = true` if the network is trusted",
+                address.port()
+            ),
+        );
+    }
+}
+
+/// Refuses endpoints that are ourselves: a connection there would come back until every socket is used up,
+/// or would hand the admin interface to whoever may use the route.
+pub(super) fn refuse_loop(
+    endpoint: &EndpointAddress,
+    listeners: &[Listener],
+    admin: Option<&AdminAddress>,
+    key: &str,
+    place: Range<usize>,
+    findings: &mut Findings<'_>,
+) {
+    let dialled: Vec<SocketAddr> = match endpoint {
+        EndpointAddress::Ip(address) => vec![*address],
+        EndpointAddress::Dns(name, port) if name.as_str() == "localhost" => vec![
+            SocketAddr::from((Ipv4Addr::LOCALHOST, *port)),
+            SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, *port)),
+        ],
+        EndpointAddress::Dns(..) => return,
+    };
+    let reaches = |ours: SocketAddr| dialled.iter().any(|address| reaches(*address, ours));
+    if let Some(listener) = listeners.iter().find(|listener| reaches(listener.address)) {
+        findings.error(
+            place,
+            format!(
+                "`{key}` would loop: it dials this gateway's own `listen` address {}",
+                listener.address
+            ),
+            "write the address of the service itself",
+        );
+    } else if let Some(AdminAddress::Tcp(address)) = admin
+        && reaches(*address)
+    {
+        findings.error(
+            place,
+            format!("`{key}` would expose the admin interface: it dials `admin` ({address})"),
+            "write the address of another service",
+        );
+    }
+}
+
+/// Whether two sockets could not both be bound. `[::]` takes IPv4 connections too.
+fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
+    let (one, other) = (a.ip().to_canonical(), b.ip().to_canonical());
+    let takes_all =
+        |all: IpAddr, ip: IpAddr| all.is_unspecified() && (all.is_ipv6() || ip.is_ipv4());
+    a.port() == b.port()
+        && a.port() != 0
+        && (one == other || takes_all(one, other) || takes_all(other, one))
+}
+
+/// Whether dialling an address surely ends at one of ours. Other addresses of this machine are not
+/// known here: the configuration may be checked on another.
+fn reaches(dialled: SocketAddr, ours: SocketAddr) -> bool {
+    let ip = dialled.ip().to_canonical();
+    // Dialling 0.0.0.0 or [::] is dialling the loopback address (Linux).
+    let ip = match ip {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(std::net::Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    let own = ours.ip().to_canonical();
+    let same =
+        own == ip || (own.is_unspecified() && ip.is_loopback() && (own.is_ipv6() || ip.is_ipv4()));
+    same && dialled.port() == ours.port() && ours.port() != 0
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn address(text: &str) -> SocketAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn an_unspecified_address_overlaps_with_each_of_its_family() {
+        let overlap = |a, b| overlap(address(a), address(b)) && overlap(address(b), address(a));
+        assert!(overlap("[::]:1", "0.0.0.0:1"));
+        assert!(overlap("[::]:1", "127.0.0.1:1"));
+        assert!(overlap("0.0.0.0:1", "127.0.0.1:1"));
+        assert!(overlap("[::ffff:127.0.0.1]:1", "127.0.0.1:1"));
+        assert!(!overlap("0.0.0.0:1", "[::1]:1"));
+        assert!(!overlap("127.0.0.1:1", "127.0.0.2:1"));
+        assert!(!overlap("[::]:1", "[::]:2"));
+        assert!(!overlap("127.0.0.1:0", "127.0.0.1:0"));
+    }
+
+    #[test]
+    fn dialling_a_loopback_address_reaches_a_listener_on_every_address() {
+        let reaches = |a, b| reaches(address(a), address(b));
+        assert!(reaches("127.0.0.1:1", "[::]:1"));
+        assert!(reaches("127.8.8.8:1", "0.0.0.0:1"));
+        assert!(reaches("[::1]:1", "[::]:1"));
+        assert!(reaches("0.0.0.0:1", "127.0.0.1:1"));
+        assert!(reaches("192.0.2.1:1", "192.0.2.1:1"));
+        assert!(!reaches("[::1]:1", "0.0.0.0:1"));
+        assert!(!reaches("127.0.0.1:1", "127.0.0.2:1"));
+        assert!(!reaches("127.0.0.1:1", "[::]:2"));
+        assert!(!reaches("192.0.2.1:1", "[::]:1"));
+    }
+}

@@ -1,0 +1,165 @@
+//! The upstreams: their endpoints and the TLS towards them.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use rustls_pki_types::ServerName;
+
+use super::decode::{List, Typed};
+use super::diagnostic::Findings;
+use super::file::{self, File};
+use super::value::{self, Wrong, endpoint_address, read};
+use super::{
+    AdminAddress, Endpoint, EndpointAddress, Listener, Upstream, UpstreamTls, files, listen,
+};
+
+/// What our own addresses are: no endpoint may be one of them.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Own<'a> {
+    pub(super) listeners: &'a [Listener],
+    pub(super) admin: Option<&'a AdminAddress>,
+}
+
+/// The upstreams of the file, those that are broken left out.
+pub(super) fn upstreams(
+    file: &File,
+    own: Own<'_>,
+    folder: &Path,
+    findings: &mut Findings<'_>,
+) -> BTreeMap<String, Upstream> {
+    let mut upstreams = BTreeMap::new();
+    for (name, typed) in &file.upstreams {
+        read(name, findings, |text| value::name(text));
+        let endpoints = match &typed.endpoints {
+            Some(list) => endpoints(list, own, findings),
+            None => Vec::new(),
+        };
+        let tls = typed
+            .tls
+            .as_ref()
+            .and_then(|tls| upstream_tls(tls, &endpoints, folder, findings));
+        if !endpoints.is_empty() {
+            upstreams.insert(name.value.clone(), Upstream { endpoints, tls });
+        }
+    }
+    upstreams
+}
+
+/// The endpoint that an address typed in a route stands for.
+pub(super) fn endpoint(
+    address: &Typed<String>,
+    own: Own<'_>,
+    findings: &mut Findings<'_>,
+) -> Option<EndpointAddress> {
+    let endpoint = read(address, findings, |text| endpoint_address(text))?;
+    let (key, place) = (address.key.as_str(), address.span.clone());
+    listen::refuse_loop(&endpoint, own.listeners, own.admin, key, place, findings);
+    Some(endpoint)
+}
+
+fn endpoints(
+    list: &List<file::Endpoint>,
+    own: Own<'_>,
+    findings: &mut Findings<'_>,
+) -> Vec<Endpoint> {
+    let mut found: Vec<Endpoint> = Vec::new();
+    for typed in &list.value {
+        // A weight is a share: more than 65535 says nothing that a smaller one could not.
+        let weight = match &typed.weight {
+            Some(weight) => read(weight, findings, |value| value::number(*value, 0..=65_535)),
+            None => Some(1),
+        };
+        let Some(address) = endpoint(&typed.address, own, findings) else {
+            continue;
+        };
+        if found.iter().any(|other| other.address == address) {
+            findings.warning(
+                Some(typed.address.span.clone()),
+                format!("`{}`: {:?} is listed twice", list.key, typed.address.value),
+                "write it once, with a `weight` if it shall have a larger share",
+            );
+        }
+        found.push(Endpoint {
+            address,
+            weight: weight.unwrap_or(1),
+        });
+    }
+    if list.is_empty {
+        findings.missing(
+            list.span.clone(),
+            format!("`{}` is an empty list: there is nothing to dial", list.key),
+            "write at least one address, such as [\"10.0.0.5:22\"]",
+        );
+    } else if !found.is_empty() && found.iter().all(|endpoint| endpoint.weight == 0) {
+        findings.error(
+            list.span.clone(),
+            format!(
+                "`{}`: every weight is 0: there is nothing to dial",
+                list.key
+            ),
+            "give at least one endpoint a weight of 1 or more",
+        );
+    }
+    found
+}
+
+fn upstream_tls(
+    tls: &file::UpstreamTls,
+    endpoints: &[Endpoint],
+    folder: &Path,
+    findings: &mut Findings<'_>,
+) -> Option<UpstreamTls> {
+    let roots = match &tls.roots {
+        Some(list) if list.is_empty => {
+            findings.missing(
+                list.span.clone(),
+                format!(
+                    "`{}` is an empty list: no certificate could be trusted",
+                    list.key
+                ),
+                "name a CA's file, or leave it out to trust the system's CAs",
+            );
+            Vec::new()
+        }
+        Some(list) => files::roots(list, folder, findings),
+        None => Vec::new(),
+    };
+    let server_name = match &tls.server_name {
+        Some(typed) => read(typed, findings, |text| {
+            ServerName::try_from(text.clone()).map_err(|_| {
+                Wrong::new(
+                    format!("{text:?} is neither a host name nor an IP address"),
+                    "write what the upstream's certificate says, such as \"db.internal\", without a port",
+                )
+            })
+        })?,
+        None if tls.names_server || endpoints.is_empty() => return None,
+        None => default_server_name(&tls.key, endpoints, findings)?,
+    };
+    Some(UpstreamTls { roots, server_name })
+}
+
+/// The DNS name that all endpoints share. An address is no name to prove, and of two names neither speaks for the other.
+fn default_server_name(
+    tls: &Typed<()>,
+    endpoints: &[Endpoint],
+    findings: &mut Findings<'_>,
+) -> Option<ServerName<'static>> {
+    let name = |endpoint: &Endpoint| match &endpoint.address {
+        EndpointAddress::Dns(name, _) => Some(name.clone()),
+        EndpointAddress::Ip(_) => None,
+    };
+    let first = endpoints.first().and_then(name);
+    let is_shared = endpoints.iter().all(|endpoint| name(endpoint) == first);
+    let server_name = first
+        .filter(|_| is_shared)
+        .and_then(|name| ServerName::try_from(name.as_str().to_owned()).ok());
+    if server_name.is_none() {
+        findings.missing(
+            tls.span.clone(),
+            format!("`{}.server_name` is missing: the endpoints do not share one DNS name that could stand in for it", tls.key),
+            "add `server_name = \"…\"`: the name in the upstream's certificate",
+        );
+    }
+    server_name
+}

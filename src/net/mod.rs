@@ -1,0 +1,35 @@
+//! Sockets, for the gateway and the client alike: listeners, dials, names, relays and the record of a session.
+
+pub mod dial;
+pub mod listener;
+pub mod relay;
+pub mod resolve;
+pub mod session;
+
+mod close;
+
+pub use close::close;
+
+use std::net::SocketAddr;
+
+use socket2::{SockRef, TcpKeepalive};
+
+use crate::config::Keepalive;
+
+/// An address in the one form in which addresses are compared: IPv4-mapped IPv6 (RFC 4291 §2.5.5.2) becomes IPv4.
+pub fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+/// What every socket of ours has: no delay for small writes, and a way to notice a peer that vanished.
+///
+/// On Linux an accepted socket inherits both from its listener.
+fn set_options(socket: SockRef<'_>, keepalive: &Keepalive) -> std::io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(
+        &TcpKeepalive::new()
+            .with_time(keepalive.idle)
+            .with_interval(keepalive.interval)
+            .with_retries(keepalive.count),
+    )
+}

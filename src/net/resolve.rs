@@ -1,0 +1,86 @@
+//! Names of upstreams into addresses: in the control plane, by TTL, the last good answer kept.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use hickory_resolver::TokioResolver;
+use hickory_resolver::net::NetError;
+use tokio::sync::mpsc::Sender;
+use tokio::time::Instant;
+
+use crate::name::HostName;
+
+/// A name is asked for again no sooner.
+///
+/// 5 s: Consul's and many cloud zones' TTL is 0, and a query a second for each upstream serves nobody.
+const SHORTEST: Duration = Duration::from_secs(5);
+
+/// A name is asked for again no later.
+///
+/// 60 s: what one waits for after moving a service whose TTL says an hour.
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// One answer to a name, sent at first and whenever it changes.
+#[derive(Debug)]
+pub struct Answer {
+    /// The name.
+    pub name: HostName,
+    /// Its addresses, sorted; or why there are none. A failure is sent only while there never was an answer,
+    /// because the last good one stays.
+    pub addresses: Result<Vec<IpAddr>, String>,
+}
+
+/// Keeps one name resolved until the receiver is gone.
+///
+/// Follows `/etc/resolv.conf` and `/etc/hosts`; A and AAAA together (RFC 1035, RFC 3596).
+pub async fn watch(name: HostName, answers: Sender<Answer>) {
+    let mut resolver = None;
+    let mut last: Option<Result<Vec<IpAddr>, String>> = None;
+    loop {
+        let (addresses, next) = match lookup(&mut resolver, &name).await {
+            Ok((addresses, next)) => (Ok(addresses), next),
+            Err(error) => {
+                // The system's settings may have changed: they are read again for the next try.
+                resolver = None;
+                (Err(error.to_string()), Instant::now() + SHORTEST)
+            }
+        };
+        if let Err(error) = &addresses {
+            tracing::warn!(%name, %error, kept = matches!(last, Some(Ok(_))), "an upstream's name does not resolve");
+        }
+        let keeps_last = addresses.is_err() && matches!(last, Some(Ok(_)));
+        if !keeps_last && last.as_ref() != Some(&addresses) {
+            last = Some(addresses.clone());
+            let name = name.clone();
+            if answers.send(Answer { name, addresses }).await.is_err() {
+                return;
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep_until(next) => {}
+            () = answers.closed() => return,
+        }
+    }
+}
+
+async fn lookup(
+    resolver: &mut Option<TokioResolver>,
+    name: &HostName,
+) -> Result<(Vec<IpAddr>, Instant), NetError> {
+    let resolver = match resolver {
+        Some(resolver) => resolver,
+        None => {
+            let mut builder = TokioResolver::builder_tokio()?;
+            // The answers are kept here, by their TTL; a second cache would only add its age to it.
+            builder.options_mut().cache_size = 0;
+            resolver.insert(builder.build()?)
+        }
+    };
+    let found = resolver.lookup_ip(name.as_str()).await?;
+    let mut addresses: Vec<IpAddr> = found.iter().collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    let now = Instant::now();
+    let next = Instant::from_std(found.valid_until()).clamp(now + SHORTEST, now + LONGEST);
+    Ok((addresses, next))
+}

@@ -1,0 +1,179 @@
+//! The record of one connection, from accept to end: written exactly once, by `Drop`.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::{Duration, SystemTime};
+
+use prometheus_client::metrics::counter::Counter;
+use tokio::time::Instant;
+
+use crate::log::{AccessLog, Record};
+use crate::metrics::{Metrics, RouteMetrics};
+use crate::reason::Reason;
+
+/// Where sessions are written and counted.
+#[derive(Clone, Debug)]
+pub struct Sessions {
+    log: AccessLog,
+    metrics: Arc<Metrics>,
+}
+
+/// One connection. It holds names and metric handles, never a route, so that no old snapshot outlives its time.
+#[derive(Debug)]
+pub struct Session {
+    /// What is known so far.
+    pub record: Record,
+    /// Bytes from the client to the upstream.
+    pub up: Tally,
+    /// Bytes from the upstream to the client.
+    pub down: Tally,
+    started: Instant,
+    stage: Instant,
+    route: Option<Arc<RouteMetrics>>,
+    sessions: Sessions,
+}
+
+/// Bytes of one direction: for the record, and for the route's counter as they move.
+#[derive(Debug, Default)]
+pub struct Tally {
+    bytes: u64,
+    counter: Option<Counter<u64, AtomicU64>>,
+}
+
+impl Sessions {
+    /// Sessions that end in this log and these metrics.
+    pub fn new(log: AccessLog, metrics: Arc<Metrics>) -> Self {
+        Self { log, metrics }
+    }
+
+    /// Begins the record of a connection that was just accepted. Until [`Session::end`] says otherwise, its reason is
+    /// [`Reason::Internal`]: a task that panics ends so.
+    pub fn begin(&self, client: SocketAddr, listener: SocketAddr) -> Session {
+        let now = Instant::now();
+        Session {
+            record: Record {
+                time: SystemTime::now(),
+                client,
+                listener,
+                sni: None,
+                alpn: None,
+                tls: None,
+                route: None,
+                upstream: None,
+                endpoint: None,
+                bytes_up: 0,
+                bytes_down: 0,
+                hello_time: None,
+                handshake_time: None,
+                dial_time: None,
+                duration: Duration::ZERO,
+                reason: Reason::Internal,
+                detail: None,
+            },
+            up: Tally::default(),
+            down: Tally::default(),
+            started: now,
+            stage: now,
+            route: None,
+            sessions: self.clone(),
+        }
+    }
+}
+
+impl Session {
+    /// When the connection was accepted.
+    pub fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// The connection has a route from now on.
+    pub fn routed(&mut self, name: &Arc<str>, upstream: &Arc<str>, metrics: &Arc<RouteMetrics>) {
+        self.record.route = Some(Arc::clone(name));
+        self.record.upstream = Some(Arc::clone(upstream));
+        metrics.active.inc();
+        self.up.counter = Some(metrics.bytes_up.clone());
+        self.down.counter = Some(metrics.bytes_down.clone());
+        self.route = Some(Arc::clone(metrics));
+    }
+
+    /// The hello is there: the name it asks for, and the first protocol it offers.
+    pub fn hello_done(&mut self, sni: Option<String>, alpn: Option<Vec<u8>>) {
+        self.record.hello_time = Some(self.lap());
+        self.record.sni = sni;
+        self.record.alpn = alpn;
+    }
+
+    /// The client's handshake is finished, with this agreed.
+    pub fn handshake_done(&mut self, tls: &rustls::Connection) {
+        let time = self.lap();
+        self.record.handshake_time = Some(time);
+        if let Some(route) = &self.route {
+            route.handshake.observe(time.as_secs_f64());
+        }
+        self.record.alpn = tls.alpn_protocol().map(<[u8]>::to_vec);
+        self.record.tls = match tls.protocol_version() {
+            Some(rustls::ProtocolVersion::TLSv1_2) => Some("1.2"),
+            Some(rustls::ProtocolVersion::TLSv1_3) => Some("1.3"),
+            _ => None,
+        };
+    }
+
+    /// The upstream does the handshake; the dial's time starts here.
+    pub fn handshake_skipped(&mut self) {
+        self.lap();
+    }
+
+    /// The upstream is ready for bytes.
+    pub fn dial_done(&mut self) {
+        let time = self.lap();
+        self.record.dial_time = Some(time);
+        if let Some(route) = &self.route {
+            route.dial.observe(time.as_secs_f64());
+        }
+    }
+
+    /// How the connection ended; the last word counts.
+    pub fn end(&mut self, reason: Reason, detail: Option<String>) {
+        self.record.reason = reason;
+        self.record.detail = detail;
+    }
+
+    /// Time since the stage before.
+    fn lap(&mut self) -> Duration {
+        let now = Instant::now();
+        let lap = now - self.stage;
+        self.stage = now;
+        lap
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.record.duration = self.started.elapsed();
+        self.record.bytes_up = self.up.bytes;
+        self.record.bytes_down = self.down.bytes;
+        if let Some(route) = &self.route {
+            route.active.dec();
+        }
+        let Sessions { log, metrics } = &self.sessions;
+        metrics.ended(self.route.as_deref(), self.record.reason);
+        log.write(self.record.clone());
+    }
+}
+
+impl Tally {
+    /// Counts bytes that were handed over.
+    pub fn add(&mut self, bytes: usize) {
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+        self.bytes += bytes;
+        if let Some(counter) = &self.counter {
+            counter.inc_by(bytes);
+        }
+    }
+
+    /// The sum so far.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}

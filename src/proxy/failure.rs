@@ -1,0 +1,165 @@
+//! What can go wrong with a connection: its reason, and what the client is told.
+
+use std::io;
+
+use tokio::net::TcpStream;
+
+use super::hello::HelloError;
+use crate::config::UnknownName;
+use crate::name::HostName;
+use crate::net::dial::DialError;
+use crate::net::relay::Stream as _;
+use crate::reason::Reason;
+use crate::tls::HandshakeError;
+
+/// Why a connection ended otherwise than by both sides' will.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    #[error(transparent)]
+    Hello(HelloError),
+    #[error("no whole hello before the deadline")]
+    HelloTimeout,
+    #[error("the hello names no host")]
+    NoName,
+    #[error("no route takes this name")]
+    UnknownName,
+    #[error("{0}")]
+    RouteBroken(String),
+    #[error("no certificate for this name")]
+    NoCertificate,
+    #[error("the handshake was not finished before the deadline")]
+    HandshakeTimeout,
+    #[error("{0}")]
+    Handshake(HandshakeError),
+    #[error("the upstream has no endpoint to dial")]
+    NoEndpoint,
+    #[error("{0}")]
+    Dial(DialError),
+    #[error("{0}")]
+    ClientReset(io::Error),
+    #[error("{0}")]
+    UpstreamReset(io::Error),
+    #[error("no byte in either direction")]
+    Idle,
+    #[error("no byte after one side had ended")]
+    HalfClosed,
+    #[error("the gateway is stopping")]
+    Drained,
+}
+
+/// The end of a connection that failed.
+#[derive(Debug)]
+pub(super) struct Ending {
+    pub(super) failure: Failure,
+    /// The client's socket, where it is to be closed so that the last words arrive.
+    pub(super) tcp: Option<TcpStream>,
+}
+
+/// What a client is told whose handshake has not begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// The alert `unrecognized_name` (RFC 6066 §3).
+    UnrecognizedName,
+    /// The alert `internal_error` (RFC 8446 §6.2).
+    InternalError,
+    /// The alert `decode_error` (RFC 8446 §6.2).
+    DecodeError,
+    /// Nothing: FIN.
+    Close,
+    /// Nothing: RST.
+    Reset,
+}
+
+impl Failure {
+    /// The closed word for it.
+    pub(super) fn reason(&self) -> Reason {
+        match self {
+            Self::Hello(HelloError::Gone { .. }) => Reason::ClientGone,
+            Self::Hello(HelloError::NotTls) => Reason::NotTls,
+            Self::Hello(HelloError::Bad(_) | HelloError::BadName) => Reason::BadHello,
+            Self::Hello(HelloError::TooLarge { .. }) => Reason::HelloTooLarge,
+            Self::HelloTimeout => Reason::HelloTimeout,
+            Self::NoName => Reason::NoName,
+            Self::UnknownName => Reason::UnknownName,
+            Self::RouteBroken(_) => Reason::RouteBroken,
+            Self::NoCertificate => Reason::NoCertificate,
+            Self::HandshakeTimeout => Reason::HandshakeTimeout,
+            Self::Handshake(HandshakeError::Tls(
+                rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented,
+            )) => Reason::ClientCertificate,
+            Self::Handshake(_) => Reason::HandshakeFailed,
+            Self::NoEndpoint => Reason::NoEndpoint,
+            Self::Dial(DialError::Tcp(_)) => Reason::DialFailed,
+            Self::Dial(DialError::Timeout(_)) => Reason::DialTimeout,
+            Self::Dial(DialError::Tls(_)) => Reason::UpstreamTls,
+            Self::ClientReset(_) => Reason::ClientReset,
+            Self::UpstreamReset(_) => Reason::UpstreamReset,
+            Self::Idle => Reason::IdleTimeout,
+            Self::HalfClosed => Reason::HalfClosedTimeout,
+            Self::Drained => Reason::Drained,
+        }
+    }
+
+    /// The text for the record.
+    pub(super) fn detail(&self) -> Option<String> {
+        Some(self.to_string())
+    }
+
+    /// No route: with a name or without.
+    pub(super) fn no_route(name: Option<&HostName>) -> Self {
+        match name {
+            Some(_) => Self::UnknownName,
+            None => Self::NoName,
+        }
+    }
+
+    /// Tells the client, and leaves its socket to be closed.
+    pub(super) fn answered(self, tcp: TcpStream, answer: Answer) -> Ending {
+        match answer {
+            Answer::UnrecognizedName => send_alert(&tcp, 112),
+            Answer::InternalError => send_alert(&tcp, 80),
+            Answer::DecodeError => send_alert(&tcp, 50),
+            Answer::Close => {}
+            Answer::Reset => {
+                tcp.reset();
+                return self.into();
+            }
+        }
+        Ending {
+            failure: self,
+            tcp: Some(tcp),
+        }
+    }
+}
+
+/// The socket is closed at once.
+impl From<Failure> for Ending {
+    fn from(failure: Failure) -> Self {
+        Self { failure, tcp: None }
+    }
+}
+
+impl From<UnknownName> for Answer {
+    fn from(unknown: UnknownName) -> Self {
+        match unknown {
+            UnknownName::Alert => Self::UnrecognizedName,
+            UnknownName::Close => Self::Close,
+            UnknownName::Reset => Self::Reset,
+        }
+    }
+}
+
+/// A hello that cannot be served. Where rustls refused it, its alert is sent already.
+pub(super) fn bad_hello(tcp: TcpStream, error: HelloError) -> Ending {
+    let answer = match error {
+        HelloError::TooLarge { .. } | HelloError::BadName => Answer::DecodeError,
+        HelloError::Gone { .. } | HelloError::NotTls | HelloError::Bad(_) => Answer::Close,
+    };
+    Failure::Hello(error).answered(tcp, answer)
+}
+
+/// One fatal alert in the clear, as a server may send it before any handshake has begun (RFC 8446 §6, §5.1).
+fn send_alert(tcp: &TcpStream, description: u8) {
+    // Best effort: the socket is new and its buffer empty.
+    let _ = tcp.try_write(&[21, 3, 3, 0, 2, 2, description]);
+}

@@ -1,0 +1,145 @@
+//! Reading a client's hello: the bytes are kept, rustls parses them, and only what it refuses is answered.
+
+use std::io;
+
+use rustls::Error;
+use rustls::server::{Accepted, Acceptor};
+use tokio::net::TcpStream;
+
+use crate::name::HostName;
+use crate::tls;
+
+/// How much is read at a time: a usual hello, hybrid key share included, in one read.
+const READ: usize = 4096;
+
+/// The first byte of a TLS record that carries a handshake (RFC 8446 §5.1).
+const HANDSHAKE_RECORD: u8 = 22;
+
+/// A whole hello.
+pub(super) struct Hello {
+    /// Everything read from the client so far, the hello first: what a pass-through upstream is sent.
+    pub(super) bytes: Vec<u8>,
+    /// The name it asks for, as sent.
+    pub(super) sni: Option<String>,
+    /// The same name as routes and certificates know it; `None` also for an IP address, which is no name (RFC 6066 §3).
+    pub(super) name: Option<HostName>,
+    /// The protocols it offers, in its order (RFC 7301).
+    pub(super) alpn: Vec<Vec<u8>>,
+    /// The state that goes on to end TLS.
+    pub(super) accepted: Accepted,
+    taken: usize,
+}
+
+/// Why there is no hello.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum HelloError {
+    /// The client closed or reset the connection first.
+    #[error("the client went away after {bytes} bytes of hello")]
+    Gone {
+        /// What had arrived.
+        bytes: usize,
+    },
+    /// The first byte already is none of TLS.
+    #[error("the first bytes are not a tls record")]
+    NotTls,
+    /// rustls refuses it, and has answered with its alert.
+    #[error("{0}")]
+    Bad(Error),
+    /// It is larger than the limit.
+    #[error("no whole hello within {limit} bytes")]
+    TooLarge {
+        /// The limit.
+        limit: usize,
+    },
+    /// Its name is one that no route can have.
+    #[error("the name in the hello is not a host name")]
+    BadName,
+}
+
+impl Hello {
+    /// Reads a client's hello, of at most `limit` bytes as they come over the wire. The caller sets the deadline.
+    pub(super) async fn read(tcp: &TcpStream, limit: usize) -> Result<Self, HelloError> {
+        // Nothing is allocated for a client that has said nothing.
+        tcp.readable()
+            .await
+            .map_err(|_| HelloError::Gone { bytes: 0 })?;
+        let mut acceptor = Acceptor::default();
+        let mut bytes = Vec::new();
+        let mut taken = 0;
+        loop {
+            receive(tcp, &mut bytes, limit).await?;
+            while let Some(mut rest) = bytes.get(taken..).filter(|rest| !rest.is_empty()) {
+                // Reading from memory takes nothing only when rustls has no room left for an unfinished hello.
+                match acceptor.read_tls(&mut rest) {
+                    Ok(n) if n > 0 => taken += n,
+                    _ => return Err(HelloError::TooLarge { limit }),
+                }
+                match acceptor.accept() {
+                    Ok(Some(accepted)) => return Self::new(bytes, taken, accepted),
+                    Ok(None) => {}
+                    Err((error, alert)) => {
+                        tls::send_alert(tcp, alert);
+                        return Err(if bytes.first() == Some(&HANDSHAKE_RECORD) {
+                            HelloError::Bad(error)
+                        } else {
+                            HelloError::NotTls
+                        });
+                    }
+                }
+            }
+        }
+    }
+
+    /// The state that goes on to end TLS, and what was read behind the hello and has not gone into it.
+    pub(super) fn into_unread(mut self) -> (Accepted, Vec<u8>) {
+        (self.accepted, self.bytes.split_off(self.taken))
+    }
+
+    fn new(bytes: Vec<u8>, taken: usize, accepted: Accepted) -> Result<Self, HelloError> {
+        let hello = accepted.client_hello();
+        let sni = hello.server_name().map(str::to_owned);
+        let name = match sni.as_deref().map(HostName::parse) {
+            None => None,
+            Some(Ok(name)) => Some(name),
+            Some(Err(_)) => return Err(HelloError::BadName),
+        };
+        let alpn = hello
+            .alpn()
+            .map(|offered| offered.map(<[u8]>::to_vec).collect())
+            .unwrap_or_default();
+        Ok(Self {
+            bytes,
+            sni,
+            name,
+            alpn,
+            accepted,
+            taken,
+        })
+    }
+}
+
+/// Reads once more, within the limit.
+async fn receive(tcp: &TcpStream, bytes: &mut Vec<u8>, limit: usize) -> Result<(), HelloError> {
+    let room = limit.saturating_sub(bytes.len()).min(READ);
+    if room == 0 {
+        return Err(HelloError::TooLarge { limit });
+    }
+    let gone = HelloError::Gone { bytes: bytes.len() };
+    loop {
+        if tcp.readable().await.is_err() {
+            return Err(gone);
+        }
+        bytes.reserve_exact(room);
+        match read_into(tcp, bytes, room) {
+            Ok(0) => return Err(gone),
+            Ok(_) => return Ok(()),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+            Err(_) => return Err(gone),
+        }
+    }
+}
+
+fn read_into(tcp: &TcpStream, bytes: &mut Vec<u8>, room: usize) -> io::Result<usize> {
+    let mut limited = tokio_util::bytes::BufMut::limit(bytes, room);
+    tcp.try_read_buf(&mut limited)
+}

@@ -1,0 +1,125 @@
+//! The data path: what happens to a connection, from its first byte to its last.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use tokio::net::TcpStream;
+use tokio::time::timeout_at;
+
+mod failure;
+mod hello;
+mod terminate;
+mod upstream;
+
+use crate::lifecycle::Shutdown;
+use crate::net;
+use crate::net::session::{Session, Sessions};
+use crate::reason::Reason;
+use crate::rule::Facts;
+use crate::snapshot::{Action, ListenerId, Snapshot};
+use failure::{Answer, Ending, Failure};
+use hello::Hello;
+
+/// Serves connections, each from the snapshot of the moment it came.
+#[derive(Clone, Debug)]
+pub struct Proxy {
+    snapshot: Arc<ArcSwap<Snapshot>>,
+    sessions: Sessions,
+    shutdown: Shutdown,
+}
+
+impl Proxy {
+    /// A proxy that reads this cell, writes its sessions there, and ends what still runs when the shutdown cuts.
+    pub fn new(snapshot: Arc<ArcSwap<Snapshot>>, sessions: Sessions, shutdown: Shutdown) -> Self {
+        Self {
+            snapshot,
+            sessions,
+            shutdown,
+        }
+    }
+
+    /// One connection, from accept to the end of its session. `address` is the listener's, for the record.
+    pub async fn handle(
+        &self,
+        tcp: TcpStream,
+        client: SocketAddr,
+        listener: ListenerId,
+        address: SocketAddr,
+    ) {
+        let mut session = self.sessions.begin(client, address);
+        let ended = tokio::select! {
+            ended = self.serve(tcp, listener, &mut session) => ended,
+            () = self.shutdown.cutting() => Err(Failure::Drained.into()),
+        };
+        match ended {
+            Ok(()) => session.end(Reason::Closed, None),
+            Err(Ending { failure, tcp }) => {
+                session.end(failure.reason(), failure.detail());
+                drop(session);
+                if let Some(tcp) = tcp {
+                    net::close(tcp).await;
+                }
+            }
+        }
+    }
+
+    /// Hello, route, terminate or pass, dial, relay.
+    async fn serve(
+        &self,
+        tcp: TcpStream,
+        listener: ListenerId,
+        session: &mut Session,
+    ) -> Result<(), Ending> {
+        let snapshot = self.snapshot.load_full();
+        let limits = &snapshot.limits;
+        let deadline = session.started() + limits.handshake;
+
+        let hello = match timeout_at(deadline, Hello::read(&tcp, limits.hello_bytes)).await {
+            Ok(Ok(hello)) => hello,
+            Ok(Err(error)) => return Err(failure::bad_hello(tcp, error)),
+            Err(_) => return Err(Failure::HelloTimeout.into()),
+        };
+        session.hello_done(hello.sni.clone(), hello.alpn.first().cloned());
+
+        let at = snapshot.listener(listener);
+        let facts = Facts {
+            name: hello.name.as_ref(),
+            client: session.record.client.ip(),
+            alpn: &hello.alpn,
+            wildcard: at.wildcard,
+        };
+        let Some(route) = snapshot.table.find(listener, &facts) else {
+            let failure = Failure::no_route(hello.name.as_ref());
+            return Err(failure.answered(tcp, at.unknown_name.into()));
+        };
+        session.routed(&route.name, &route.upstream.name, &route.metrics);
+
+        match &route.action {
+            Action::PassThrough => {
+                session.handshake_skipped();
+                match upstream::dial(&route.upstream, limits, session).await {
+                    Ok(upstream) => {
+                        upstream::relay(tcp, upstream, hello.bytes, limits, session).await
+                    }
+                    Err(failure) => Err(failure.answered(tcp, Answer::Close)),
+                }
+            }
+            Action::Terminate { policy, .. } => {
+                let client =
+                    terminate::accept(tcp, hello, policy, &snapshot.certificates, deadline).await?;
+                session.handshake_done(client.tls());
+                match upstream::dial(&route.upstream, limits, session).await {
+                    Ok(upstream) => {
+                        upstream::relay(client, upstream, Vec::new(), limits, session).await
+                    }
+                    Err(failure) => Err(failure.answered(client.into_tcp(), Answer::Close)),
+                }
+            }
+            Action::Broken(why) => {
+                let failure = Failure::RouteBroken(why.clone());
+                Err(failure.answered(tcp, Answer::InternalError))
+            }
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! Ending a client's TLS under the policy of its route.
+
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
+
+use super::failure::{Answer, Ending, Failure};
+use super::hello::Hello;
+use crate::snapshot::certificates::Certificates;
+use crate::tls;
+use crate::tls::server::ServerPolicy;
+
+/// Finishes the client's handshake before the deadline.
+///
+/// Whether a certificate proves the name is asked first, of the same set that then serves it: rustls would answer
+/// the want of one with an alert that says nothing of names.
+pub(super) async fn accept(
+    tcp: TcpStream,
+    hello: Hello,
+    policy: &ServerPolicy,
+    certificates: &Certificates,
+    deadline: Instant,
+) -> Result<tls::Stream, Ending> {
+    if !hello
+        .name
+        .as_ref()
+        .is_some_and(|name| certificates.covers(name))
+    {
+        return Err(Failure::NoCertificate.answered(tcp, Answer::UnrecognizedName));
+    }
+    let config = policy.config(&hello.alpn).clone();
+    let (accepted, unread) = hello.into_unread();
+    let handshake = tls::Stream::accept(tcp, accepted, &unread, config);
+    match timeout_at(deadline, handshake).await {
+        Ok(Ok(stream)) => Ok(stream),
+        Ok(Err(failed)) => {
+            Err(Failure::Handshake(failed.error).answered(failed.tcp, Answer::Close))
+        }
+        Err(_) => Err(Failure::HandshakeTimeout.into()),
+    }
+}

@@ -1,0 +1,183 @@
+//! Wires every part of a gateway: reads, binds, publishes, accepts, and drains.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::Context;
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+mod load;
+mod publish;
+
+use crate::admin;
+use crate::config::{AdminAddress, Config};
+use crate::lifecycle::Shutdown;
+use crate::log::AccessLog;
+use crate::metrics::Metrics;
+use crate::net::listener::Listener;
+use crate::net::resolve;
+use crate::net::session::Sessions;
+use crate::proxy::Proxy;
+use crate::snapshot::compile::Inputs;
+use crate::snapshot::{self, ListenerId};
+use crate::status::{State, Status};
+use load::Loaded;
+use publish::Publisher;
+
+/// A gateway that runs. Dropping it ends everything at once.
+#[derive(Debug)]
+pub struct Gateway {
+    /// The addresses bound, in the order of the configuration.
+    pub addresses: Vec<SocketAddr>,
+    /// The admin address bound, if there is one.
+    pub admin: Option<AdminAddress>,
+    shutdown: Shutdown,
+    drain: std::time::Duration,
+    log: AccessLog,
+    /// What runs beside the connections (accepting, publishing, resolving, the admin interface): ends with the gateway.
+    _tasks: JoinSet<()>,
+}
+
+/// Starts a gateway: everything is read and bound before the first connection is taken, or nothing starts.
+///
+/// Must be called on a runtime. Sessions are written to `log`.
+pub async fn start(config: Config, log: AccessLog) -> anyhow::Result<Gateway> {
+    let metrics = Metrics::new();
+    metrics.access_log(log.clone());
+    let status = Status::default();
+    let shutdown = Shutdown::new();
+    let drain = config.limits.drain;
+
+    let Loaded {
+        certificates,
+        policies,
+        client_configs,
+    } = load::load(&config)?;
+    let mut bound = Vec::new();
+    let mut listeners = BTreeMap::new();
+    for (id, listener) in (0..).map(ListenerId).zip(&config.listeners) {
+        let socket = Listener::bind(listener.address, &config.limits.keepalive)
+            .with_context(|| format!("cannot listen on {}", listener.address))?;
+        listeners.insert(
+            id,
+            snapshot::Listener {
+                unknown_name: listener.unknown_name,
+                ..Default::default()
+            },
+        );
+        bound.push((id, socket));
+    }
+    let admin_address = config.admin.clone();
+    let inputs = Inputs {
+        config,
+        listeners,
+        certificates,
+        policies,
+        client_configs,
+        addresses: BTreeMap::new(),
+    };
+
+    let mut tasks = JoinSet::new();
+    let publisher = Publisher::new(inputs, Arc::clone(&metrics), status.clone());
+    let cell = publisher.cell();
+    let (answers, received) = mpsc::channel(64);
+    for name in publisher.names() {
+        tasks.spawn(resolve::watch(name, answers.clone()));
+    }
+    drop(answers);
+    tasks.spawn(publisher.run(received));
+
+    let mut admin = None;
+    if let Some(address) = admin_address {
+        let listener = admin::Listener::bind(&address).await?;
+        let sources = admin::Sources {
+            snapshot: Arc::clone(&cell),
+            status: status.clone(),
+            metrics: Arc::clone(&metrics),
+        };
+        admin = Some(listener.address());
+        tracing::info!(address = %listener.address(), "admin interface");
+        tasks.spawn(admin::serve(listener, sources, shutdown.clone()));
+    }
+
+    let sessions = Sessions::new(log.clone(), Arc::clone(&metrics));
+    let proxy = Arc::new(Proxy::new(cell, sessions, shutdown.clone()));
+    let addresses = bound.iter().map(|(_, socket)| socket.address()).collect();
+    for (id, socket) in bound {
+        tracing::info!(address = %socket.address(), "listening");
+        let accepting = accept(
+            id,
+            socket,
+            Arc::clone(&proxy),
+            Arc::clone(&metrics),
+            shutdown.clone(),
+        );
+        tasks.spawn(shutdown.track(accepting));
+    }
+    status.set("listeners", State::Ready);
+    Ok(Gateway {
+        addresses,
+        admin,
+        shutdown,
+        drain,
+        log,
+        _tasks: tasks,
+    })
+}
+
+impl Gateway {
+    /// What makes it stop, from anywhere.
+    pub fn shutdown(&self) -> Shutdown {
+        self.shutdown.clone()
+    }
+
+    /// Serves until told to drain and every tunnel has ended, or the drain's deadline cut those that had not.
+    pub async fn finished(self) {
+        self.shutdown.draining().await;
+        let running = self.shutdown.running();
+        tracing::info!(running, limit = ?self.drain, "draining");
+        if tokio::time::timeout(self.drain, self.shutdown.drained())
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                running = self.shutdown.running(),
+                "the drain's deadline passed: ending what still runs"
+            );
+            self.shutdown.cut();
+            self.shutdown.drained().await;
+        }
+        self.log.flush();
+        tracing::info!("stopped");
+    }
+}
+
+/// Accepts on one listener until the drain begins, and leaves nobody in its queue.
+async fn accept(
+    id: ListenerId,
+    listener: Listener,
+    proxy: Arc<Proxy>,
+    metrics: Arc<Metrics>,
+    shutdown: Shutdown,
+) {
+    let address = listener.address();
+    let accepted = metrics.accepted(address);
+    let take = |tcp: TcpStream, client: SocketAddr| {
+        accepted.inc();
+        let proxy = Arc::clone(&proxy);
+        let handling = async move { proxy.handle(tcp, client, id, address).await };
+        tokio::spawn(shutdown.track(handling));
+    };
+    let failed = |error: &std::io::Error| {
+        metrics.accept_failed(error);
+        tracing::warn!(%address, %error, "cannot accept");
+    };
+    tokio::select! {
+        () = listener.accept(take, failed) => {}
+        () = shutdown.draining() => {}
+    }
+    listener.close(take).await;
+}

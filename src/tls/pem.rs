@@ -1,0 +1,270 @@
+//! PEM files: read whole and bounded, taken apart, and described when they do not hold what was asked for.
+
+use std::fs::File;
+use std::io::{ErrorKind, Read};
+use std::path::{Path, PathBuf};
+
+use rustls_pki_types::pem::{self, PemObject, SectionKind};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+
+/// In bytes. Room for a bundle of every public CA (250 KiB), not for a disk image named by mistake.
+const MAX_FILE_SIZE: u64 = 1024 * 1024;
+
+/// A file that does not serve. The message names it, says what was found and what to do.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}: {message}", path.display())]
+pub struct FileError {
+    /// The file.
+    pub path: PathBuf,
+    /// What is wrong with it, in lower case.
+    pub message: String,
+    /// What to do about it.
+    pub help: Option<String>,
+}
+
+impl FileError {
+    pub(super) fn new(path: &Path, message: impl Into<String>, help: impl Into<String>) -> Self {
+        Self {
+            path: path.to_owned(),
+            message: message.into(),
+            help: Some(help.into()),
+        }
+    }
+}
+
+/// What a PEM file (RFC 7468) holds. Text around its sections is explanatory and ignored.
+#[derive(Debug)]
+pub(super) struct Pem {
+    path: PathBuf,
+    labels: Vec<String>,
+    certificates: Vec<CertificateDer<'static>>,
+    keys: Vec<PrivateKeyDer<'static>>,
+    /// Whether users outside the file's group may read it.
+    pub(super) open_to_others: bool,
+}
+
+impl Pem {
+    /// Reads a file; fails when it holds no section at all, a damaged one, or an encrypted key.
+    pub(super) fn read(path: &Path) -> Result<Self, FileError> {
+        let (bytes, open_to_others) = read_bounded(path)?;
+        let mut pem = Self {
+            path: path.to_owned(),
+            labels: labels(&bytes),
+            certificates: Vec::new(),
+            keys: Vec::new(),
+            open_to_others,
+        };
+        if pem.labels.is_empty() {
+            return Err(not_pem(path, &bytes));
+        }
+        if is_encrypted(&pem.labels, &bytes) {
+            return Err(encrypted(path));
+        }
+        for section in <(SectionKind, Vec<u8>)>::pem_slice_iter(&bytes) {
+            let (kind, der) = section.map_err(|error| damaged(path, &error))?;
+            if let Some(key) = PrivateKeyDer::from_pem(kind, der.clone()) {
+                pem.keys.push(key);
+            } else if let Some(certificate) = CertificateDer::from_pem(kind, der) {
+                pem.certificates.push(certificate);
+            }
+        }
+        Ok(pem)
+    }
+
+    /// The certificates, in the order of the file; at least one.
+    pub(super) fn certificates(&self) -> Result<&[CertificateDer<'static>], FileError> {
+        if !self.certificates.is_empty() {
+            return Ok(&self.certificates);
+        }
+        let (message, help) = match self.labels.first().map(String::as_str) {
+            _ if self.holds_key() => (
+                "this is a key, not a certificate".to_owned(),
+                "are the chain and the key swapped?".to_owned(),
+            ),
+            Some("CERTIFICATE REQUEST" | "NEW CERTIFICATE REQUEST") => (
+                "this is a request for a certificate, not a certificate".to_owned(),
+                "send it to a CA, and name here the chain that comes back".to_owned(),
+            ),
+            Some("TRUSTED CERTIFICATE" | "X509 CERTIFICATE") => (
+                "the certificate has a form of openssl's own".to_owned(),
+                format!(
+                    "rewrite it: openssl x509 -in {} -out NEW.pem",
+                    self.path.display()
+                ),
+            ),
+            label => (
+                format!(
+                    "holds no certificate, but `{}`",
+                    label.unwrap_or_default().escape_default()
+                ),
+                "a certificate begins with `-----BEGIN CERTIFICATE-----`".to_owned(),
+            ),
+        };
+        Err(FileError::new(&self.path, message, help))
+    }
+
+    /// The one private key.
+    pub(super) fn key(&self) -> Result<&PrivateKeyDer<'static>, FileError> {
+        let (message, help) = match (self.keys.as_slice(), self.labels.first().map(String::as_str)) {
+            ([key], _) => return Ok(key),
+            ([], _) if self.labels.iter().any(|label| label == "OPENSSH PRIVATE KEY") => (
+                "this is an OpenSSH key, not one for TLS".to_owned(),
+                "name the key that the certificate was requested with".to_owned(),
+            ),
+            ([], _) if !self.certificates.is_empty() => (
+                "this is a certificate, not a key".to_owned(),
+                "are the chain and the key swapped?".to_owned(),
+            ),
+            ([], label) => (
+                format!("holds no private key, but `{}`", label.unwrap_or_default().escape_default()),
+                "a key begins with `-----BEGIN PRIVATE KEY-----`, `RSA PRIVATE KEY` or `EC PRIVATE KEY`".to_owned(),
+            ),
+            (keys, _) => (
+                format!("holds {} private keys: which one is meant?", keys.len()),
+                "leave only the key of the chain's first certificate in it".to_owned(),
+            ),
+        };
+        Err(FileError::new(&self.path, message, help))
+    }
+
+    /// Whether the file holds a private key of any form.
+    pub(super) fn holds_key(&self) -> bool {
+        self.labels
+            .iter()
+            .any(|label| label.ends_with("PRIVATE KEY"))
+    }
+}
+
+/// Reads a file whole; also whether its mode lets every user read it.
+fn read_bounded(path: &Path) -> Result<(Vec<u8>, bool), FileError> {
+    let failed = |error: std::io::Error| unreadable(path, &error);
+    // Asked before opening: opening a FIFO would wait for its writer.
+    let metadata = std::fs::metadata(path).map_err(failed)?;
+    if !metadata.is_file() {
+        let message = if metadata.is_dir() {
+            "this is a directory, not a file"
+        } else {
+            "this is not a regular file"
+        };
+        return Err(FileError::new(path, message, "name a PEM file"));
+    }
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(failed)?;
+    file.take(MAX_FILE_SIZE + 1)
+        .read_to_end(&mut bytes)
+        .map_err(failed)?;
+    if bytes.len() as u64 > MAX_FILE_SIZE {
+        let message = format!("is larger than {} KiB", MAX_FILE_SIZE / 1024);
+        return Err(FileError::new(
+            path,
+            message,
+            "certificates and keys are a few KiB: is this the file that was meant?",
+        ));
+    }
+    Ok((bytes, readable_by_all(&metadata)))
+}
+
+/// A group may be meant to read (Debian's `ssl-cert` is made for it); everybody never is.
+#[cfg(unix)]
+fn readable_by_all(metadata: &std::fs::Metadata) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    metadata.permissions().mode() & 0o007 != 0
+}
+
+#[cfg(not(unix))]
+fn readable_by_all(_: &std::fs::Metadata) -> bool {
+    false
+}
+
+/// What stands between `-----BEGIN ` and `-----`, for each section.
+fn labels(bytes: &[u8]) -> Vec<String> {
+    bytes
+        .split(|byte| matches!(byte, b'\n' | b'\r'))
+        .filter_map(|line| line.trim_ascii_end().strip_prefix(b"-----BEGIN "))
+        .map(|rest| {
+            String::from_utf8_lossy(rest.strip_suffix(b"-----").unwrap_or(rest)).into_owned()
+        })
+        .collect()
+}
+
+fn is_encrypted(labels: &[String], bytes: &[u8]) -> bool {
+    let header = b"Proc-Type: 4,ENCRYPTED"; // RFC 1421 §4.6.1.1, as openssl's old key files have it.
+    labels.iter().any(|label| label == "ENCRYPTED PRIVATE KEY")
+        || bytes.windows(header.len()).any(|window| window == header)
+}
+
+fn encrypted(path: &Path) -> FileError {
+    let path_text = path.display();
+    FileError::new(
+        path,
+        "the key is encrypted, and nobody is there to type its passphrase",
+        format!(
+            "decrypt it: openssl pkey -in {path_text} -out {path_text}.plain, and let only the gateway read it"
+        ),
+    )
+}
+
+fn not_pem(path: &Path, bytes: &[u8]) -> FileError {
+    let path_text = path.display();
+    let (message, help) = if bytes.trim_ascii().is_empty() {
+        (
+            "is empty",
+            "write the PEM text into it; half-written files are read again once they are whole"
+                .to_owned(),
+        )
+    } else if bytes.starts_with(&[0x30, 0x82]) {
+        (
+            "is DER or PKCS#12, not PEM",
+            format!(
+                "convert it: openssl x509 -inform der -in {path_text} (a certificate), openssl pkey -inform der -in {path_text} (a key), or openssl pkcs12 -nodes -in {path_text} (both)"
+            ),
+        )
+    } else if bytes.windows(11).any(|window| window == b"-----BEGIN ") {
+        (
+            "`-----BEGIN` does not stand at the start of its line",
+            "remove what stands before it, spaces too".to_owned(),
+        )
+    } else {
+        (
+            "is not PEM",
+            "a PEM file has a line `-----BEGIN CERTIFICATE-----` or `-----BEGIN PRIVATE KEY-----`"
+                .to_owned(),
+        )
+    };
+    FileError::new(path, message, help)
+}
+
+/// The content is not quoted: it may be a key.
+fn damaged(path: &Path, error: &pem::Error) -> FileError {
+    let message = match error {
+        pem::Error::MissingSectionEnd { .. } => "a section has no `-----END` line",
+        pem::Error::IllegalSectionStart { .. } => {
+            "a `-----BEGIN` line does not end with five dashes"
+        }
+        pem::Error::Base64Decode(_) => "a section is not valid base64",
+        _ => "a section cannot be read",
+    };
+    FileError::new(path, message, "the file was cut or edited: write it again")
+}
+
+pub(super) fn unreadable(path: &Path, error: &std::io::Error) -> FileError {
+    let (message, help) = match error.kind() {
+        ErrorKind::NotFound => (
+            "does not exist".to_owned(),
+            "is the path right? a relative one starts at the configuration's directory",
+        ),
+        ErrorKind::PermissionDenied => (
+            "may not be read".to_owned(),
+            "let the user that the gateway runs as read it",
+        ),
+        _ => (
+            format!("cannot be read: {error}"),
+            "is its disk healthy and mounted?",
+        ),
+    };
+    FileError::new(path, message, help)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests;

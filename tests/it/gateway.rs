@@ -1,0 +1,139 @@
+//! A gateway in the test's own process, and the records of its sessions as they end.
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use portcullis::config::{self, AdminAddress, LogFormat};
+use portcullis::lifecycle::Shutdown;
+use portcullis::log::AccessLog;
+use portcullis::serve;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::authority::Authority;
+use crate::support::PATIENCE;
+
+/// A gateway with one listener on a port of its own.
+pub(crate) struct Gateway {
+    pub(crate) address: SocketAddr,
+    pub(crate) admin: Option<AdminAddress>,
+    pub(crate) shutdown: Shutdown,
+    pub(crate) finished: JoinHandle<()>,
+    records: UnboundedReceiver<Value>,
+}
+
+impl Gateway {
+    /// Starts a gateway with these tables in its configuration, whose paths start at the authority's folder. It
+    /// listens on 127.0.0.1 and a free port; there is no admin interface unless the text says so.
+    pub(crate) async fn start(authority: &Authority, tables: &str) -> Self {
+        let admin = if tables.contains("admin =") {
+            ""
+        } else {
+            "admin = false\n"
+        };
+        let text = format!("listen = [\"127.0.0.1:0\"]\n{admin}{tables}");
+        let path = authority.write("portcullis.toml", &text);
+        let checked = config::load(&path).unwrap_or_else(|mistakes| panic!("{mistakes}"));
+        let (send, records) = unbounded_channel();
+        let log = AccessLog::start(
+            LogFormat::Json,
+            Box::new(Lines {
+                send,
+                line: Vec::new(),
+            }),
+        );
+        let gateway = serve::start(checked.config, log).await.unwrap();
+        Self {
+            address: gateway.addresses[0],
+            admin: gateway.admin.clone(),
+            shutdown: gateway.shutdown(),
+            finished: tokio::spawn(gateway.finished()),
+            records,
+        }
+    }
+
+    /// A TCP connection to it.
+    pub(crate) async fn connect(&self) -> TcpStream {
+        let tcp = TcpStream::connect(self.address).await.unwrap();
+        tcp.set_nodelay(true).unwrap();
+        tcp
+    }
+
+    /// A TLS connection to it, or through it.
+    pub(crate) async fn connect_tls(
+        &self,
+        config: &Arc<ClientConfig>,
+        name: &str,
+    ) -> io::Result<TlsStream<TcpStream>> {
+        let name = ServerName::try_from(name.to_owned()).unwrap();
+        let tcp = self.connect().await;
+        TlsConnector::from(Arc::clone(config))
+            .connect(name, tcp)
+            .await
+    }
+
+    /// The record of the session that ends next.
+    pub(crate) async fn ended(&mut self) -> Value {
+        timeout(PATIENCE, self.records.recv())
+            .await
+            .expect("no session ended")
+            .unwrap()
+    }
+
+    /// Whether no session has ended that was not asked for.
+    pub(crate) fn has_no_more_records(&mut self) -> bool {
+        self.records.try_recv().is_err()
+    }
+}
+
+/// Sends bytes and reads the answer to its end; a reset counts as the end, and is told.
+pub(crate) async fn exchange(mut tcp: TcpStream, bytes: &[u8]) -> (Vec<u8>, bool) {
+    // The gateway may have closed before all is sent.
+    let _ = tcp.write_all(bytes).await;
+    answer(&mut tcp).await
+}
+
+/// Reads to the end; a reset counts as the end, and is told.
+pub(crate) async fn answer(tcp: &mut TcpStream) -> (Vec<u8>, bool) {
+    let mut answer = Vec::new();
+    let read = timeout(PATIENCE, tcp.read_to_end(&mut answer)).await;
+    let reset = read
+        .expect("the gateway neither answers nor closes")
+        .is_err();
+    (answer, reset)
+}
+
+/// Splits what is written into lines, and those into JSON.
+struct Lines {
+    send: UnboundedSender<Value>,
+    line: Vec<u8>,
+}
+
+impl Write for Lines {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        for &byte in buf {
+            if byte == b'\n' {
+                let record = serde_json::from_slice(&self.line).unwrap();
+                // The test may be over.
+                let _ = self.send.send(record);
+                self.line.clear();
+            } else {
+                self.line.push(byte);
+            }
+        }
+        Ok(buf.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

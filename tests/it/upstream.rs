@@ -1,0 +1,92 @@
+//! Upstreams that do one thing, each on a port of its own.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
+
+/// A server in the test's own process; dropped, it accepts no more.
+pub(crate) struct Upstream {
+    pub(crate) address: SocketAddr,
+    accepting: JoinHandle<()>,
+}
+
+impl Upstream {
+    /// Serves every connection with `serve`.
+    pub(crate) async fn tcp<F>(serve: impl Fn(TcpStream) -> F + Send + 'static) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let accepting = tokio::spawn(async move {
+            loop {
+                let (tcp, _) = listener.accept().await.unwrap();
+                tcp.set_nodelay(true).unwrap();
+                tokio::spawn(serve(tcp));
+            }
+        });
+        Self { address, accepting }
+    }
+
+    /// Serves every connection with `serve` after a TLS handshake; those whose handshake fails are dropped.
+    pub(crate) async fn tls<F>(
+        config: Arc<ServerConfig>,
+        serve: impl Fn(tokio_rustls::server::TlsStream<TcpStream>) -> F + Clone + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let acceptor = TlsAcceptor::from(config);
+        Self::tcp(move |tcp| {
+            let (acceptor, serve) = (acceptor.clone(), serve.clone());
+            async move {
+                if let Ok(stream) = acceptor.accept(tcp).await {
+                    serve(stream).await;
+                }
+            }
+        })
+        .await
+    }
+
+    /// Sends back what comes, and ends when the client has.
+    pub(crate) async fn echo() -> Self {
+        Self::tcp(echo).await
+    }
+
+    /// Says `name` and ends.
+    pub(crate) async fn greeter(name: &'static str) -> Self {
+        Self::tcp(move |mut tcp| async move {
+            let _ = tcp.write_all(name.as_bytes()).await;
+            let _ = tcp.shutdown().await;
+            let _ = tcp.read_to_end(&mut Vec::new()).await;
+        })
+        .await
+    }
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+/// Sends back what comes, and ends when the other side has.
+pub(crate) async fn echo<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) {
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        match stream.read(&mut buffer).await {
+            Ok(0) | Err(_) => break,
+            Ok(n) => {
+                if stream.write_all(&buffer[..n]).await.is_err() || stream.flush().await.is_err() {
+                    break;
+                }
+            }
+        }
+    }
+    let _ = stream.shutdown().await;
+}
