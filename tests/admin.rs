@@ -36,6 +36,9 @@ impl Admin {
             generation: 7,
             table: Default::default(),
             certificates: Default::default(),
+            upstreams: Default::default(),
+            listeners: Default::default(),
+            limits: Default::default(),
         };
         let sources = Sources {
             snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
