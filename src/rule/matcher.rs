@@ -20,9 +20,12 @@ pub(super) enum Matcher {
 
 impl Matcher {
     /// Reads the argument of a matcher; what is legal and cannot match goes to `warnings`.
+    ///
+    /// A regular expression takes its size from `room`, which starts as [`regexp::ROOM`](super::regexp::ROOM).
     pub(super) fn parse(
         name: Name,
         argument: &Literal,
+        room: &mut usize,
         warnings: &mut Vec<RuleError>,
     ) -> Result<Self, RuleError> {
         let whole = argument.span(0..argument.bytes.len());
@@ -37,7 +40,7 @@ impl Matcher {
         }
         match name {
             Name::HostSni => host(&text(name, argument)?, whole, warnings),
-            Name::HostSniRegexp => regexp(&text(name, argument)?, argument, warnings),
+            Name::HostSniRegexp => regexp(&text(name, argument)?, argument, room, warnings),
             Name::ClientIp => client(&text(name, argument)?, whole),
             Name::Alpn => alpn(&argument.bytes, whole, warnings),
         }
@@ -116,12 +119,13 @@ fn host(
 fn regexp(
     text: &str,
     argument: &Literal,
+    room: &mut usize,
     warnings: &mut Vec<RuleError>,
 ) -> Result<Matcher, RuleError> {
     let place = |fault: super::regexp::Fault| {
         RuleError::new(argument.span(fault.span), fault.message, fault.help)
     };
-    let (regexp, faults) = Regexp::parse(text).map_err(place)?;
+    let (regexp, faults) = Regexp::parse(text, room).map_err(place)?;
     warnings.extend(faults.into_iter().map(place));
     Ok(Matcher::Regexp(regexp))
 }

@@ -2,7 +2,7 @@
 
 use super::lex::{Kind, Lexer, Literal, Token};
 use super::matcher::{Matcher, Name};
-use super::{Facts, RuleError};
+use super::{Facts, RuleError, regexp};
 use crate::name::HostPattern;
 
 /// A condition. Negation stands at the leaves only.
@@ -50,6 +50,7 @@ pub(super) fn parse(text: &str) -> Result<(Expr, Vec<RuleError>), RuleError> {
         text,
         lexer,
         next,
+        room: regexp::ROOM,
         warnings: Vec::new(),
     };
     if parser.next.kind == Kind::End {
@@ -77,6 +78,8 @@ struct Parser<'a> {
     text: &'a str,
     lexer: Lexer<'a>,
     next: Token,
+    /// What is left to the rule's regular expressions.
+    room: usize,
     warnings: Vec<RuleError>,
 }
 
@@ -151,7 +154,7 @@ impl Parser<'_> {
             return Err(RuleError::new(called, message, name.example()));
         }
         let argument = self.argument(name)?;
-        let matcher = Matcher::parse(name, &argument, &mut self.warnings)?;
+        let matcher = Matcher::parse(name, &argument, &mut self.room, &mut self.warnings)?;
         Ok(Expr::Leaf { matcher, negated })
     }
 

@@ -5,14 +5,14 @@ use std::ops::Range;
 use super::Fault;
 use super::set::AsciiSet;
 
-/// Rewrites a pattern of Go's in Rust's syntax.
-pub(super) fn translate(pattern: &str) -> Result<(String, Vec<Fault>), Fault> {
+/// Rewrites a pattern of Go's in Rust's syntax. The faults are parts of it that can never match.
+pub(super) fn translate(pattern: &str) -> Result<(Node, Vec<Fault>), Fault> {
     let mut parser = Parser {
         pattern,
         at: 0,
         faults: Vec::new(),
     };
-    let node = parser.alternation(Flags::default(), 0)?;
+    let mut node = parser.alternation(Flags::default(), 0)?;
     if parser.peek() == Some(b')') {
         return Err(parser.fault(
             parser.at..parser.at + 1,
@@ -20,8 +20,8 @@ pub(super) fn translate(pattern: &str) -> Result<(String, Vec<Fault>), Fault> {
             r"write `\)` for a literal one",
         ));
     }
-    parser.faults.extend(node.dead);
-    Ok((node.text, parser.faults))
+    parser.faults.extend(node.dead.take());
+    Ok((node, parser.faults))
 }
 
 /// Groups within groups. Go allows 1,000, a person needs five.
@@ -45,6 +45,8 @@ pub(super) struct Node {
     dead: Option<Fault>,
     /// The product of the repetition counts along its deepest nesting.
     repeats: u32,
+    /// About how many ranges of characters it compiles to.
+    pub(super) size: usize,
 }
 
 impl Node {
@@ -53,6 +55,7 @@ impl Node {
             text: text.to_owned(),
             dead: None,
             repeats: 1,
+            size: 1,
         }
     }
 }
@@ -84,6 +87,7 @@ impl<'a> Parser<'a> {
                 break;
             }
         }
+        let size = sum(&branches).saturating_add(branches.len());
         let repeats = branches.iter().map(|node| node.repeats).max().unwrap_or(1);
         let text = branches
             .iter()
@@ -102,6 +106,7 @@ impl<'a> Parser<'a> {
             text,
             dead,
             repeats,
+            size,
         })
     }
 
@@ -159,12 +164,14 @@ impl<'a> Parser<'a> {
             repeated = false;
         }
         let text = items.iter().map(|node| node.text.as_str()).collect();
+        let size = sum(&items);
         let repeats = items.iter().map(|node| node.repeats).max().unwrap_or(1);
         let dead = items.into_iter().find_map(|node| node.dead);
         Ok(Node {
             text,
             dead,
             repeats,
+            size,
         })
     }
 
@@ -195,12 +202,12 @@ impl<'a> Parser<'a> {
         };
         if counted {
             let factor = most.unwrap_or(least);
-            // Go does not look into what is repeated no times at all.
-            item.repeats = if most == Some(0) {
-                1
-            } else {
-                item.repeats.saturating_mul(factor.max(1))
-            };
+            if most == Some(0) {
+                // Nothing is left of it, and Go does not count what was repeated in it.
+                *item = Node::anchor("");
+            }
+            item.size = item.size.saturating_mul(factor.max(1) as usize);
+            item.repeats = item.repeats.saturating_mul(factor.max(1));
             let too_many = [Some(least), most]
                 .into_iter()
                 .flatten()
@@ -313,6 +320,7 @@ impl<'a> Parser<'a> {
             text,
             dead,
             repeats: 1,
+            size: set.ranges(),
         }
     }
 
@@ -349,6 +357,13 @@ impl<'a> Parser<'a> {
         }
         there
     }
+}
+
+/// The sizes of all of them together.
+fn sum(nodes: &[Node]) -> usize {
+    nodes
+        .iter()
+        .fold(0, |sum, node| sum.saturating_add(node.size))
 }
 
 /// A repetition count: decimal digits without leading zeros, as Go wants them; `None` if it is none.

@@ -260,6 +260,10 @@ fn a_rule_too_long_or_too_deep_is_refused_before_it_costs_anything() {
     );
     assert!(takes(&("!".repeat(60_000) + "HostSNI(`a`)"), "a"));
     assert!(!takes(&("!".repeat(60_001) + "HostSNI(`a`)"), "a"));
+    let large = r"HostSNIRegexp(`\w{999}`)||".repeat(20) + "HostSNI(`a`)";
+    let error = Rule::parse(&large).unwrap_err();
+    assert!(error.message.contains("regular expressions are too large"));
+    assert_eq!(&large[error.span], r"\w{999}");
     assert!(takes(
         &("HostSNI(`b`)||".repeat(4000) + "HostSNI(`a`)"),
         "a"

@@ -151,7 +151,7 @@ fn spans_are_on_characters(text: &str) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1500))]
+    #![proptest_config(ProptestConfig::with_cases(800))]
 
     #[test]
     fn no_text_makes_the_parser_panic_or_point_beside_a_character(text in "\\PC*|[ -~\\n`\"]{0,40}|(?s).{0,20}") {
@@ -170,7 +170,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(ProptestConfig::with_cases(200))]
 
     #[test]
     fn what_an_index_is_told_of_a_rule_is_true(text in rules()) {
