@@ -2,7 +2,8 @@
 //!
 //! The grammar is Go's expressions with four matchers: `HostSNI`, `HostSNIRegexp`, `ClientIP` and `ALPN`. What is taken
 //! and what it matches is what Traefik 3.7 does, with these differences: a rule is at most 64 KiB long and 100 groups
-//! deep, ``HostSNI(`a`...)`` is refused, and so is a Unicode script other than Latin and Common in a regular expression.
+//! deep, and its regular expressions compile to some megabytes at most; ``HostSNI(`a`...)`` is refused, and so is a
+//! Unicode script other than Latin and Common in a regular expression.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -77,7 +78,7 @@ impl Rule {
         &self.text
     }
 
-    /// Whether the rule holds for these facts.
+    /// Whether the rule holds for these facts. Allocates nothing but, on its first uses, a regular expression's cache.
     pub fn matches(&self, facts: &Facts<'_>) -> bool {
         self.expr.matches(facts)
     }
