@@ -72,15 +72,6 @@ impl Diagnostics {
         self.count(Level::Warning)
     }
 
-    /// Line and column of a byte of the text, both from 1, the column in characters.
-    pub fn place(&self, byte: usize) -> (usize, usize) {
-        let before = self.text.get(..floor(&self.text, byte)).unwrap_or_default();
-        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-        let line = before.matches('\n').count() + 1;
-        let column = before.get(line_start..).unwrap_or_default();
-        (line, column.chars().count() + 1)
-    }
-
     fn count(&self, level: Level) -> usize {
         self.list.iter().filter(|one| one.level == level).count()
     }
@@ -123,6 +114,9 @@ impl Diagnostics {
             Some(span) => {
                 let start = floor(&self.text, span.start);
                 let end = floor(&self.text, span.end).max(start);
+                // A caret under the end of a line would be drawn as one over two lines.
+                let marked = self.text.get(start..end).unwrap_or_default();
+                let end = start + marked.trim_end_matches(['\r', '\n']).len();
                 group.element(
                     Snippet::source(self.text.as_str())
                         .path(path)
@@ -179,14 +173,19 @@ impl<'a> Findings<'a> {
     }
 
     /// A mistake in TOML's own grammar. A second one on the same line is most likely an echo of the first.
-    pub(super) fn syntax(&mut self, span: Option<Range<usize>>, message: String, help: String) {
-        let span = span.unwrap_or(self.text.len()..self.text.len());
+    pub(super) fn syntax(&mut self, span: Range<usize>, message: String, help: String) {
         let line = self.lines(&span);
         if self.is_unreadable(&span) {
             return;
         }
         self.push(Level::Error, Some(span), message, help);
         self.unreadable.push(line);
+    }
+
+    /// What stands there cannot be told: nothing more is said of it.
+    pub(super) fn ignore(&mut self, span: Range<usize>) {
+        let lines = self.lines(&span);
+        self.unreadable.push(lines);
     }
 
     /// A mistake at a place.

@@ -14,6 +14,7 @@ mod listen;
 mod place;
 mod routes;
 mod settings;
+mod syntax;
 mod upstreams;
 mod value;
 
@@ -33,7 +34,7 @@ pub struct Config {
     pub admin: Option<AdminAddress>,
     /// Where the edge certificates are.
     pub certificates: Vec<CertificateFiles>,
-    /// Named sets of TLS options; `default` is what a route has that names none.
+    /// Named sets of TLS options. `default`, what a route has that names none, is always among them.
     pub tls_options: BTreeMap<String, Options>,
     /// The routes of the file, by name.
     pub routes: BTreeMap<String, Route>,
