@@ -194,8 +194,8 @@ impl Stream {
     }
 
     async fn drive(&mut self, unread: &mut &[u8]) -> Result<(), HandshakeError> {
-        // rustls takes nothing more once the peer has closed.
-        while self.tls.read_tls(unread)? > 0 {
+        // rustls takes nothing more once the peer has closed, and for it an empty read is the end of the connection.
+        while !unread.is_empty() && self.tls.read_tls(unread)? > 0 {
             self.process()?;
         }
         loop {

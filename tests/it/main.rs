@@ -4,6 +4,7 @@
 
 mod authority;
 mod gateway;
+mod half_close;
 mod peers;
 mod smoke;
 mod support;
