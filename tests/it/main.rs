@@ -6,6 +6,7 @@ mod authority;
 mod gateway;
 mod half_close;
 mod peers;
+mod relay;
 mod smoke;
 mod support;
 mod upstream;
