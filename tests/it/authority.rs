@@ -58,7 +58,11 @@ impl Authority {
             ExtendedKeyUsagePurpose::ServerAuth,
             ExtendedKeyUsagePurpose::ClientAuth,
         ];
-        let key = KeyPair::generate().unwrap();
+        self.sign(&params, KeyPair::generate().unwrap())
+    }
+
+    /// A certificate with exactly these contents.
+    pub(crate) fn sign(&self, params: &CertificateParams, key: KeyPair) -> Issued {
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         Issued { certificate, key }
     }

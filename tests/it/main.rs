@@ -10,3 +10,4 @@ mod relay;
 mod smoke;
 mod support;
 mod upstream;
+mod upstreams;
