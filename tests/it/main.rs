@@ -3,10 +3,12 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 mod authority;
+mod drain;
 mod gateway;
 mod half_close;
 mod peers;
 mod relay;
+mod sessions;
 mod smoke;
 mod support;
 mod upstream;
