@@ -12,6 +12,7 @@ pub(super) fn json(snapshot: &Snapshot) -> Vec<u8> {
     let table = &snapshot.table;
     let routes = table
         .routes()
+        .into_iter()
         .map(|route| (&**route, table.shadowed_by(route).map(|by| &**by)));
     list(snapshot.generation, routes)
 }
@@ -45,6 +46,8 @@ struct Entry<'a> {
     default: bool,
     /// `pass_through`, `terminate` or `broken`.
     action: &'static str,
+    /// The option set of a terminating route; null for the defaults.
+    tls_options: Option<&'a str>,
     /// Why a broken route refuses.
     broken_reason: Option<&'a str>,
     upstream: UpstreamEntry<'a>,
@@ -79,8 +82,12 @@ impl<'a> Entry<'a> {
     fn new(route: &'a Route, shadowed_by: Option<&'a Route>) -> Self {
         let (action, broken_reason) = match &route.action {
             Action::PassThrough => ("pass_through", None),
-            Action::Terminate(_) => ("terminate", None),
+            Action::Terminate { .. } => ("terminate", None),
             Action::Broken(reason) => ("broken", Some(reason.as_str())),
+        };
+        let tls_options = match &route.action {
+            Action::Terminate { options, .. } => options.as_deref(),
+            Action::PassThrough | Action::Broken(_) => None,
         };
         Self {
             name: &route.name,
@@ -89,6 +96,7 @@ impl<'a> Entry<'a> {
             priority: route.priority,
             default: route.rule.is_default(),
             action,
+            tls_options,
             broken_reason,
             upstream: UpstreamEntry::new(&route.upstream),
             endpoints: endpoints(&route.upstream),
@@ -112,7 +120,7 @@ impl<'a> UpstreamEntry<'a> {
 }
 
 fn endpoints(upstream: &Upstream) -> Vec<EndpointEntry<'_>> {
-    let endpoints = upstream.endpoints.iter();
+    let endpoints = upstream.endpoints().iter();
     endpoints
         .map(|endpoint| EndpointEntry {
             address: endpoint.address,
@@ -129,8 +137,8 @@ mod tests {
 
     use super::*;
     use crate::rule::Rule;
-    use crate::snapshot::Source;
     use crate::snapshot::upstream::{Endpoint, UpstreamTls};
+    use crate::snapshot::{Listeners, Source};
 
     fn route(name: &str, rule: &str, action: Action, tls: Option<UpstreamTls>) -> Route {
         let rule = Rule::parse(rule).unwrap();
@@ -139,17 +147,18 @@ mod tests {
             source: Source::File,
             priority: rule.priority(),
             rule,
+            listeners: Listeners::All,
             action,
-            upstream: Arc::new(Upstream {
-                name: "vms".into(),
-                endpoints: vec![Endpoint {
+            upstream: Arc::new(Upstream::new(
+                "vms".into(),
+                vec![Endpoint {
                     address: "10.0.0.5:22".parse().unwrap(),
                     configured: "vm.internal:22".into(),
                     weight: 3,
                 }],
                 tls,
-                state: Arc::default(),
-            }),
+                Arc::default(),
+            )),
             metrics: Arc::default(),
         }
     }

@@ -1,6 +1,7 @@
 //! The configuration: what is typed, what it means, and every mistake in it at once.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -13,6 +14,7 @@ mod listen;
 mod place;
 mod routes;
 mod settings;
+mod syntax;
 mod upstreams;
 mod value;
 
@@ -72,6 +74,16 @@ pub enum AdminAddress {
     Tcp(SocketAddr),
     /// A UNIX socket, written `unix:/path`.
     Unix(PathBuf),
+}
+
+/// As it is written in the configuration.
+impl fmt::Display for AdminAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(f, "{address}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
 }
 
 /// Where certificates and their keys are read from. Paths are absolute, or relative to the configuration's folder (already joined).

@@ -32,13 +32,13 @@ use publish::Publisher;
 pub struct Gateway {
     /// The addresses bound, in the order of the configuration.
     pub addresses: Vec<SocketAddr>,
-    /// The admin address bound; `None` if there is none or it is a UNIX socket.
-    pub admin: Option<SocketAddr>,
+    /// The admin address bound, if there is one.
+    pub admin: Option<AdminAddress>,
     shutdown: Shutdown,
     drain: std::time::Duration,
     log: AccessLog,
-    /// What runs beside the connections: accepting, publishing, resolving, the admin interface.
-    tasks: JoinSet<()>,
+    /// What runs beside the connections (accepting, publishing, resolving, the admin interface): ends with the gateway.
+    _tasks: JoinSet<()>,
 }
 
 /// Starts a gateway: everything is read and bound before the first connection is taken, or nothing starts.
@@ -90,17 +90,18 @@ pub async fn start(config: Config, log: AccessLog) -> anyhow::Result<Gateway> {
     drop(answers);
     tasks.spawn(publisher.run(received));
 
-    let admin = match admin_address {
-        Some(address) => {
-            let sources = admin::Sources {
-                snapshot: Arc::clone(&cell),
-                status: status.clone(),
-                metrics: Arc::clone(&metrics),
-            };
-            spawn_admin(&mut tasks, &address, sources, &shutdown).await?
-        }
-        None => None,
-    };
+    let mut admin = None;
+    if let Some(address) = admin_address {
+        let listener = admin::Listener::bind(&address).await?;
+        let sources = admin::Sources {
+            snapshot: Arc::clone(&cell),
+            status: status.clone(),
+            metrics: Arc::clone(&metrics),
+        };
+        admin = Some(listener.address());
+        tracing::info!(address = %listener.address(), "admin interface");
+        tasks.spawn(admin::serve(listener, sources, shutdown.clone()));
+    }
 
     let sessions = Sessions::new(log.clone(), Arc::clone(&metrics));
     let proxy = Arc::new(Proxy::new(cell, sessions, shutdown.clone()));
@@ -117,20 +118,13 @@ pub async fn start(config: Config, log: AccessLog) -> anyhow::Result<Gateway> {
         tasks.spawn(shutdown.track(accepting));
     }
     status.set("listeners", State::Ready);
-    tasks.spawn({
-        let shutdown = shutdown.clone();
-        async move {
-            shutdown.draining().await;
-            status.set("listeners", State::NotReady("draining".to_owned()));
-        }
-    });
     Ok(Gateway {
         addresses,
         admin,
         shutdown,
         drain,
         log,
-        tasks,
+        _tasks: tasks,
     })
 }
 
@@ -186,17 +180,4 @@ async fn accept(
         () = shutdown.draining() => {}
     }
     listener.close(take).await;
-}
-
-async fn spawn_admin(
-    tasks: &mut JoinSet<()>,
-    address: &AdminAddress,
-    sources: admin::Sources,
-    shutdown: &Shutdown,
-) -> anyhow::Result<Option<SocketAddr>> {
-    let _ = (tasks, sources, shutdown);
-    match address {
-        AdminAddress::Tcp(address) => Ok(Some(*address)),
-        AdminAddress::Unix(_) => Ok(None),
-    }
 }

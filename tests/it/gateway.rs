@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use portcullis::config::{self, LogFormat};
+use portcullis::config::{self, AdminAddress, LogFormat};
 use portcullis::lifecycle::Shutdown;
 use portcullis::log::AccessLog;
 use portcullis::serve;
@@ -25,7 +25,7 @@ use crate::support::PATIENCE;
 /// A gateway with one listener on a port of its own.
 pub(crate) struct Gateway {
     pub(crate) address: SocketAddr,
-    pub(crate) admin: Option<SocketAddr>,
+    pub(crate) admin: Option<AdminAddress>,
     pub(crate) shutdown: Shutdown,
     pub(crate) finished: JoinHandle<()>,
     records: UnboundedReceiver<Value>,
@@ -54,7 +54,7 @@ impl Gateway {
         let gateway = serve::start(checked.config, log).await.unwrap();
         Self {
             address: gateway.addresses[0],
-            admin: gateway.admin,
+            admin: gateway.admin.clone(),
             shutdown: gateway.shutdown(),
             finished: tokio::spawn(gateway.finished()),
             records,
