@@ -90,9 +90,10 @@ pub fn run(args: ConnectArgs) -> ExitCode {
         Err(error) => return fail(1, &format!("portcullis: cannot start: {error}")),
     };
     let ended = runtime.block_on(async {
+        let hang_up = signals::hang_up();
         tokio::select! {
             ended = tunnel(&connect) => ended,
-            () = signals::hang_up() => Ended::Done(Ok(())),
+            () = hang_up => Ended::Done(Ok(())),
         }
     });
     // The thread that reads stdin may wait there for ever.
@@ -120,9 +121,10 @@ async fn tunnel(connect: &Connect) -> Ended {
         Err(failure) => return Ended::Done(Err(failure)),
     };
     let input_ended = AtomicBool::new(false);
+    let interrupt = signals::interrupt(&input_ended);
     tokio::select! {
         ended = relay(tunnel, &input_ended) => Ended::Done(ended),
-        () = signals::interrupt(&input_ended) => Ended::Interrupted,
+        () = interrupt => Ended::Interrupted,
     }
 }
 
@@ -139,7 +141,7 @@ fn timeout(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "write a time such as 10s or 1m30s, an hour at most".to_owned())
 }
 
-/// What ssh, a terminal and a person send.
+/// What ssh, a terminal and a person send. Each is listened for from the call on.
 #[cfg(unix)]
 mod signals {
     use std::future::pending;
@@ -147,20 +149,12 @@ mod signals {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use rustix::process::Signal;
-    use tokio::signal::unix::{SignalKind, signal};
+    use tokio::signal::unix::{Signal as Signals, SignalKind, signal};
 
     /// Returns when whoever started the command is done with it: ssh sends SIGHUP at its own end.
-    pub(super) async fn hang_up() {
-        let (Ok(mut hang_up), Ok(mut terminate)) = (
-            signal(SignalKind::hangup()),
-            signal(SignalKind::terminate()),
-        ) else {
-            return pending().await;
-        };
-        tokio::select! {
-            _ = hang_up.recv() => {}
-            _ = terminate.recv() => {}
-        }
+    pub(super) fn hang_up() -> impl Future<Output = ()> {
+        let mut signals = listen(&[SignalKind::hangup(), SignalKind::terminate()]);
+        async move { next(&mut signals).await }
     }
 
     /// Returns on a Ctrl-C that is meant for the tunnel.
@@ -168,26 +162,42 @@ mod signals {
     /// Between ssh and the gateway it is not: a tunnel that a ControlMaster shares stays in the foreground of the
     /// terminal where it was opened, and a Ctrl-C or Ctrl-Z there, meant for something else, must not end or stop it.
     /// With its input at an end, or a terminal in place of ssh, the command does what commands do.
-    pub(super) async fn interrupt(input_ended: &AtomicBool) {
-        if std::io::stdin().is_terminal() || std::io::stdout().is_terminal() {
-            return pending().await;
-        }
-        let stop = SignalKind::from_raw(Signal::TSTP.as_raw());
-        let (Ok(mut interrupt), Ok(mut quit), Ok(_stop)) = (
-            signal(SignalKind::interrupt()),
-            signal(SignalKind::quit()),
-            signal(stop),
-        ) else {
-            return pending().await;
+    pub(super) fn interrupt(input_ended: &AtomicBool) -> impl Future<Output = ()> {
+        let terminal = std::io::stdin().is_terminal() || std::io::stdout().is_terminal();
+        let (mut ending, _stopping) = if terminal {
+            (Vec::new(), Vec::new())
+        } else {
+            let stop = SignalKind::from_raw(Signal::TSTP.as_raw());
+            (
+                listen(&[SignalKind::interrupt(), SignalKind::quit()]),
+                listen(&[stop]),
+            )
         };
-        loop {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = quit.recv() => {}
+        async move {
+            loop {
+                next(&mut ending).await;
+                if input_ended.load(Ordering::Relaxed) {
+                    return;
+                }
             }
-            if input_ended.load(Ordering::Relaxed) {
-                return;
+        }
+    }
+
+    /// Signals do from now on nothing but what is written here; one that the system does not give keeps its meaning.
+    fn listen(kinds: &[SignalKind]) -> Vec<Signals> {
+        kinds.iter().filter_map(|kind| signal(*kind).ok()).collect()
+    }
+
+    async fn next(signals: &mut [Signals]) {
+        match signals {
+            [] => pending().await,
+            [one] => {
+                one.recv().await;
             }
+            [first, rest @ ..] => tokio::select! {
+                _ = first.recv() => {}
+                () = Box::pin(next(rest)) => {}
+            },
         }
     }
 }
@@ -197,13 +207,13 @@ mod signals {
     use std::sync::atomic::AtomicBool;
 
     /// Nothing of the kind is sent here.
-    pub(super) async fn hang_up() {
-        std::future::pending().await
+    pub(super) fn hang_up() -> impl Future<Output = ()> {
+        std::future::pending()
     }
 
     /// Ctrl-C does here what it does to every command.
-    pub(super) async fn interrupt(_: &AtomicBool) {
-        std::future::pending().await
+    pub(super) fn interrupt(_: &AtomicBool) -> impl Future<Output = ()> {
+        std::future::pending()
     }
 }
 

@@ -208,6 +208,10 @@ impl Connect {
                 format!("the certificate for {name} is not from a CA in the --ca files"),
                 "with --ca only those CAs are trusted; ask the gateway's operator for the right one".to_owned(),
             ),
+            CertificateError::BadSignature => (
+                format!("the certificate for {name} is from another CA with the name of a trusted one"),
+                "the CA may have been made anew: get its present certificate for --ca FILE".to_owned(),
+            ),
             CertificateError::Expired => (
                 format!("the certificate for {name} has expired"),
                 "ask the gateway's operator to renew it, and check this machine's clock".to_owned(),

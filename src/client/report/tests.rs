@@ -88,7 +88,8 @@ fn a_certificate_is_refused_by_what_is_wrong_with_it() {
         (for_other(&["1", "2", "3", "4", "5", "6", "7"]), 12, "for 1, 2, 3, 4, 5 and 2 more", "check the name"),
         (for_other(&[]), 12, "for no name at all", "check the name"),
         (for_other(&["a\u{1b}[2J\nb"]), 12, "a\\x1b[2J\\nb", "check the name"),
-        (handshake(CertificateError::BadSignature), 12, "cannot be trusted", "operator"),
+        (handshake(CertificateError::BadSignature), 12, "from another CA with the name of a trusted one", "made anew"),
+        (handshake(CertificateError::Revoked), 12, "cannot be trusted", "operator"),
     ]);
     let pinned = Connect { roots: vec![PathBuf::from("ca.pem")], ..connect() };
     check(&pinned, vec![

@@ -33,16 +33,30 @@ impl Regexp {
     pub(super) fn parse(pattern: &str) -> Result<(Self, Vec<Fault>), Fault> {
         let (text, faults) = translate(pattern)?;
         let nest_limit = 4 * MOST_NESTED as u32;
-        let built = RegexBuilder::new(&text).unicode(false).size_limit(SIZE_LIMIT).nest_limit(nest_limit).build();
+        let built = RegexBuilder::new(&text)
+            .unicode(false)
+            .size_limit(SIZE_LIMIT)
+            .nest_limit(nest_limit)
+            .build();
         let regex = built.map_err(|error| {
             let message = match error {
                 regex::Error::CompiledTooBig(_) => "the regular expression is too large".to_owned(),
                 error => format!("the regular expression cannot be used: {error}"),
             };
-            Fault { span: 0..pattern.len(), message, help: "split it, or repeat less" }
+            Fault {
+                span: 0..pattern.len(),
+                message,
+                help: "split it, or repeat less",
+            }
         })?;
         let matches_nothing = regex.is_match(b"");
-        Ok((Self { regex, matches_nothing }, faults))
+        Ok((
+            Self {
+                regex,
+                matches_nothing,
+            },
+            faults,
+        ))
     }
 
     /// Whether it matches anywhere in the name; in the empty text, if there is none.
@@ -69,7 +83,8 @@ mod tests {
     /// The names and the table were made by tests/data/rules/regexp.go with Go 1.26.8.
     #[test]
     fn every_pattern_matches_what_go_matches_or_is_refused() {
-        let names: Vec<String> = serde_json::from_str(include_str!("../../../tests/data/rules/names.json")).unwrap();
+        let names: Vec<String> =
+            serde_json::from_str(include_str!("../../../tests/data/rules/names.json")).unwrap();
         let mut wrong = Vec::new();
         let table = include_str!("../../../tests/data/rules/regexp.jsonl");
         for line in table.lines() {
@@ -81,7 +96,10 @@ mod tests {
                     .map(|matched| if matched { '1' } else { '0' })
                     .collect(),
                 Err(fault) => {
-                    assert!(pattern.get(fault.span.clone()).is_some(), "{pattern:?}: {fault:?}");
+                    assert!(
+                        pattern.get(fault.span.clone()).is_some(),
+                        "{pattern:?}: {fault:?}"
+                    );
                     assert!(!fault.span.is_empty(), "{pattern:?}: {fault:?}");
                     String::new()
                 }
@@ -92,7 +110,12 @@ mod tests {
             }
         }
         assert!(table.lines().count() > 1000);
-        assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
+        assert!(
+            wrong.is_empty(),
+            "{} wrong:\n{}",
+            wrong.len(),
+            wrong.join("\n")
+        );
     }
 
     #[test]
@@ -126,7 +149,11 @@ mod tests {
             (r"\x{110000}", r"\x{110000}", "no character"),
         ] {
             let fault = refusal(pattern);
-            assert!(fault.message.contains(says), "{pattern} says {:?}", fault.message);
+            assert!(
+                fault.message.contains(says),
+                "{pattern} says {:?}",
+                fault.message
+            );
             assert_eq!(&pattern[fault.span], at, "{pattern}");
         }
     }
@@ -139,7 +166,9 @@ mod tests {
         assert!(Regexp::parse(&fine).is_ok());
         let large = r"(?:\w{1000}|\d{999})".repeat(1000);
         assert!(refusal(&large).message.contains("too large"));
-        let names: Vec<_> = (0..3000).map(|n| format!(r"vm-{n}\.example\.com")).collect();
+        let names: Vec<_> = (0..3000)
+            .map(|n| format!(r"vm-{n}\.example\.com"))
+            .collect();
         assert!(Regexp::parse(&format!("^({})$", names.join("|"))).is_ok());
     }
 
@@ -160,7 +189,11 @@ mod tests {
         }
         for pattern in ["(?i)WWW", "a[A-Za-z]", "aB?", "a(B*)c", "^$", ".*", "(|A)"] {
             let (_, faults) = Regexp::parse(pattern).unwrap();
-            assert_eq!(faults.len(), usize::from(pattern == "(|A)"), "{pattern}: {faults:?}");
+            assert_eq!(
+                faults.len(),
+                usize::from(pattern == "(|A)"),
+                "{pattern}: {faults:?}"
+            );
         }
     }
 }
