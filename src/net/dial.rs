@@ -108,7 +108,9 @@ impl relay::Stream for Upstream {
             Self::Tls(tls) => tls.poll_shutdown(cx, end),
         }
     }
+}
 
+impl relay::Socket for Upstream {
     fn reset(&self) {
         match self {
             Self::Tcp(tcp) => tcp.reset(),

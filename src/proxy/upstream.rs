@@ -4,7 +4,7 @@ use super::failure::Answer;
 use super::failure::{Ending, Failure};
 use crate::config::Limits;
 use crate::net::dial::{self, Dial};
-use crate::net::relay::{self, Outcome, Patience, Stream};
+use crate::net::relay::{self, Outcome, Patience, Socket};
 use crate::net::session::Session;
 use crate::snapshot::upstream::Upstream;
 
@@ -42,7 +42,7 @@ pub(super) async fn dial(
 }
 
 /// Relays until the end; `early` is what the client has sent already.
-pub(super) async fn relay<C: Stream>(
+pub(super) async fn relay<C: Socket>(
     mut client: C,
     mut upstream: dial::Upstream,
     early: Vec<u8>,
