@@ -148,12 +148,12 @@ pub async fn relay<C: Stream, U: Socket>(
 ///
 /// A plain upstream must not take half an upload for a whole one. The other way round a reset could cost the
 /// client bytes that are still on their way, and TLS tells it of the missing end anyway.
-struct Upload<'a, U: Stream> {
+struct Upload<'a, U: Socket> {
     upstream: &'a mut U,
     delivered: bool,
 }
 
-impl<U: Stream> Drop for Upload<'_, U> {
+impl<U: Socket> Drop for Upload<'_, U> {
     fn drop(&mut self) {
         if !self.delivered {
             self.upstream.reset();
