@@ -4,7 +4,10 @@
 
 mod authority;
 mod gateway;
+mod hello;
+mod hello_bytes;
 mod peers;
+mod scene;
 mod smoke;
 mod support;
 mod upstream;
