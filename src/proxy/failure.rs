@@ -8,7 +8,7 @@ use super::hello::HelloError;
 use crate::config::UnknownName;
 use crate::name::HostName;
 use crate::net::dial::DialError;
-use crate::net::relay::Stream as _;
+use crate::net::relay::Socket as _;
 use crate::reason::Reason;
 use crate::tls::HandshakeError;
 

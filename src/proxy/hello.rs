@@ -17,8 +17,8 @@ const HANDSHAKE_RECORD: u8 = 22;
 
 /// A whole hello.
 pub(super) struct Hello {
-    /// Everything read from the client so far, the hello first: what a pass-through upstream is sent.
-    pub(super) bytes: Vec<u8>,
+    /// Everything read from the client so far, the hello first.
+    bytes: Vec<u8>,
     /// The name it asks for, as sent.
     pub(super) sni: Option<String>,
     /// The same name as routes and certificates know it; `None` also for an IP address, which is no name (RFC 6066 §3).
@@ -26,7 +26,7 @@ pub(super) struct Hello {
     /// The protocols it offers, in its order (RFC 7301).
     pub(super) alpn: Vec<Vec<u8>>,
     /// The state that goes on to end TLS.
-    pub(super) accepted: Accepted,
+    accepted: Accepted,
     taken: usize,
 }
 
@@ -92,6 +92,11 @@ impl Hello {
                 }
             }
         }
+    }
+
+    /// Every byte that was read: what the upstream of a pass-through route is sent.
+    pub(super) fn into_bytes(self) -> Vec<u8> {
+        self.bytes
     }
 
     /// The state that goes on to end TLS, and what was read behind the hello and has not gone into it.

@@ -20,11 +20,18 @@ pub(super) fn network(text: &str) -> Result<IpNet, String> {
     };
     let whole = if address.is_ipv4() { 32 } else { 128 };
     let digits = !length.is_empty() && length.bytes().all(|b| b.is_ascii_digit());
-    let length = length.parse::<u8>().ok().filter(|&length| digits && length <= whole);
+    let length = length
+        .parse::<u8>()
+        .ok()
+        .filter(|&length| digits && length <= whole);
     let Some(length) = length else {
-        return Err(format!("the prefix length of {text:?} is not a number from 0 to {whole}"));
+        return Err(format!(
+            "the prefix length of {text:?} is not a number from 0 to {whole}"
+        ));
     };
-    let net = IpNet::new(address, length).map_err(|error| error.to_string())?.trunc();
+    let net = IpNet::new(address, length)
+        .map_err(|error| error.to_string())?
+        .trunc();
     Ok(canonical(net))
 }
 
@@ -46,8 +53,13 @@ fn mapped(net: Ipv6Net) -> Option<Ipv4Net> {
 
 /// Says what keeps a text from being an address.
 fn fault(text: &str) -> String {
-    let zone = text.split_once('%').is_some_and(|(address, _)| address.parse::<Ipv6Addr>().is_ok());
-    let zeros = text.split('.').count() == 4 && text.split('.').any(|part| part.len() > 1 && part.starts_with('0'));
+    let zone = text
+        .split_once('%')
+        .is_some_and(|(address, _)| address.parse::<Ipv6Addr>().is_ok());
+    let zeros = text.split('.').count() == 4
+        && text
+            .split('.')
+            .any(|part| part.len() > 1 && part.starts_with('0'));
     if zone {
         format!("{text:?} has a zone, and a client's address is compared without one")
     } else if zeros {
@@ -90,7 +102,10 @@ mod tests {
     fn host_bits_may_be_set() {
         assert!(holds("10.1.2.3/8", "10.200.0.1"));
         assert!(holds("2001:db8::77/32", "2001:db8:1::"));
-        assert!(holds("10.0.0.0/008", "10.0.0.1"), "Go takes leading zeros in a prefix length");
+        assert!(
+            holds("10.0.0.0/008", "10.0.0.1"),
+            "Go takes leading zeros in a prefix length"
+        );
     }
 
     #[test]

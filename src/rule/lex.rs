@@ -75,18 +75,28 @@ impl<'a> Lexer<'a> {
         let mut chars = text.char_indices().peekable();
         // Go ignores a byte order mark where a file begins, and only there.
         chars.next_if(|&(_, c)| c == BYTE_ORDER_MARK);
-        Self { text, chars, line_may_end: false }
+        Self {
+            text,
+            chars,
+            line_may_end: false,
+        }
     }
 
     /// The next word; `End` again and again when there is none left.
     pub(super) fn next(&mut self) -> Result<Token, RuleError> {
         if let Some(span) = self.skip_blanks()? {
             self.line_may_end = false;
-            return Ok(Token { kind: Kind::LineEnd, span });
+            return Ok(Token {
+                kind: Kind::LineEnd,
+                span,
+            });
         }
         let Some((start, c)) = self.chars.next() else {
             let end = self.text.len();
-            return Ok(Token { kind: Kind::End, span: end..end });
+            return Ok(Token {
+                kind: Kind::End,
+                span: end..end,
+            });
         };
         let kind = match c {
             '(' => Kind::Open,
@@ -98,13 +108,20 @@ impl<'a> Lexer<'a> {
             '`' => Kind::Text(self.raw_text(start)?),
             '"' => Kind::Text(self.quoted_text(start)?),
             c if c.is_alphabetic() || c == '_' => {
-                while self.chars.next_if(|&(_, c)| c.is_alphanumeric() || c == '_').is_some() {}
+                while self
+                    .chars
+                    .next_if(|&(_, c)| c.is_alphanumeric() || c == '_')
+                    .is_some()
+                {}
                 Kind::Name
             }
             c => return Err(self.stray(start, c)),
         };
         self.line_may_end = matches!(kind, Kind::Name | Kind::Text(_) | Kind::Close);
-        Ok(Token { kind, span: start..self.place() })
+        Ok(Token {
+            kind,
+            span: start..self.place(),
+        })
     }
 
     /// Skips white space and comments; gives the line end that Go would take for a semicolon.
@@ -153,12 +170,20 @@ impl<'a> Lexer<'a> {
                 return Ok(line_ended);
             }
         }
-        Err(RuleError::new(start..start + 2, "the comment is not closed", "end it with */"))
+        Err(RuleError::new(
+            start..start + 2,
+            "the comment is not closed",
+            "end it with */",
+        ))
     }
 
     /// The rest of a text in backticks: as it stands, without carriage returns, as Go drops them.
     fn raw_text(&mut self, start: usize) -> Result<Literal, RuleError> {
-        let mut literal = Literal { bytes: Vec::new(), starts: Vec::new(), end: 0 };
+        let mut literal = Literal {
+            bytes: Vec::new(),
+            starts: Vec::new(),
+            end: 0,
+        };
         while let Some((at, c)) = self.character()? {
             match c {
                 '`' => {
@@ -169,12 +194,20 @@ impl<'a> Lexer<'a> {
                 c => literal.push(c, at),
             }
         }
-        Err(RuleError::new(start..start + 1, "the text in backticks is not closed", "end it with a backtick"))
+        Err(RuleError::new(
+            start..start + 1,
+            "the text in backticks is not closed",
+            "end it with a backtick",
+        ))
     }
 
     /// The rest of a text in double quotes, with Go's escapes.
     fn quoted_text(&mut self, start: usize) -> Result<Literal, RuleError> {
-        let mut literal = Literal { bytes: Vec::new(), starts: Vec::new(), end: 0 };
+        let mut literal = Literal {
+            bytes: Vec::new(),
+            starts: Vec::new(),
+            end: 0,
+        };
         while let Some((at, c)) = self.character()? {
             match c {
                 '"' => {
@@ -187,7 +220,11 @@ impl<'a> Lexer<'a> {
             }
         }
         let help = "end it with a double quote on the same line";
-        Err(RuleError::new(start..start + 1, "the text in double quotes is not closed", help))
+        Err(RuleError::new(
+            start..start + 1,
+            "the text in double quotes is not closed",
+            help,
+        ))
     }
 
     /// Reads an escape whose backslash, at `at`, is taken.
@@ -210,26 +247,42 @@ impl<'a> Lexer<'a> {
             Some((_, 'U')) => self.digits(at, 16, 8, 0)?,
             _ => {
                 let message = "Go knows no such escape in double quotes";
-                let help = "write a backslash twice, or the text in backticks, where it needs no escape";
+                let help =
+                    "write a backslash twice, or the text in backticks, where it needs no escape";
                 return Err(RuleError::new(at..self.place(), message, help));
             }
         };
         let Some(c) = char::from_u32(code) else {
             let message = "the escape names no Unicode character";
-            return Err(RuleError::new(at..self.place(), message, "write the text in backticks, as it is"));
+            return Err(RuleError::new(
+                at..self.place(),
+                message,
+                "write the text in backticks, as it is",
+            ));
         };
         literal.push(c, at);
         Ok(())
     }
 
     /// Reads the rest of an escape that names one byte.
-    fn byte_escape(&mut self, at: usize, radix: u32, count: u32, first: u32, literal: &mut Literal) -> Result<(), RuleError> {
+    fn byte_escape(
+        &mut self,
+        at: usize,
+        radix: u32,
+        count: u32,
+        first: u32,
+        literal: &mut Literal,
+    ) -> Result<(), RuleError> {
         let code = self.digits(at, radix, count, first)?;
         match u8::try_from(code) {
             Ok(byte) => literal.push_byte(byte, at),
             Err(_) => {
                 let help = "an octal escape goes up to \\377";
-                return Err(RuleError::new(at..self.place(), "the escape is larger than a byte", help));
+                return Err(RuleError::new(
+                    at..self.place(),
+                    "the escape is larger than a byte",
+                    help,
+                ));
             }
         }
         Ok(())
@@ -241,7 +294,11 @@ impl<'a> Lexer<'a> {
         for _ in 0..count {
             let Some(digit) = self.peek().and_then(|c| c.to_digit(radix)) else {
                 let help = "Go's escapes are \\ooo, \\xhh, \\uhhhh and \\Uhhhhhhhh, with exactly that many digits";
-                return Err(RuleError::new(at..self.place(), "the escape has too few digits", help));
+                return Err(RuleError::new(
+                    at..self.place(),
+                    "the escape has too few digits",
+                    help,
+                ));
             };
             self.chars.next();
             value = value.saturating_mul(radix).saturating_add(digit);
@@ -260,19 +317,42 @@ impl<'a> Lexer<'a> {
     /// The error for a character that no word of a rule begins with.
     fn stray(&self, at: usize, c: char) -> RuleError {
         let rest = self.text.get(at..).unwrap_or_default();
-        let operator: String = rest.chars().take_while(|c| "=<>!&|^+-*/%.".contains(*c)).take(3).collect();
-        let width = if operator.len() > 1 && !"&|".contains(c) { operator.len() } else { c.len_utf8() };
+        let operator: String = rest
+            .chars()
+            .take_while(|c| "=<>!&|^+-*/%.".contains(*c))
+            .take(3)
+            .collect();
+        let width = if operator.len() > 1 && !"&|".contains(c) {
+            operator.len()
+        } else {
+            c.len_utf8()
+        };
         let span = at..at + width;
         let found = self.text.get(span.clone()).unwrap_or_default();
         let (message, help) = match c {
-            '\'' => ("single quotes do not make a text here".to_owned(), "write it in backticks, as in HostSNI(`example.com`)"),
-            '‘' | '’' | '“' | '”' | '´' => (format!("{c} is not a quote here"), "write the text in backticks, as in HostSNI(`example.com`)"),
+            '\'' => (
+                "single quotes do not make a text here".to_owned(),
+                "write it in backticks, as in HostSNI(`example.com`)",
+            ),
+            '‘' | '’' | '“' | '”' | '´' => (
+                format!("{c} is not a quote here"),
+                "write the text in backticks, as in HostSNI(`example.com`)",
+            ),
             '&' => ("a single `&` is no operator".to_owned(), "write `&&`"),
             '|' => ("a single `|` is no operator".to_owned(), "write `||`"),
-            '=' | '<' | '>' | '!' => (format!("`{found}` is no operator of rules"), "a rule calls matchers, as in HostSNI(`example.com`), and joins them with `&&`, `||` and `!`"),
-            ';' => ("a rule holds no semicolon".to_owned(), "join matchers with `&&` or `||`"),
+            '=' | '<' | '>' | '!' => (
+                format!("`{found}` is no operator of rules"),
+                "a rule calls matchers, as in HostSNI(`example.com`), and joins them with `&&`, `||` and `!`",
+            ),
+            ';' => (
+                "a rule holds no semicolon".to_owned(),
+                "join matchers with `&&` or `||`",
+            ),
             '\0' | BYTE_ORDER_MARK => (format!("a rule cannot hold {c:?}"), "delete the character"),
-            _ => (format!("unexpected {found:?}"), "a rule calls matchers, as in HostSNI(`example.com`), and joins them with `&&`, `||` and `!`"),
+            _ => (
+                format!("unexpected {found:?}"),
+                "a rule calls matchers, as in HostSNI(`example.com`), and joins them with `&&`, `||` and `!`",
+            ),
         };
         RuleError::new(span, message, help)
     }

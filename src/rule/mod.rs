@@ -2,7 +2,8 @@
 //!
 //! The grammar is Go's expressions with four matchers: `HostSNI`, `HostSNIRegexp`, `ClientIP` and `ALPN`. What is taken
 //! and what it matches is what Traefik 3.7 does, with these differences: a rule is at most 64 KiB long and 100 groups
-//! deep, ``HostSNI(`a`...)`` is refused, and so is a Unicode script other than Latin and Common in a regular expression.
+//! deep, and its regular expressions compile to some megabytes at most; ``HostSNI(`a`...)`` is refused, and so is a
+//! Unicode script other than Latin and Common in a regular expression.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -38,6 +39,10 @@ pub struct Facts<'a> {
 }
 
 /// One rule: a condition on the facts of a connection. Cloning shares what was parsed.
+///
+/// The grammar is Go's expressions with four matchers: `HostSNI`, `HostSNIRegexp`, `ClientIP` and `ALPN`. What is taken
+/// and what it matches is what Traefik 3.7 does, with these differences: a rule is at most 64 KiB long and 100 groups
+/// deep, ``HostSNI(`a`...)`` is refused, and so is a Unicode script other than Latin and Common in a regular expression.
 #[derive(Clone, Debug)]
 pub struct Rule {
     text: Arc<str>,
@@ -49,7 +54,11 @@ impl Rule {
     /// Parses a rule. The error is the first mistake in it, with its place in `text`.
     pub fn parse(text: &str) -> Result<Self, RuleError> {
         let (expr, warnings) = parse::parse(text)?;
-        Ok(Self { text: text.into(), expr: Arc::new(expr), warnings: warnings.into() })
+        Ok(Self {
+            text: text.into(),
+            expr: Arc::new(expr),
+            warnings: warnings.into(),
+        })
     }
 
     /// The rule that `host = "…"` stands for: a single `HostSNI`.
@@ -57,8 +66,15 @@ impl Rule {
     /// Its warnings are none, since they would point into a text that nobody wrote.
     pub fn host(pattern: HostPattern) -> Self {
         let text = format!("HostSNI(`{pattern}`)").into();
-        let expr = Expr::Leaf { matcher: Matcher::Host(pattern), negated: false };
-        Self { text, expr: Arc::new(expr), warnings: Arc::new([]) }
+        let expr = Expr::Leaf {
+            matcher: Matcher::Host(pattern),
+            negated: false,
+        };
+        Self {
+            text,
+            expr: Arc::new(expr),
+            warnings: Arc::new([]),
+        }
     }
 
     /// The rule as it was written.
@@ -66,7 +82,7 @@ impl Rule {
         &self.text
     }
 
-    /// Whether the rule holds for these facts.
+    /// Whether the rule holds for these facts. Allocates nothing but, on its first uses, a regular expression's cache.
     pub fn matches(&self, facts: &Facts<'_>) -> bool {
         self.expr.matches(facts)
     }
@@ -76,7 +92,10 @@ impl Rule {
     /// A lone ``!HostSNI(`*`)`` has -1 too, and so has either in parentheses, as in Traefik.
     pub fn priority(&self) -> i64 {
         match *self.expr {
-            Expr::Leaf { matcher: Matcher::Host(HostPattern::Any), .. } => -1,
+            Expr::Leaf {
+                matcher: Matcher::Host(HostPattern::Any),
+                ..
+            } => -1,
             _ => i64::try_from(self.text.len()).unwrap_or(i64::MAX),
         }
     }
@@ -164,6 +183,10 @@ pub struct RuleError {
 
 impl RuleError {
     fn new(span: Range<usize>, message: impl Into<String>, help: impl Into<String>) -> Self {
-        Self { span, message: message.into(), help: Some(help.into()) }
+        Self {
+            span,
+            message: message.into(),
+            help: Some(help.into()),
+        }
     }
 }

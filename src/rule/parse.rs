@@ -2,7 +2,7 @@
 
 use super::lex::{Kind, Lexer, Literal, Token};
 use super::matcher::{Matcher, Name};
-use super::{Facts, RuleError};
+use super::{Facts, RuleError, regexp};
 use crate::name::HostPattern;
 
 /// A condition. Negation stands at the leaves only.
@@ -33,15 +33,32 @@ const MOST_NESTED: usize = 100;
 /// Parses a rule; the second part tells what is legal and cannot match.
 pub(super) fn parse(text: &str) -> Result<(Expr, Vec<RuleError>), RuleError> {
     if text.len() > LONGEST {
-        let message = format!("the rule is {} bytes long, and {LONGEST} are the most", text.len());
+        let message = format!(
+            "the rule is {} bytes long, and {LONGEST} are the most",
+            text.len()
+        );
         let start = 0..text.chars().next().map_or(0, char::len_utf8);
-        return Err(RuleError::new(start, message, "split it into several routes, or use HostSNIRegexp"));
+        return Err(RuleError::new(
+            start,
+            message,
+            "split it into several routes, or use HostSNIRegexp",
+        ));
     }
     let mut lexer = Lexer::new(text);
     let next = lexer.next()?;
-    let mut parser = Parser { text, lexer, next, warnings: Vec::new() };
+    let mut parser = Parser {
+        text,
+        lexer,
+        next,
+        room: regexp::ROOM,
+        warnings: Vec::new(),
+    };
     if parser.next.kind == Kind::End {
-        return Err(RuleError::new(0..text.len(), "the rule is empty", Name::HostSni.example()));
+        return Err(RuleError::new(
+            0..text.len(),
+            "the rule is empty",
+            Name::HostSni.example(),
+        ));
     }
     let expr = parser.any(false, 0)?;
     // Go puts a semicolon at the end of the last line too, and forgives that one.
@@ -61,6 +78,8 @@ struct Parser<'a> {
     text: &'a str,
     lexer: Lexer<'a>,
     next: Token,
+    /// What is left to the rule's regular expressions.
+    room: usize,
     warnings: Vec<RuleError>,
 }
 
@@ -102,7 +121,11 @@ impl Parser<'_> {
         let open = self.advance()?.span;
         if depth == MOST_NESTED {
             let message = format!("groups are nested more than {MOST_NESTED} deep");
-            return Err(RuleError::new(open, message, "take out parentheses that change nothing"));
+            return Err(RuleError::new(
+                open,
+                message,
+                "take out parentheses that change nothing",
+            ));
         }
         let expr = self.any(negated, depth + 1)?;
         match self.next.kind {
@@ -111,7 +134,11 @@ impl Parser<'_> {
                 Ok(expr)
             }
             Kind::LineEnd => Err(self.broken_line()),
-            Kind::End => Err(RuleError::new(open, "the group is not closed", "end it with `)`")),
+            Kind::End => Err(RuleError::new(
+                open,
+                "the group is not closed",
+                "end it with `)`",
+            )),
             _ => Err(self.unexpected_after_matcher()),
         }
     }
@@ -127,7 +154,7 @@ impl Parser<'_> {
             return Err(RuleError::new(called, message, name.example()));
         }
         let argument = self.argument(name)?;
-        let matcher = Matcher::parse(name, &argument, &mut self.warnings)?;
+        let matcher = Matcher::parse(name, &argument, &mut self.room, &mut self.warnings)?;
         Ok(Expr::Leaf { matcher, negated })
     }
 
@@ -138,7 +165,11 @@ impl Parser<'_> {
         let unquoted = unquoted(rest).map(|bare| {
             let start = open.end + (rest.len() - rest.trim_start().len());
             let message = format!("the argument of {} is not quoted", name.as_str());
-            RuleError::new(start..start + bare.len(), message, format!("write it in backticks: {}(`{bare}`)", name.as_str()))
+            RuleError::new(
+                start..start + bare.len(),
+                message,
+                format!("write it in backticks: {}(`{bare}`)", name.as_str()),
+            )
         });
         // What is not quoted need not be words at all, as in HostSNI(*.example.com).
         if let Err(error) = self.advance() {
@@ -148,11 +179,19 @@ impl Parser<'_> {
         let literal = match token.kind {
             Kind::Text(literal) => literal,
             Kind::Close | Kind::Comma => {
-                let message = format!("{} wants one argument", name.as_str());
-                return Err(RuleError::new(open.start..token.span.end, message, name.example()));
+                let message = format!("`{}` wants one argument", name.as_str());
+                return Err(RuleError::new(
+                    open.start..token.span.end,
+                    message,
+                    name.example(),
+                ));
             }
             _ => {
-                let missing = RuleError::new(open, format!("the argument of {} is missing", name.as_str()), name.example());
+                let missing = RuleError::new(
+                    open,
+                    format!("the argument of {} is missing", name.as_str()),
+                    name.example(),
+                );
                 return Err(unquoted.unwrap_or(missing));
             }
         };
@@ -160,9 +199,19 @@ impl Parser<'_> {
         if self.next.kind == Kind::Comma {
             self.advance()?;
             if let Kind::Text(second) = &self.next.kind {
-                let message = format!("{} takes one argument", name.as_str());
-                let call = |literal: &Literal| format!("{}(`{}`)", name.as_str(), String::from_utf8_lossy(&literal.bytes));
-                let help = format!("join several with `||`: {} || {}", call(&literal), call(second));
+                let message = format!("`{}` takes one argument", name.as_str());
+                let call = |literal: &Literal| {
+                    format!(
+                        "{}(`{}`)",
+                        name.as_str(),
+                        String::from_utf8_lossy(&literal.bytes)
+                    )
+                };
+                let help = format!(
+                    "join several with `||`: {} || {}",
+                    call(&literal),
+                    call(second)
+                );
                 return Err(RuleError::new(self.next.span.clone(), message, help));
             }
         }
@@ -174,7 +223,11 @@ impl Parser<'_> {
             Kind::LineEnd => Err(self.broken_line()),
             _ => {
                 let message = format!("the argument of {} is not followed by `)`", name.as_str());
-                Err(RuleError::new(self.next.span.clone(), message, "close it with `)`"))
+                Err(RuleError::new(
+                    self.next.span.clone(),
+                    message,
+                    "close it with `)`",
+                ))
             }
         }
     }
@@ -190,12 +243,21 @@ impl Parser<'_> {
         let span = self.next.span.clone();
         let found = self.text.get(span.clone()).unwrap_or_default();
         let (message, help) = match &self.next.kind {
-            Kind::End => ("the rule ends where a matcher should follow".to_owned(), Name::HostSni.example().to_owned()),
+            Kind::End => (
+                "the rule ends where a matcher should follow".to_owned(),
+                Name::HostSni.example().to_owned(),
+            ),
             Kind::Text(literal) => {
                 let text = String::from_utf8_lossy(&literal.bytes).into_owned();
-                ("a text alone is no condition".to_owned(), format!("name its matcher, as in HostSNI(`{text}`)"))
+                (
+                    "a text alone is no condition".to_owned(),
+                    format!("name its matcher, as in HostSNI(`{text}`)"),
+                )
             }
-            _ => (format!("expected a matcher, found `{found}`"), Name::HostSni.example().to_owned()),
+            _ => (
+                format!("expected a matcher, found `{found}`"),
+                Name::HostSni.example().to_owned(),
+            ),
         };
         RuleError::new(span, message, help)
     }
@@ -208,8 +270,14 @@ impl Parser<'_> {
             "and" => (format!("`{found}` is no operator"), "write `&&`"),
             "or" => (format!("`{found}` is no operator"), "write `||`"),
             ")" => ("`)` closes nothing".to_owned(), "delete it"),
-            "," => ("`,` joins no matchers".to_owned(), "write `||` for either, `&&` for both"),
-            _ => (format!("expected `&&`, `||` or the end of the rule, found `{found}`"), "write `||` for either, `&&` for both"),
+            "," => (
+                "`,` joins no matchers".to_owned(),
+                "write `||` for either, `&&` for both",
+            ),
+            _ => (
+                format!("expected `&&`, `||` or the end of the rule, found `{found}`"),
+                "write `||` for either, `&&` for both",
+            ),
         };
         RuleError::new(span, message, help)
     }
@@ -224,14 +292,21 @@ impl Parser<'_> {
                 at..at + 1
             }
         };
-        let help = "break the line after `&&`, `||` or `(` instead, or write a `,` behind an argument";
-        RuleError::new(line_end, "the rule ends with this line, as a Go expression does", help)
+        let help =
+            "break the line after `&&`, `||` or `(` instead, or write a `,` behind an argument";
+        RuleError::new(
+            line_end,
+            "the rule ends with this line, as a Go expression does",
+            help,
+        )
     }
 
     /// The error for a rule that is just a host name, or else `error`.
     fn plain_host(&self, error: RuleError) -> RuleError {
         match HostPattern::parse(self.text.trim()) {
-            Ok(pattern @ (HostPattern::Exact(_) | HostPattern::Wildcard(_))) if pattern.to_string().contains('.') => {
+            Ok(pattern @ (HostPattern::Exact(_) | HostPattern::Wildcard(_)))
+                if pattern.to_string().contains('.') =>
+            {
                 let help = format!("to match a host name, write HostSNI(`{pattern}`)");
                 RuleError::new(0..self.text.len(), "a host name alone is no rule", help)
             }
@@ -253,7 +328,11 @@ fn joined(mut parts: Vec<Expr>, join: fn(Vec<Expr>) -> Expr) -> Expr {
 
 /// What stands unquoted where an argument should be: the text up to the next `,` or `)`.
 fn unquoted(rest: &str) -> Option<&str> {
-    let bare = rest.split([',', ')', '\n']).next().unwrap_or_default().trim();
+    let bare = rest
+        .split([',', ')', '\n'])
+        .next()
+        .unwrap_or_default()
+        .trim();
     let quoted = bare.starts_with(['`', '"', '\'', '‘', '’', '“', '”', '´', '(', '/']);
     (!bare.is_empty() && !quoted).then_some(bare)
 }

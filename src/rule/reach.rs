@@ -30,7 +30,11 @@ impl Verdict {
 pub(super) fn keys(expr: &Expr) -> Vec<Key> {
     let mut keys = match expr {
         // Any one part bounds the whole: the most selective is taken.
-        Expr::All(parts) => parts.iter().map(keys).min_by_key(|keys| cost(keys)).unwrap_or_default(),
+        Expr::All(parts) => parts
+            .iter()
+            .map(keys)
+            .min_by_key(|keys| cost(keys))
+            .unwrap_or_default(),
         Expr::Any(parts) => parts.iter().flat_map(keys).collect(),
         Expr::Leaf { matcher, negated } => leaf_keys(matcher, *negated),
     };
@@ -43,7 +47,9 @@ fn leaf_keys(matcher: &Matcher, negated: bool) -> Vec<Key> {
     match (matcher, negated) {
         (Matcher::Host(HostPattern::Exact(name)), false) => vec![Key::Exact(name.clone())],
         (Matcher::Host(HostPattern::Wildcard(above)), false) => vec![Key::Wildcard(above.clone())],
-        (Matcher::Host(HostPattern::Never(_)), false) | (Matcher::Host(HostPattern::Any), true) => Vec::new(),
+        (Matcher::Host(HostPattern::Never(_)), false) | (Matcher::Host(HostPattern::Any), true) => {
+            Vec::new()
+        }
         (Matcher::Regexp(_), false) => vec![Key::Regexp],
         _ => vec![Key::Any],
     }
@@ -86,12 +92,20 @@ fn host_under(pattern: &HostPattern, key: &Key) -> Verdict {
         (pattern, Key::Exact(name)) => {
             let one = pattern.matches(Some(name), WildcardDepth::One);
             let many = pattern.matches(Some(name), WildcardDepth::Many);
-            if one == many { decided(one) } else { Verdict::Maybe }
+            if one == many {
+                decided(one)
+            } else {
+                Verdict::Maybe
+            }
         }
         (HostPattern::Wildcard(own), Key::Wildcard(above)) if own == above => Verdict::Always,
-        (HostPattern::Wildcard(own), Key::Wildcard(above)) => possible(own.is_below(above) || above.is_below(own)),
+        (HostPattern::Wildcard(own), Key::Wildcard(above)) => {
+            possible(own.is_below(above) || above.is_below(own))
+        }
         (HostPattern::Exact(own), Key::Wildcard(above)) => possible(own.is_below(above)),
-        (HostPattern::Exact(_) | HostPattern::Wildcard(_), Key::Regexp | Key::Any) => Verdict::Maybe,
+        (HostPattern::Exact(_) | HostPattern::Wildcard(_), Key::Regexp | Key::Any) => {
+            Verdict::Maybe
+        }
     }
 }
 
@@ -100,8 +114,14 @@ fn verdict(expr: &Expr, judge: &impl Fn(&Matcher) -> Verdict) -> Verdict {
     match expr {
         Expr::All(parts) => combined(parts, judge, Verdict::Never),
         Expr::Any(parts) => combined(parts, judge, Verdict::Always),
-        Expr::Leaf { matcher, negated: false } => judge(matcher),
-        Expr::Leaf { matcher, negated: true } => judge(matcher).negated(),
+        Expr::Leaf {
+            matcher,
+            negated: false,
+        } => judge(matcher),
+        Expr::Leaf {
+            matcher,
+            negated: true,
+        } => judge(matcher).negated(),
     }
 }
 
@@ -119,11 +139,19 @@ fn combined(parts: &[Expr], judge: &impl Fn(&Matcher) -> Verdict, decisive: Verd
 }
 
 fn decided(holds: bool) -> Verdict {
-    if holds { Verdict::Always } else { Verdict::Never }
+    if holds {
+        Verdict::Always
+    } else {
+        Verdict::Never
+    }
 }
 
 fn possible(possible: bool) -> Verdict {
-    if possible { Verdict::Maybe } else { Verdict::Never }
+    if possible {
+        Verdict::Maybe
+    } else {
+        Verdict::Never
+    }
 }
 
 /// Whether a key covers a client's name; see [`Key::covers`].

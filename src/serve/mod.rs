@@ -179,5 +179,5 @@ async fn accept(
         () = listener.accept(take, failed) => {}
         () = shutdown.draining() => {}
     }
-    listener.close(take).await;
+    listener.close(take, failed).await;
 }

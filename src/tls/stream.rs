@@ -113,9 +113,10 @@ impl Stream {
         if self.plaintext > 0 || self.ended {
             return Poll::Ready(Ok(()));
         }
-        // Answers that TLS itself owes (a key update's) go out even when this side has nothing to say.
+        // Answers that TLS itself owes (a key update's) go out even when this side has nothing to say. A peer that takes
+        // no more may have said why: its alert is still to be read.
         if self.tls.wants_write() {
-            let _ = self.poll_flush(cx)?;
+            let _ = self.poll_flush(cx);
         }
         self.tcp.poll_read_ready(cx)
     }
@@ -194,9 +195,9 @@ impl Stream {
     }
 
     async fn drive(&mut self, unread: &mut &[u8]) -> Result<(), HandshakeError> {
-        // What came in one read with the hello is inside already, and nothing new may come before it is answered.
+        // What came in one read with the hello may be inside already.
         self.process()?;
-        // An empty read would be the end of the connection to rustls, for ever after.
+        // A read of nothing would be an end to rustls; it takes nothing more once the peer has closed.
         while !unread.is_empty() && self.tls.read_tls(unread)? > 0 {
             self.process()?;
         }

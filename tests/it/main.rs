@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 mod authority;
+mod connect;
 mod gateway;
 mod hello;
 mod hello_bytes;

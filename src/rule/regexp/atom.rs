@@ -15,7 +15,13 @@ impl Parser<'_> {
         loop {
             let item = self.at;
             match self.peek() {
-                None => return Err(self.fault(start..start + 1, "the class is not closed", r"end it with `]`, or write `\[` for a literal one")),
+                None => {
+                    return Err(self.fault(
+                        start..start + 1,
+                        "the class is not closed",
+                        r"end it with `]`, or write `\[` for a literal one",
+                    ));
+                }
                 Some(b']') if !first => break,
                 _ => {}
             }
@@ -30,13 +36,21 @@ impl Parser<'_> {
             }
             let low = self.class_character(start)?;
             let mut high = low;
-            if self.peek() == Some(b'-') && !self.rest().starts_with("-]") && self.rest().len() > 1 {
+            if self.peek() == Some(b'-') && !self.rest().starts_with("-]") && self.rest().len() > 1
+            {
                 self.at += 1;
                 high = self.class_character(start)?;
             }
             if high < low {
-                let message = format!("the range `{}` runs backwards", self.written(&(item..self.at)));
-                return Err(self.fault(item..self.at, message, "write the smaller character first, or `-` last for a literal one"));
+                let message = format!(
+                    "the range `{}` runs backwards",
+                    self.written(&(item..self.at))
+                );
+                return Err(self.fault(
+                    item..self.at,
+                    message,
+                    "write the smaller character first, or `-` last for a literal one",
+                ));
             }
             set = set.or(AsciiSet::range(low, high, fold));
         }
@@ -47,7 +61,11 @@ impl Parser<'_> {
     /// `[:alpha:]` or `[:^alpha:]`, within a class; without a `:]` to end it, the `[` is a literal.
     fn named_class(&mut self, fold: bool) -> Result<Option<AsciiSet>, Fault> {
         let start = self.at;
-        let Some((name, _)) = self.rest().strip_prefix("[:").and_then(|rest| rest.split_once(":]")) else {
+        let Some((name, _)) = self
+            .rest()
+            .strip_prefix("[:")
+            .and_then(|rest| rest.split_once(":]"))
+        else {
             return Ok(None);
         };
         let (negated, bare) = match name.strip_prefix('^') {
@@ -96,13 +114,21 @@ impl Parser<'_> {
             _ => {}
         }
         let message = format!("the class `{}` is not known here", self.written(&span));
-        Err(self.fault(span, message, "a name is ASCII on the wire: write its letters, or a general category such as \\pL"))
+        Err(self.fault(
+            span,
+            message,
+            "a name is ASCII on the wire: write its letters, or a general category such as \\pL",
+        ))
     }
 
     /// One character of a class.
     fn class_character(&mut self, class: usize) -> Result<u32, Fault> {
         match self.peek() {
-            None => Err(self.fault(class..class + 1, "the class is not closed", r"end it with `]`, or write `\[` for a literal one")),
+            None => Err(self.fault(
+                class..class + 1,
+                "the class is not closed",
+                r"end it with `]`, or write `\[` for a literal one",
+            )),
             Some(b'\\') => self.character_escape(),
             Some(byte) => {
                 self.at += 1;
@@ -116,7 +142,11 @@ impl Parser<'_> {
         let start = self.at;
         self.at += 1;
         let Some(byte) = self.peek() else {
-            return Err(self.fault(start..start + 1, "the backslash escapes nothing", r"write `\\` for a literal one"));
+            return Err(self.fault(
+                start..start + 1,
+                "the backslash escapes nothing",
+                r"write `\\` for a literal one",
+            ));
         };
         self.at += 1;
         let next_is_octal = matches!(self.peek(), Some(b'0'..=b'7'));
@@ -137,11 +167,26 @@ impl Parser<'_> {
         code.ok_or_else(|| {
             let written = self.written(&span);
             let (message, help) = match byte {
-                b'1'..=b'9' => (format!("`{written}` refers to a group, which Go's regular expressions cannot"), "write the group out again"),
-                b'x' => (format!("`{written}` is no character"), r"write \x and two hexadecimal digits, or \x{10FFFF}"),
-                b'Z' => (format!("Go's regular expressions have no `{written}`"), r"write \z or $ for the end of the name"),
-                b'C' => (format!("Go's regular expressions have no `{written}`"), "write . for any character"),
-                _ => (format!("Go's regular expressions have no `{written}`"), "escape punctuation only, and write letters and digits as they are"),
+                b'1'..=b'9' => (
+                    format!("`{written}` refers to a group, which Go's regular expressions cannot"),
+                    "write the group out again",
+                ),
+                b'x' => (
+                    format!("`{written}` is no character"),
+                    r"write \x and two hexadecimal digits, or \x{10FFFF}",
+                ),
+                b'Z' => (
+                    format!("Go's regular expressions have no `{written}`"),
+                    r"write \z or $ for the end of the name",
+                ),
+                b'C' => (
+                    format!("Go's regular expressions have no `{written}`"),
+                    "write . for any character",
+                ),
+                _ => (
+                    format!("Go's regular expressions have no `{written}`"),
+                    "escape punctuation only, and write letters and digits as they are",
+                ),
             };
             self.fault(span, message, help)
         })
@@ -151,7 +196,9 @@ impl Parser<'_> {
     fn octal(&mut self, first: u8) -> u32 {
         let mut code = u32::from(first - b'0');
         for _ in 0..2 {
-            let Some(digit @ b'0'..=b'7') = self.peek() else { break };
+            let Some(digit @ b'0'..=b'7') = self.peek() else {
+                break;
+            };
             code = code * 8 + u32::from(digit - b'0');
             self.at += 1;
         }
@@ -162,14 +209,20 @@ impl Parser<'_> {
     fn hexadecimal(&mut self) -> Option<u32> {
         let rest = self.rest();
         let (digits, width) = match rest.strip_prefix('{') {
-            Some(braced) => braced.split_once('}').map(|(digits, _)| (digits, digits.len() + 2))?,
+            Some(braced) => braced
+                .split_once('}')
+                .map(|(digits, _)| (digits, digits.len() + 2))?,
             None => rest.get(..2).map(|digits| (digits, 2))?,
         };
         if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
             return None;
         }
         let significant = digits.trim_start_matches('0');
-        let code = if significant.is_empty() { 0 } else { u32::from_str_radix(significant, 16).ok()? };
+        let code = if significant.is_empty() {
+            0
+        } else {
+            u32::from_str_radix(significant, 16).ok()?
+        };
         self.at += width;
         (code <= u32::from(char::MAX)).then_some(code)
     }

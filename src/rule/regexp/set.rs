@@ -90,8 +90,11 @@ impl AsciiSet {
     ///
     /// Names are compared as Go does since 1.25: in any case, without `_`, `-` and spaces.
     pub(super) fn property(name: &str) -> Option<Self> {
-        let name: String =
-            name.chars().filter(|c| !matches!(c, '_' | '-' | ' ')).map(|c| c.to_ascii_lowercase()).collect();
+        let name: String = name
+            .chars()
+            .filter(|c| !matches!(c, '_' | '-' | ' '))
+            .map(|c| c.to_ascii_lowercase())
+            .collect();
         Some(match name.as_str() {
             "any" | "ascii" | "assigned" => Self::ALL,
             "l" | "letter" | "lc" | "casedletter" | "latin" => Self::LETTERS,
@@ -112,10 +115,11 @@ impl AsciiSet {
             "c" | "other" | "cc" | "control" | "cntrl" => Self::CONTROL,
             "common" => Self::LETTERS.complement(),
             // Categories that hold no ASCII character.
-            "lt" | "titlecaseletter" | "lm" | "modifierletter" | "lo" | "otherletter" | "m" | "mark"
-            | "combiningmark" | "mn" | "nonspacingmark" | "mc" | "spacingmark" | "me" | "enclosingmark" | "nl"
-            | "letternumber" | "no" | "othernumber" | "pi" | "initialpunctuation" | "pf" | "finalpunctuation"
-            | "so" | "othersymbol" | "zl" | "lineseparator" | "zp" | "paragraphseparator" | "cf" | "format" | "cs"
+            "lt" | "titlecaseletter" | "lm" | "modifierletter" | "lo" | "otherletter" | "m"
+            | "mark" | "combiningmark" | "mn" | "nonspacingmark" | "mc" | "spacingmark" | "me"
+            | "enclosingmark" | "nl" | "letternumber" | "no" | "othernumber" | "pi"
+            | "initialpunctuation" | "pf" | "finalpunctuation" | "so" | "othersymbol" | "zl"
+            | "lineseparator" | "zp" | "paragraphseparator" | "cf" | "format" | "cs"
             | "surrogate" | "co" | "privateuse" | "cn" | "unassigned" => Self::EMPTY,
             _ => return None,
         })
@@ -133,6 +137,11 @@ impl AsciiSet {
         Self(!self.0)
     }
 
+    /// How many ranges it is written with; at least one.
+    pub(super) fn ranges(self) -> usize {
+        (self.0 & !(self.0 << 1)).count_ones().max(1) as usize
+    }
+
     /// Each letter of the set in both cases.
     pub(super) fn folded(self) -> Self {
         let upper = self.0 & Self::UPPER.0;
@@ -146,6 +155,11 @@ impl AsciiSet {
             out.push_str(r"[^\x00-\xFF]");
             return;
         }
+        if self.0.is_power_of_two() {
+            // Writing to a string cannot fail.
+            let _ = write!(out, r"\x{:02X}", self.0.trailing_zeros());
+            return;
+        }
         out.push('[');
         let mut next = 0_u8;
         while next < 128 {
@@ -154,7 +168,6 @@ impl AsciiSet {
                 next += 1;
             }
             if next > first {
-                // Writing to a string cannot fail.
                 let _ = write!(out, r"\x{first:02X}-\x{:02X}", next - 1);
             } else {
                 next += 1;
@@ -180,21 +193,40 @@ mod tests {
 
     #[test]
     fn a_written_class_holds_what_the_set_holds() {
-        for set in [AsciiSet::EMPTY, AsciiSet::ALL, AsciiSet::WORD, AsciiSet::CONTROL, AsciiSet::of(b"]^-\\")] {
+        for set in [
+            AsciiSet::EMPTY,
+            AsciiSet::ALL,
+            AsciiSet::WORD,
+            AsciiSet::CONTROL,
+            AsciiSet::of(b"]^-\\"),
+            AsciiSet::of(b"^"),
+            AsciiSet::of(b"\x7f"),
+        ] {
             let mut class = String::new();
             set.write_to(&mut class);
-            let regex = regex::bytes::RegexBuilder::new(&class).unicode(false).build().unwrap();
+            let regex = regex::bytes::RegexBuilder::new(&class)
+                .unicode(false)
+                .build()
+                .unwrap();
             for byte in 0..128_u8 {
-                assert_eq!(regex.is_match(&[byte]), set.0 >> byte & 1 == 1, "{class} and {byte}");
+                assert_eq!(
+                    regex.is_match(&[byte]),
+                    set.0 >> byte & 1 == 1,
+                    "{class} and {byte}"
+                );
             }
         }
     }
 
     #[test]
     fn every_ascii_character_is_in_exactly_one_general_category() {
-        let categories = ["L", "N", "P", "S", "Z", "C"].map(|name| AsciiSet::property(name).unwrap());
+        let categories =
+            ["L", "N", "P", "S", "Z", "C"].map(|name| AsciiSet::property(name).unwrap());
         for byte in 0..128_u8 {
-            let count = categories.iter().filter(|set| set.0 >> byte & 1 == 1).count();
+            let count = categories
+                .iter()
+                .filter(|set| set.0 >> byte & 1 == 1)
+                .count();
             assert_eq!(count, 1, "{byte}");
         }
     }
