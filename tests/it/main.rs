@@ -5,7 +5,10 @@
 mod authority;
 mod connect;
 mod gateway;
+mod hello;
+mod hello_bytes;
 mod peers;
+mod scene;
 mod smoke;
 mod support;
 mod upstream;
