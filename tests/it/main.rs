@@ -7,6 +7,7 @@ mod connect;
 mod gateway;
 mod hello;
 mod hello_bytes;
+mod half_close;
 mod peers;
 mod scene;
 mod smoke;
