@@ -194,8 +194,8 @@ impl Stream {
     }
 
     async fn drive(&mut self, unread: &mut &[u8]) -> Result<(), HandshakeError> {
-        // rustls takes nothing more once the peer has closed.
-        while self.tls.read_tls(unread)? > 0 {
+        // A read of nothing would count as the end of TCP. rustls takes nothing more once the peer has closed.
+        while !unread.is_empty() && self.tls.read_tls(unread)? > 0 {
             self.process()?;
         }
         loop {
