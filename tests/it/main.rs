@@ -6,5 +6,6 @@ mod authority;
 mod gateway;
 mod peers;
 mod smoke;
+mod ssh;
 mod support;
 mod upstream;
