@@ -1,4 +1,40 @@
 //! Portcullis: a single-port SNI edge gateway with TCP tunnelling.
+//!
+//! ```text
+//!        files, DNS ──► serve compiles ──► one Snapshot, one cell: routes, policies, certificates      control plane
+//!                                             │  read once per connection
+//!  client → listener → hello → route → terminate | pass → dial → relay → session ends                 data plane
+//! ```
+//!
+//! From `main` to moving bytes there are four hops: `main` → [`serve`] → [`net::listener`] → [`proxy::Proxy::handle`] →
+//! [`net::relay`]. `Proxy::handle` is the story of the program, on one screen.
+//!
+//! # Rooms and floors
+//!
+//! A module uses lower floors only. On floors 0–3 neighbours may use each other without a cycle; the rooms of floor 4
+//! never import each other: they meet in what lies below, and `serve` hands them what they need of each other.
+//!
+//! | floor | room | what stands there |
+//! |---|---|---|
+//! | 6 | `main` [`cli`] | one file a command; exit codes |
+//! | 5 | [`serve`] | wires a gateway: load, publish (the only writer of snapshots), accept, drain |
+//! | 4 | [`proxy`] | the data path: the story, hello, terminate, upstream, failure |
+//! | 4 | [`client`] | `portcullis connect`: one connection's way, and what to tell a person when it fails |
+//! | 4 | [`certs`] | where edge certificates come from |
+//! | 4 | [`admin`] | livez, readyz, metrics, `/v1`: reads the snapshot and the status |
+//! | 3 | [`snapshot`] | the model: compile, table, upstream, certificates; immutable, no I/O |
+//! | 2 | [`net`] | listener, dial, resolve, relay, session: sockets, for proxy and client alike |
+//! | 2 | [`status`] | what each part reports of itself, in one vocabulary |
+//! | 1 | [`config`] | what is typed, what it means, every mistake at once; limits and timeouts, each default defended |
+//! | 1 | [`tls`] | stream, PEM, option sets, and the `ServerConfig`s and `ClientConfig`s made from them |
+//! | 1 | [`metrics`] [`log`] [`lifecycle`] | what is counted, written, and when it ends |
+//! | 0 | [`name`] [`rule`] [`reason`] | names parsed once, then trusted; the rule language; why connections end |
+//!
+//! # What is deliberately absent
+//!
+//! No second matcher: certificate, policy and route come from the same snapshot and the same look-up. No fallback: what
+//! cannot be parsed, matched or verified is refused. No TLS parser of our own. No waiting, on the data path, for
+//! anything but the client and its upstream.
 
 pub mod admin;
 pub mod certs;

@@ -32,8 +32,7 @@ impl Admin {
         let listener = Listener::bind(&address).await.unwrap();
         let snapshot = Snapshot {
             generation: 7,
-            table: Default::default(),
-            certificates: Default::default(),
+            ..Snapshot::default()
         };
         let sources = Sources {
             snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),

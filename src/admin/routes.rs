@@ -194,13 +194,13 @@ mod tests {
                 "routes": [
                     {
                         "name": "all", "source": "file", "rule": "HostSNI(`*`)", "priority": -1, "default": true,
-                        "action": "pass_through", "broken_reason": null,
+                        "action": "pass_through", "tls_options": null, "broken_reason": null,
                         "upstream": { "name": "vms", "tls": false, "server_name": null },
                         "endpoints": endpoints, "shadowed_by": null,
                     },
                     {
                         "name": "vm", "source": "file", "rule": "HostSNI(`vm.example.com`)", "priority": 25, "default": false,
-                        "action": "broken", "broken_reason": "no option set is named `strict`",
+                        "action": "broken", "tls_options": null, "broken_reason": "no option set is named `strict`",
                         "upstream": { "name": "vms", "tls": true, "server_name": "db.internal" },
                         "endpoints": endpoints, "shadowed_by": { "source": "file", "name": "all" },
                     },

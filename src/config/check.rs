@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use toml::de::DeTable;
 
-use super::decode::Typed;
+use super::decode::{List, Typed};
 use super::diagnostic::Findings;
 use super::file::{self, File, TlsOptions};
 use super::upstreams::Own;
 use super::value::{self, Wrong, choice, read};
 use super::{
     Config, Diagnostic, Diagnostics, Keepalive, Level, Limits, Log, LogFormat, files, listen,
-    routes, upstreams,
+    routes, syntax, upstreams,
 };
 use crate::tls::files::Certificate;
 use crate::tls::options::{ClientAuth, Options, Version};
@@ -69,9 +69,7 @@ pub fn parse(text: &str, path: &Path) -> Result<Checked, Diagnostics> {
     let folder = path.parent().unwrap_or(Path::new(""));
     let mut findings = Findings::new(text);
     let (tree, errors) = DeTable::parse_recoverable(text);
-    for error in errors {
-        syntax(&error, &mut findings);
-    }
+    syntax::report(&errors, &mut findings);
     let file = File::read(tree.get_ref(), &mut findings);
     let (config, certificates) = mean(&file, folder, &mut findings);
     let is_broken = findings.has_errors();
@@ -112,27 +110,6 @@ fn mean(file: &File, folder: &Path, findings: &mut Findings<'_>) -> (Config, Vec
         log,
     };
     (config, certificates.loaded)
-}
-
-/// Says what TOML's own reader found, and names the key if it is one.
-fn syntax(error: &toml::de::Error, findings: &mut Findings<'_>) {
-    let span = error.span();
-    let text = span.clone().and_then(|span| findings.text().get(span));
-    let (message, help) = match (error.message(), text) {
-        ("duplicate key", Some(key)) => (
-            format!("`{key}` is written twice"),
-            "keep one of the two; a section may stand only once, too".to_owned(),
-        ),
-        (message, _) if message.contains("string values must be quoted") => (
-            "a value without quotes".to_owned(),
-            "put it in quotes: key = \"value\"".to_owned(),
-        ),
-        (message, _) => (
-            format!("not TOML: {message}"),
-            "write `key = value`, strings in quotes, sections as [name]; https://toml.io shows all of it".to_owned(),
-        ),
-    };
-    findings.syntax(span, message, help);
 }
 
 /// The option sets, `default` always among them.
@@ -193,7 +170,7 @@ fn version(text: &str) -> Result<Version, Wrong> {
 }
 
 /// Protocol names (RFC 7301 §3.1): 1 to 255 bytes each. Two are not for the taking.
-fn alpn(list: &Typed<Vec<Typed<String>>>, findings: &mut Findings<'_>) -> Vec<String> {
+fn alpn(list: &List<Typed<String>>, findings: &mut Findings<'_>) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
     for typed in &list.value {
         let name = read(typed, findings, |text| match text.as_str() {
@@ -255,9 +232,7 @@ fn client_auth(
             );
             ClientAuth::None
         }
-        (Some((_, Some(Asks::Optional | Asks::Required))), Some((list, _)))
-            if list.value.is_empty() =>
-        {
+        (Some((_, Some(Asks::Optional | Asks::Required))), Some((list, _))) if list.is_empty => {
             findings.error(
                 list.span.clone(),
                 format!(
@@ -322,7 +297,10 @@ fn limits(typed: &file::Limits, findings: &mut Findings<'_>) -> Limits {
     );
     let off_or_duration = |text: &String| match text.as_str() {
         "off" => Ok(None),
-        text => value::duration(text, SECOND..=DAY * 365).map(Some),
+        text => match value::duration(text, SECOND..=DAY * 365) {
+            Ok(duration) => Ok(Some(duration)),
+            Err(wrong) => Err(wrong.or("\"off\"")),
+        },
     };
     let idle = typed.idle_timeout.as_ref();
     let idle = idle.and_then(|typed| read(typed, findings, off_or_duration));

@@ -16,6 +16,16 @@ pub(super) struct Typed<T> {
     pub(super) span: Range<usize>,
 }
 
+/// A list that was typed; what was wrong in it is reported and left out.
+#[derive(Clone, Debug)]
+pub(super) struct List<T> {
+    pub(super) key: String,
+    pub(super) value: Vec<T>,
+    pub(super) span: Range<usize>,
+    /// Nothing was written in it, right or wrong.
+    pub(super) is_empty: bool,
+}
+
 /// A table of which it is remembered which keys were asked for: the others are unknown.
 #[derive(Debug)]
 pub(super) struct Table<'a> {
@@ -49,6 +59,12 @@ impl<'a> Table<'a> {
         self.entries.get_key_value(key).map(|(key, _)| key.span())
     }
 
+    /// Whether a key stands here, if perhaps misspelt: then that is what will be said of it, not that it is missing.
+    pub(super) fn has(&self, key: &str) -> bool {
+        let mut names = self.entries.keys().map(|name| name.get_ref().as_ref());
+        names.any(|name: &str| suggest(name, &[key]).is_some())
+    }
+
     /// Reads the value of a key, if it stands here and is right.
     pub(super) fn take<T>(
         &mut self,
@@ -74,7 +90,7 @@ impl<'a> Table<'a> {
         findings: &mut Findings<'_>,
         read: impl FnOnce(Item<'a>, &mut Findings<'_>) -> Option<T>,
     ) -> Option<T> {
-        if self.place(key).is_none() {
+        if !self.has(key) {
             findings.missing(
                 self.span.clone(),
                 format!("`{}` is missing", self.name(key)),
@@ -146,6 +162,24 @@ impl<'a> Item<'a> {
         }
     }
 
+    /// A string that holds a number and its unit, such as `unit`.
+    pub(super) fn quantity(self, unit: &str, findings: &mut Findings<'_>) -> Option<Typed<String>> {
+        let DeValue::Integer(digits) = self.value() else {
+            return self.string(findings);
+        };
+        if !self.value.span().is_empty() {
+            findings.error(
+                self.value.span(),
+                format!(
+                    "`{}` must be a string with a unit, found an integer",
+                    self.key
+                ),
+                format!("write \"{digits}{unit}\""),
+            );
+        }
+        None
+    }
+
     pub(super) fn boolean(self, findings: &mut Findings<'_>) -> Option<Typed<bool>> {
         match self.value.get_ref() {
             DeValue::Boolean(value) => Some(self.typed(*value)),
@@ -170,12 +204,12 @@ impl<'a> Item<'a> {
         }
     }
 
-    /// A list; elements that are wrong are reported and left out.
+    /// A list, each element of which is read the same way.
     pub(super) fn list<T>(
         self,
         findings: &mut Findings<'_>,
         mut read: impl FnMut(Item<'a>, &mut Findings<'_>) -> Option<T>,
-    ) -> Option<Typed<Vec<T>>> {
+    ) -> Option<List<T>> {
         let DeValue::Array(array) = self.value.get_ref() else {
             return self.wrong("a list", findings);
         };
@@ -188,11 +222,16 @@ impl<'a> Item<'a> {
             read(item, findings)
         });
         let value = read.collect();
-        Some(self.typed(value))
+        Some(List {
+            value,
+            span: self.value.span(),
+            is_empty: array.is_empty(),
+            key: self.key,
+        })
     }
 
     /// A list of strings.
-    pub(super) fn strings(self, findings: &mut Findings<'_>) -> Option<Typed<Vec<Typed<String>>>> {
+    pub(super) fn strings(self, findings: &mut Findings<'_>) -> Option<List<Typed<String>>> {
         self.list(findings, Item::string)
     }
 

@@ -179,14 +179,19 @@ impl<'a> Findings<'a> {
     }
 
     /// A mistake in TOML's own grammar. A second one on the same line is most likely an echo of the first.
-    pub(super) fn syntax(&mut self, span: Option<Range<usize>>, message: String, help: String) {
-        let span = span.unwrap_or(self.text.len()..self.text.len());
+    pub(super) fn syntax(&mut self, span: Range<usize>, message: String, help: String) {
         let line = self.lines(&span);
         if self.is_unreadable(&span) {
             return;
         }
         self.push(Level::Error, Some(span), message, help);
         self.unreadable.push(line);
+    }
+
+    /// What stands there cannot be told: nothing more is said of it.
+    pub(super) fn ignore(&mut self, span: Range<usize>) {
+        let lines = self.lines(&span);
+        self.unreadable.push(lines);
     }
 
     /// A mistake at a place.

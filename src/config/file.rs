@@ -2,13 +2,13 @@
 
 use toml::de::{DeTable, DeValue};
 
-use super::decode::{Item, Table, Typed};
+use super::decode::{Item, List, Table, Typed};
 use super::diagnostic::Findings;
 
 /// The whole file. `None` is a key that is absent, or wrong and reported.
 #[derive(Debug, Default)]
 pub(super) struct File {
-    pub(super) listen: Option<Typed<Vec<Typed<String>>>>,
+    pub(super) listen: Option<List<Typed<String>>>,
     pub(super) admin: Option<Admin>,
     pub(super) insecure_admin: Option<Typed<bool>>,
     pub(super) unknown_name: Option<Typed<String>>,
@@ -44,9 +44,9 @@ pub(super) enum Certificate {
 pub(super) struct TlsOptions {
     pub(super) min_version: Option<Typed<String>>,
     pub(super) max_version: Option<Typed<String>>,
-    pub(super) alpn: Option<Typed<Vec<Typed<String>>>>,
+    pub(super) alpn: Option<List<Typed<String>>>,
     pub(super) client_auth: Option<Typed<String>>,
-    pub(super) client_ca: Option<Typed<Vec<Typed<String>>>>,
+    pub(super) client_ca: Option<List<Typed<String>>>,
 }
 
 /// `[routes.NAME]`.
@@ -63,13 +63,13 @@ pub(super) struct Route {
 #[derive(Debug)]
 pub(super) enum Names {
     Rule(Typed<String>),
-    Hosts(Typed<Vec<Typed<String>>>),
+    Hosts(List<Typed<String>>),
 }
 
 /// `[upstreams.NAME]`.
 #[derive(Debug, Default)]
 pub(super) struct Upstream {
-    pub(super) endpoints: Option<Typed<Vec<Endpoint>>>,
+    pub(super) endpoints: Option<List<Endpoint>>,
     pub(super) tls: Option<UpstreamTls>,
 }
 
@@ -84,7 +84,7 @@ pub(super) struct Endpoint {
 #[derive(Debug)]
 pub(super) struct UpstreamTls {
     pub(super) key: Typed<()>,
-    pub(super) roots: Option<Typed<Vec<Typed<String>>>>,
+    pub(super) roots: Option<List<Typed<String>>>,
     /// Written, and right or wrong.
     pub(super) names_server: bool,
     pub(super) server_name: Option<Typed<String>>,
@@ -231,7 +231,7 @@ fn read_route(mut table: Table<'_>, findings: &mut Findings<'_>) -> Route {
             format!("`{}` has both `host` and `rule`", section.key),
             "keep one: `host` is short for a rule of a single HostSNI",
         ),
-        (None, None) => findings.missing(
+        (None, None) if !table.has("host") && !table.has("rule") => findings.missing(
             section.span,
             format!("`{}` has neither `host` nor `rule`", section.key),
             "add `host = \"ssh.example.com\"`, or a `rule` such as 'HostSNI(`ssh.example.com`) && ClientIP(`10.0.0.0/8`)'",
@@ -242,10 +242,11 @@ fn read_route(mut table: Table<'_>, findings: &mut Findings<'_>) -> Route {
         DeValue::String(_) => {
             let span = item.typed(()).span;
             let host = item.string(findings)?;
-            Some(Typed {
+            Some(List {
                 key: host.key.clone(),
                 value: vec![host],
                 span,
+                is_empty: false,
             })
         }
         DeValue::Array(_) => item.strings(findings),
@@ -272,7 +273,7 @@ fn read_upstream(mut table: Table<'_>, findings: &mut Findings<'_>) -> Upstream 
             format!("`{}` has both `address` and `endpoints`", section.key),
             "keep one: `address` is short for a list of one endpoint",
         ),
-        (None, None) => findings.missing(
+        (None, None) if !table.has("address") && !table.has("endpoints") => findings.missing(
             section.span,
             format!("`{}` has neither `address` nor `endpoints`", section.key),
             "add `address = \"10.0.0.5:22\"`, or a list of `endpoints`",
@@ -281,9 +282,10 @@ fn read_upstream(mut table: Table<'_>, findings: &mut Findings<'_>) -> Upstream 
     }
     let address = table.take("address", findings, |item, findings| {
         let address = item.string(findings)?;
-        Some(Typed {
+        Some(List {
             key: address.key.clone(),
             span: address.span.clone(),
+            is_empty: false,
             value: vec![Endpoint {
                 address,
                 weight: None,
@@ -344,20 +346,23 @@ fn read_upstream_tls(item: Item<'_>, findings: &mut Findings<'_>) -> Option<Upst
 
 fn read_limits(item: Item<'_>, findings: &mut Findings<'_>) -> Option<Limits> {
     let mut table = item.table(findings)?;
+    let seconds = |item: Item<'_>, findings: &mut Findings<'_>| item.quantity("s", findings);
     let mut limits = Limits {
-        handshake_timeout: table.take("handshake_timeout", findings, Item::string),
-        max_hello: table.take("max_hello", findings, Item::string),
-        dial_timeout: table.take("dial_timeout", findings, Item::string),
+        handshake_timeout: table.take("handshake_timeout", findings, seconds),
+        max_hello: table.take("max_hello", findings, |item, findings| {
+            item.quantity("B", findings)
+        }),
+        dial_timeout: table.take("dial_timeout", findings, seconds),
         dial_attempts: table.take("dial_attempts", findings, Item::integer),
-        idle_timeout: table.take("idle_timeout", findings, Item::string),
-        half_closed_timeout: table.take("half_closed_timeout", findings, Item::string),
-        drain_timeout: table.take("drain_timeout", findings, Item::string),
+        idle_timeout: table.take("idle_timeout", findings, seconds),
+        half_closed_timeout: table.take("half_closed_timeout", findings, seconds),
+        drain_timeout: table.take("drain_timeout", findings, seconds),
         ..Limits::default()
     };
     let keepalive = table.take("keepalive", findings, |item, findings| item.table(findings));
     if let Some(mut keepalive) = keepalive {
-        limits.keepalive_idle = keepalive.take("idle", findings, Item::string);
-        limits.keepalive_interval = keepalive.take("interval", findings, Item::string);
+        limits.keepalive_idle = keepalive.take("idle", findings, seconds);
+        limits.keepalive_interval = keepalive.take("interval", findings, seconds);
         limits.keepalive_count = keepalive.take("count", findings, Item::integer);
         keepalive.finish(findings);
     }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::CertificateFiles;
-use super::decode::Typed;
+use super::decode::{List, Typed};
 use super::diagnostic::Findings;
 use super::file;
 use crate::tls::files::{Certificate, FileError, load_roots};
@@ -81,17 +81,6 @@ fn directory(
         return;
     };
     let (loaded, errors) = Certificate::load_directory(&directory);
-    if errors.is_empty() && loaded.is_empty() {
-        findings.warning(
-            Some(typed.span.clone()),
-            format!(
-                "`{}`: {} has no certificate",
-                typed.key,
-                directory.display()
-            ),
-            "put NAME.crt and NAME.key (or fullchain.pem and privkey.pem) there",
-        );
-    }
     for error in errors {
         if error.path == directory {
             report(typed, &error, findings);
@@ -133,7 +122,7 @@ fn warn(certificate: &Certificate, typed: &Typed<String>, findings: &mut Finding
 
 /// The CA files of a list, each of which must hold a certificate.
 pub(super) fn roots(
-    list: &Typed<Vec<Typed<String>>>,
+    list: &List<Typed<String>>,
     folder: &Path,
     findings: &mut Findings<'_>,
 ) -> Vec<PathBuf> {

@@ -31,7 +31,7 @@ pub(super) fn listeners(file: &File, findings: &mut Findings<'_>) -> Vec<Listene
             unknown_name,
         }];
     };
-    if listen.value.is_empty() {
+    if listen.is_empty {
         findings.missing(
             listen.span.clone(),
             "`listen` is an empty list: nobody could connect",

@@ -14,6 +14,7 @@ mod listen;
 mod place;
 mod routes;
 mod settings;
+mod syntax;
 mod upstreams;
 mod value;
 

@@ -1,9 +1,10 @@
 //! The routes: which clients, what with their TLS, and to which upstream.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::ops::Range;
 
-use super::decode::Typed;
+use super::decode::{List, Typed};
 use super::diagnostic::Findings;
 use super::file::{self, File, Names};
 use super::place;
@@ -75,42 +76,43 @@ fn rule(names: &Names, findings: &mut Findings<'_>) -> Option<(Rule, Range<usize
             Some((rule, typed.span.clone()))
         }
         Names::Hosts(list) => {
-            let patterns: Vec<Option<HostPattern>> = list
-                .value
-                .iter()
-                .map(|host| parse_host(host, findings))
-                .collect();
-            let patterns: Vec<HostPattern> = patterns.into_iter().collect::<Option<_>>()?;
-            let rule = match <[HostPattern; 1]>::try_from(patterns) {
-                Ok([pattern]) => Rule::host(pattern),
-                Err(patterns) if patterns.is_empty() => {
-                    findings.missing(
-                        list.span.clone(),
-                        format!(
-                            "`{}` is an empty list: the route would take nobody",
-                            list.key
-                        ),
-                        "write at least one host, such as \"ssh.example.com\"",
-                    );
-                    return None;
-                }
-                Err(_) => parse_rule(&any_of(list), findings)?,
-            };
+            let rule = hosts(list, findings)?;
             Some((rule, list.span.clone()))
         }
     }
 }
 
-fn any_of(list: &Typed<Vec<Typed<String>>>) -> Typed<String> {
-    let terms: Vec<String> = list
-        .value
+/// The rule that takes each of some hosts.
+fn hosts(list: &List<Typed<String>>, findings: &mut Findings<'_>) -> Option<Rule> {
+    if list.is_empty {
+        findings.missing(
+            list.span.clone(),
+            format!(
+                "`{}` is an empty list: the route would take nobody",
+                list.key
+            ),
+            "write at least one host, such as \"ssh.example.com\"",
+        );
+    }
+    let patterns = list.value.iter().map(|host| parse_host(host, findings));
+    let patterns: Vec<Option<HostPattern>> = patterns.collect();
+    let mut patterns: Vec<HostPattern> = patterns.into_iter().collect::<Option<_>>()?;
+    let last = patterns.pop()?;
+    if patterns.is_empty() {
+        return Some(Rule::host(last));
+    }
+    patterns.push(last);
+    let terms: Vec<String> = patterns
         .iter()
-        .map(|host| format!("HostSNI(`{}`)", host.value))
+        .map(|pattern| format!("HostSNI(`{pattern}`)"))
         .collect();
-    Typed {
-        key: list.key.clone(),
-        value: terms.join(" || "),
-        span: list.span.clone(),
+    match Rule::parse(&terms.join(" || ")) {
+        Ok(rule) => Some(rule),
+        Err(error) => {
+            let message = format!("`{}`: {error}", list.key);
+            findings.error(list.span.clone(), message, "write host names only");
+            None
+        }
     }
 }
 
@@ -222,17 +224,18 @@ fn find_upstream(
         upstreams.insert(typed.value.clone(), upstream);
         return Some(typed.value.clone());
     }
+    let is_name = value::name(&typed.value).is_ok() && typed.value.parse::<IpAddr>().is_err();
+    let otherwise = match is_name {
+        true => format!(
+            "add an [upstreams.{0}] section, or write an address with its port, as in \"{0}:22\"",
+            typed.value
+        ),
+        false => "write an address with its port, as in \"10.0.0.5:22\", or the name of an [upstreams.NAME] section".to_owned(),
+    };
     findings.missing(
         typed.span.clone(),
         format!("`{}`: there is no upstream {:?}", typed.key, typed.value),
-        reference_help(
-            &typed.value,
-            &known,
-            &format!(
-                "add an [upstreams.{0}] section, or write an address with its port, as in \"{0}:22\"",
-                typed.value.escape_debug()
-            ),
-        ),
+        reference_help(&typed.value, &known, &otherwise),
     );
     None
 }

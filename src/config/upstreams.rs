@@ -5,7 +5,7 @@ use std::path::Path;
 
 use rustls_pki_types::ServerName;
 
-use super::decode::Typed;
+use super::decode::{List, Typed};
 use super::diagnostic::Findings;
 use super::file::{self, File};
 use super::value::{self, Wrong, endpoint_address, read};
@@ -58,7 +58,7 @@ pub(super) fn endpoint(
 }
 
 fn endpoints(
-    list: &Typed<Vec<file::Endpoint>>,
+    list: &List<file::Endpoint>,
     own: Own<'_>,
     findings: &mut Findings<'_>,
 ) -> Vec<Endpoint> {
@@ -84,7 +84,7 @@ fn endpoints(
             weight: weight.unwrap_or(1),
         });
     }
-    if list.value.is_empty() {
+    if list.is_empty {
         findings.missing(
             list.span.clone(),
             format!("`{}` is an empty list: there is nothing to dial", list.key),
@@ -110,7 +110,7 @@ fn upstream_tls(
     findings: &mut Findings<'_>,
 ) -> Option<UpstreamTls> {
     let roots = match &tls.roots {
-        Some(list) if list.value.is_empty() => {
+        Some(list) if list.is_empty => {
             findings.missing(
                 list.span.clone(),
                 format!(

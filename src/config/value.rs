@@ -23,6 +23,13 @@ impl Wrong {
             help: help.into(),
         }
     }
+
+    /// With another remedy to choose from.
+    pub(super) fn or(mut self, help: &str) -> Self {
+        self.help.push_str(", or ");
+        self.help.push_str(help);
+        self
+    }
 }
 
 /// Reads a value, or reports what is wrong with it.

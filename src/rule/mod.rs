@@ -1,16 +1,35 @@
 //! The rule language: Traefik v3's TCP rules, parsed once into something that can be matched and indexed.
+//!
+//! The grammar is Go's expressions with four matchers: `HostSNI`, `HostSNIRegexp`, `ClientIP` and `ALPN`. What is taken
+//! and what it matches is what Traefik 3.7 does, with these differences: a rule is at most 64 KiB long and 100 groups
+//! deep, ``HostSNI(`a`...)`` is refused, and so is a Unicode script other than Latin and Common in a regular expression.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::name::{HostName, HostPattern, WildcardDepth};
+
+mod client;
+mod lex;
+mod matcher;
+mod parse;
+mod reach;
+mod regexp;
+#[cfg(test)]
+mod tests;
+
+use matcher::Matcher;
+use parse::Expr;
+use reach::Verdict;
 
 /// What is known of a client when its route is looked up.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts<'a> {
     /// The name in its hello; `None` when it sent none (or an IP address).
     pub name: Option<&'a HostName>,
-    /// Where it connects from; an IPv4-mapped address has become IPv4.
+    /// Where it connects from; an IPv4-mapped address counts as IPv4.
     pub client: IpAddr,
     /// The protocols it offers (RFC 7301), in its order.
     pub alpn: &'a [Vec<u8>],
@@ -18,23 +37,39 @@ pub struct Facts<'a> {
     pub wildcard: WildcardDepth,
 }
 
-/// One rule: a condition on the facts of a connection.
-#[derive(Clone, Debug, PartialEq)]
+/// One rule: a condition on the facts of a connection. Cloning shares what was parsed.
+#[derive(Clone, Debug)]
 pub struct Rule {
-    text: Box<str>,
+    text: Arc<str>,
+    expr: Arc<Expr>,
+    warnings: Arc<[RuleError]>,
 }
 
 impl Rule {
-    /// Parses a rule.
+    /// Parses a rule. The error is the first mistake in it, with its place in `text`.
     pub fn parse(text: &str) -> Result<Self, RuleError> {
-        let _ = text;
-        todo!()
+        let (expr, warnings) = parse::parse(text)?;
+        Ok(Self {
+            text: text.into(),
+            expr: Arc::new(expr),
+            warnings: warnings.into(),
+        })
     }
 
     /// The rule that `host = "…"` stands for: a single `HostSNI`.
+    ///
+    /// Its warnings are none, since they would point into a text that nobody wrote.
     pub fn host(pattern: HostPattern) -> Self {
-        let _ = pattern;
-        todo!()
+        let text = format!("HostSNI(`{pattern}`)").into();
+        let expr = Expr::Leaf {
+            matcher: Matcher::Host(pattern),
+            negated: false,
+        };
+        Self {
+            text,
+            expr: Arc::new(expr),
+            warnings: Arc::new([]),
+        }
     }
 
     /// The rule as it was written.
@@ -44,33 +79,68 @@ impl Rule {
 
     /// Whether the rule holds for these facts.
     pub fn matches(&self, facts: &Facts<'_>) -> bool {
-        let _ = facts;
-        todo!()
+        self.expr.matches(facts)
     }
 
     /// The priority a rule has when none is written: its length in bytes, or -1 for a lone ``HostSNI(`*`)``.
+    ///
+    /// A lone ``!HostSNI(`*`)`` has -1 too, and so has either in parentheses, as in Traefik.
     pub fn priority(&self) -> i64 {
-        todo!()
+        match *self.expr {
+            Expr::Leaf {
+                matcher: Matcher::Host(HostPattern::Any),
+                ..
+            } => -1,
+            _ => i64::try_from(self.text.len()).unwrap_or(i64::MAX),
+        }
     }
 
-    /// Where the rule must stand in an index: it can hold only for names that one of these keys covers.
+    /// Where the rule must stand in an index: it can hold only for clients that one of these keys covers.
+    ///
+    /// Each key once, in the order of the text. A rule that can never hold has none.
     pub fn keys(&self) -> Vec<Key> {
-        todo!()
+        reach::keys(&self.expr)
     }
 
-    /// Whether the rule can hold for a client that names no host: a default route.
+    /// Whether the rule can hold for a client that names no host, from some address with some ALPN: a default route.
     pub fn is_default(&self) -> bool {
-        todo!()
+        reach::nameless(&self.expr) != Verdict::Never
     }
 
-    /// Whether the rule holds for every client that a key of it covers (no `ClientIP`, `ALPN` or negation).
+    /// Whether the rule certainly holds for every client whose name the key covers, wherever it comes from, whatever it
+    /// offers and however deep wildcards go: no route of a lower rank is ever reached through that key.
+    ///
+    /// Never true under [`Key::Regexp`], which stands for no known set of names, unless the rule takes every client.
+    pub fn covers(&self, key: &Key) -> bool {
+        reach::under(&self.expr, key) == Verdict::Always
+    }
+
+    /// Whether the rule certainly holds for every client that a key of it covers: it has keys and [covers](Self::covers) each.
+    ///
+    /// So for a `HostSNI` and any `||` of them; not for a `HostSNIRegexp`, whose key covers names that it refuses.
     pub fn is_unconditional(&self) -> bool {
-        todo!()
+        let keys = self.keys();
+        !keys.is_empty() && keys.iter().all(|key| self.covers(key))
     }
 
     /// Parts that are legal and cannot do what their writer hoped, such as an IP address in `HostSNI`.
     pub fn warnings(&self) -> Vec<RuleError> {
-        todo!()
+        self.warnings.to_vec()
+    }
+}
+
+/// By text: another text is another rule, even if it means the same.
+impl PartialEq for Rule {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for Rule {}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
     }
 }
 
@@ -81,20 +151,37 @@ pub enum Key {
     Exact(HostName),
     /// Names below this one.
     Wildcard(HostName),
-    /// Names that some regular expression accepts: found by trying.
+    /// Names that some regular expression accepts, and perhaps none: found by trying.
     Regexp,
     /// Every name, and none.
     Any,
+}
+
+impl Key {
+    /// Whether a client with this name, or without one, may be looked for under this key.
+    pub fn covers(&self, name: Option<&HostName>, depth: WildcardDepth) -> bool {
+        reach::covers(self, name, depth)
+    }
 }
 
 /// What is wrong with a rule, and where.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct RuleError {
-    /// The bytes of the rule's text that are at fault.
+    /// The bytes of the rule's text that are at fault, on the borders of characters; empty only at its end.
     pub span: Range<usize>,
     /// What is wrong, in lower case.
     pub message: String,
     /// What to write instead.
     pub help: Option<String>,
+}
+
+impl RuleError {
+    fn new(span: Range<usize>, message: impl Into<String>, help: impl Into<String>) -> Self {
+        Self {
+            span,
+            message: message.into(),
+            help: Some(help.into()),
+        }
+    }
 }

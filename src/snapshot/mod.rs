@@ -20,7 +20,7 @@ use table::Table;
 use upstream::Upstream;
 
 /// What every connection is served from until the next one is published.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     /// Counts publications, from 1.
     pub generation: u64,

@@ -43,28 +43,28 @@ impl Table {
     /// Precedence: the file before every other source unless the rule is a default route; then the higher priority;
     /// then exact before wildcard before regular expression before the rest; then source and name.
     pub fn find(&self, listener: ListenerId, facts: &Facts<'_>) -> Option<&Arc<Route>> {
-        let mut best: Option<(Precedence<'_>, &Arc<Route>)> = None;
-        for (kind, bucket) in self.buckets(facts.name, facts.wildcard) {
-            for route in &bucket.routes {
-                let precedence = Precedence::of(route, kind);
-                if best.as_ref().is_some_and(|(best, _)| *best <= precedence) {
+        let mut best: Option<&Entry> = None;
+        for bucket in self.buckets(facts.name, facts.wildcard) {
+            for entry in &bucket.entries {
+                if best.is_some_and(|best| best.precedence < entry.precedence) {
                     break;
                 }
-                if route.listeners.contain(listener) && route.rule.matches(facts) {
-                    best = Some((precedence, route));
+                if entry.route.listeners.contain(listener) && entry.route.rule.matches(facts) {
+                    best = Some(entry);
                     break;
                 }
             }
         }
-        best.map(|(_, route)| route)
+        best.map(|entry| &entry.route)
     }
 
     /// Adds a route, or replaces the one of the same source and name.
     pub fn insert(&mut self, route: Arc<Route>) {
         self.remove(&route.id());
         for key in route.rule.keys() {
-            let kind = Kind::of(&key);
-            self.change(&key, |bucket| bucket.insert(Arc::clone(&route), kind));
+            let precedence = Precedence::of(&route, &key);
+            let route = Arc::clone(&route);
+            self.change(&key, |bucket| bucket.insert(Entry { precedence, route }));
         }
         self.all.change(route.id(), |slot| *slot = Some(route));
     }
@@ -103,10 +103,9 @@ impl Table {
     }
 
     fn shadow_at(&self, route: &Route, key: &Key) -> Option<&Arc<Route>> {
-        let own = Precedence::of(route, Kind::of(key));
-        let takes_all = |kind, other: &Route| {
-            let unconditional = kind != Kind::Regexp && other.rule.is_unconditional();
-            (unconditional || other.rule == route.rule)
+        let own = Precedence::of(route, key);
+        let takes_all = |other: &Route| {
+            (other.rule == route.rule || other.rule.covers(key))
                 && (other.listeners == Listeners::All || other.listeners == route.listeners)
         };
         let (name, wildcard) = match key {
@@ -115,10 +114,10 @@ impl Table {
             Key::Regexp | Key::Any => (None, None),
         };
         self.buckets(name, WildcardDepth::One)
-            .chain(wildcard.map(|bucket| (Kind::Wildcard, bucket)))
-            .flat_map(|(kind, bucket)| bucket.routes.iter().map(move |other| (kind, other)))
-            .find(|&(kind, other)| Precedence::of(other, kind) < own && takes_all(kind, other))
-            .map(|(_, other)| other)
+            .chain(wildcard)
+            .flat_map(|bucket| &bucket.entries)
+            .find(|entry| entry.precedence < own && takes_all(&entry.route))
+            .map(|entry| &entry.route)
     }
 
     /// The places of the index where routes for a name stand.
@@ -126,7 +125,7 @@ impl Table {
         &self,
         name: Option<&HostName>,
         depth: WildcardDepth,
-    ) -> impl Iterator<Item = (Kind, &Bucket)> {
+    ) -> impl Iterator<Item = &Bucket> {
         let exact = name.and_then(|name| self.exact.find(name.as_str()));
         let first = name.and_then(HostName::parent);
         let parents = std::iter::successors(first, move |parent| match depth {
@@ -135,10 +134,9 @@ impl Table {
         });
         let wildcards = parents.filter_map(|parent| self.wildcard.find(parent));
         exact
-            .map(|bucket| (Kind::Exact, bucket))
             .into_iter()
-            .chain(wildcards.map(|bucket| (Kind::Wildcard, bucket)))
-            .chain([(Kind::Regexp, &*self.regexp), (Kind::Any, &*self.any)])
+            .chain(wildcards)
+            .chain([&*self.regexp, &*self.any])
     }
 
     fn change(&mut self, key: &Key, change: impl FnOnce(&mut Bucket)) {
@@ -150,7 +148,10 @@ impl Table {
         };
         names.0.change(names.1.clone(), |slot| {
             change(slot.get_or_insert_default());
-            if slot.as_ref().is_some_and(|bucket| bucket.routes.is_empty()) {
+            if slot
+                .as_ref()
+                .is_some_and(|bucket| bucket.entries.is_empty())
+            {
                 *slot = None;
             }
         });
@@ -160,21 +161,24 @@ impl Table {
 /// The routes that share a key, in the order of precedence.
 #[derive(Clone, Debug, Default)]
 struct Bucket {
-    routes: Vec<Arc<Route>>,
+    entries: Vec<Entry>,
+}
+
+#[derive(Clone, Debug)]
+struct Entry {
+    precedence: Precedence,
+    route: Arc<Route>,
 }
 
 impl Bucket {
-    fn insert(&mut self, route: Arc<Route>, kind: Kind) {
-        let own = Precedence::of(&route, kind);
-        let at = self
-            .routes
-            .partition_point(|other| Precedence::of(other, kind) < own);
-        self.routes.insert(at, route);
+    fn insert(&mut self, entry: Entry) {
+        let before = |other: &Entry| other.precedence < entry.precedence;
+        let at = self.entries.partition_point(before);
+        self.entries.insert(at, entry);
     }
 
     fn remove(&mut self, id: &RouteId) {
-        self.routes
-            .retain(|route| route.source != id.source || route.name != id.name);
+        self.entries.retain(|entry| entry.route.id() != *id);
     }
 }
 
@@ -187,36 +191,30 @@ enum Kind {
     Any,
 }
 
-impl Kind {
-    fn of(key: &Key) -> Self {
-        match key {
-            Key::Exact(_) => Self::Exact,
-            Key::Wildcard(_) => Self::Wildcard,
-            Key::Regexp => Self::Regexp,
-            Key::Any => Self::Any,
-        }
-    }
-}
-
 /// Which of two routes that match goes first: the lesser one.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Precedence<'a> {
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Precedence {
     /// Not of the file, or a default route.
     discovered: bool,
     priority: Reverse<i64>,
     kind: Kind,
     source: Source,
-    name: &'a str,
+    name: Arc<str>,
 }
 
-impl<'a> Precedence<'a> {
-    fn of(route: &'a Route, kind: Kind) -> Self {
+impl Precedence {
+    fn of(route: &Route, key: &Key) -> Self {
         Self {
             discovered: route.source != Source::File || route.rule.is_default(),
             priority: Reverse(route.priority),
-            kind,
+            kind: match key {
+                Key::Exact(_) => Kind::Exact,
+                Key::Wildcard(_) => Kind::Wildcard,
+                Key::Regexp => Kind::Regexp,
+                Key::Any => Kind::Any,
+            },
             source: route.source,
-            name: &route.name,
+            name: Arc::clone(&route.name),
         }
     }
 }
