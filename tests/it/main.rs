@@ -4,6 +4,7 @@
 
 mod authority;
 mod gateway;
+mod openssl;
 mod peers;
 mod smoke;
 mod ssh;
