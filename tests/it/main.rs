@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 mod authority;
+mod curl;
 mod gateway;
 mod openssl;
 mod peers;
