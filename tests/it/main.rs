@@ -4,12 +4,15 @@
 
 mod authority;
 mod connect;
+mod curl;
 mod gateway;
+mod half_close;
 mod hello;
 mod hello_bytes;
-mod half_close;
+mod openssl;
 mod peers;
 mod scene;
 mod smoke;
+mod ssh;
 mod support;
 mod upstream;
