@@ -5,6 +5,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 pub mod check;
+pub mod connect;
+pub mod demo;
 pub mod serve;
 
 /// A single-port SNI edge gateway with TCP tunnelling.
@@ -21,6 +23,10 @@ pub struct Cli {
 pub enum Command {
     /// Run a gateway
     Serve(serve::ServeArgs),
+    /// Reach a host through a gateway, as ssh's ProxyCommand
+    Connect(connect::ConnectArgs),
+    /// Try it: a gateway on this machine, with a CA and upstreams of its own
+    Demo(demo::DemoArgs),
     /// Check a configuration, and report every mistake in it at once
     Check(check::CheckArgs),
 }
@@ -29,6 +35,8 @@ pub enum Command {
 pub fn run(cli: Cli) -> ExitCode {
     match cli.command {
         Command::Serve(args) => serve::run(args),
+        Command::Connect(args) => connect::run(args),
+        Command::Demo(args) => demo::run(args),
         Command::Check(args) => check::run(args),
     }
 }

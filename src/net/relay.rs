@@ -38,6 +38,10 @@ pub trait Stream {
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
     /// Ends the direction towards this stream; the other stays open.
     fn poll_shutdown(&mut self, cx: &mut Context<'_>, end: End) -> Poll<io::Result<()>>;
+}
+
+/// A stream over TCP, as every one is but a program's stdin and stdout.
+pub trait Socket: Stream {
     /// Makes the coming close a reset, so that the peer cannot take it for an ordinary end.
     fn reset(&self);
     /// The socket, for a close that lets the last words arrive.
@@ -73,7 +77,7 @@ pub enum Outcome {
 ///
 /// An end in one direction is passed on and leaves the other alone (RFC 9293 §3.6, RFC 8446 §6.1). Dropping the
 /// future stops at once; what was moved until then stands in the tallies.
-pub async fn relay<C: Stream, U: Stream>(
+pub async fn relay<C: Stream, U: Socket>(
     client: &mut C,
     upstream: &mut U,
     early: Vec<u8>,
@@ -144,12 +148,12 @@ pub async fn relay<C: Stream, U: Stream>(
 ///
 /// A plain upstream must not take half an upload for a whole one. The other way round a reset could cost the
 /// client bytes that are still on their way, and TLS tells it of the missing end anyway.
-struct Upload<'a, U: Stream> {
+struct Upload<'a, U: Socket> {
     upstream: &'a mut U,
     delivered: bool,
 }
 
-impl<U: Stream> Drop for Upload<'_, U> {
+impl<U: Socket> Drop for Upload<'_, U> {
     fn drop(&mut self) {
         if !self.delivered {
             self.upstream.reset();
@@ -362,7 +366,9 @@ impl Stream for TcpStream {
     fn poll_shutdown(&mut self, cx: &mut Context<'_>, _: End) -> Poll<io::Result<()>> {
         AsyncWrite::poll_shutdown(Pin::new(self), cx)
     }
+}
 
+impl Socket for TcpStream {
     fn reset(&self) {
         // RFC 9293 §3.10.4: closing with no time to linger sends RST.
         let _ = socket2::SockRef::from(self).set_linger(Some(Duration::ZERO));
@@ -393,7 +399,9 @@ impl Stream for tls::Stream {
     fn poll_shutdown(&mut self, cx: &mut Context<'_>, end: End) -> Poll<io::Result<()>> {
         self.poll_shutdown(cx, end)
     }
+}
 
+impl Socket for tls::Stream {
     fn reset(&self) {
         self.tcp().reset();
     }

@@ -3,13 +3,20 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 mod authority;
+mod connect;
+mod curl;
 mod drain;
 mod gateway;
 mod half_close;
+mod hello;
+mod hello_bytes;
+mod openssl;
 mod peers;
 mod relay;
+mod scene;
 mod sessions;
 mod smoke;
+mod ssh;
 mod support;
 mod upstream;
 mod upstreams;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use rcgen::{CertificateParams, KeyPair};
+use rcgen::CertificateParams;
 use rustls::ClientConfig;
 use rustls::version::{TLS12, TLS13};
 use serde_json::Value;
@@ -277,7 +277,7 @@ async fn an_upstream_whose_certificate_has_ended_is_refused() {
     let mut params = CertificateParams::new(vec!["db.test".to_owned()]).unwrap();
     params.not_before = rcgen::date_time_ymd(2020, 1, 1);
     params.not_after = rcgen::date_time_ymd(2021, 1, 1);
-    let issued = authority.sign(&params, KeyPair::generate().unwrap());
+    let issued = authority.sign(params);
     let upstream = Upstream::tls(issued.server(&[&TLS13]), echo).await;
     let record = refused(&authority, &over_tls(upstream.address)).await;
     assert_eq!(record["reason"], "upstream_tls", "{record}");

@@ -1,7 +1,4 @@
 //! `HostSNIRegexp`: Go's regular expressions, said again in the few constructs that Rust's share with them.
-//!
-//! Every pattern is parsed as Go parses it (`regexp/syntax`, Go 1.26) and written anew with hexadecimal classes, groups,
-//! repetitions and anchors only, so that no difference between the two syntaxes can change what a route takes.
 
 use std::ops::Range;
 
@@ -15,6 +12,9 @@ mod translate;
 use translate::{MOST_NESTED, translate};
 
 /// A compiled regular expression.
+///
+/// Every pattern is parsed as Go parses it (`regexp/syntax`, Go 1.26) and written anew with hexadecimal classes, groups,
+/// repetitions and anchors only, so that no difference between the two syntaxes can change what a route takes.
 #[derive(Clone, Debug)]
 pub(super) struct Regexp {
     regex: Regex,
