@@ -39,6 +39,7 @@
 pub mod admin;
 pub mod certs;
 pub mod cli;
+pub mod client;
 pub mod config;
 pub mod lifecycle;
 pub mod log;

@@ -65,7 +65,6 @@ impl Shutdown {
 
     /// Returns when the drain has begun and nothing that was tracked still runs.
     pub async fn drained(&self) {
-        self.draining().await;
         self.tasks.wait().await;
     }
 }

@@ -2,14 +2,16 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use portcullis::admin::{self, BindError, Listener, Sources};
-use portcullis::config::AdminAddress;
+use portcullis::config::{AdminAddress, LogFormat};
 use portcullis::lifecycle::Shutdown;
+use portcullis::log::{AccessLog, Record};
 use portcullis::metrics::Metrics;
 use portcullis::reason::Reason;
 use portcullis::snapshot::Snapshot;
@@ -32,7 +34,11 @@ impl Admin {
         let listener = Listener::bind(&address).await.unwrap();
         let snapshot = Snapshot {
             generation: 7,
-            ..Snapshot::default()
+            table: Default::default(),
+            certificates: Default::default(),
+            upstreams: Default::default(),
+            listeners: Default::default(),
+            limits: Default::default(),
         };
         let sources = Sources {
             snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
@@ -169,6 +175,43 @@ async fn metrics_are_openmetrics_text() {
         "portcullis_connections_ended_total{route=\"\",reason=\"not_tls\",fault=\"client\"} 1\n";
     assert!(answer.body.contains(ended), "{}", answer.body);
     assert!(answer.body.ends_with("# EOF\n"));
+}
+
+#[tokio::test]
+async fn what_the_access_log_left_out_is_counted_in_the_metrics() {
+    let admin = Admin::on_loopback().await;
+    let log = AccessLog::start(LogFormat::Json, Box::new(std::io::sink()));
+    admin.sources.metrics.access_log(log.clone());
+    let unspecified = SocketAddr::from(([0, 0, 0, 0], 0));
+    let refusal = Record {
+        time: SystemTime::now(),
+        client: unspecified,
+        listener: unspecified,
+        sni: None,
+        alpn: None,
+        tls: None,
+        route: None,
+        upstream: None,
+        endpoint: None,
+        bytes_up: 0,
+        bytes_down: 0,
+        hello_time: None,
+        handshake_time: None,
+        dial_time: None,
+        duration: Duration::ZERO,
+        reason: Reason::NotTls,
+        detail: None,
+    };
+    for _ in 0..10_000 {
+        log.write(refusal.clone());
+    }
+    assert!(log.suppressed() > 0);
+    let suppressed = format!(
+        "portcullis_access_log_suppressed_total {}\n",
+        log.suppressed()
+    );
+    let answer = admin.get("/metrics").await;
+    assert!(answer.body.contains(&suppressed), "{}", answer.body);
 }
 
 #[tokio::test]

@@ -10,21 +10,15 @@ use crate::snapshot::{Action, Route, Snapshot};
 /// The routes of a snapshot in the table's order, with the one that hides each, if one does.
 pub(super) fn json(snapshot: &Snapshot) -> Vec<u8> {
     let table = &snapshot.table;
-    let routes = table
-        .routes()
-        .into_iter()
-        .map(|route| (&**route, table.shadowed_by(route).map(|by| &**by)));
-    list(snapshot.generation, routes)
-}
-
-fn list<'a>(
-    generation: u64,
-    routes: impl Iterator<Item = (&'a Route, Option<&'a Route>)>,
-) -> Vec<u8> {
-    let routes = routes
-        .map(|(route, shadowed_by)| Entry::new(route, shadowed_by))
-        .collect();
-    let mut json = serde_json::to_vec_pretty(&List { generation, routes }).unwrap_or_default();
+    let routes = table.routes().into_iter();
+    let list = List {
+        generation: snapshot.generation,
+        routes: routes
+            .map(|route| Entry::new(route, table.shadowed_by(route).map(|by| &**by)))
+            .collect(),
+    };
+    // Strings and numbers alone cannot fail to become JSON.
+    let mut json = serde_json::to_vec_pretty(&list).unwrap_or_default();
     json.push(b'\n');
     json
 }
@@ -80,14 +74,10 @@ struct Name<'a> {
 
 impl<'a> Entry<'a> {
     fn new(route: &'a Route, shadowed_by: Option<&'a Route>) -> Self {
-        let (action, broken_reason) = match &route.action {
-            Action::PassThrough => ("pass_through", None),
-            Action::Terminate { .. } => ("terminate", None),
-            Action::Broken(reason) => ("broken", Some(reason.as_str())),
-        };
-        let tls_options = match &route.action {
-            Action::Terminate { options, .. } => options.as_deref(),
-            Action::PassThrough | Action::Broken(_) => None,
+        let (action, tls_options, broken_reason) = match &route.action {
+            Action::PassThrough => ("pass_through", None, None),
+            Action::Terminate { options, .. } => ("terminate", options.as_deref(), None),
+            Action::Broken(reason) => ("broken", None, Some(reason.as_str())),
         };
         Self {
             name: &route.name,
@@ -135,32 +125,38 @@ fn endpoints(upstream: &Upstream) -> Vec<EndpointEntry<'_>> {
 mod tests {
     use std::sync::Arc;
 
+    use serde_json::json;
+
     use super::*;
     use crate::rule::Rule;
+    use crate::snapshot::certificates::Certificates;
+    use crate::snapshot::table::Table;
     use crate::snapshot::upstream::{Endpoint, UpstreamTls};
     use crate::snapshot::{Listeners, Source};
+    use crate::tls::options::Options;
+    use crate::tls::server::ServerPolicy;
 
-    fn route(name: &str, rule: &str, action: Action, tls: Option<UpstreamTls>) -> Route {
-        let rule = Rule::parse(rule).unwrap();
-        Route {
+    fn route(name: &str, priority: i64, action: Action, tls: Option<UpstreamTls>) -> Arc<Route> {
+        let endpoint = Endpoint {
+            address: "10.0.0.5:22".parse().unwrap(),
+            configured: "vm.internal:22".into(),
+            weight: 3,
+        };
+        Arc::new(Route {
             name: name.into(),
             source: Source::File,
-            priority: rule.priority(),
-            rule,
             listeners: Listeners::All,
+            rule: Rule::parse(&format!("HostSNI(`{name}`)")).unwrap(),
+            priority,
             action,
             upstream: Arc::new(Upstream::new(
                 "vms".into(),
-                vec![Endpoint {
-                    address: "10.0.0.5:22".parse().unwrap(),
-                    configured: "vm.internal:22".into(),
-                    weight: 3,
-                }],
+                vec![endpoint],
                 tls,
                 Arc::default(),
             )),
             metrics: Arc::default(),
-        }
+        })
     }
 
     fn tls() -> UpstreamTls {
@@ -176,36 +172,60 @@ mod tests {
         }
     }
 
+    fn terminate() -> Action {
+        let certificates = Arc::new(Certificates::default());
+        let policy = ServerPolicy::new(&Options::default(), certificates, None).unwrap();
+        Action::Terminate {
+            policy: Arc::new(policy),
+            options: Some("strict".into()),
+        }
+    }
+
     #[test]
-    fn a_route_is_shown_whole() {
-        let broken = Action::Broken("no option set is named `strict`".into());
-        let routes = [
-            route("all", "HostSNI(`*`)", Action::PassThrough, None),
-            route("vm", "HostSNI(`vm.example.com`)", broken, Some(tls())),
-        ];
-        let [all, vm] = &routes;
-        let json = list(7, [(all, None), (vm, Some(all))].into_iter());
-        let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
-        let endpoints = serde_json::json!([{ "address": "10.0.0.5:22", "configured": "vm.internal:22", "weight": 3 }]);
+    fn every_route_is_shown_whole_and_in_order() {
+        let mut table = Table::default();
+        let broken = Action::Broken("no option set is named `lost`".into());
+        table.insert(route("vm.example.com", 25, broken, Some(tls())));
+        table.insert(route("*.example.com", 100, Action::PassThrough, None));
+        table.insert(route("*", -1, Action::PassThrough, None));
+        table.insert(route("db.example.com", 101, terminate(), None));
+        let snapshot = Snapshot {
+            generation: 7,
+            table,
+            certificates: Arc::default(),
+            upstreams: Default::default(),
+            listeners: Default::default(),
+            limits: Arc::default(),
+        };
+        let json: serde_json::Value = serde_json::from_slice(&json(&snapshot)).unwrap();
+        let plain = json!({ "name": "vms", "tls": false, "server_name": null });
+        let tls = json!({ "name": "vms", "tls": true, "server_name": "db.internal" });
+        let endpoints =
+            json!([{ "address": "10.0.0.5:22", "configured": "vm.internal:22", "weight": 3 }]);
+        let all = json!({
+            "name": "*", "source": "file", "rule": "HostSNI(`*`)", "priority": -1,
+            "default": true, "action": "pass_through", "tls_options": null, "broken_reason": null,
+            "upstream": plain, "endpoints": endpoints, "shadowed_by": null,
+        });
+        let wildcard = json!({
+            "name": "*.example.com", "source": "file", "rule": "HostSNI(`*.example.com`)",
+            "priority": 100, "default": false, "action": "pass_through", "tls_options": null,
+            "broken_reason": null, "upstream": plain, "endpoints": endpoints, "shadowed_by": null,
+        });
+        let db = json!({
+            "name": "db.example.com", "source": "file", "rule": "HostSNI(`db.example.com`)",
+            "priority": 101, "default": false, "action": "terminate", "tls_options": "strict",
+            "broken_reason": null, "upstream": plain, "endpoints": endpoints, "shadowed_by": null,
+        });
+        let vm = json!({
+            "name": "vm.example.com", "source": "file", "rule": "HostSNI(`vm.example.com`)",
+            "priority": 25, "default": false, "action": "broken", "tls_options": null,
+            "broken_reason": "no option set is named `lost`", "upstream": tls,
+            "endpoints": endpoints, "shadowed_by": { "source": "file", "name": "*.example.com" },
+        });
         assert_eq!(
             json,
-            serde_json::json!({
-                "generation": 7,
-                "routes": [
-                    {
-                        "name": "all", "source": "file", "rule": "HostSNI(`*`)", "priority": -1, "default": true,
-                        "action": "pass_through", "tls_options": null, "broken_reason": null,
-                        "upstream": { "name": "vms", "tls": false, "server_name": null },
-                        "endpoints": endpoints, "shadowed_by": null,
-                    },
-                    {
-                        "name": "vm", "source": "file", "rule": "HostSNI(`vm.example.com`)", "priority": 25, "default": false,
-                        "action": "broken", "tls_options": null, "broken_reason": "no option set is named `strict`",
-                        "upstream": { "name": "vms", "tls": true, "server_name": "db.internal" },
-                        "endpoints": endpoints, "shadowed_by": { "source": "file", "name": "all" },
-                    },
-                ],
-            })
+            json!({ "generation": 7, "routes": [all, wildcard, db, vm] })
         );
     }
 }

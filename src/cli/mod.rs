@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 pub mod check;
+pub mod connect;
 pub mod serve;
 
 /// A single-port SNI edge gateway with TCP tunnelling.
@@ -21,6 +22,8 @@ pub struct Cli {
 pub enum Command {
     /// Run a gateway
     Serve(serve::ServeArgs),
+    /// Reach a host through a gateway, as ssh's ProxyCommand
+    Connect(connect::ConnectArgs),
     /// Check a configuration, and report every mistake in it at once
     Check(check::CheckArgs),
 }
@@ -29,6 +32,7 @@ pub enum Command {
 pub fn run(cli: Cli) -> ExitCode {
     match cli.command {
         Command::Serve(args) => serve::run(args),
+        Command::Connect(args) => connect::run(args),
         Command::Check(args) => check::run(args),
     }
 }

@@ -86,23 +86,29 @@ pub(super) fn admin(
             let admin = admin_address(typed, folder, findings)?;
             if let AdminAddress::Tcp(address) = admin {
                 check_exposure(address, is_insecure, typed, findings);
-                if let Some(other) = listeners
-                    .iter()
-                    .find(|other| overlap(other.address, address))
-                {
-                    findings.error(
-                        typed.span.clone(),
-                        format!(
-                            "`admin`: {address} is already taken by `listen` ({})",
-                            other.address
-                        ),
-                        "give admin a port of its own, such as \"127.0.0.1:9443\"",
-                    );
-                }
             }
             Some(admin)
         }
     };
+    if let Some(AdminAddress::Tcp(address)) = admin
+        && let Some(other) = listeners
+            .iter()
+            .find(|other| overlap(other.address, address))
+    {
+        let place = match (&file.admin, &file.listen) {
+            (Some(file::Admin::Address(typed)), _) => typed.span.clone(),
+            (_, Some(listen)) => listen.span.clone(),
+            _ => 0..0,
+        };
+        findings.missing(
+            place,
+            format!(
+                "`admin`: {address} is already taken by `listen` ({})",
+                other.address
+            ),
+            "give `admin` a port of its own, such as \"127.0.0.1:9444\"",
+        );
+    }
     let is_open = matches!(admin, Some(AdminAddress::Tcp(address)) if !address.ip().to_canonical().is_loopback());
     match &file.insecure_admin {
         Some(typed) if typed.value && !is_open => findings.warning(

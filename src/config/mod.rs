@@ -34,7 +34,7 @@ pub struct Config {
     pub admin: Option<AdminAddress>,
     /// Where the edge certificates are.
     pub certificates: Vec<CertificateFiles>,
-    /// Named sets of TLS options; `default` is what a route has that names none.
+    /// Named sets of TLS options. `default`, what a route has that names none, is always among them.
     pub tls_options: BTreeMap<String, Options>,
     /// The routes of the file, by name.
     pub routes: BTreeMap<String, Route>,

@@ -8,7 +8,7 @@ use super::hello::HelloError;
 use crate::config::UnknownName;
 use crate::name::HostName;
 use crate::net::dial::DialError;
-use crate::net::relay::Stream as _;
+use crate::net::relay::Socket as _;
 use crate::reason::Reason;
 use crate::tls::HandshakeError;
 
@@ -64,6 +64,12 @@ pub(super) enum Answer {
     InternalError,
     /// The alert `decode_error` (RFC 8446 §6.2).
     DecodeError,
+    /// The alert `illegal_parameter` (RFC 8446 §6.2).
+    IllegalParameter,
+    /// The alert `protocol_version` (RFC 8446 §6.2).
+    ProtocolVersion,
+    /// The alert `unexpected_message` (RFC 8446 §6.2).
+    UnexpectedMessage,
     /// Nothing: FIN.
     Close,
     /// Nothing: RST.
@@ -76,7 +82,9 @@ impl Failure {
         match self {
             Self::Hello(HelloError::Gone { .. }) => Reason::ClientGone,
             Self::Hello(HelloError::NotTls) => Reason::NotTls,
-            Self::Hello(HelloError::Bad(_) | HelloError::BadName) => Reason::BadHello,
+            Self::Hello(HelloError::TooOld | HelloError::Bad { .. } | HelloError::BadName) => {
+                Reason::BadHello
+            }
             Self::Hello(HelloError::TooLarge { .. }) => Reason::HelloTooLarge,
             Self::HelloTimeout => Reason::HelloTimeout,
             Self::NoName => Reason::NoName,
@@ -119,6 +127,9 @@ impl Failure {
             Answer::UnrecognizedName => send_alert(&tcp, 112),
             Answer::InternalError => send_alert(&tcp, 80),
             Answer::DecodeError => send_alert(&tcp, 50),
+            Answer::IllegalParameter => send_alert(&tcp, 47),
+            Answer::ProtocolVersion => send_alert(&tcp, 70),
+            Answer::UnexpectedMessage => send_alert(&tcp, 10),
             Answer::Close => {}
             Answer::Reset => {
                 tcp.reset();
@@ -149,11 +160,15 @@ impl From<UnknownName> for Answer {
     }
 }
 
-/// A hello that cannot be served. Where rustls refused it, its alert is sent already.
+/// A hello that cannot be served.
 pub(super) fn bad_hello(tcp: TcpStream, error: HelloError) -> Ending {
     let answer = match error {
-        HelloError::TooLarge { .. } | HelloError::BadName => Answer::DecodeError,
-        HelloError::Gone { .. } | HelloError::NotTls | HelloError::Bad(_) => Answer::Close,
+        HelloError::NotTls | HelloError::TooLarge { .. } => Answer::DecodeError,
+        HelloError::TooOld => Answer::ProtocolVersion,
+        // rustls has no alert for what only breaks the order: another record or message where the hello belongs.
+        HelloError::Bad { answered, .. } if !answered => Answer::UnexpectedMessage,
+        HelloError::BadName => Answer::IllegalParameter,
+        HelloError::Gone { .. } | HelloError::Bad { .. } => Answer::Close,
     };
     Failure::Hello(error).answered(tcp, answer)
 }

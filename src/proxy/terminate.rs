@@ -19,7 +19,7 @@ pub(super) async fn accept(
     policy: &ServerPolicy,
     certificates: &Certificates,
     deadline: Instant,
-) -> Result<tls::Stream, Ending> {
+) -> Result<Box<tls::Stream>, Ending> {
     if !hello
         .name
         .as_ref()
@@ -31,7 +31,7 @@ pub(super) async fn accept(
     let (accepted, unread) = hello.into_unread();
     let handshake = tls::Stream::accept(tcp, accepted, &unread, config);
     match timeout_at(deadline, handshake).await {
-        Ok(Ok(stream)) => Ok(stream),
+        Ok(Ok(stream)) => Ok(Box::new(stream)),
         Ok(Err(failed)) => {
             Err(Failure::Handshake(failed.error).answered(failed.tcp, Answer::Close))
         }

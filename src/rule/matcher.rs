@@ -20,9 +20,12 @@ pub(super) enum Matcher {
 
 impl Matcher {
     /// Reads the argument of a matcher; what is legal and cannot match goes to `warnings`.
+    ///
+    /// A regular expression takes its size from `room`, which starts as [`regexp::ROOM`](super::regexp::ROOM).
     pub(super) fn parse(
         name: Name,
         argument: &Literal,
+        room: &mut usize,
         warnings: &mut Vec<RuleError>,
     ) -> Result<Self, RuleError> {
         let whole = argument.span(0..argument.bytes.len());
@@ -37,7 +40,7 @@ impl Matcher {
         }
         match name {
             Name::HostSni => host(&text(name, argument)?, whole, warnings),
-            Name::HostSniRegexp => regexp(&text(name, argument)?, argument, warnings),
+            Name::HostSniRegexp => regexp(&text(name, argument)?, argument, room, warnings),
             Name::ClientIp => client(&text(name, argument)?, whole),
             Name::Alpn => alpn(&argument.bytes, whole, warnings),
         }
@@ -116,12 +119,13 @@ fn host(
 fn regexp(
     text: &str,
     argument: &Literal,
+    room: &mut usize,
     warnings: &mut Vec<RuleError>,
 ) -> Result<Matcher, RuleError> {
     let place = |fault: super::regexp::Fault| {
         RuleError::new(argument.span(fault.span), fault.message, fault.help)
     };
-    let (regexp, faults) = Regexp::parse(text).map_err(place)?;
+    let (regexp, faults) = Regexp::parse(text, room).map_err(place)?;
     warnings.extend(faults.into_iter().map(place));
     Ok(Matcher::Regexp(regexp))
 }
@@ -174,12 +178,13 @@ impl Name {
     pub(super) fn parse(text: &str, span: Range<usize>) -> Result<Self, RuleError> {
         let found = Self::ALL.into_iter().find(|name| {
             let own = name.as_str();
-            let title = text.get(..1) == own.get(..1)
-                && text.get(1..) == Some(&own.to_ascii_lowercase()[1..]);
-            text == own
-                || text == own.to_ascii_lowercase()
-                || text == own.to_ascii_uppercase()
-                || title
+            // `same` makes the text as long as `own`, and ASCII.
+            let same = text.eq_ignore_ascii_case(own);
+            let rest = text.get(1..).unwrap_or_default();
+            let lower = |text: &str| text.bytes().all(|byte| byte.is_ascii_lowercase());
+            let upper = |text: &str| text.bytes().all(|byte| byte.is_ascii_uppercase());
+            let title = text.starts_with(char::is_uppercase) && lower(rest);
+            same && (text == own || lower(text) || upper(text) || title)
         });
         found.ok_or_else(|| {
             RuleError::new(

@@ -1,8 +1,4 @@
 //! The rule language: Traefik v3's TCP rules, parsed once into something that can be matched and indexed.
-//!
-//! The grammar is Go's expressions with four matchers: `HostSNI`, `HostSNIRegexp`, `ClientIP` and `ALPN`. What is taken
-//! and what it matches is what Traefik 3.7 does, with these differences: a rule is at most 64 KiB long and 100 groups
-//! deep, ``HostSNI(`a`...)`` is refused, and so is a Unicode script other than Latin and Common in a regular expression.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -38,6 +34,10 @@ pub struct Facts<'a> {
 }
 
 /// One rule: a condition on the facts of a connection. Cloning shares what was parsed.
+///
+/// The grammar is Go's expressions with four matchers: `HostSNI`, `HostSNIRegexp`, `ClientIP` and `ALPN`. What is taken
+/// and what it matches is what Traefik 3.7 does, with these differences: a rule is at most 64 KiB long and 100 groups
+/// deep, ``HostSNI(`a`...)`` is refused, and so is a Unicode script other than Latin and Common in a regular expression.
 #[derive(Clone, Debug)]
 pub struct Rule {
     text: Arc<str>,
@@ -77,7 +77,7 @@ impl Rule {
         &self.text
     }
 
-    /// Whether the rule holds for these facts.
+    /// Whether the rule holds for these facts. Allocates nothing but, on its first uses, a regular expression's cache.
     pub fn matches(&self, facts: &Facts<'_>) -> bool {
         self.expr.matches(facts)
     }

@@ -2,7 +2,7 @@
 
 use super::lex::{Kind, Lexer, Literal, Token};
 use super::matcher::{Matcher, Name};
-use super::{Facts, RuleError};
+use super::{Facts, RuleError, regexp};
 use crate::name::HostPattern;
 
 /// A condition. Negation stands at the leaves only.
@@ -50,6 +50,7 @@ pub(super) fn parse(text: &str) -> Result<(Expr, Vec<RuleError>), RuleError> {
         text,
         lexer,
         next,
+        room: regexp::ROOM,
         warnings: Vec::new(),
     };
     if parser.next.kind == Kind::End {
@@ -77,6 +78,8 @@ struct Parser<'a> {
     text: &'a str,
     lexer: Lexer<'a>,
     next: Token,
+    /// What is left to the rule's regular expressions.
+    room: usize,
     warnings: Vec<RuleError>,
 }
 
@@ -151,7 +154,7 @@ impl Parser<'_> {
             return Err(RuleError::new(called, message, name.example()));
         }
         let argument = self.argument(name)?;
-        let matcher = Matcher::parse(name, &argument, &mut self.warnings)?;
+        let matcher = Matcher::parse(name, &argument, &mut self.room, &mut self.warnings)?;
         Ok(Expr::Leaf { matcher, negated })
     }
 
@@ -176,7 +179,7 @@ impl Parser<'_> {
         let literal = match token.kind {
             Kind::Text(literal) => literal,
             Kind::Close | Kind::Comma => {
-                let message = format!("{} wants one argument", name.as_str());
+                let message = format!("`{}` wants one argument", name.as_str());
                 return Err(RuleError::new(
                     open.start..token.span.end,
                     message,
@@ -196,7 +199,7 @@ impl Parser<'_> {
         if self.next.kind == Kind::Comma {
             self.advance()?;
             if let Kind::Text(second) = &self.next.kind {
-                let message = format!("{} takes one argument", name.as_str());
+                let message = format!("`{}` takes one argument", name.as_str());
                 let call = |literal: &Literal| {
                     format!(
                         "{}(`{}`)",

@@ -1,4 +1,4 @@
-//! From what the control plane knows to the next snapshot. What did not change is shared with the last one.
+//! From what the control plane knows to the next snapshot, sharing with the last one what did not change.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};

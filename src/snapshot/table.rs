@@ -40,21 +40,16 @@ impl Route {
 impl Table {
     /// The route for a client, if any matches: the one that precedes all others that match.
     ///
-    /// Precedence: the file before every other source unless the rule is a default route; then the higher priority;
-    /// then exact before wildcard before regular expression before the rest; then source and name.
+    /// Precedence: the higher priority; then exact before wildcard before regular expression before the rest; then
+    /// source and name. But where a route of the file claims the name (matches, and is no default route), only routes
+    /// of the file count: no tag takes a name away from the operator.
     pub fn find(&self, listener: ListenerId, facts: &Facts<'_>) -> Option<&Arc<Route>> {
-        let mut best: Option<&Entry> = None;
-        for bucket in self.buckets(facts.name, facts.wildcard) {
-            for entry in &bucket.entries {
-                if best.is_some_and(|best| best.precedence < entry.precedence) {
-                    break;
-                }
-                if entry.route.listeners.contain(listener) && entry.route.rule.matches(facts) {
-                    best = Some(entry);
-                    break;
-                }
-            }
-        }
+        let mut claim = None;
+        self.improve(&mut claim, listener, facts, Entry::is_claim);
+        let mut best = claim;
+        self.improve(&mut best, listener, facts, |entry| {
+            claim.is_none() || entry.route.source == Source::File
+        });
         best.map(|entry| &entry.route)
     }
 
@@ -63,8 +58,12 @@ impl Table {
         self.remove(&route.id());
         for key in route.rule.keys() {
             let precedence = Precedence::of(&route, &key);
-            let route = Arc::clone(&route);
-            self.change(&key, |bucket| bucket.insert(Entry { precedence, route }));
+            let entry = Entry {
+                precedence,
+                claim: Entry::claims(&route),
+                route: Arc::clone(&route),
+            };
+            self.change(&key, |bucket| bucket.insert(entry));
         }
         self.all.change(route.id(), |slot| *slot = Some(route));
     }
@@ -102,8 +101,38 @@ impl Table {
         shadow
     }
 
+    /// Replaces `best` by the first that matches among `these`, if it precedes it.
+    fn improve<'a>(
+        &'a self,
+        best: &mut Option<&'a Entry>,
+        listener: ListenerId,
+        facts: &Facts<'_>,
+        these: impl Fn(&Entry) -> bool,
+    ) {
+        for bucket in self.buckets(facts.name, facts.wildcard) {
+            for entry in &bucket.entries {
+                if best.is_some_and(|best| best.precedence <= entry.precedence) {
+                    break;
+                }
+                let Route {
+                    listeners, rule, ..
+                } = &*entry.route;
+                if these(entry) && listeners.contain(listener) && rule.matches(facts) {
+                    *best = Some(entry);
+                    break;
+                }
+            }
+        }
+    }
+
     fn shadow_at(&self, route: &Route, key: &Key) -> Option<&Arc<Route>> {
-        let own = Precedence::of(route, key);
+        let own = Entry::claims(route);
+        let precedence = Precedence::of(route, key);
+        let precedes = |other: &Entry| match (other.claim, own) {
+            (true, false) if route.source != Source::File => true,
+            (false, true) if other.route.source != Source::File => false,
+            _ => other.precedence < precedence,
+        };
         let takes_all = |other: &Route| {
             (other.rule == route.rule || other.rule.covers(key))
                 && (other.listeners == Listeners::All || other.listeners == route.listeners)
@@ -116,7 +145,7 @@ impl Table {
         self.buckets(name, WildcardDepth::One)
             .chain(wildcard)
             .flat_map(|bucket| &bucket.entries)
-            .find(|entry| entry.precedence < own && takes_all(&entry.route))
+            .find(|entry| precedes(entry) && takes_all(&entry.route))
             .map(|entry| &entry.route)
     }
 
@@ -167,7 +196,19 @@ struct Bucket {
 #[derive(Clone, Debug)]
 struct Entry {
     precedence: Precedence,
+    claim: bool,
     route: Arc<Route>,
+}
+
+impl Entry {
+    /// Whether the operator wrote the route for names, not for whatever else may come.
+    fn claims(route: &Route) -> bool {
+        route.source == Source::File && !route.rule.is_default()
+    }
+
+    fn is_claim(&self) -> bool {
+        self.claim
+    }
 }
 
 impl Bucket {
@@ -194,8 +235,6 @@ enum Kind {
 /// Which of two routes that match goes first: the lesser one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Precedence {
-    /// Not of the file, or a default route.
-    discovered: bool,
     priority: Reverse<i64>,
     kind: Kind,
     source: Source,
@@ -205,7 +244,6 @@ struct Precedence {
 impl Precedence {
     fn of(route: &Route, key: &Key) -> Self {
         Self {
-            discovered: route.source != Source::File || route.rule.is_default(),
             priority: Reverse(route.priority),
             kind: match key {
                 Key::Exact(_) => Kind::Exact,

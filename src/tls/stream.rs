@@ -113,9 +113,10 @@ impl Stream {
         if self.plaintext > 0 || self.ended {
             return Poll::Ready(Ok(()));
         }
-        // Answers that TLS itself owes (a key update's) go out even when this side has nothing to say.
+        // Answers that TLS itself owes (a key update's) go out even when this side has nothing to say. A peer that takes
+        // no more may have said why: its alert is still to be read.
         if self.tls.wants_write() {
-            let _ = self.poll_flush(cx)?;
+            let _ = self.poll_flush(cx);
         }
         self.tcp.poll_read_ready(cx)
     }
@@ -194,7 +195,9 @@ impl Stream {
     }
 
     async fn drive(&mut self, unread: &mut &[u8]) -> Result<(), HandshakeError> {
-        // A read of nothing would count as the end of TCP. rustls takes nothing more once the peer has closed.
+        // What came in one read with the hello may be inside already.
+        self.process()?;
+        // A read of nothing would be an end to rustls; it takes nothing more once the peer has closed.
         while !unread.is_empty() && self.tls.read_tls(unread)? > 0 {
             self.process()?;
         }
@@ -232,9 +235,10 @@ impl Stream {
     }
 }
 
-/// Writes the alert with which rustls answers a hello it refuses. Best effort: the socket is new and its buffer empty.
-pub fn send_alert(tcp: &TcpStream, mut alert: AcceptedAlert) {
-    let _ = alert.write_all(&mut Socket(tcp));
+/// Writes the alert with which rustls answers a hello it refuses; false where it has none. Best effort: the socket is
+/// new and its buffer empty.
+pub fn send_alert(tcp: &TcpStream, mut alert: AcceptedAlert) -> bool {
+    matches!(alert.write(&mut Socket(tcp)), Ok(written) if written > 0)
 }
 
 /// The socket as rustls wants it: reads and writes that do not wait.

@@ -3,10 +3,15 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 mod authority;
+mod connect;
 mod curl;
 mod gateway;
+mod half_close;
+mod hello;
+mod hello_bytes;
 mod openssl;
 mod peers;
+mod scene;
 mod smoke;
 mod ssh;
 mod support;

@@ -1,19 +1,20 @@
 //! `HostSNIRegexp`: Go's regular expressions, said again in the few constructs that Rust's share with them.
-//!
-//! Every pattern is parsed as Go parses it (`regexp/syntax`, Go 1.26) and written anew with hexadecimal classes, groups,
-//! repetitions and anchors only, so that no difference between the two syntaxes can change what a route takes.
 
 use std::ops::Range;
 
 use regex::bytes::{Regex, RegexBuilder};
 
 mod atom;
+mod group;
 mod set;
 mod translate;
 
 use translate::{MOST_NESTED, translate};
 
 /// A compiled regular expression.
+///
+/// Every pattern is parsed as Go parses it (`regexp/syntax`, Go 1.26) and written anew with hexadecimal classes, groups,
+/// repetitions and anchors only, so that no difference between the two syntaxes can change what a route takes.
 #[derive(Clone, Debug)]
 pub(super) struct Regexp {
     regex: Regex,
@@ -29,25 +30,29 @@ pub(super) struct Fault {
 }
 
 impl Regexp {
-    /// Compiles a pattern. The faults beside it are parts that can never match a host name.
-    pub(super) fn parse(pattern: &str) -> Result<(Self, Vec<Fault>), Fault> {
-        let (text, faults) = translate(pattern)?;
+    /// Compiles a pattern, and takes its size from the `room` that the rule has left.
+    ///
+    /// The faults beside it are parts that can never match a host name.
+    pub(super) fn parse(pattern: &str, room: &mut usize) -> Result<(Self, Vec<Fault>), Fault> {
+        let (node, faults) = translate(pattern)?;
+        let too_large = |message: String| Fault {
+            span: 0..pattern.len(),
+            message,
+            help: "repeat less, or split the rule into several routes",
+        };
+        let Some(left) = room.checked_sub(node.size) else {
+            return Err(too_large(
+                "the rule's regular expressions are too large".to_owned(),
+            ));
+        };
+        *room = left;
         let nest_limit = 4 * MOST_NESTED as u32;
-        let built = RegexBuilder::new(&text)
+        let built = RegexBuilder::new(&node.text)
             .unicode(false)
-            .size_limit(SIZE_LIMIT)
             .nest_limit(nest_limit)
             .build();
         let regex = built.map_err(|error| {
-            let message = match error {
-                regex::Error::CompiledTooBig(_) => "the regular expression is too large".to_owned(),
-                error => format!("the regular expression cannot be used: {error}"),
-            };
-            Fault {
-                span: 0..pattern.len(),
-                message,
-                help: "split it, or repeat less",
-            }
+            too_large(format!("the regular expression cannot be used: {error}"))
         })?;
         let matches_nothing = regex.is_match(b"");
         Ok((
@@ -68,16 +73,21 @@ impl Regexp {
     }
 }
 
-/// Compiled size in bytes: 3,000 host names joined by `|` fit; the default would allow 10 MiB a rule.
-const SIZE_LIMIT: usize = 4 << 20;
+/// The ranges of characters that all regular expressions of one rule may compile to, repetitions written out: room for
+/// 3,000 host names joined by `|`, and some megabytes at most for what a stranger's tag asks for.
+pub(super) const ROOM: usize = 1 << 16;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
     use super::*;
 
+    fn compile(pattern: &str) -> Result<(Regexp, Vec<Fault>), Fault> {
+        Regexp::parse(pattern, &mut { ROOM })
+    }
+
     fn refusal(pattern: &str) -> Fault {
-        Regexp::parse(pattern).map(|_| ()).unwrap_err()
+        compile(pattern).map(|_| ()).unwrap_err()
     }
 
     /// The names and the table were made by tests/data/rules/regexp.go with Go 1.26.8.
@@ -89,7 +99,7 @@ mod tests {
         let table = include_str!("../../../tests/data/rules/regexp.jsonl");
         for line in table.lines() {
             let (pattern, go): (String, String) = serde_json::from_str(line).unwrap();
-            let ours = match Regexp::parse(&pattern) {
+            let ours = match compile(&pattern) {
                 Ok((regexp, _)) => names
                     .iter()
                     .map(|name| regexp.matches(Some(name.as_str()).filter(|name| !name.is_empty())))
@@ -163,13 +173,13 @@ mod tests {
         let deep = "(".repeat(10_000);
         assert!(refusal(&deep).message.contains("nested more than 100 deep"));
         let fine = "(".repeat(100) + "a" + &")".repeat(100);
-        assert!(Regexp::parse(&fine).is_ok());
+        assert!(compile(&fine).is_ok());
         let large = r"(?:\w{1000}|\d{999})".repeat(1000);
         assert!(refusal(&large).message.contains("too large"));
         let names: Vec<_> = (0..3000)
             .map(|n| format!(r"vm-{n}\.example\.com"))
             .collect();
-        assert!(Regexp::parse(&format!("^({})$", names.join("|"))).is_ok());
+        assert!(compile(&format!("^({})$", names.join("|"))).is_ok());
     }
 
     #[test]
@@ -182,13 +192,13 @@ mod tests {
             ("a b", " ", "ASCII letters"),
             (r"a\n?\x{e9}", r"\x{e9}", "ASCII letters"),
         ] {
-            let (_, faults) = Regexp::parse(pattern).unwrap();
+            let (_, faults) = compile(pattern).unwrap();
             assert_eq!(faults.len(), 1, "{pattern}: {faults:?}");
             assert_eq!(&pattern[faults[0].span.clone()], at, "{pattern}");
             assert!(faults[0].help.contains(helps), "{pattern}: {faults:?}");
         }
         for pattern in ["(?i)WWW", "a[A-Za-z]", "aB?", "a(B*)c", "^$", ".*", "(|A)"] {
-            let (_, faults) = Regexp::parse(pattern).unwrap();
+            let (_, faults) = compile(pattern).unwrap();
             assert_eq!(
                 faults.len(),
                 usize::from(pattern == "(|A)"),

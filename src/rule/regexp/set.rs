@@ -137,6 +137,11 @@ impl AsciiSet {
         Self(!self.0)
     }
 
+    /// How many ranges it is written with; at least one.
+    pub(super) fn ranges(self) -> usize {
+        (self.0 & !(self.0 << 1)).count_ones().max(1) as usize
+    }
+
     /// Each letter of the set in both cases.
     pub(super) fn folded(self) -> Self {
         let upper = self.0 & Self::UPPER.0;
@@ -150,6 +155,11 @@ impl AsciiSet {
             out.push_str(r"[^\x00-\xFF]");
             return;
         }
+        if self.0.is_power_of_two() {
+            // Writing to a string cannot fail.
+            let _ = write!(out, r"\x{:02X}", self.0.trailing_zeros());
+            return;
+        }
         out.push('[');
         let mut next = 0_u8;
         while next < 128 {
@@ -158,7 +168,6 @@ impl AsciiSet {
                 next += 1;
             }
             if next > first {
-                // Writing to a string cannot fail.
                 let _ = write!(out, r"\x{first:02X}-\x{:02X}", next - 1);
             } else {
                 next += 1;
@@ -190,6 +199,8 @@ mod tests {
             AsciiSet::WORD,
             AsciiSet::CONTROL,
             AsciiSet::of(b"]^-\\"),
+            AsciiSet::of(b"^"),
+            AsciiSet::of(b"\x7f"),
         ] {
             let mut class = String::new();
             set.write_to(&mut class);

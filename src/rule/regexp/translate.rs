@@ -1,18 +1,18 @@
-//! The structure of Go's regular expressions: branches, groups, flags and repetitions, written anew in Rust's syntax.
+//! The structure of Go's regular expressions: branches and repetitions, written anew in Rust's syntax.
 
 use std::ops::Range;
 
 use super::Fault;
 use super::set::AsciiSet;
 
-/// Rewrites a pattern of Go's in Rust's syntax.
-pub(super) fn translate(pattern: &str) -> Result<(String, Vec<Fault>), Fault> {
+/// Rewrites a pattern of Go's in Rust's syntax. The faults are parts of it that can never match.
+pub(super) fn translate(pattern: &str) -> Result<(Node, Vec<Fault>), Fault> {
     let mut parser = Parser {
         pattern,
         at: 0,
         faults: Vec::new(),
     };
-    let node = parser.alternation(Flags::default(), 0)?;
+    let mut node = parser.alternation(Flags::default(), 0)?;
     if parser.peek() == Some(b')') {
         return Err(parser.fault(
             parser.at..parser.at + 1,
@@ -20,8 +20,8 @@ pub(super) fn translate(pattern: &str) -> Result<(String, Vec<Fault>), Fault> {
             r"write `\)` for a literal one",
         ));
     }
-    parser.faults.extend(node.dead);
-    Ok((node.text, parser.faults))
+    parser.faults.extend(node.dead.take());
+    Ok((node, parser.faults))
 }
 
 /// Groups within groups. Go allows 1,000, a person needs five.
@@ -30,24 +30,23 @@ pub(super) const MOST_NESTED: usize = 100;
 /// The most that Go lets one repetition, or the product of nested ones, ask for.
 const MOST_REPEATED: u32 = 1000;
 
-/// What to do about lookaround.
-const NO_LOOKING: &str = "join two rules: HostSNIRegexp(`…`) && !HostSNIRegexp(`…`)";
-
 /// The flags of Go that change what a pattern matches. (`U` changes only how much a match takes.)
 #[derive(Clone, Copy, Default)]
-struct Flags {
-    fold: bool,
-    multi_line: bool,
-    dot_all: bool,
+pub(super) struct Flags {
+    pub(super) fold: bool,
+    pub(super) multi_line: bool,
+    pub(super) dot_all: bool,
 }
 
 /// A translated part of a pattern.
-struct Node {
-    text: String,
+pub(super) struct Node {
+    pub(super) text: String,
     /// Why it can never match a host name, if it cannot.
     dead: Option<Fault>,
     /// The product of the repetition counts along its deepest nesting.
     repeats: u32,
+    /// About how many ranges of characters it compiles to.
+    pub(super) size: usize,
 }
 
 impl Node {
@@ -56,20 +55,21 @@ impl Node {
             text: text.to_owned(),
             dead: None,
             repeats: 1,
+            size: 1,
         }
     }
 }
 
 /// A pattern that is being read.
 pub(super) struct Parser<'a> {
-    pattern: &'a str,
+    pub(super) pattern: &'a str,
     pub(super) at: usize,
     faults: Vec<Fault>,
 }
 
 impl<'a> Parser<'a> {
     /// Branches up to the end or a `)`, which is left standing.
-    fn alternation(&mut self, mut flags: Flags, depth: usize) -> Result<Node, Fault> {
+    pub(super) fn alternation(&mut self, mut flags: Flags, depth: usize) -> Result<Node, Fault> {
         let start = self.at;
         if depth > MOST_NESTED {
             let message = format!("groups are nested more than {MOST_NESTED} deep");
@@ -87,6 +87,7 @@ impl<'a> Parser<'a> {
                 break;
             }
         }
+        let size = sum(&branches).saturating_add(branches.len());
         let repeats = branches.iter().map(|node| node.repeats).max().unwrap_or(1);
         let text = branches
             .iter()
@@ -105,6 +106,7 @@ impl<'a> Parser<'a> {
             text,
             dead,
             repeats,
+            size,
         })
     }
 
@@ -162,12 +164,14 @@ impl<'a> Parser<'a> {
             repeated = false;
         }
         let text = items.iter().map(|node| node.text.as_str()).collect();
+        let size = sum(&items);
         let repeats = items.iter().map(|node| node.repeats).max().unwrap_or(1);
         let dead = items.into_iter().find_map(|node| node.dead);
         Ok(Node {
             text,
             dead,
             repeats,
+            size,
         })
     }
 
@@ -198,12 +202,12 @@ impl<'a> Parser<'a> {
         };
         if counted {
             let factor = most.unwrap_or(least);
-            // Go does not look into what is repeated no times at all.
-            item.repeats = if most == Some(0) {
-                1
-            } else {
-                item.repeats.saturating_mul(factor.max(1))
-            };
+            if most == Some(0) {
+                // Nothing is left of it, and Go does not count what was repeated in it.
+                *item = Node::anchor("");
+            }
+            item.size = item.size.saturating_mul(factor.max(1) as usize);
+            item.repeats = item.repeats.saturating_mul(factor.max(1));
             let too_many = [Some(least), most]
                 .into_iter()
                 .flatten()
@@ -253,108 +257,6 @@ impl<'a> Parser<'a> {
             return Err(self.fault(start..self.at, message, "write the smaller number first"));
         }
         Ok(Some((least, most)))
-    }
-
-    /// A group, or flags that hold for the rest of the group they stand in.
-    fn group(&mut self, flags: &mut Flags, depth: usize) -> Result<Option<Node>, Fault> {
-        let start = self.at;
-        let mut inner = *flags;
-        if self.take("(?P<") || self.take("(?<") {
-            self.group_name(start)?;
-        } else if self.take("(?") {
-            inner = self.flags(start, *flags)?;
-            if self.take(")") {
-                *flags = inner;
-                return Ok(None);
-            }
-            self.at += 1; // the `:` that ended the flags
-        } else {
-            self.at += 1;
-        }
-        let mut node = self.alternation(inner, depth + 1)?;
-        if !self.take(")") {
-            return Err(self.fault(
-                start..start + 1,
-                "the group is not closed",
-                r"end it with `)`, or write `\(` for a literal one",
-            ));
-        }
-        node.text = format!("(?:{})", node.text);
-        Ok(Some(node))
-    }
-
-    /// The name of a group and its `>`.
-    fn group_name(&mut self, start: usize) -> Result<(), Fault> {
-        let opening = self.at;
-        while self
-            .peek()
-            .is_some_and(|b| b.is_ascii_alphanumeric() || b == b'_')
-        {
-            self.at += 1;
-        }
-        if self.at > opening && self.take(">") {
-            return Ok(());
-        }
-        let end = (self.at + 1).min(self.pattern.len());
-        match self.pattern.get(opening..opening + 1) {
-            Some("=" | "!") => Err(self.fault(
-                start..end,
-                "Go's regular expressions cannot look behind",
-                NO_LOOKING,
-            )),
-            _ => Err(self.fault(
-                start..end,
-                "the group's name is not one",
-                "a name is made of letters, digits and `_` and ends with `>`",
-            )),
-        }
-    }
-
-    /// Flags behind `(?`, up to the `:` or `)`, which is left standing.
-    fn flags(&mut self, start: usize, before: Flags) -> Result<Flags, Fault> {
-        let mut flags = before;
-        let mut on = true;
-        let mut any = false;
-        while let Some(byte) = self.peek() {
-            match byte {
-                b'i' => flags.fold = on,
-                b'm' => flags.multi_line = on,
-                b's' => flags.dot_all = on,
-                b'U' => {}
-                b'-' if on => on = false,
-                b':' | b')' if on || any => return Ok(flags),
-                _ => break,
-            }
-            any = byte != b'-';
-            self.at += 1;
-        }
-        let end = (self.at + 1).min(self.pattern.len());
-        let span = start..end;
-        let written = self.written(&span);
-        let (message, help) = match written.strip_prefix("(?") {
-            Some("=" | "!") => (
-                "Go's regular expressions cannot look ahead".to_owned(),
-                NO_LOOKING,
-            ),
-            Some(">") => (
-                "Go's regular expressions have no atomic groups".to_owned(),
-                "write (?:…)",
-            ),
-            Some("#") => (
-                "Go's regular expressions have no comments".to_owned(),
-                "delete it",
-            ),
-            Some("P") => (
-                "Go's regular expressions cannot refer to a group".to_owned(),
-                "write the group out again",
-            ),
-            Some("" | "-") => ("the group is not closed".to_owned(), "end it with `)`"),
-            _ => (
-                format!("Go's regular expressions have no `{written}`"),
-                "its flags are i, m, s and U, as in (?i) or (?i:…)",
-            ),
-        };
-        Err(self.fault(span, message, help))
     }
 
     /// The literal text between `\Q`, which is taken, and `\E` or the end.
@@ -418,6 +320,7 @@ impl<'a> Parser<'a> {
             text,
             dead,
             repeats: 1,
+            size: set.ranges(),
         }
     }
 
@@ -454,6 +357,13 @@ impl<'a> Parser<'a> {
         }
         there
     }
+}
+
+/// The sizes of all of them together.
+fn sum(nodes: &[Node]) -> usize {
+    nodes
+        .iter()
+        .fold(0, |sum, node| sum.saturating_add(node.size))
 }
 
 /// A repetition count: decimal digits without leading zeros, as Go wants them; `None` if it is none.

@@ -1,0 +1,7 @@
+//! The client: what runs on a person's machine, between ssh and the gateway.
+
+pub mod connect;
+pub mod gateway;
+pub mod report;
+
+mod stdio;

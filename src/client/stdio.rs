@@ -1,0 +1,142 @@
+//! stdin and stdout as one side of a relay.
+
+use std::io::{self, IsTerminal};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncBufRead, AsyncWrite, BufReader, Stdin, Stdout};
+
+use crate::net::relay::Stream;
+use crate::tls::End;
+
+/// What is read from stdin at a time.
+///
+/// 64 KiB: all that a pipe of Linux holds.
+const CHUNK: usize = 64 * 1024;
+
+/// The stdin and stdout of this process.
+///
+/// Both are read and written by threads, and a thread that waits for stdin cannot be called back: who uses this
+/// must end the process without waiting for it.
+#[derive(Debug)]
+pub(super) struct Stdio<'a> {
+    stdin: BufReader<Stdin>,
+    stdout: Stdout,
+    /// Set once stdin has ended.
+    input_ended: &'a AtomicBool,
+    /// Whether the end of the output is the end of the input too.
+    ends_together: bool,
+    over: Option<Over>,
+}
+
+/// Why nothing more is written to stdout.
+#[derive(Debug)]
+pub(super) enum Over {
+    /// The peer has ended its direction.
+    Peer(End),
+    /// stdout failed; with a broken pipe when its reader has gone.
+    Output(io::Error),
+}
+
+impl<'a> Stdio<'a> {
+    /// `input_ended` is set once stdin has ended.
+    pub(super) fn new(input_ended: &'a AtomicBool) -> Self {
+        Self {
+            stdin: BufReader::with_capacity(CHUNK, tokio::io::stdin()),
+            stdout: tokio::io::stdout(),
+            input_ended,
+            // A person sees that it is over, and should not have to press a key to be believed. Where stdout cannot be
+            // closed, the other program learns of the end from the end of this one.
+            ends_together: cfg!(not(unix)) || io::stdin().is_terminal(),
+            over: None,
+        }
+    }
+
+    /// Why nothing more is written to stdout; `None` while something may be.
+    pub(super) fn into_over(self) -> Option<Over> {
+        self.over
+    }
+
+    /// Sets the end of the output, and lets the other direction see what it means for the input.
+    fn end(&mut self, over: Over, cx: &Context<'_>) {
+        self.over.get_or_insert(over);
+        cx.waker().wake_by_ref();
+    }
+
+    /// What `done` says of stdout, remembered if it is a failure.
+    fn watch<T>(&mut self, done: io::Result<T>, cx: &Context<'_>) -> io::Result<T> {
+        done.map_err(|error| {
+            let kind = error.kind();
+            self.end(Over::Output(error), cx);
+            kind.into()
+        })
+    }
+}
+
+impl Stream for Stdio<'_> {
+    fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &self.over {
+            // Nobody is left who could take an answer.
+            Some(Over::Output(_) | Over::Peer(End::Truncated)) => {
+                return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+            }
+            Some(Over::Peer(End::Clean)) if self.ends_together => return Poll::Ready(Ok(())),
+            Some(Over::Peer(End::Clean)) | None => {}
+        }
+        let read = ready!(Pin::new(&mut self.stdin).poll_fill_buf(cx))?;
+        if read.is_empty() {
+            self.input_ended.store(true, Ordering::Relaxed);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn try_read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let read = self.stdin.buffer();
+        let count = read.len().min(buf.len());
+        if count == 0 {
+            let ended = self.over.is_some() && self.ends_together
+                || self.input_ended.load(Ordering::Relaxed);
+            return if ended {
+                Ok(0)
+            } else {
+                Err(io::ErrorKind::WouldBlock.into())
+            };
+        }
+        if let (Some(to), Some(from)) = (buf.get_mut(..count), read.get(..count)) {
+            to.copy_from_slice(from);
+        }
+        Pin::new(&mut self.stdin).consume(count);
+        Ok(count)
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut self.stdout).poll_write(cx, buf));
+        Poll::Ready(self.watch(written, cx))
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = ready!(Pin::new(&mut self.stdout).poll_flush(cx));
+        Poll::Ready(self.watch(flushed, cx))
+    }
+
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>, end: End) -> Poll<io::Result<()>> {
+        ready!(self.poll_flush(cx))?;
+        let closed = close_stdout();
+        self.watch(closed, cx)?;
+        self.end(Over::Peer(end), cx);
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Lets the reader of stdout see its end while this process goes on: ssh waits for nothing else.
+#[cfg(unix)]
+fn close_stdout() -> io::Result<()> {
+    let nowhere = std::fs::OpenOptions::new().write(true).open("/dev/null")?;
+    Ok(rustix::stdio::dup2_stdout(nowhere)?)
+}
+
+#[cfg(not(unix))]
+fn close_stdout() -> io::Result<()> {
+    Ok(())
+}

@@ -1,0 +1,186 @@
+//! What good configurations mean, the examples among them.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use portcullis::config::{
+    self, Action, AdminAddress, CertificateFiles, Checked, EndpointAddress, Limits, LogFormat,
+    UnknownName,
+};
+use portcullis::tls::options::{ClientAuth, Version};
+use tempfile::TempDir;
+
+use crate::{ROUTE, folder, good, parse};
+
+#[test]
+fn an_empty_file_is_good_and_warns_that_it_does_nothing() {
+    let checked = good("");
+    assert_eq!(checked.warnings.warnings(), 1);
+    assert!(
+        checked
+            .warnings
+            .to_string()
+            .contains("there are no `routes`")
+    );
+    let config = checked.config;
+    assert_eq!(config.listeners.len(), 1);
+    assert_eq!(config.listeners[0].address, "[::]:8443".parse().unwrap());
+    assert_eq!(config.listeners[0].unknown_name, UnknownName::Alert);
+    assert_eq!(
+        config.admin,
+        Some(AdminAddress::Tcp("127.0.0.1:9443".parse().unwrap()))
+    );
+    assert_eq!(config.limits, Limits::default());
+    assert_eq!(config.log.format, LogFormat::Auto);
+    assert!(config.tls_options.contains_key("default"));
+}
+
+#[test]
+fn admin_can_be_a_socket_or_nothing() {
+    assert_eq!(good("admin = false").config.admin, None);
+    let folder = folder();
+    let checked = parse(&folder, "admin = \"unix:run/admin.sock\"").unwrap();
+    let socket = folder.path().join("run/admin.sock");
+    assert_eq!(checked.config.admin, Some(AdminAddress::Unix(socket)));
+}
+
+#[test]
+fn a_bare_address_is_an_upstream_of_its_own() {
+    let config = good(ROUTE).config;
+    assert_eq!(config.routes["vm"].upstream, "10.0.0.5:22");
+    let upstream = &config.upstreams["10.0.0.5:22"];
+    assert_eq!(upstream.endpoints.len(), 1);
+    assert!(upstream.tls.is_none());
+    let address = EndpointAddress::Ip("10.0.0.5:22".parse().unwrap());
+    assert_eq!(upstream.endpoints[0].address, address);
+}
+
+#[test]
+fn a_list_of_hosts_is_a_rule_that_takes_each() {
+    let text = "[routes.vm]\nhost = [\"a.example.com\", \"*.b.example.com\"]\nupstream = \"a:1\"\n";
+    let rule = &good(text).config.routes["vm"].rule;
+    assert_eq!(
+        rule.text(),
+        "HostSNI(`a.example.com`) || HostSNI(`*.b.example.com`)"
+    );
+}
+
+#[test]
+fn priority_0_is_the_rules_own() {
+    let text = |priority: i64| format!("{ROUTE}priority = {priority}\n");
+    assert_eq!(good(&text(0)).config.routes["vm"].priority, None);
+    assert_eq!(good(&text(-5)).config.routes["vm"].priority, Some(-5));
+}
+
+#[test]
+fn tls_to_an_upstream_checks_the_name_that_its_endpoints_share() {
+    let text = "[upstreams.a]\nendpoints = [\"a.x:1\", \"a.x:2\"]\ntls = true\n";
+    let tls = good(text).config.upstreams["a"].tls.clone().unwrap();
+    assert_eq!(tls.server_name.to_str(), "a.x");
+    assert!(tls.roots.is_empty());
+}
+
+/// An example, loaded from beside the files it names.
+fn example(name: &str) -> (TempDir, Checked) {
+    let folder = folder();
+    let source = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("config")
+        .join(name);
+    let path = folder.path().join(name);
+    fs::copy(source, &path).unwrap();
+    let checked = config::load(&path).unwrap_or_else(|diagnostics| panic!("{diagnostics}"));
+    (folder, checked)
+}
+
+#[test]
+fn every_example_loads_without_a_warning() {
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
+    let mut seen = 0;
+    for entry in fs::read_dir(examples).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        if name.ends_with(".toml") {
+            let (_folder, checked) = example(&name);
+            assert!(checked.warnings.list.is_empty(), "{}", checked.warnings);
+            seen += 1;
+        }
+    }
+    assert!(seen >= 3);
+}
+
+#[test]
+fn the_full_example_means_what_its_comments_say() {
+    let (folder, checked) = example("full.toml");
+    let config = checked.config;
+    let default = good("").config;
+    assert_eq!(config.listeners, default.listeners);
+    assert_eq!(config.admin, default.admin);
+    assert_eq!(config.limits, default.limits);
+    assert_eq!(config.log, default.log);
+    assert_eq!(
+        config.tls_options["default"],
+        default.tls_options["default"]
+    );
+    let staff = &config.tls_options["staff"];
+    assert_eq!(staff.min_version, Version::Tls13);
+    let ca = folder.path().join("clients-ca.pem");
+    assert_eq!(staff.client_auth, ClientAuth::Required(vec![ca]));
+    assert_eq!(config.routes["legacy"].action, Action::PassThrough);
+    let options = Some("staff".to_owned());
+    assert_eq!(config.routes["staff"].action, Action::Terminate { options });
+    assert_eq!(config.routes["staff"].priority, Some(10));
+    assert_eq!(config.upstreams["wiki"].endpoints[1].weight, 2);
+    let tls = config.upstreams["wiki"].tls.as_ref().unwrap();
+    assert_eq!(tls.server_name.to_str(), "wiki.internal");
+    assert_eq!(tls.roots, [folder.path().join("internal-ca.pem")]);
+    let directory = CertificateFiles::Directory(folder.path().join("certificates"));
+    assert_eq!(config.certificates[1], directory);
+    assert_eq!(checked.certificates.len(), 2);
+}
+
+#[test]
+fn the_ssh_example_sets_what_it_says() {
+    let config = example("ssh.toml").1.config;
+    assert_eq!(config.limits.idle, None);
+    assert_eq!(config.limits.drain, Duration::from_secs(1800));
+}
+
+/// The keys that are known are those that the reader asks for: it lists them when it meets one that is not.
+#[test]
+fn the_full_example_shows_every_key() {
+    let folder = folder();
+    let full = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("config/full.toml"));
+    let full = full.unwrap();
+    let mut known = BTreeSet::new();
+    for section in [
+        "",
+        "[[certificates]]",
+        "[tls]",
+        "[tls.options.a]",
+        "[routes.a]",
+        "[upstreams.a]",
+        "[upstreams.a.tls]",
+        "[[upstreams.a.endpoints]]",
+        "[limits]",
+        "[limits.keepalive]",
+        "[log]",
+    ] {
+        let report = parse(&folder, &format!("{section}\nzzzzzzzzzzzz = 1\n")).unwrap_err();
+        let helps = report.list.iter().filter_map(|one| one.help.as_deref());
+        let lists: Vec<&str> = helps
+            .filter_map(|help| help.split_once("known here: "))
+            .map(|(_, list)| list)
+            .collect();
+        assert_eq!(lists.len(), 1, "{report}");
+        known.extend(lists[0].split(", ").map(str::to_owned));
+    }
+    assert!(known.len() > 30, "{known:?}");
+    for key in known {
+        let assigned = format!("{key} = ");
+        let sections = [format!("[{key}"), format!("[[{key}"), format!(".{key}")];
+        let is_shown =
+            full.contains(&assigned) || sections.iter().any(|text| full.contains(text.as_str()));
+        assert!(is_shown, "config/full.toml does not show `{key}`");
+    }
+}
