@@ -7,6 +7,7 @@ mod connect;
 mod gateway;
 mod hello;
 mod hello_bytes;
+mod names;
 mod peers;
 mod scene;
 mod smoke;
