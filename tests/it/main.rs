@@ -9,6 +9,7 @@ mod hello;
 mod hello_bytes;
 mod names;
 mod peers;
+mod pieces;
 mod policy;
 mod scene;
 mod shortage;

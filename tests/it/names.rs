@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
 
 use crate::authority::Authority;
 use crate::gateway::{Gateway, answer, exchange};
@@ -525,4 +526,24 @@ async fn a_name_is_never_dialled() {
         let endpoint = gateway.ended().await["endpoint"].as_str().unwrap().parse();
         assert_eq!(endpoint, Ok::<SocketAddr, _>(mine.address));
     }
+}
+
+#[tokio::test]
+async fn what_a_stranger_sends_becomes_no_metric() {
+    let socket = tempfile::tempdir().unwrap();
+    let path = socket.path().join("admin.sock");
+    let mut scene = Scene::with(&format!("admin = \"unix:{}\"", path.display())).await;
+    for name in ["mallory.example.test", "mallory.wild.example.test"] {
+        scene.tell_all(&framed(&hello::named(name), &[])).await;
+    }
+    let mut admin = UnixStream::connect(&path).await.unwrap();
+    let request = "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    admin.write_all(request.as_bytes()).await.unwrap();
+    let mut metrics = String::new();
+    admin.read_to_string(&mut metrics).await.unwrap();
+    assert!(
+        metrics.contains("unknown_name") && metrics.contains("\"wild\""),
+        "{metrics}"
+    );
+    assert!(!metrics.contains("mallory"), "{metrics}");
 }
