@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 
 pub mod check;
 pub mod connect;
+pub mod demo;
 pub mod serve;
 
 /// A single-port SNI edge gateway with TCP tunnelling.
@@ -24,6 +25,8 @@ pub enum Command {
     Serve(serve::ServeArgs),
     /// Reach a host through a gateway, as ssh's ProxyCommand
     Connect(connect::ConnectArgs),
+    /// Try it: a gateway on this machine, with a CA and upstreams of its own
+    Demo(demo::DemoArgs),
     /// Check a configuration, and report every mistake in it at once
     Check(check::CheckArgs),
 }
@@ -33,6 +36,7 @@ pub fn run(cli: Cli) -> ExitCode {
     match cli.command {
         Command::Serve(args) => serve::run(args),
         Command::Connect(args) => connect::run(args),
+        Command::Demo(args) => demo::run(args),
         Command::Check(args) => check::run(args),
     }
 }

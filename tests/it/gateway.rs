@@ -99,6 +99,22 @@ impl Gateway {
             .unwrap()
     }
 
+    /// What the admin interface answers to a GET: status and body.
+    pub(crate) async fn ask_admin(&self, path: &str) -> (u16, String) {
+        let Some(AdminAddress::Tcp(address)) = self.admin else {
+            panic!("no admin interface on TCP");
+        };
+        let mut tcp = TcpStream::connect(address).await.unwrap();
+        let request =
+            format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+        tcp.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        tcp.read_to_string(&mut answer).await.unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        (status, body.to_owned())
+    }
+
     /// Whether no session has ended that was not asked for.
     pub(crate) fn has_no_more_records(&mut self) -> bool {
         self.records.try_recv().is_err()

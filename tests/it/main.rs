@@ -4,9 +4,17 @@
 
 mod authority;
 mod connect;
+mod curl;
+mod drain;
 mod gateway;
+mod half_close;
 mod hello;
 mod hello_bytes;
+mod openssl;
+mod peers;
+mod relay;
+mod scene;
+mod sessions;
 mod names;
 mod peers;
 mod pieces;
@@ -14,5 +22,7 @@ mod policy;
 mod scene;
 mod shortage;
 mod smoke;
+mod ssh;
 mod support;
 mod upstream;
+mod upstreams;
