@@ -7,7 +7,6 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::gateway::answer;
 use crate::hello_bytes::{
     self as hello, DECODE_ERROR, HANDSHAKE, PROTOCOL_VERSION, UNEXPECTED_MESSAGE,
     UNRECOGNIZED_NAME, framed, record,
@@ -341,46 +340,6 @@ async fn what_is_sent_after_a_refusal_is_neither_kept_nor_read_for_ever() {
     assert!(sent < 32 << 20, "{sent}");
     assert_eq!(scene.gateway.ended().await["reason"], "hello_too_large");
     assert!(scene.gateway.has_no_more_records());
-}
-
-#[tokio::test]
-async fn clients_that_say_nothing_do_not_keep_others_from_being_served() {
-    let mut scene = Scene::with("").await;
-    let half = framed(&hello::named("open.example.test"), &[])[..50].to_vec();
-    let mut crowd = Vec::new();
-    for number in 0..300 {
-        let mut tcp = scene.gateway.connect().await;
-        if number % 2 == 1 {
-            tcp.write_all(&half).await.unwrap();
-        }
-        crowd.push(tcp);
-    }
-    let bytes = framed(&hello::named("pass.example.test"), &[]);
-    let told = scene.tell_all(&bytes).await;
-    assert!(told.answer == bytes);
-    assert_eq!(told.record["reason"], "closed");
-    drop(crowd);
-    // Of so many refusals some are only counted: the lines of others tell how many.
-    let mut gone = 0;
-    while gone < 300 {
-        let (answer, _) = {
-            let mut tcp = scene.gateway.connect().await;
-            tcp.write_all(&bytes).await.unwrap();
-            tcp.shutdown().await.unwrap();
-            answer(&mut tcp).await
-        };
-        assert!(answer == bytes);
-        loop {
-            let record = scene.gateway.ended().await;
-            gone += record["suppressed"].as_u64().unwrap();
-            if record["route"] == "pass" {
-                break;
-            }
-            assert_eq!(record["reason"], "client_gone");
-            gone += 1;
-        }
-    }
-    assert_eq!(gone, 300);
 }
 
 /// What a person sees who runs an old program.
