@@ -1,15 +1,11 @@
-//! What a client must show before its route's upstream hears of it, and what no earlier session saves it from.
+//! What a client must show before its route's upstream hears of it.
 
 use std::io;
 use std::sync::Arc;
 
-use rustls::client::{
-    ClientSessionMemoryCache, ClientSessionStore, Resumption, Tls12ClientSessionValue,
-    Tls13ClientSessionValue,
-};
-use rustls::pki_types::{PrivateKeyDer, ServerName};
+use rustls::pki_types::PrivateKeyDer;
 use rustls::version::{TLS12, TLS13};
-use rustls::{ClientConfig, HandshakeKind, NamedGroup, SupportedProtocolVersion};
+use rustls::{ClientConfig, HandshakeKind, SupportedProtocolVersion};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
@@ -19,10 +15,10 @@ use crate::hello_bytes::{self as hello, NO_APPLICATION_PROTOCOL, framed};
 use crate::scene::{Scene, finish};
 use crate::upstream::Upstream;
 
-const VERSIONS: [&SupportedProtocolVersion; 2] = [&TLS12, &TLS13];
+pub(crate) const VERSIONS: [&SupportedProtocolVersion; 2] = [&TLS12, &TLS13];
 
 /// A whole connection: what the upstream has echoed, and how the handshake went.
-async fn connection(
+pub(crate) async fn connection(
     gateway: &Gateway,
     config: &Arc<ClientConfig>,
     name: &str,
@@ -35,7 +31,7 @@ async fn connection(
 }
 
 /// A client with a certificate, of whatever CA.
-fn showing(
+pub(crate) fn showing(
     authority: &Authority,
     issued: &Issued,
     version: &'static SupportedProtocolVersion,
@@ -219,164 +215,6 @@ async fn a_probe_of_a_certificate_authority_is_passed_on_but_to_no_upstream_behi
     assert_eq!(scene.dials(), 0);
     let told = scene.tell_all(&probe("pass.example.test")).await;
     assert!(told.answer == probe("pass.example.test"));
-}
-
-/// A client's sessions, offered to every server alike: a client that means ill does so.
-#[derive(Debug)]
-struct OnePocket(ClientSessionMemoryCache);
-
-fn anyone() -> ServerName<'static> {
-    ServerName::try_from("anyone.example.test").unwrap()
-}
-
-impl ClientSessionStore for OnePocket {
-    fn set_kx_hint(&self, _: ServerName<'static>, group: NamedGroup) {
-        self.0.set_kx_hint(anyone(), group);
-    }
-
-    fn kx_hint(&self, _: &ServerName<'_>) -> Option<NamedGroup> {
-        self.0.kx_hint(&anyone())
-    }
-
-    fn set_tls12_session(&self, _: ServerName<'static>, value: Tls12ClientSessionValue) {
-        self.0.set_tls12_session(anyone(), value);
-    }
-
-    fn tls12_session(&self, _: &ServerName<'_>) -> Option<Tls12ClientSessionValue> {
-        self.0.tls12_session(&anyone())
-    }
-
-    fn remove_tls12_session(&self, _: &ServerName<'static>) {
-        self.0.remove_tls12_session(&anyone());
-    }
-
-    fn insert_tls13_ticket(&self, _: ServerName<'static>, value: Tls13ClientSessionValue) {
-        self.0.insert_tls13_ticket(anyone(), value);
-    }
-
-    fn take_tls13_ticket(&self, _: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
-        self.0.take_tls13_ticket(&anyone())
-    }
-}
-
-/// One name under several option sets, told apart by the client's protocol, and other names.
-async fn resuming() -> (Authority, Upstream, Gateway) {
-    let authority = Authority::new();
-    authority.issue_files("edge", &["*.example.test"]);
-    let upstream = Upstream::echo().await;
-    let tables = format!(
-        r#"
-        certificates = [{{ chain = "edge.pem", key = "edge.key" }}]
-        [tls.options.mutual]
-        client_auth = "required"
-        client_ca = ["ca.pem"]
-        [tls.options.asking]
-        client_auth = "optional"
-        client_ca = ["ca.pem"]
-        [tls.options.other]
-        alpn = ["other"]
-        [routes.mutual]
-        rule = 'HostSNI(`one.example.test`) && ALPN(`mutual`)'
-        tls_options = "mutual"
-        upstream = "{0}"
-        [routes.asking]
-        rule = 'HostSNI(`one.example.test`) && ALPN(`asking`)'
-        tls_options = "asking"
-        upstream = "{0}"
-        [routes.other]
-        rule = 'HostSNI(`one.example.test`) && ALPN(`other`)'
-        tls_options = "other"
-        upstream = "{0}"
-        [routes.one]
-        host = "one.example.test"
-        upstream = "{0}"
-        [routes.two]
-        host = "two.example.test"
-        tls_options = "mutual"
-        upstream = "{0}"
-        "#,
-        upstream.address
-    );
-    let gateway = Gateway::start(&authority, &tables).await;
-    (authority, upstream, gateway)
-}
-
-/// CVE-2025-23419 of nginx, CVE-2025-23048 of Apache and CVE-2022-21654 of Envoy: a session that was agreed under one
-/// policy was resumed under another.
-#[tokio::test]
-async fn a_session_of_one_option_set_is_never_resumed_under_another() {
-    let (authority, _upstream, mut gateway) = resuming().await;
-    for version in VERSIONS {
-        let mut client = authority.client(&[version]);
-        client.resumption =
-            Resumption::store(Arc::new(OnePocket(ClientSessionMemoryCache::new(8))));
-        let offering = |protocol: &str| {
-            let mut config = client.clone();
-            if !protocol.is_empty() {
-                config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
-            }
-            Arc::new(config)
-        };
-        // Enough to steal: what is resumed shows that the tickets are good.
-        for kind in [HandshakeKind::Full, HandshakeKind::Resumed] {
-            let (heard, went) = connection(&gateway, &offering(""), "one.example.test").await;
-            assert_eq!(
-                (heard.unwrap().as_slice(), went),
-                (&b"word"[..], Some(kind)),
-                "{version:?}"
-            );
-            assert_eq!(gateway.ended().await["route"], "one");
-        }
-        for (name, protocol, route) in [
-            ("one.example.test", "mutual", "mutual"),
-            ("two.example.test", "", "two"),
-        ] {
-            let (heard, went) = connection(&gateway, &offering(protocol), name).await;
-            assert!(heard.is_err(), "{route}");
-            assert_ne!(went, Some(HandshakeKind::Resumed), "{route}");
-            let record = gateway.ended().await;
-            assert_eq!(
-                (&record["route"], &record["reason"]),
-                (&route.into(), &"client_certificate".into())
-            );
-        }
-        for protocol in ["other", "asking"] {
-            // The failures may have spent what was there.
-            connection(&gateway, &offering(""), "one.example.test")
-                .await
-                .0
-                .unwrap();
-            assert_eq!(gateway.ended().await["route"], "one");
-            let (heard, went) = connection(&gateway, &offering(protocol), "one.example.test").await;
-            assert_eq!(heard.unwrap(), b"word");
-            assert_ne!(went, Some(HandshakeKind::Resumed), "{protocol}");
-            assert_eq!(gateway.ended().await["route"], protocol);
-        }
-    }
-    assert!(gateway.has_no_more_records());
-}
-
-#[tokio::test]
-async fn no_session_is_ever_resumed_where_a_client_certificate_is_asked_for() {
-    let (authority, _upstream, mut gateway) = resuming().await;
-    let known = authority.issue(&["client.example.test"]);
-    for version in VERSIONS {
-        let mut config = Arc::unwrap_or_clone(showing(&authority, &known, version));
-        config.resumption =
-            Resumption::store(Arc::new(OnePocket(ClientSessionMemoryCache::new(8))));
-        for protocol in ["mutual", "asking"] {
-            config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
-            let config = Arc::new(config.clone());
-            for _ in 0..3 {
-                let (heard, went) = connection(&gateway, &config, "one.example.test").await;
-                assert_eq!(
-                    (heard.unwrap().as_slice(), went),
-                    (&b"word"[..], Some(HandshakeKind::Full))
-                );
-                assert_eq!(gateway.ended().await["route"], protocol);
-            }
-        }
-    }
 }
 
 /// CVE-2026-114656 of Traefik: routes that disagreed about the options of a name were served with the default ones.

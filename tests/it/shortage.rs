@@ -1,4 +1,4 @@
-//! A gateway that runs out of file descriptors: it waits, serves those it has, and recovers.
+//! Crowds that say nothing: others are served beside them, and after them when they have spent every file descriptor.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -9,13 +9,56 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use tokio::io::AsyncWriteExt;
 
 use crate::authority::Authority;
+use crate::gateway::answer;
 use crate::hello_bytes::{framed, named};
+use crate::scene::Scene;
 use crate::support::{Child, PATIENCE};
 
 /// Enough for the gateway itself and some clients, and soon spent.
 const DESCRIPTORS: usize = 64;
+
+#[tokio::test]
+async fn clients_that_say_nothing_do_not_keep_others_from_being_served() {
+    let mut scene = Scene::with("").await;
+    let half = framed(&named("open.example.test"), &[])[..50].to_vec();
+    let mut crowd = Vec::new();
+    for number in 0..300 {
+        let mut tcp = scene.gateway.connect().await;
+        if number % 2 == 1 {
+            tcp.write_all(&half).await.unwrap();
+        }
+        crowd.push(tcp);
+    }
+    let bytes = framed(&named("pass.example.test"), &[]);
+    let told = scene.tell_all(&bytes).await;
+    assert!(told.answer == bytes);
+    assert_eq!(told.record["reason"], "closed");
+    drop(crowd);
+    // Of so many refusals some are only counted: the lines of others tell how many.
+    let mut gone = 0;
+    while gone < 300 {
+        let (answer, _) = {
+            let mut tcp = scene.gateway.connect().await;
+            tcp.write_all(&bytes).await.unwrap();
+            tcp.shutdown().await.unwrap();
+            answer(&mut tcp).await
+        };
+        assert!(answer == bytes);
+        loop {
+            let record = scene.gateway.ended().await;
+            gone += record["suppressed"].as_u64().unwrap();
+            if record["route"] == "pass" {
+                break;
+            }
+            assert_eq!(record["reason"], "client_gone");
+            gone += 1;
+        }
+    }
+    assert_eq!(gone, 300);
+}
 
 #[test]
 fn a_gateway_out_of_file_descriptors_backs_off_and_serves_again() {
