@@ -4,6 +4,7 @@
 
 mod authority;
 mod connect;
+mod demo;
 mod gateway;
 mod peers;
 mod smoke;
