@@ -3,22 +3,25 @@
 use crate::config::CertificateFiles;
 use crate::tls::files::{Certificate, FileError};
 
-/// Reads everything the configuration names. One pair that does not serve does not hide the others.
-pub fn load(sources: &[CertificateFiles]) -> (Vec<Certificate>, Vec<FileError>) {
+/// Reads everything the configuration names.
+///
+/// A pair that is named must serve. In a directory one that does not is logged and left out: it must not take the
+/// others with it.
+pub fn load(sources: &[CertificateFiles]) -> Result<Vec<Certificate>, FileError> {
     let mut certificates = Vec::new();
-    let mut errors = Vec::new();
     for source in sources {
         match source {
-            CertificateFiles::Pair { chain, key } => match Certificate::load(chain, key) {
-                Ok(certificate) => certificates.push(certificate),
-                Err(error) => errors.push(error),
-            },
+            CertificateFiles::Pair { chain, key } => {
+                certificates.push(Certificate::load(chain, key)?);
+            }
             CertificateFiles::Directory(directory) => {
                 let (found, failed) = Certificate::load_directory(directory);
                 certificates.extend(found);
-                errors.extend(failed);
+                for error in failed {
+                    tracing::warn!(%error, "a certificate is left out");
+                }
             }
         }
     }
-    (certificates, errors)
+    Ok(certificates)
 }

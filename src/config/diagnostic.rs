@@ -5,7 +5,8 @@ use std::ops::Range;
 use std::path::PathBuf;
 
 use annotate_snippets::{
-    AnnotationKind, Level as Title, Renderer, Snippet, normalize_untrusted_str,
+    Annotation, AnnotationKind, Group, Level as Title, Origin, Renderer, Snippet,
+    normalize_untrusted_str,
 };
 
 /// How bad it is.
@@ -49,14 +50,15 @@ impl Diagnostics {
         } else {
             Renderer::plain()
         };
+        let newlines: Vec<usize> = self.text.match_indices('\n').map(|(at, _)| at).collect();
         let mut out = String::new();
         for diagnostic in &self.list {
-            out.push_str(&self.render_one(diagnostic, &renderer));
+            out.push_str(&self.render_one(diagnostic, &newlines, &renderer));
             out.push_str("\n\n");
         }
         if let Some((level, summary)) = self.summary() {
             let title = level.title().primary_title(summary);
-            out.push_str(&renderer.render(&[annotate_snippets::Group::with_title(title)]));
+            out.push_str(&renderer.render(&[Group::with_title(title)]));
             out.push('\n');
         }
         out
@@ -103,32 +105,43 @@ impl Diagnostics {
         }
     }
 
-    fn render_one(&self, diagnostic: &Diagnostic, renderer: &Renderer) -> String {
-        let title = diagnostic
-            .level
-            .title()
-            .primary_title(diagnostic.message.as_str());
-        let mut group = annotate_snippets::Group::with_title(title);
+    fn render_one(
+        &self,
+        diagnostic: &Diagnostic,
+        newlines: &[usize],
+        renderer: &Renderer,
+    ) -> String {
+        let title = diagnostic.level.title();
+        let title = title.primary_title(diagnostic.message.as_str());
+        let mut group = Group::with_title(title);
         let path = self.path.display().to_string();
         group = match &diagnostic.span {
-            Some(span) => {
-                let start = floor(&self.text, span.start);
-                let end = floor(&self.text, span.end).max(start);
-                // A caret under the end of a line would be drawn as one over two lines.
-                let marked = self.text.get(start..end).unwrap_or_default();
-                let end = start + marked.trim_end_matches(['\r', '\n']).len();
-                group.element(
-                    Snippet::source(self.text.as_str())
-                        .path(path)
-                        .annotation(AnnotationKind::Primary.span(start..end)),
-                )
-            }
-            None => group.element(annotate_snippets::Origin::path(path)),
+            Some(span) => group.element(self.snippet(span, newlines).path(path)),
+            None => group.element(Origin::path(path)),
         };
         if let Some(help) = &diagnostic.help {
             group = group.element(Title::HELP.message(normalize_untrusted_str(help)));
         }
         renderer.render(&[group])
+    }
+
+    /// The lines that a span touches. Not the whole text: the renderer would go through it for every mistake.
+    fn snippet(&self, span: &Range<usize>, newlines: &[usize]) -> Snippet<'_, Annotation<'_>> {
+        let start = floor(&self.text, span.start);
+        let end = floor(&self.text, span.end).max(start);
+        // A caret under the end of a line would be drawn as one over two lines.
+        let marked = self.text.get(start..end).unwrap_or_default();
+        let end = start + marked.trim_end_matches(['\r', '\n']).len();
+        let before = newlines.partition_point(|newline| *newline < start);
+        let last = newlines.partition_point(|newline| *newline < end);
+        let from = match before.checked_sub(1).and_then(|index| newlines.get(index)) {
+            Some(newline) => newline + 1,
+            None => 0,
+        };
+        let to = newlines.get(last).copied().unwrap_or(self.text.len());
+        Snippet::source(self.text.get(from..to).unwrap_or_default())
+            .line_start(before + 1)
+            .annotation(AnnotationKind::Primary.span(start - from..end - from))
     }
 }
 
@@ -234,6 +247,7 @@ impl<'a> Findings<'a> {
             let span = one.span.as_ref();
             span.map_or((usize::MAX, usize::MAX), |span| (span.start, span.end))
         });
+        self.list.dedup();
         Diagnostics {
             path,
             text: self.text.to_owned(),
@@ -248,7 +262,7 @@ impl<'a> Findings<'a> {
         message: impl Into<String>,
         help: impl Into<String>,
     ) {
-        let diagnostic = Diagnostic {
+        self.list.push(Diagnostic {
             level,
             span: span.map(|span| {
                 let start = floor(self.text, span.start);
@@ -256,10 +270,7 @@ impl<'a> Findings<'a> {
             }),
             message: message.into(),
             help: Some(help.into()),
-        };
-        if !self.list.contains(&diagnostic) {
-            self.list.push(diagnostic);
-        }
+        });
     }
 
     fn is_unreadable(&self, span: &Range<usize>) -> bool {

@@ -1,6 +1,6 @@
 //! The routes: which clients, what with their TLS, and to which upstream.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::ops::Range;
 
@@ -30,15 +30,19 @@ pub(super) fn routes(
             "add one: a [routes.NAME] section with `host` and `upstream`",
         );
     }
+    let known = Known {
+        upstreams: names(&file.upstreams),
+        tls_options: names(&file.tls_options),
+    };
     let mut routes = BTreeMap::new();
     let mut places = BTreeMap::new();
     for (name, typed) in &file.routes {
         value::read(name, findings, |text| value::name(text));
-        let action = action(typed, file, findings);
+        let action = action(typed, &known, findings);
         let upstream = typed
             .upstream
             .as_ref()
-            .and_then(|upstream| find_upstream(upstream, file, own, upstreams, findings));
+            .and_then(|upstream| find_upstream(upstream, &known, own, upstreams, findings));
         let (Some(names), Some(upstream)) = (&typed.names, upstream) else {
             if let Some(names) = &typed.names {
                 rule(names, findings);
@@ -66,6 +70,19 @@ pub(super) fn routes(
     }
     warn_of_shadows(&routes, &places, findings);
     routes
+}
+
+/// What a route may refer to, whether it turned out right or wrong.
+struct Known<'a> {
+    upstreams: BTreeSet<&'a str>,
+    tls_options: BTreeSet<&'a str>,
+}
+
+fn names<T>(sections: &[(Typed<String>, T)]) -> BTreeSet<&str> {
+    sections
+        .iter()
+        .map(|(name, _)| name.value.as_str())
+        .collect()
 }
 
 /// The rule, and where it was typed.
@@ -152,7 +169,7 @@ fn parse_host(typed: &Typed<String>, findings: &mut Findings<'_>) -> Option<Host
     None
 }
 
-fn action(route: &file::Route, file: &File, findings: &mut Findings<'_>) -> Action {
+fn action(route: &file::Route, known: &Known<'_>, findings: &mut Findings<'_>) -> Action {
     let passes = route.passthrough.as_ref().is_some_and(|typed| typed.value);
     let Some(options) = &route.tls_options else {
         return match passes {
@@ -171,12 +188,7 @@ fn action(route: &file::Route, file: &File, findings: &mut Findings<'_>) -> Acti
         );
         return Action::PassThrough;
     }
-    let known: Vec<&str> = file
-        .tls_options
-        .iter()
-        .map(|(name, _)| name.value.as_str())
-        .collect();
-    if options.value != "default" && !known.contains(&options.value.as_str()) {
+    if options.value != "default" && !known.tls_options.contains(options.value.as_str()) {
         findings.missing(
             options.span.clone(),
             format!(
@@ -185,7 +197,7 @@ fn action(route: &file::Route, file: &File, findings: &mut Findings<'_>) -> Acti
             ),
             reference_help(
                 &options.value,
-                &known,
+                &known.tls_options,
                 &format!(
                     "add a [tls.options.{}] section",
                     options.value.escape_debug()
@@ -201,17 +213,12 @@ fn action(route: &file::Route, file: &File, findings: &mut Findings<'_>) -> Acti
 /// The key of the upstream that a route names or whose address it holds. A name never has a colon, an address always has.
 fn find_upstream(
     typed: &Typed<String>,
-    file: &File,
+    known: &Known<'_>,
     own: Own<'_>,
     upstreams: &mut BTreeMap<String, Upstream>,
     findings: &mut Findings<'_>,
 ) -> Option<String> {
-    let known: Vec<&str> = file
-        .upstreams
-        .iter()
-        .map(|(name, _)| name.value.as_str())
-        .collect();
-    if known.contains(&typed.value.as_str()) {
+    if known.upstreams.contains(typed.value.as_str()) {
         return Some(typed.value.clone());
     }
     if typed.value.contains(':') {
@@ -235,13 +242,14 @@ fn find_upstream(
     findings.missing(
         typed.span.clone(),
         format!("`{}`: there is no upstream {:?}", typed.key, typed.value),
-        reference_help(&typed.value, &known, &otherwise),
+        reference_help(&typed.value, &known.upstreams, &otherwise),
     );
     None
 }
 
-fn reference_help(typed: &str, known: &[&str], otherwise: &str) -> String {
-    match suggest(typed, known) {
+fn reference_help(typed: &str, known: &BTreeSet<&str>, otherwise: &str) -> String {
+    let known: Vec<&str> = known.iter().copied().collect();
+    match suggest(typed, &known) {
         Some(meant) => format!("did you mean {meant:?}? otherwise {otherwise}"),
         None => otherwise.to_owned(),
     }

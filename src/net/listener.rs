@@ -1,9 +1,7 @@
 //! Listening and accepting: the loop only accepts, and what goes wrong backs off.
 
-use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
-use std::task::Poll;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
@@ -81,14 +79,39 @@ impl Listener {
     }
 
     /// Takes what the kernel has accepted already and nobody has taken, then stops listening. Must run on the runtime.
-    pub async fn close(self, mut take: impl FnMut(TcpStream, SocketAddr)) {
-        while let Some(Ok((tcp, client))) = poll_fn(|cx| match self.tcp.poll_accept(cx) {
-            Poll::Ready(accepted) => Poll::Ready(Some(accepted)),
-            Poll::Pending => Poll::Ready(None),
-        })
-        .await
-        {
-            take(tcp, canonical(client));
+    ///
+    /// The kernel itself is asked: the runtime may not have heard yet of the last connections, and lets a task take only
+    /// so many at a time.
+    pub async fn close(
+        self,
+        mut take: impl FnMut(TcpStream, SocketAddr),
+        mut failed: impl FnMut(&io::Error),
+    ) {
+        let queue = match self.tcp.into_std() {
+            Ok(queue) => queue,
+            Err(e) => return failed(&e),
+        };
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let accepted = queue.accept().and_then(|(tcp, client)| {
+                tcp.set_nonblocking(true)?;
+                Ok((TcpStream::from_std(tcp)?, client))
+            });
+            match accepted {
+                Ok((tcp, client)) => take(tcp, canonical(client)),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
+                Err(e) => {
+                    failed(&e);
+                    if is_shortage(&e) {
+                        if pause > LONGEST_PAUSE {
+                            return;
+                        }
+                        // What ends meanwhile may give back what there is too little of.
+                        tokio::time::sleep(pause).await;
+                        pause *= 2;
+                    }
+                }
+            }
         }
     }
 }

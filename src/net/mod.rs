@@ -7,8 +7,10 @@ pub mod resolve;
 pub mod session;
 
 mod close;
+mod stream;
 
 pub use close::close;
+pub use stream::Stream;
 
 use std::net::SocketAddr;
 

@@ -91,18 +91,26 @@ pub async fn relay<C: Stream, U: Socket>(
     };
     let mut down = Direction::default();
     let mut timer = Timer::default();
-    let outcome = poll_fn(|cx| {
+    let mut upload = Upload {
+        upstream,
+        delivered: false,
+    };
+    poll_fn(|cx| {
+        let upstream = &mut *upload.upstream;
         let before = up_tally.bytes() + down_tally.bytes();
-        let up_done = match up.poll(client, upstream, up_tally, cx) {
+        let up_done = match up.poll(client, upstream, down.met_reset(), up_tally, cx) {
             Poll::Ready(Err(Broken::Source(e))) => return Poll::Ready(Outcome::ClientFailed(e)),
             Poll::Ready(Err(Broken::Sink(e))) => {
                 up.fail(e);
                 true
             }
-            Poll::Ready(Ok(())) => true,
+            Poll::Ready(Ok(())) => {
+                upload.delivered = up.failure.is_none();
+                true
+            }
             Poll::Pending => false,
         };
-        let down_done = match down.poll(upstream, client, down_tally, cx) {
+        let down_done = match down.poll(upstream, client, up.met_reset(), down_tally, cx) {
             Poll::Ready(Err(Broken::Source(e))) => return Poll::Ready(Outcome::UpstreamFailed(e)),
             Poll::Ready(Err(Broken::Sink(e))) => {
                 down.fail(e);
@@ -132,13 +140,25 @@ pub async fn relay<C: Stream, U: Socket>(
             Outcome::Idle
         })
     })
-    .await;
-    if let Outcome::ClientFailed(_) = outcome {
-        // A plain upstream must not take half an upload for a whole one. The other way round a reset could cost the
-        // client bytes that are still on their way, and TLS tells it of the missing end anyway.
-        upstream.reset();
+    .await
+}
+
+/// Resets the upstream's connection unless the client's direction came to its end: when the client broke off, when
+/// patience did, and when the relay is dropped in the middle.
+///
+/// A plain upstream must not take half an upload for a whole one. The other way round a reset could cost the
+/// client bytes that are still on their way, and TLS tells it of the missing end anyway.
+struct Upload<'a, U: Socket> {
+    upstream: &'a mut U,
+    delivered: bool,
+}
+
+impl<U: Socket> Drop for Upload<'_, U> {
+    fn drop(&mut self) {
+        if !self.delivered {
+            self.upstream.reset();
+        }
     }
-    outcome
 }
 
 /// One direction of a relay.
@@ -168,10 +188,13 @@ enum Broken {
 }
 
 impl Direction {
+    /// `was_reset` says that a write to the source has met a reset. The kernel tells of one only once, and a read
+    /// then says that all is at its end.
     fn poll<S: Stream, K: Stream>(
         &mut self,
         source: &mut S,
         sink: &mut K,
+        was_reset: bool,
         tally: &mut Tally,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Broken>> {
@@ -189,6 +212,10 @@ impl Direction {
                     ready!(sink.poll_flush(cx)).map_err(Broken::Sink)?;
                     ready!(source.poll_readable(cx)).map_err(Broken::Source)?;
                     self.move_chunk(source, sink, tally, cx)?;
+                    if was_reset && matches!(self.phase, Phase::Ending(_)) {
+                        let reset = io::ErrorKind::ConnectionReset.into();
+                        return Poll::Ready(Err(Broken::Source(reset)));
+                    }
                 }
             }
         }
@@ -223,6 +250,9 @@ impl Direction {
             let mut rest = buffer.get(..read).unwrap_or_default();
             while !rest.is_empty() {
                 match sink.poll_write(cx, rest) {
+                    Poll::Ready(Ok(0)) => {
+                        return Err(Broken::Sink(io::ErrorKind::WriteZero.into()));
+                    }
                     Poll::Ready(Ok(n)) => {
                         tally.add(n);
                         rest = rest.get(n..).unwrap_or_default();
@@ -247,6 +277,9 @@ impl Direction {
     ) -> Poll<io::Result<()>> {
         while let Some(rest) = self.held.get(self.gone..).filter(|rest| !rest.is_empty()) {
             let n = ready!(sink.poll_write(cx, rest))?;
+            if n == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
             tally.add(n);
             self.gone += n;
         }
@@ -262,6 +295,11 @@ impl Direction {
         self.phase = Phase::Ended;
         self.held = Vec::new();
         self.failure = Some(error);
+    }
+
+    /// Whether the sink was reset before it had ended its own direction: after a FIN the kernel says EPIPE instead.
+    fn met_reset(&self) -> bool {
+        (self.failure.as_ref()).is_some_and(|e| e.kind() == io::ErrorKind::ConnectionReset)
     }
 }
 

@@ -27,6 +27,8 @@ pub(super) enum Failure {
     RouteBroken(String),
     #[error("no certificate for this name")]
     NoCertificate,
+    #[error("no acme challenge waits for an answer")]
+    AcmeProbe,
     #[error("the handshake was not finished before the deadline")]
     HandshakeTimeout,
     #[error("{0}")]
@@ -64,6 +66,14 @@ pub(super) enum Answer {
     InternalError,
     /// The alert `decode_error` (RFC 8446 §6.2).
     DecodeError,
+    /// The alert `illegal_parameter` (RFC 8446 §6.2).
+    IllegalParameter,
+    /// The alert `protocol_version` (RFC 8446 §6.2).
+    ProtocolVersion,
+    /// The alert `unexpected_message` (RFC 8446 §6.2).
+    UnexpectedMessage,
+    /// The alert `no_application_protocol` (RFC 7301 §3.2).
+    NoApplicationProtocol,
     /// Nothing: FIN.
     Close,
     /// Nothing: RST.
@@ -76,7 +86,9 @@ impl Failure {
         match self {
             Self::Hello(HelloError::Gone { .. }) => Reason::ClientGone,
             Self::Hello(HelloError::NotTls) => Reason::NotTls,
-            Self::Hello(HelloError::Bad(_) | HelloError::BadName) => Reason::BadHello,
+            Self::Hello(HelloError::TooOld | HelloError::Bad { .. } | HelloError::BadName) => {
+                Reason::BadHello
+            }
             Self::Hello(HelloError::TooLarge { .. }) => Reason::HelloTooLarge,
             Self::HelloTimeout => Reason::HelloTimeout,
             Self::NoName => Reason::NoName,
@@ -87,7 +99,7 @@ impl Failure {
             Self::Handshake(HandshakeError::Tls(
                 rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented,
             )) => Reason::ClientCertificate,
-            Self::Handshake(_) => Reason::HandshakeFailed,
+            Self::AcmeProbe | Self::Handshake(_) => Reason::HandshakeFailed,
             Self::NoEndpoint => Reason::NoEndpoint,
             Self::Dial(DialError::Tcp(_)) => Reason::DialFailed,
             Self::Dial(DialError::Timeout(_)) => Reason::DialTimeout,
@@ -119,6 +131,10 @@ impl Failure {
             Answer::UnrecognizedName => send_alert(&tcp, 112),
             Answer::InternalError => send_alert(&tcp, 80),
             Answer::DecodeError => send_alert(&tcp, 50),
+            Answer::IllegalParameter => send_alert(&tcp, 47),
+            Answer::ProtocolVersion => send_alert(&tcp, 70),
+            Answer::UnexpectedMessage => send_alert(&tcp, 10),
+            Answer::NoApplicationProtocol => send_alert(&tcp, 120),
             Answer::Close => {}
             Answer::Reset => {
                 tcp.reset();
@@ -149,11 +165,15 @@ impl From<UnknownName> for Answer {
     }
 }
 
-/// A hello that cannot be served. Where rustls refused it, its alert is sent already.
+/// A hello that cannot be served.
 pub(super) fn bad_hello(tcp: TcpStream, error: HelloError) -> Ending {
     let answer = match error {
-        HelloError::TooLarge { .. } | HelloError::BadName => Answer::DecodeError,
-        HelloError::Gone { .. } | HelloError::NotTls | HelloError::Bad(_) => Answer::Close,
+        HelloError::NotTls | HelloError::TooLarge { .. } => Answer::DecodeError,
+        HelloError::TooOld => Answer::ProtocolVersion,
+        // rustls has no alert for what only breaks the order: another record or message where the hello belongs.
+        HelloError::Bad { answered, .. } if !answered => Answer::UnexpectedMessage,
+        HelloError::BadName => Answer::IllegalParameter,
+        HelloError::Gone { .. } | HelloError::Bad { .. } => Answer::Close,
     };
     Failure::Hello(error).answered(tcp, answer)
 }

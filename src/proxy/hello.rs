@@ -2,8 +2,8 @@
 
 use std::io;
 
-use rustls::Error;
-use rustls::server::{Accepted, Acceptor};
+use rustls::server::{Accepted, AcceptedAlert, Acceptor};
+use rustls::{Error, InvalidMessage, PeerIncompatible};
 use tokio::net::TcpStream;
 
 use crate::name::HostName;
@@ -17,8 +17,8 @@ const HANDSHAKE_RECORD: u8 = 22;
 
 /// A whole hello.
 pub(super) struct Hello {
-    /// Everything read from the client so far, the hello first: what a pass-through upstream is sent.
-    pub(super) bytes: Vec<u8>,
+    /// Everything read from the client so far, the hello first.
+    bytes: Vec<u8>,
     /// The name it asks for, as sent.
     pub(super) sni: Option<String>,
     /// The same name as routes and certificates know it; `None` also for an IP address, which is no name (RFC 6066 §3).
@@ -26,7 +26,7 @@ pub(super) struct Hello {
     /// The protocols it offers, in its order (RFC 7301).
     pub(super) alpn: Vec<Vec<u8>>,
     /// The state that goes on to end TLS.
-    pub(super) accepted: Accepted,
+    accepted: Accepted,
     taken: usize,
 }
 
@@ -39,12 +39,20 @@ pub(super) enum HelloError {
         /// What had arrived.
         bytes: usize,
     },
-    /// The first byte already is none of TLS.
-    #[error("the first bytes are not a tls record")]
+    /// The first byte already begins no handshake of TLS.
+    #[error("the first byte does not begin a tls handshake")]
     NotTls,
-    /// rustls refuses it, and has answered with its alert.
-    #[error("{0}")]
-    Bad(Error),
+    /// It offers nothing that is still safe.
+    #[error("the client offers nothing newer than tls 1.1")]
+    TooOld,
+    /// rustls refuses it.
+    #[error("{error}")]
+    Bad {
+        /// Why.
+        error: Error,
+        /// Whether rustls had an alert for it, which is sent already.
+        answered: bool,
+    },
     /// It is larger than the limit.
     #[error("no whole hello within {limit} bytes")]
     TooLarge {
@@ -77,17 +85,18 @@ impl Hello {
                 match acceptor.accept() {
                     Ok(Some(accepted)) => return Self::new(bytes, taken, accepted),
                     Ok(None) => {}
-                    Err((error, alert)) => {
-                        tls::send_alert(tcp, alert);
-                        return Err(if bytes.first() == Some(&HANDSHAKE_RECORD) {
-                            HelloError::Bad(error)
-                        } else {
-                            HelloError::NotTls
-                        });
+                    Err(_) if bytes.first() != Some(&HANDSHAKE_RECORD) => {
+                        return Err(HelloError::NotTls);
                     }
+                    Err((error, alert)) => return Err(refused(tcp, error, alert, limit)),
                 }
             }
         }
+    }
+
+    /// Every byte that was read: what the upstream of a pass-through route is sent.
+    pub(super) fn into_bytes(self) -> Vec<u8> {
+        self.bytes
     }
 
     /// The state that goes on to end TLS, and what was read behind the hello and has not gone into it.
@@ -118,6 +127,23 @@ impl Hello {
     }
 }
 
+/// What rustls refused. Its alert goes out, but for the cases in which another tells the client more.
+fn refused(tcp: &TcpStream, error: Error, alert: AcceptedAlert, limit: usize) -> HelloError {
+    match error {
+        // The extension came with TLS 1.2 (RFC 5246 §7.4.1.4.1); rustls misses it before it looks at the versions.
+        Error::PeerIncompatible(PeerIncompatible::SignatureAlgorithmsExtensionRequired) => {
+            HelloError::TooOld
+        }
+        Error::InvalidMessage(InvalidMessage::HandshakePayloadTooLarge) => {
+            HelloError::TooLarge { limit }
+        }
+        error => HelloError::Bad {
+            error,
+            answered: tls::send_alert(tcp, alert),
+        },
+    }
+}
+
 /// Reads once more, within the limit.
 async fn receive(tcp: &TcpStream, bytes: &mut Vec<u8>, limit: usize) -> Result<(), HelloError> {
     let room = limit.saturating_sub(bytes.len()).min(READ);
@@ -129,7 +155,10 @@ async fn receive(tcp: &TcpStream, bytes: &mut Vec<u8>, limit: usize) -> Result<(
         if tcp.readable().await.is_err() {
             return Err(gone);
         }
-        bytes.reserve_exact(room);
+        // Not at each read: a hello that comes byte by byte would be copied as often.
+        if bytes.len() == bytes.capacity() {
+            bytes.reserve_exact(room);
+        }
         match read_into(tcp, bytes, room) {
             Ok(0) => return Err(gone),
             Ok(_) => return Ok(()),

@@ -13,13 +13,14 @@ mod terminate;
 mod upstream;
 
 use crate::lifecycle::Shutdown;
-use crate::net;
 use crate::net::session::{Session, Sessions};
+use crate::net::{self, Stream};
 use crate::reason::Reason;
 use crate::rule::Facts;
 use crate::snapshot::{Action, ListenerId, Snapshot};
 use failure::{Answer, Ending, Failure};
 use hello::Hello;
+use upstream::Pair;
 
 /// Serves connections, each from the snapshot of the moment it came.
 #[derive(Clone, Debug)]
@@ -71,6 +72,17 @@ impl Proxy {
         listener: ListenerId,
         session: &mut Session,
     ) -> Result<(), Ending> {
+        // The snapshot and the hello end here, so that no tunnel keeps an old one alive.
+        let pair = self.establish(tcp, listener, session).await?;
+        upstream::relay(pair, session).await
+    }
+
+    async fn establish(
+        &self,
+        tcp: TcpStream,
+        listener: ListenerId,
+        session: &mut Session,
+    ) -> Result<Pair, Ending> {
         let snapshot = self.snapshot.load_full();
         let limits = &snapshot.limits;
         let deadline = session.started() + limits.handshake;
@@ -95,31 +107,22 @@ impl Proxy {
         };
         session.routed(&route.name, &route.upstream.name, &route.metrics);
 
-        match &route.action {
+        let (client, early) = match &route.action {
             Action::PassThrough => {
                 session.handshake_skipped();
-                match upstream::dial(&route.upstream, limits, session).await {
-                    Ok(upstream) => {
-                        upstream::relay(tcp, upstream, hello.bytes, limits, session).await
-                    }
-                    Err(failure) => Err(failure.answered(tcp, Answer::Close)),
-                }
+                (Stream::Tcp(tcp), hello.into_bytes())
             }
             Action::Terminate { policy, .. } => {
-                let client =
-                    terminate::accept(tcp, hello, policy, &snapshot.certificates, deadline).await?;
-                session.handshake_done(client.tls());
-                match upstream::dial(&route.upstream, limits, session).await {
-                    Ok(upstream) => {
-                        upstream::relay(client, upstream, Vec::new(), limits, session).await
-                    }
-                    Err(failure) => Err(failure.answered(client.into_tcp(), Answer::Close)),
-                }
+                let certificates = &snapshot.certificates;
+                let tls = terminate::accept(tcp, hello, policy, certificates, deadline).await?;
+                session.handshake_done(tls.tls());
+                (Stream::Tls(tls), Vec::new())
             }
             Action::Broken(why) => {
                 let failure = Failure::RouteBroken(why.clone());
-                Err(failure.answered(tcp, Answer::InternalError))
+                return Err(failure.answered(tcp, Answer::InternalError));
             }
-        }
+        };
+        Pair::join(client, early, &route.upstream, limits, session).await
     }
 }

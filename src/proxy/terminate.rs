@@ -9,6 +9,10 @@ use crate::snapshot::certificates::Certificates;
 use crate::tls;
 use crate::tls::server::ServerPolicy;
 
+/// The one protocol that a certificate authority offers when it looks for its challenge (RFC 8737 §3). No upstream may
+/// answer for the gateway: who is asked for the proof of a name must be who ends its TLS.
+const ACME: &[u8] = b"acme-tls/1";
+
 /// Finishes the client's handshake before the deadline.
 ///
 /// Whether a certificate proves the name is asked first, of the same set that then serves it: rustls would answer
@@ -19,7 +23,7 @@ pub(super) async fn accept(
     policy: &ServerPolicy,
     certificates: &Certificates,
     deadline: Instant,
-) -> Result<tls::Stream, Ending> {
+) -> Result<Box<tls::Stream>, Ending> {
     if !hello
         .name
         .as_ref()
@@ -27,11 +31,14 @@ pub(super) async fn accept(
     {
         return Err(Failure::NoCertificate.answered(tcp, Answer::UnrecognizedName));
     }
+    if hello.alpn == [ACME] {
+        return Err(Failure::AcmeProbe.answered(tcp, Answer::NoApplicationProtocol));
+    }
     let config = policy.config(&hello.alpn).clone();
     let (accepted, unread) = hello.into_unread();
     let handshake = tls::Stream::accept(tcp, accepted, &unread, config);
     match timeout_at(deadline, handshake).await {
-        Ok(Ok(stream)) => Ok(stream),
+        Ok(Ok(stream)) => Ok(Box::new(stream)),
         Ok(Err(failed)) => {
             Err(Failure::Handshake(failed.error).answered(failed.tcp, Answer::Close))
         }

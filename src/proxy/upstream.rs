@@ -3,19 +3,54 @@
 use super::failure::Answer;
 use super::failure::{Ending, Failure};
 use crate::config::Limits;
-use crate::net::dial::{self, Dial};
+use crate::net::Stream;
+use crate::net::dial::Dial;
 use crate::net::relay::{self, Outcome, Patience, Socket};
 use crate::net::session::Session;
 use crate::snapshot::upstream::Upstream;
 
+/// A client and its upstream, ready for bytes.
+pub(super) struct Pair {
+    client: Stream,
+    upstream: Stream,
+    /// What the client has sent already.
+    early: Vec<u8>,
+    patience: Patience,
+}
+
+impl Pair {
+    /// Dials the upstream for a client that is ready, and closes it if nobody answers.
+    pub(super) async fn join(
+        client: Stream,
+        early: Vec<u8>,
+        upstream: &Upstream,
+        limits: &Limits,
+        session: &mut Session,
+    ) -> Result<Self, Ending> {
+        let patience = Patience {
+            idle: limits.idle,
+            half_closed: limits.half_closed,
+        };
+        match dial(upstream, limits, session).await {
+            Ok(upstream) => Ok(Self {
+                client,
+                upstream,
+                early,
+                patience,
+            }),
+            Err(failure) => Err(failure.answered(client.into_tcp(), Answer::Close)),
+        }
+    }
+}
+
 /// Dials the endpoint whose turn it is; while none answers, the next, as often as the limits allow.
 ///
 /// No byte of the client has gone up yet, so that trying another is safe.
-pub(super) async fn dial(
+async fn dial(
     upstream: &Upstream,
     limits: &Limits,
     session: &mut Session,
-) -> Result<dial::Upstream, Failure> {
+) -> Result<Stream, Failure> {
     let dial = Dial {
         tls: upstream
             .tls
@@ -41,18 +76,14 @@ pub(super) async fn dial(
     Err(failure)
 }
 
-/// Relays until the end; `early` is what the client has sent already.
-pub(super) async fn relay<C: Socket>(
-    mut client: C,
-    mut upstream: dial::Upstream,
-    early: Vec<u8>,
-    limits: &Limits,
-    session: &mut Session,
-) -> Result<(), Ending> {
-    let patience = Patience {
-        idle: limits.idle,
-        half_closed: limits.half_closed,
-    };
+/// Relays until the end.
+pub(super) async fn relay(pair: Pair, session: &mut Session) -> Result<(), Ending> {
+    let Pair {
+        mut client,
+        mut upstream,
+        early,
+        patience,
+    } = pair;
     let (up, down) = (&mut session.up, &mut session.down);
     match relay::relay(&mut client, &mut upstream, early, patience, up, down).await {
         Outcome::Closed => Ok(()),

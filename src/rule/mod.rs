@@ -1,9 +1,4 @@
 //! The rule language: Traefik v3's TCP rules, parsed once into something that can be matched and indexed.
-//!
-//! The grammar is Go's expressions with four matchers: `HostSNI`, `HostSNIRegexp`, `ClientIP` and `ALPN`. What is taken
-//! and what it matches is what Traefik 3.7 does, with these differences: a rule is at most 64 KiB long and 100 groups
-//! deep, and its regular expressions compile to some megabytes at most; ``HostSNI(`a`...)`` is refused, and so is a
-//! Unicode script other than Latin and Common in a regular expression.
 
 use std::fmt;
 use std::net::IpAddr;

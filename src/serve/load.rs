@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use anyhow::Context;
 use rustls::ClientConfig;
 
 use crate::certs;
@@ -22,10 +21,7 @@ pub(super) struct Loaded {
 /// Reads everything. A certificate that does not serve is an error of the whole; an option set or the roots of an
 /// upstream that do not are the end of the routes that need them, and of no others.
 pub(super) fn load(config: &Config) -> anyhow::Result<Loaded> {
-    let (found, errors) = certs::files::load(&config.certificates);
-    if let Some(error) = errors.into_iter().next() {
-        return Err(error).context("a certificate does not serve");
-    }
+    let found = certs::files::load(&config.certificates)?;
     let certificates = Arc::new(Certificates::new(found));
     Ok(Loaded {
         policies: policies(config, &certificates),

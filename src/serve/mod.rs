@@ -56,6 +56,9 @@ pub async fn start(config: Config, log: AccessLog) -> anyhow::Result<Gateway> {
         policies,
         client_configs,
     } = load::load(&config)?;
+    metrics.certificates(
+        (certificates.iter()).map(|found| (found.source.display().to_string(), found.not_after)),
+    );
     let mut bound = Vec::new();
     let mut listeners = BTreeMap::new();
     for (id, listener) in (0..).map(ListenerId).zip(&config.listeners) {
@@ -179,5 +182,5 @@ async fn accept(
         () = listener.accept(take, failed) => {}
         () = shutdown.draining() => {}
     }
-    listener.close(take).await;
+    listener.close(take, failed).await;
 }

@@ -23,6 +23,8 @@ pub struct Stream {
     plaintext: usize,
     /// The peer has ended its direction, cleanly or not; the next read says which.
     ended: bool,
+    /// Why nothing can be sent any more. The kernel tells of a reset only once.
+    broken: Option<io::ErrorKind>,
 }
 
 /// How a direction of a stream ended.
@@ -114,14 +116,15 @@ impl Stream {
             return Poll::Ready(Ok(()));
         }
         // Answers that TLS itself owes (a key update's) go out even when this side has nothing to say. A peer that takes
-        // no more may have said why: its alert is still to be read.
+        // no more may have said why, or all that it had to say: that is still to be read, and whoever writes is told.
         if self.tls.wants_write() {
             let _ = self.poll_flush(cx);
         }
         self.tcp.poll_read_ready(cx)
     }
 
-    /// Reads what is there. `Ok(0)` is a clean end, `UnexpectedEof` one without `close_notify`, `WouldBlock` means not yet.
+    /// Reads what is there. `Ok(0)` is a clean end, `UnexpectedEof` one without `close_notify`,
+    /// `ConnectionReset` also one that a write has met before, and `WouldBlock` means not yet.
     pub fn try_read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         loop {
             match self.tls.reader().read(buf) {
@@ -133,7 +136,8 @@ impl Stream {
                 Err(e) => return Err(e),
             }
             if self.ended {
-                return Err(io::ErrorKind::UnexpectedEof.into());
+                let reset = (self.broken).filter(|&kind| kind == io::ErrorKind::ConnectionReset);
+                return Err(reset.unwrap_or(io::ErrorKind::UnexpectedEof).into());
             }
             self.receive()?;
         }
@@ -150,6 +154,27 @@ impl Stream {
 
     /// Ready when everything that was taken is in the kernel.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(broken) = self.broken {
+            return Poll::Ready(Err(broken.into()));
+        }
+        let flushed = self.poll_send(cx);
+        if let Poll::Ready(Err(e)) = &flushed {
+            self.broken = Some(e.kind());
+        }
+        flushed
+    }
+
+    /// Ends this side's direction, the other stays open: `close_notify` for a clean end, then FIN.
+    pub fn poll_shutdown(&mut self, cx: &mut Context<'_>, end: End) -> Poll<io::Result<()>> {
+        if end == End::Clean {
+            // rustls queues it once, however often this is polled.
+            self.tls.send_close_notify();
+        }
+        ready!(self.poll_flush(cx))?;
+        Pin::new(&mut self.tcp).poll_shutdown(cx)
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.tls.wants_write() {
             match self.tls.write_tls(&mut Socket(&self.tcp)) {
                 Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
@@ -163,22 +188,13 @@ impl Stream {
         Poll::Ready(Ok(()))
     }
 
-    /// Ends this side's direction, the other stays open: `close_notify` for a clean end, then FIN.
-    pub fn poll_shutdown(&mut self, cx: &mut Context<'_>, end: End) -> Poll<io::Result<()>> {
-        if end == End::Clean {
-            // rustls queues it once, however often this is polled.
-            self.tls.send_close_notify();
-        }
-        ready!(self.poll_flush(cx))?;
-        Pin::new(&mut self.tcp).poll_shutdown(cx)
-    }
-
     fn new(tcp: TcpStream, tls: Connection) -> Self {
         Self {
             tcp,
             tls,
             plaintext: 0,
             ended: false,
+            broken: None,
         }
     }
 
@@ -195,6 +211,8 @@ impl Stream {
     }
 
     async fn drive(&mut self, unread: &mut &[u8]) -> Result<(), HandshakeError> {
+        // What came in one read with the hello may be inside already.
+        self.process()?;
         // A read of nothing would be an end to rustls; it takes nothing more once the peer has closed.
         while !unread.is_empty() && self.tls.read_tls(unread)? > 0 {
             self.process()?;
@@ -233,9 +251,10 @@ impl Stream {
     }
 }
 
-/// Writes the alert with which rustls answers a hello it refuses. Best effort: the socket is new and its buffer empty.
-pub fn send_alert(tcp: &TcpStream, mut alert: AcceptedAlert) {
-    let _ = alert.write_all(&mut Socket(tcp));
+/// Writes the alert with which rustls answers a hello it refuses; false where it has none. Best effort: the socket is
+/// new and its buffer empty.
+pub fn send_alert(tcp: &TcpStream, mut alert: AcceptedAlert) -> bool {
+    matches!(alert.write(&mut Socket(tcp)), Ok(written) if written > 0)
 }
 
 /// The socket as rustls wants it: reads and writes that do not wait.

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair,
 };
 use rustls::pki_types::PrivateKeyDer;
 use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
@@ -52,13 +53,7 @@ impl Authority {
 
     /// A certificate for these names, good for servers and clients.
     pub(crate) fn issue(&self, names: &[&str]) -> Issued {
-        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
-        let mut params = CertificateParams::new(names).unwrap();
-        params.extended_key_usages = vec![
-            ExtendedKeyUsagePurpose::ServerAuth,
-            ExtendedKeyUsagePurpose::ClientAuth,
-        ];
-        self.sign(params)
+        issue(&self.issuer, names)
     }
 
     /// A certificate as it is described.
@@ -66,6 +61,21 @@ impl Authority {
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         Issued { certificate, key }
+    }
+
+    /// Issues a certificate through a CA between this one and it; `NAME.pem` holds both.
+    pub(crate) fn issue_files_below(&self, name: &str, names: &[&str]) {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params
+            .distinguished_name
+            .push(rcgen::DnType::CommonName, "Test CA between");
+        let key = KeyPair::generate().unwrap();
+        let between = CertifiedIssuer::signed_by(params, key, &self.issuer).unwrap();
+        let issued = issue(&between, names);
+        let chain = issued.certificate.pem() + &between.pem();
+        self.write(&format!("{name}.pem"), &chain);
+        self.write(&format!("{name}.key"), &issued.key.serialize_pem());
     }
 
     /// Issues a certificate into `NAME.pem` and `NAME.key`.
@@ -109,4 +119,16 @@ impl Issued {
                 .unwrap(),
         )
     }
+}
+
+fn issue(issuer: &Issuer<'_, KeyPair>, names: &[&str]) -> Issued {
+    let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+    let mut params = CertificateParams::new(names).unwrap();
+    params.extended_key_usages = vec![
+        ExtendedKeyUsagePurpose::ServerAuth,
+        ExtendedKeyUsagePurpose::ClientAuth,
+    ];
+    let key = KeyPair::generate().unwrap();
+    let certificate = params.signed_by(&key, issuer).unwrap();
+    Issued { certificate, key }
 }

@@ -76,3 +76,40 @@ async fn a_passed_through_route_lets_the_upstream_end_tls() {
     assert_eq!(answer, b"hello");
     assert_eq!(gateway.ended().await["reason"], "closed");
 }
+
+#[tokio::test]
+async fn an_upstream_that_speaks_first_is_heard_and_answered() {
+    let authority = Authority::new();
+    authority.issue_files("edge", &["ssh.example.test"]);
+    let upstream = Upstream::tcp(|mut tcp| async move {
+        tcp.write_all(b"who is there?").await.unwrap();
+        echo(tcp).await;
+    })
+    .await;
+    let gateway = Gateway::start(
+        &authority,
+        &format!(
+            r#"
+            certificates = [{{ chain = "edge.pem", key = "edge.key" }}]
+            [routes.ssh]
+            host = "ssh.example.test"
+            upstream = "{}"
+            "#,
+            upstream.address
+        ),
+    )
+    .await;
+    let config = Arc::new(authority.client(&[&TLS12, &TLS13]));
+    let mut client = gateway
+        .connect_tls(&config, "ssh.example.test")
+        .await
+        .unwrap();
+    let mut question = [0; 13];
+    client.read_exact(&mut question).await.unwrap();
+    assert_eq!(&question, b"who is there?");
+    client.write_all(b"me").await.unwrap();
+    client.shutdown().await.unwrap();
+    let mut answer = Vec::new();
+    client.read_to_end(&mut answer).await.unwrap();
+    assert_eq!(answer, b"me");
+}

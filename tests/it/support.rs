@@ -3,6 +3,8 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::mem;
+use std::net::TcpStream;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{ChildStdin, Command, Output, Stdio};
 use std::sync::mpsc::{self, Sender};
@@ -51,15 +53,29 @@ impl Child {
         (child, stdin)
     }
 
+    /// Starts a program that speaks on this socket, its stdin and stdout, as inetd would.
+    pub(crate) fn spawn_on_socket(command: &Command, socket: TcpStream) -> Child {
+        let mut bound = bound_to_us(command);
+        let socket = OwnedFd::from(socket);
+        bound.stdin(socket.try_clone().unwrap()).stdout(socket);
+        Child::watch(command, bound)
+    }
+
     fn start(command: &Command, stdin: Stdio) -> Child {
         let mut bound = bound_to_us(command);
-        bound
-            .stdin(stdin)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+        bound.stdin(stdin).stdout(Stdio::piped());
+        Child::watch(command, bound)
+    }
+
+    fn watch(command: &Command, mut bound: Command) -> Child {
+        bound.stderr(Stdio::piped());
         let mut process = spawn_from_a_lasting_thread(bound);
         let said = Arc::new(Said::default());
-        said.listen(process.stdout.take().unwrap(), |words| &mut words.stdout);
+        match process.stdout.take() {
+            Some(stdout) => said.listen(stdout, |words| &mut words.stdout),
+            // It goes to a socket: as far as we hear, it has ended.
+            None => said.words.lock().unwrap().ended += 1,
+        }
         said.listen(process.stderr.take().unwrap(), |words| &mut words.stderr);
         let name = command.get_program().to_string_lossy().into_owned();
         Child {
@@ -120,7 +136,8 @@ impl Child {
         );
     }
 
-    fn all(&self) -> String {
+    /// What it has said until now, for the message of a test that fails.
+    pub(crate) fn all(&self) -> String {
         let words = self.said.words.lock().unwrap();
         let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
         format!(

@@ -1,0 +1,256 @@
+//! The end of a gateway: nothing new, what runs goes on to its end or its deadline, and nothing is lost.
+
+use std::net::SocketAddr;
+use std::process::Command;
+use std::sync::Arc;
+
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use rustls::version::{TLS12, TLS13};
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::authority::Authority;
+use crate::gateway::{self, Gateway, exchange};
+use crate::support::{Child, PATIENCE};
+use crate::upstream::Upstream;
+
+const NAME: &str = "drain.example.test";
+
+fn tables(upstream: SocketAddr, drain: &str) -> String {
+    format!(
+        "admin = \"127.0.0.1:0\"\nlog = {{ format = \"json\" }}\n\
+         certificates = [{{ chain = \"edge.pem\", key = \"edge.key\" }}]\n\
+         [limits]\ndrain_timeout = \"{drain}\"\n\
+         [routes.drain]\nhost = \"{NAME}\"\nupstream = \"{upstream}\"\n"
+    )
+}
+
+async fn echoes(stream: &mut TlsStream<TcpStream>) {
+    stream.write_all(b"hello").await.unwrap();
+    stream.flush().await.unwrap();
+    let mut answer = [0; 5];
+    stream.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"hello");
+}
+
+async fn is_refused(address: SocketAddr) {
+    let trying = async {
+        // What came in a moment before the listener closed is reset, or served.
+        while TcpStream::connect(address).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, trying)
+        .await
+        .expect("new connections are still taken");
+}
+
+#[tokio::test]
+async fn a_running_tunnel_goes_on_while_nothing_new_is_taken() {
+    let authority = Authority::new();
+    authority.issue_files("edge", &[NAME]);
+    let upstream = Upstream::echo().await;
+    let mut gateway = Gateway::start(&authority, &tables(upstream.address, "5m")).await;
+    let config = Arc::new(authority.client(&[&TLS13]));
+    let mut client = gateway.connect_tls(&config, NAME).await.unwrap();
+    echoes(&mut client).await;
+    gateway.shutdown.begin_drain();
+    is_refused(gateway.address).await;
+    let (status, text) = gateway.ask_admin("/readyz").await;
+    assert_eq!(status, 503, "{text}");
+    assert!(text.contains("draining"), "{text}");
+    assert_eq!(gateway.ask_admin("/livez").await.0, 200);
+    echoes(&mut client).await;
+    assert!(!gateway.finished.is_finished());
+    client.shutdown().await.unwrap();
+    assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
+    assert_eq!(gateway.ended().await["reason"], "closed");
+    timeout(PATIENCE, &mut gateway.finished)
+        .await
+        .expect("the gateway does not end")
+        .unwrap();
+}
+
+#[tokio::test]
+async fn connections_that_were_queued_before_the_drain_are_all_served() {
+    const QUEUED: usize = 400;
+    let authority = Authority::new();
+    authority.issue_files("edge", &[NAME]);
+    let upstream = Upstream::echo().await;
+    let gateway = Gateway::start(&authority, &tables(upstream.address, "5m")).await;
+    // Nothing else runs on this thread meanwhile: the gateway has not heard of any of them.
+    let queued: Vec<_> = (0..QUEUED)
+        .map(|_| std::net::TcpStream::connect(gateway.address).unwrap())
+        .collect();
+    gateway.shutdown.begin_drain();
+    for tcp in queued {
+        tcp.set_nonblocking(true).unwrap();
+        let (answer, reset) =
+            exchange(TcpStream::from_std(tcp).unwrap(), b"GET / HTTP/1.0\r\n\r\n").await;
+        assert!(!reset, "a connection was thrown away");
+        // An alert (RFC 8446 6).
+        assert_eq!(answer.first(), Some(&21));
+    }
+    timeout(PATIENCE, gateway.finished)
+        .await
+        .expect("the gateway does not end")
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_hello_that_is_on_its_way_when_the_drain_begins_is_served() {
+    let authority = Authority::new();
+    authority.issue_files("edge", &[NAME]);
+    let upstream = Upstream::echo().await;
+    let gateway = Gateway::start(&authority, &tables(upstream.address, "5m")).await;
+    let tcp = gateway.connect().await;
+    gateway.shutdown.begin_drain();
+    is_refused(gateway.address).await;
+    let mut client = handshake(&authority, tcp).await;
+    echoes(&mut client).await;
+}
+
+#[tokio::test]
+async fn at_the_deadline_what_still_runs_is_cut_and_a_plain_upstream_sees_no_end() {
+    let authority = Authority::new();
+    authority.issue_files("edge", &[NAME]);
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let upstream = Upstream::tcp(move |mut tcp| {
+        let tell = tell.clone();
+        async move {
+            tell.send(tcp.read_to_end(&mut Vec::new()).await.map_err(|e| e.kind()))
+                .unwrap();
+        }
+    })
+    .await;
+    let mut gateway = Gateway::start(&authority, &tables(upstream.address, "100ms")).await;
+    let config = Arc::new(authority.client(&[&TLS13]));
+    let mut client = gateway.connect_tls(&config, NAME).await.unwrap();
+    client.write_all(b"half an upload").await.unwrap();
+    client.flush().await.unwrap();
+    let silent = gateway.connect().await;
+    gateway.shutdown.begin_drain();
+    timeout(PATIENCE, &mut gateway.finished)
+        .await
+        .expect("the gateway does not end")
+        .unwrap();
+    for _ in 0..2 {
+        let record = gateway.ended().await;
+        assert_eq!(record["reason"], "drained", "{record}");
+    }
+    let seen = told.recv().await.unwrap();
+    assert_eq!(seen, Err(std::io::ErrorKind::ConnectionReset));
+    let end = client.read(&mut [0]).await.unwrap_err();
+    assert_eq!(end.kind(), std::io::ErrorKind::UnexpectedEof);
+    let mut silent = silent;
+    assert_eq!(gateway::answer(&mut silent).await.0, b"");
+}
+
+/// The real program, with its addresses.
+struct Program {
+    child: Child,
+    listener: SocketAddr,
+    admin: SocketAddr,
+}
+
+impl Program {
+    fn start(authority: &Authority, upstream: SocketAddr, drain: &str) -> Self {
+        let text = format!("listen = [\"127.0.0.1:0\"]\n{}", tables(upstream, drain));
+        let config = authority.write("portcullis.toml", &text);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
+        command.arg("serve").arg("--config").arg(config);
+        let child = Child::spawn(&command);
+        let address = |message: &str| {
+            child.wait_for(message, |line| {
+                let line: Value = serde_json::from_str(line).ok()?;
+                let line = line.to_string();
+                let (_, rest) = line
+                    .split_once(&format!("\"{message}\""))
+                    .map(|_| line.split_once("\"address\":\""))??;
+                rest.split('"').next()?.parse().ok()
+            })
+        };
+        Self {
+            listener: address("listening"),
+            admin: address("admin interface"),
+            child,
+        }
+    }
+
+    async fn connect(&self, authority: &Authority) -> TlsStream<TcpStream> {
+        handshake(authority, TcpStream::connect(self.listener).await.unwrap()).await
+    }
+
+    /// The records it has written, after its end, which must be a good one.
+    fn records(self) -> Vec<Value> {
+        let output = self.child.finish();
+        assert!(output.status.success(), "{:?}", output.status);
+        let lines = String::from_utf8(output.stdout).unwrap();
+        lines
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    }
+}
+
+async fn handshake(authority: &Authority, tcp: TcpStream) -> TlsStream<TcpStream> {
+    let config: Arc<ClientConfig> = Arc::new(authority.client(&[&TLS12, &TLS13]));
+    let name = ServerName::try_from(NAME).unwrap();
+    TlsConnector::from(config).connect(name, tcp).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sigterm_drains_the_program_which_then_exits_well() {
+    let authority = Authority::new();
+    authority.issue_files("edge", &[NAME]);
+    let upstream = Upstream::echo().await;
+    let program = Program::start(&authority, upstream.address, "5m");
+    let mut client = program.connect(&authority).await;
+    echoes(&mut client).await;
+    program.child.signal("TERM");
+    is_refused(program.listener).await;
+    let request = b"GET /readyz HTTP/1.0\r\nHost: localhost\r\n\r\n";
+    let (answer, _) = exchange(TcpStream::connect(program.admin).await.unwrap(), request).await;
+    let answer = String::from_utf8(answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.0 503"), "{answer}");
+    echoes(&mut client).await;
+    client.shutdown().await.unwrap();
+    assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
+    let records = program.records();
+    assert_eq!(records.last().unwrap()["reason"], "closed", "{records:?}");
+    assert_eq!(
+        records
+            .iter()
+            .filter(|record| record["route"] == "drain")
+            .count(),
+        1
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_signal_ends_the_program_at_once_with_every_record_written() {
+    let authority = Authority::new();
+    authority.issue_files("edge", &[NAME]);
+    let upstream = Upstream::echo().await;
+    let program = Program::start(&authority, upstream.address, "1d");
+    let mut clients = Vec::new();
+    for _ in 0..20 {
+        let mut client = program.connect(&authority).await;
+        echoes(&mut client).await;
+        clients.push(client);
+    }
+    program.child.signal("TERM");
+    is_refused(program.listener).await;
+    program.child.signal("INT");
+    let records = program.records();
+    let drained = records
+        .iter()
+        .filter(|record| record["reason"] == "drained")
+        .count();
+    assert!(drained >= clients.len(), "{records:?}");
+}
