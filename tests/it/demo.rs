@@ -13,13 +13,18 @@ use crate::upstream::Upstream;
 struct Demo {
     child: Child,
     lines: Vec<String>,
+    /// What a demo that is killed leaves behind goes with this.
+    _temporary: tempfile::TempDir,
 }
 
 impl Demo {
     fn start(sshd: &str) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
         command.args(["demo", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
-        command.args(["--sshd", sshd]);
+        let temporary = tempfile::tempdir().unwrap();
+        command
+            .args(["--sshd", sshd])
+            .env("TMPDIR", temporary.path());
         let child = Child::spawn(&command);
         let lines = std::cell::RefCell::new(Vec::new());
         child.wait_for("how it is ended", |line| {
@@ -32,7 +37,11 @@ impl Demo {
             .iter()
             .rposition(|line| line.starts_with("A gateway listens on "));
         lines.drain(..first.unwrap());
-        Self { child, lines }
+        Self {
+            child,
+            lines,
+            _temporary: temporary,
+        }
     }
 
     /// The rest of the line that holds this.

@@ -4,8 +4,8 @@
 
 mod authority;
 mod connect;
-mod demo;
 mod curl;
+mod demo;
 mod drain;
 mod gateway;
 mod half_close;
