@@ -14,7 +14,6 @@ mod hello_bytes;
 mod names;
 mod openssl;
 mod peers;
-mod policy;
 mod pieces;
 mod policy;
 mod refusals;
