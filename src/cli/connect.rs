@@ -89,13 +89,7 @@ pub fn run(args: ConnectArgs) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(1, &format!("portcullis: cannot start: {error}")),
     };
-    let ended = runtime.block_on(async {
-        let hang_up = signals::hang_up();
-        tokio::select! {
-            ended = tunnel(&connect) => ended,
-            () = hang_up => Ended::Done(Ok(())),
-        }
-    });
+    let ended = runtime.block_on(tunnel(&connect));
     // The thread that reads stdin may wait there for ever.
     runtime.shutdown_background();
     match ended {
@@ -116,14 +110,19 @@ enum Ended {
 }
 
 async fn tunnel(connect: &Connect) -> Ended {
-    let tunnel = match connect.open().await {
+    let mut hang_up = std::pin::pin!(signals::hang_up());
+    let opened = tokio::select! {
+        opened = connect.open() => opened,
+        () = &mut hang_up => return Ended::Done(Ok(())),
+    };
+    let tunnel = match opened {
         Ok(tunnel) => tunnel,
         Err(failure) => return Ended::Done(Err(failure)),
     };
     let input_ended = AtomicBool::new(false);
     let interrupt = signals::interrupt(&input_ended);
     tokio::select! {
-        ended = relay(tunnel, &input_ended) => Ended::Done(ended),
+        ended = relay(tunnel, &input_ended, hang_up) => Ended::Done(ended),
         () = interrupt => Ended::Interrupted,
     }
 }

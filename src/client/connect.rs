@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use rustls_pki_types::ServerName;
+use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
 use super::gateway::{self, Gateway, Unreachable};
@@ -108,32 +109,52 @@ impl Connect {
     }
 }
 
+/// How long a tunnel may go on whose user has hung up.
+///
+/// 1 s: what ssh wrote last is in the pipe, and the gateway's answer a round trip away. Nobody waits for it.
+const FAREWELL: Duration = Duration::from_secs(1);
+
 /// Relays between stdin and stdout and the tunnel until both directions have ended; sets `input_ended` when stdin has.
 ///
 /// The end of stdin goes up and leaves the answer alone; the end of the answer closes stdout and leaves the input
-/// alone, unless that is typed by a person. A reader of stdout that goes away is no failure.
-pub async fn relay(mut tunnel: tls::Stream, input_ended: &AtomicBool) -> Result<(), Failure> {
-    let mut stdio = Stdio::new(input_ended);
+/// alone, unless that is typed by a person. When the user has `hung_up`, or nobody reads stdout any more, the last of
+/// the input still goes up and the tunnel ends as it should, so that neither end takes it for a failure.
+pub async fn relay(
+    mut tunnel: tls::Stream,
+    input_ended: &AtomicBool,
+    hung_up: impl Future<Output = ()>,
+) -> Result<(), Failure> {
+    let reader_gone = Notify::new();
+    let mut stdio = Stdio::new(input_ended, &reader_gone);
     let patience = Patience {
         idle: None,
         half_closed: Limits::default().half_closed,
     };
     let (mut up, mut down) = (Tally::default(), Tally::default());
-    let outcome = relay::relay(
+    let relay = relay::relay(
         &mut stdio,
         &mut tunnel,
         Vec::new(),
         patience,
         &mut up,
         &mut down,
-    )
-    .await;
+    );
+    let farewell = async {
+        tokio::select! {
+            () = hung_up => {}
+            () = reader_gone.notified() => {}
+        }
+        tokio::time::sleep(FAREWELL).await;
+    };
+    let outcome = tokio::select! {
+        outcome = relay => outcome,
+        () = farewell => return Ok(()),
+    };
     let nothing_came = down.bytes() == 0;
     match (stdio.into_over(), outcome) {
         (Some(Over::Peer(End::Truncated)), _) if nothing_came => Err(Failure::NothingCame),
         (Some(Over::Peer(End::Truncated)), _) => Err(Failure::BrokeOff(None)),
         (Some(Over::Peer(End::Clean)), _) | (None, Outcome::Closed) => Ok(()),
-        (Some(Over::Output(e)), _) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         (Some(Over::Output(e)), _) => Err(Failure::Output(e)),
         (None, Outcome::UpstreamFailed(e)) => Err(broken(e, nothing_came)),
         (None, Outcome::ClientFailed(e)) => Err(Failure::Input(e)),

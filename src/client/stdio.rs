@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncBufRead, AsyncWrite, BufReader, Stdin, Stdout};
+use tokio::sync::Notify;
 
 use crate::net::relay::Stream;
 use crate::tls::End;
@@ -28,6 +29,9 @@ pub(super) struct Stdio<'a> {
     /// Whether the end of the output is the end of the input too.
     ends_together: bool,
     over: Option<Over>,
+    /// Told once the reader of stdout has gone: what still comes is thrown away.
+    reader_gone: &'a Notify,
+    discarding: bool,
 }
 
 /// Why nothing more is written to stdout.
@@ -35,13 +39,13 @@ pub(super) struct Stdio<'a> {
 pub(super) enum Over {
     /// The peer has ended its direction.
     Peer(End),
-    /// stdout failed; with a broken pipe when its reader has gone.
+    /// stdout failed, and not because its reader has gone.
     Output(io::Error),
 }
 
 impl<'a> Stdio<'a> {
-    /// `input_ended` is set once stdin has ended.
-    pub(super) fn new(input_ended: &'a AtomicBool) -> Self {
+    /// `input_ended` is set once stdin has ended, `reader_gone` is told once nobody reads stdout any more.
+    pub(super) fn new(input_ended: &'a AtomicBool, reader_gone: &'a Notify) -> Self {
         Self {
             stdin: BufReader::with_capacity(CHUNK, tokio::io::stdin()),
             stdout: tokio::io::stdout(),
@@ -50,6 +54,8 @@ impl<'a> Stdio<'a> {
             // closed, the other program learns of the end from the end of this one.
             ends_together: cfg!(not(unix)) || io::stdin().is_terminal(),
             over: None,
+            reader_gone,
+            discarding: false,
         }
     }
 
@@ -64,13 +70,21 @@ impl<'a> Stdio<'a> {
         cx.waker().wake_by_ref();
     }
 
-    /// What `done` says of stdout, remembered if it is a failure.
-    fn watch<T>(&mut self, done: io::Result<T>, cx: &Context<'_>) -> io::Result<T> {
-        done.map_err(|error| {
-            let kind = error.kind();
-            self.end(Over::Output(error), cx);
-            kind.into()
-        })
+    /// What `done` says of stdout: `otherwise` when its reader has gone, and any other failure is remembered.
+    fn watch<T>(&mut self, done: io::Result<T>, otherwise: T, cx: &Context<'_>) -> io::Result<T> {
+        match done {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                self.discarding = true;
+                self.reader_gone.notify_one();
+                Ok(otherwise)
+            }
+            Err(error) => {
+                let kind = error.kind();
+                self.end(Over::Output(error), cx);
+                Err(kind.into())
+            }
+            done => done,
+        }
     }
 }
 
@@ -111,19 +125,25 @@ impl Stream for Stdio<'_> {
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if self.discarding {
+            return Poll::Ready(Ok(buf.len()));
+        }
         let written = ready!(Pin::new(&mut self.stdout).poll_write(cx, buf));
-        Poll::Ready(self.watch(written, cx))
+        Poll::Ready(self.watch(written, buf.len(), cx))
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.discarding {
+            return Poll::Ready(Ok(()));
+        }
         let flushed = ready!(Pin::new(&mut self.stdout).poll_flush(cx));
-        Poll::Ready(self.watch(flushed, cx))
+        Poll::Ready(self.watch(flushed, (), cx))
     }
 
     fn poll_shutdown(&mut self, cx: &mut Context<'_>, end: End) -> Poll<io::Result<()>> {
         ready!(self.poll_flush(cx))?;
         let closed = close_stdout();
-        self.watch(closed, cx)?;
+        self.watch(closed, (), cx)?;
         self.end(Over::Peer(end), cx);
         Poll::Ready(Ok(()))
     }

@@ -27,6 +27,8 @@ pub(super) enum Failure {
     RouteBroken(String),
     #[error("no certificate for this name")]
     NoCertificate,
+    #[error("no acme challenge waits for an answer")]
+    AcmeProbe,
     #[error("the handshake was not finished before the deadline")]
     HandshakeTimeout,
     #[error("{0}")]
@@ -70,6 +72,8 @@ pub(super) enum Answer {
     ProtocolVersion,
     /// The alert `unexpected_message` (RFC 8446 §6.2).
     UnexpectedMessage,
+    /// The alert `no_application_protocol` (RFC 7301 §3.2).
+    NoApplicationProtocol,
     /// Nothing: FIN.
     Close,
     /// Nothing: RST.
@@ -95,7 +99,7 @@ impl Failure {
             Self::Handshake(HandshakeError::Tls(
                 rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented,
             )) => Reason::ClientCertificate,
-            Self::Handshake(_) => Reason::HandshakeFailed,
+            Self::AcmeProbe | Self::Handshake(_) => Reason::HandshakeFailed,
             Self::NoEndpoint => Reason::NoEndpoint,
             Self::Dial(DialError::Tcp(_)) => Reason::DialFailed,
             Self::Dial(DialError::Timeout(_)) => Reason::DialTimeout,
@@ -130,6 +134,7 @@ impl Failure {
             Answer::IllegalParameter => send_alert(&tcp, 47),
             Answer::ProtocolVersion => send_alert(&tcp, 70),
             Answer::UnexpectedMessage => send_alert(&tcp, 10),
+            Answer::NoApplicationProtocol => send_alert(&tcp, 120),
             Answer::Close => {}
             Answer::Reset => {
                 tcp.reset();

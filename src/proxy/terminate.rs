@@ -9,6 +9,10 @@ use crate::snapshot::certificates::Certificates;
 use crate::tls;
 use crate::tls::server::ServerPolicy;
 
+/// The one protocol that a certificate authority offers when it looks for its challenge (RFC 8737 §3). No upstream may
+/// answer for the gateway: who is asked for the proof of a name must be who ends its TLS.
+const ACME: &[u8] = b"acme-tls/1";
+
 /// Finishes the client's handshake before the deadline.
 ///
 /// Whether a certificate proves the name is asked first, of the same set that then serves it: rustls would answer
@@ -26,6 +30,9 @@ pub(super) async fn accept(
         .is_some_and(|name| certificates.covers(name))
     {
         return Err(Failure::NoCertificate.answered(tcp, Answer::UnrecognizedName));
+    }
+    if hello.alpn == [ACME] {
+        return Err(Failure::AcmeProbe.answered(tcp, Answer::NoApplicationProtocol));
     }
     let config = policy.config(&hello.alpn).clone();
     let (accepted, unread) = hello.into_unread();

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use portcullis::config::{self, AdminAddress, LogFormat};
+use portcullis::config::{self, AdminAddress, Config, LogFormat};
 use portcullis::lifecycle::Shutdown;
 use portcullis::log::AccessLog;
 use portcullis::serve;
@@ -35,6 +35,11 @@ impl Gateway {
     /// Starts a gateway with these tables in its configuration, whose paths start at the authority's folder. It
     /// listens on 127.0.0.1 and a free port; there is no admin interface unless the text says so.
     pub(crate) async fn start(authority: &Authority, tables: &str) -> Self {
+        Self::serve(Self::load(authority, tables)).await
+    }
+
+    /// The configuration of such a gateway, checked.
+    pub(crate) fn load(authority: &Authority, tables: &str) -> Config {
         let admin = if tables.contains("admin =") {
             ""
         } else {
@@ -43,6 +48,11 @@ impl Gateway {
         let text = format!("listen = [\"127.0.0.1:0\"]\n{admin}{tables}");
         let path = authority.write("portcullis.toml", &text);
         let checked = config::load(&path).unwrap_or_else(|mistakes| panic!("{mistakes}"));
+        checked.config
+    }
+
+    /// Starts a gateway with this configuration.
+    pub(crate) async fn serve(config: Config) -> Self {
         let (send, records) = unbounded_channel();
         let log = AccessLog::start(
             LogFormat::Json,
@@ -51,7 +61,7 @@ impl Gateway {
                 line: Vec::new(),
             }),
         );
-        let gateway = serve::start(checked.config, log).await.unwrap();
+        let gateway = serve::start(config, log).await.unwrap();
         Self {
             address: gateway.addresses[0],
             admin: gateway.admin.clone(),

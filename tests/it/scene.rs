@@ -15,7 +15,15 @@ use crate::upstream::{Upstream, echo};
 
 /// The routes: `open`, `pass`, and behind a client certificate `mutual` and `wild`.
 const ROUTES: &str = r#"
-certificates = [{ chain = "edge.pem", key = "edge.key" }]
+[[certificates]]
+chain = "open.pem"
+key = "open.key"
+[[certificates]]
+chain = "mutual.pem"
+key = "mutual.key"
+[[certificates]]
+chain = "wild.pem"
+key = "wild.key"
 [tls.options.mutual]
 client_auth = "required"
 client_ca = ["ca.pem"]
@@ -41,7 +49,9 @@ upstream = "echo"
 pub(crate) struct Scene {
     pub(crate) authority: Authority,
     pub(crate) gateway: Gateway,
-    pub(crate) dialled: Arc<AtomicUsize>,
+    /// The certificate of each route that ends TLS.
+    pub(crate) certificates: [(&'static str, Vec<u8>); 3],
+    dialled: Arc<AtomicUsize>,
     _upstream: Upstream,
 }
 
@@ -56,12 +66,15 @@ impl Scene {
     /// With these keys of the configuration besides the routes.
     pub(crate) async fn with(keys: &str) -> Self {
         let authority = Authority::new();
-        let names = [
-            "open.example.test",
-            "mutual.example.test",
-            "*.wild.example.test",
-        ];
-        authority.issue_files("edge", &names);
+        let certificates = [
+            ("open", "open.example.test"),
+            ("mutual", "mutual.example.test"),
+            ("wild", "*.wild.example.test"),
+        ]
+        .map(|(route, name)| {
+            let issued = authority.issue_files(route, &[name]);
+            (route, issued.certificate.der().to_vec())
+        });
         let dialled = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&dialled);
         let upstream = Upstream::tcp(move |tcp| {
@@ -74,6 +87,7 @@ impl Scene {
         Self {
             authority,
             gateway,
+            certificates,
             dialled,
             _upstream: upstream,
         }

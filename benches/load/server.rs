@@ -1,0 +1,133 @@
+//! What answers the client: an upstream, and the plainest relays to it.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy_bidirectional};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+
+use crate::tls;
+
+/// The client's first byte: send back all that follows.
+pub(crate) const ECHO: u8 = b'e';
+/// The client's first byte: send until the connection breaks.
+pub(crate) const SOURCE: u8 = b's';
+
+/// Listens three times: `plain` for the client's bytes, `tls` for the same under TLS, `raw` for a hello as mere bytes in front.
+#[derive(clap::Args)]
+pub(crate) struct Serve {
+    /// The folder with edge.pem and edge.key
+    #[arg(long)]
+    certificate: PathBuf,
+}
+
+impl Serve {
+    pub(crate) async fn run(self) -> anyhow::Result<()> {
+        let acceptor = TlsAcceptor::from(tls::server(&self.certificate)?);
+        listen("plain", serve).await?;
+        listen("tls", move |tcp| {
+            let acceptor = acceptor.clone();
+            async move { serve(acceptor.accept(tcp).await?).await }
+        })
+        .await?;
+        listen("raw", async |mut tcp| {
+            skip_hello(&mut tcp).await?;
+            serve(tcp).await
+        })
+        .await?;
+        std::future::pending().await
+    }
+}
+
+/// Listens twice: `raw` moves bytes to an upstream, `tls` ends TLS first. Nothing is checked, counted or limited.
+#[derive(clap::Args)]
+pub(crate) struct Relay {
+    /// The folder with edge.pem and edge.key
+    #[arg(long)]
+    certificate: PathBuf,
+    /// Where `raw` goes
+    #[arg(long)]
+    raw: SocketAddr,
+    /// Where `tls` goes
+    #[arg(long)]
+    plain: SocketAddr,
+}
+
+impl Relay {
+    pub(crate) async fn run(self) -> anyhow::Result<()> {
+        let acceptor = TlsAcceptor::from(tls::server(&self.certificate)?);
+        let (raw, plain) = (self.raw, self.plain);
+        listen("raw", move |tcp| relay(tcp, raw)).await?;
+        listen("tls", move |tcp| {
+            let acceptor = acceptor.clone();
+            async move { relay(acceptor.accept(tcp).await?, plain).await }
+        })
+        .await?;
+        std::future::pending().await
+    }
+}
+
+async fn relay<S: AsyncRead + AsyncWrite + Unpin>(
+    mut client: S,
+    upstream: SocketAddr,
+) -> io::Result<()> {
+    let mut upstream = TcpStream::connect(upstream).await?;
+    upstream.set_nodelay(true)?;
+    copy_bidirectional(&mut client, &mut upstream).await?;
+    Ok(())
+}
+
+/// Serves on a port of its own, and says which.
+async fn listen<F>(what: &str, serve: impl Fn(TcpStream) -> F + 'static) -> io::Result<()>
+where
+    F: Future<Output = io::Result<()>> + 'static,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    println!("{what} {}", listener.local_addr()?);
+    tokio::task::spawn_local(async move {
+        loop {
+            let Ok((tcp, _)) = listener.accept().await else {
+                continue;
+            };
+            let _ = tcp.set_nodelay(true);
+            // A client that breaks off is how a measurement ends.
+            tokio::task::spawn_local(serve(tcp));
+        }
+    });
+    Ok(())
+}
+
+async fn serve<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) -> io::Result<()> {
+    match stream.read_u8().await? {
+        ECHO => {
+            // An idle connection holds a small buffer only: the memory of a bare server is measured too.
+            let mut buffer = [0; 64];
+            loop {
+                let n = stream.read(&mut buffer).await?;
+                let Some(bytes) = buffer.get(..n).filter(|bytes| !bytes.is_empty()) else {
+                    return stream.shutdown().await;
+                };
+                stream.write_all(bytes).await?;
+                stream.flush().await?;
+            }
+        }
+        SOURCE => {
+            static BYTES: [u8; 256 * 1024] = [b'.'; 256 * 1024];
+            loop {
+                stream.write_all(&BYTES).await?;
+            }
+        }
+        other => Err(io::Error::other(format!("{other} is no command"))),
+    }
+}
+
+/// A hello is one TLS record here: five bytes, of which the last two tell its length (RFC 8446 §5.1).
+async fn skip_hello(tcp: &mut TcpStream) -> io::Result<()> {
+    let mut head = [0; 5];
+    tcp.read_exact(&mut head).await?;
+    let mut hello = vec![0; usize::from(u16::from_be_bytes([head[3], head[4]]))];
+    tcp.read_exact(&mut hello).await?;
+    Ok(())
+}

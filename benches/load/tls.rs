@@ -1,0 +1,81 @@
+//! The TLS of both sides: one certificate, TLS 1.3, one suite, one key exchange.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context;
+use clap::ValueEnum;
+use rustls::client::Resumption;
+use rustls::crypto::CryptoProvider;
+use rustls::crypto::aws_lc_rs::{cipher_suite, kx_group};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::version::TLS13;
+use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig};
+
+/// The name of the route that ends TLS.
+pub(crate) const TERMINATED: &str = "terminate.bench.test";
+/// The name of the route that passes it through.
+pub(crate) const PASSED: &str = "pass.bench.test";
+
+/// The key exchange that the client offers.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Exchange {
+    /// The cheapest one in common use.
+    X25519,
+    /// The hybrid with ML-KEM-768: 1.2 kB more each way.
+    X25519mlkem768,
+}
+
+/// Writes a self-signed certificate for both names, and its key.
+pub(crate) fn write_certificate(folder: &Path) -> anyhow::Result<()> {
+    let names = [TERMINATED, PASSED].map(str::to_owned);
+    let made = rcgen::generate_simple_self_signed(names)?;
+    std::fs::write(folder.join("edge.pem"), made.cert.pem())?;
+    std::fs::write(folder.join("edge.key"), made.signing_key.serialize_pem())?;
+    Ok(())
+}
+
+/// A server that shows the certificate of this folder.
+pub(crate) fn server(folder: &Path) -> anyhow::Result<Arc<ServerConfig>> {
+    let key = PrivateKeyDer::from_pem_file(folder.join("edge.key"))?;
+    let config = ServerConfig::builder_with_provider(portcullis::tls::provider())
+        .with_protocol_versions(&[&TLS13])?
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate(folder)?], key)?;
+    Ok(Arc::new(config))
+}
+
+/// A client that trusts the certificate of this folder, and makes a whole handshake each time.
+pub(crate) fn client(folder: &Path, exchange: Exchange) -> anyhow::Result<Arc<ClientConfig>> {
+    let mut roots = RootCertStore::empty();
+    roots.add(certificate(folder)?)?;
+    let group = match exchange {
+        Exchange::X25519 => kx_group::X25519,
+        Exchange::X25519mlkem768 => kx_group::X25519MLKEM768,
+    };
+    let provider = CryptoProvider {
+        cipher_suites: vec![cipher_suite::TLS13_AES_128_GCM_SHA256],
+        kx_groups: vec![group],
+        ..CryptoProvider::clone(&portcullis::tls::provider())
+    };
+    let mut config = ClientConfig::builder_with_provider(Arc::new(provider))
+        .with_protocol_versions(&[&TLS13])?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.resumption = Resumption::disabled();
+    Ok(Arc::new(config))
+}
+
+/// The bytes of a hello that asks for this name.
+pub(crate) fn hello(config: &Arc<ClientConfig>, name: &'static str) -> anyhow::Result<Vec<u8>> {
+    let name = ServerName::try_from(name)?;
+    let mut hello = Vec::new();
+    ClientConnection::new(Arc::clone(config), name)?.write_tls(&mut hello)?;
+    Ok(hello)
+}
+
+fn certificate(folder: &Path) -> anyhow::Result<CertificateDer<'static>> {
+    let file = folder.join("edge.pem");
+    CertificateDer::from_pem_file(&file).with_context(|| format!("cannot read {}", file.display()))
+}

@@ -1,0 +1,146 @@
+//! Crowds that say nothing: others are served beside them, and after them when they have spent every file descriptor.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tokio::io::AsyncWriteExt;
+
+use crate::authority::Authority;
+use crate::gateway::answer;
+use crate::hello_bytes::{framed, named};
+use crate::scene::Scene;
+use crate::support::{Child, PATIENCE};
+
+/// Enough for the gateway itself and some clients, and soon spent.
+const DESCRIPTORS: usize = 64;
+
+#[tokio::test]
+async fn clients_that_say_nothing_do_not_keep_others_from_being_served() {
+    let mut scene = Scene::with("").await;
+    let half = framed(&named("open.example.test"), &[])[..50].to_vec();
+    let mut crowd = Vec::new();
+    for number in 0..300 {
+        let mut tcp = scene.gateway.connect().await;
+        if number % 2 == 1 {
+            tcp.write_all(&half).await.unwrap();
+        }
+        crowd.push(tcp);
+    }
+    let bytes = framed(&named("pass.example.test"), &[]);
+    let told = scene.tell_all(&bytes).await;
+    assert!(told.answer == bytes);
+    assert_eq!(told.record["reason"], "closed");
+    drop(crowd);
+    // Of so many refusals some are only counted: the lines of others tell how many.
+    let mut gone = 0;
+    while gone < 300 {
+        let (answer, _) = {
+            let mut tcp = scene.gateway.connect().await;
+            tcp.write_all(&bytes).await.unwrap();
+            tcp.shutdown().await.unwrap();
+            answer(&mut tcp).await
+        };
+        assert!(answer == bytes);
+        loop {
+            let record = scene.gateway.ended().await;
+            gone += record["suppressed"].as_u64().unwrap();
+            if record["route"] == "pass" {
+                break;
+            }
+            assert_eq!(record["reason"], "client_gone");
+            gone += 1;
+        }
+    }
+    assert_eq!(gone, 300);
+}
+
+#[test]
+fn a_gateway_out_of_file_descriptors_backs_off_and_serves_again() {
+    let upstream = echo();
+    let authority = Authority::new();
+    let config = authority.write(
+        "portcullis.toml",
+        &format!(
+            "listen = [\"127.0.0.1:0\"]\nadmin = false\nlog.format = \"json\"\n\
+             [routes.echo]\nhost = \"echo.example.test\"\npassthrough = true\nupstream = \"{upstream}\"\n"
+        ),
+    );
+    let mut command = Command::new("prlimit");
+    command
+        .arg(format!("--nofile={DESCRIPTORS}:{DESCRIPTORS}"))
+        .args([env!("CARGO_BIN_EXE_portcullis"), "serve", "--config"])
+        .arg(config);
+    let gateway = Child::spawn(&command);
+    let address: SocketAddr = gateway.wait_for("where it listens", |line| {
+        let line: Value = serde_json::from_str(line).ok()?;
+        (line["message"] == "listening").then(|| line["address"].as_str()?.parse().ok())?
+    });
+    let mut early = connect(address);
+    let hello = framed(&named("echo.example.test"), &[]);
+    assert_eq!(said_and_echoed(&mut early, &hello), hello);
+
+    let start = Instant::now();
+    let crowd: Vec<TcpStream> = (0..2 * DESCRIPTORS).map(|_| connect(address)).collect();
+    let failures = RefCell::new(BTreeSet::new());
+    gateway.wait_for("that it cannot accept, again and again", |line| {
+        let line: Value = serde_json::from_str(line).ok()?;
+        let mut failures = failures.borrow_mut();
+        if line["message"] == "cannot accept" {
+            failures.insert(line["timestamp"].to_string());
+        }
+        (failures.len() >= 7).then_some(())
+    });
+    // Six pauses lie between, of 5 ms and each twice as long as the one before: one that spun would not take its time.
+    assert!(start.elapsed() >= Duration::from_millis(5 + 10 + 20 + 40 + 80 + 160));
+    assert_eq!(said_and_echoed(&mut early, b"still here"), b"still here");
+
+    drop(crowd);
+    let mut late = connect(address);
+    assert_eq!(said_and_echoed(&mut late, &hello), hello);
+    for client in [early, late] {
+        let own = client.local_addr().unwrap().to_string();
+        client.shutdown(Shutdown::Write).unwrap();
+        let reason = gateway.wait_for("how the client ended", |line| {
+            let line: Value = serde_json::from_str(line).ok()?;
+            (line["client"] == own.as_str()).then(|| line["reason"].to_string())
+        });
+        assert_eq!(reason, "\"closed\"");
+    }
+}
+
+fn connect(address: SocketAddr) -> TcpStream {
+    let tcp = TcpStream::connect(address).unwrap();
+    tcp.set_read_timeout(Some(PATIENCE)).unwrap();
+    tcp
+}
+
+fn said_and_echoed(tcp: &mut TcpStream, bytes: &[u8]) -> Vec<u8> {
+    tcp.write_all(bytes).unwrap();
+    let mut echoed = vec![0; bytes.len()];
+    tcp.read_exact(&mut echoed).unwrap();
+    echoed
+}
+
+/// An upstream that sends back what comes.
+fn echo() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for tcp in listener.incoming() {
+            let mut tcp = tcp.unwrap();
+            thread::spawn(move || {
+                let mut back = tcp.try_clone().unwrap();
+                // The gateway may be gone.
+                let _ = std::io::copy(&mut tcp, &mut back);
+                let _ = back.shutdown(Shutdown::Write);
+            });
+        }
+    });
+    address
+}
