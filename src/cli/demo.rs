@@ -14,6 +14,7 @@ mod echo;
 mod files;
 mod screen;
 
+use crate::admin::BindError;
 use crate::config::{self, AdminAddress, LogFormat};
 use crate::log::AccessLog;
 use crate::serve::{self, Gateway};
@@ -157,8 +158,12 @@ fn reachable(mut address: SocketAddr) -> SocketAddr {
 }
 
 fn is_in_use(error: &anyhow::Error) -> bool {
+    let system = |cause: &(dyn std::error::Error + 'static)| match cause.downcast_ref() {
+        Some(BindError::System { error, .. }) => Some(error.kind()),
+        _ => cause.downcast_ref().map(io::Error::kind),
+    };
     error
         .chain()
-        .filter_map(|cause| cause.downcast_ref::<io::Error>())
-        .any(|error| error.kind() == io::ErrorKind::AddrInUse)
+        .filter_map(system)
+        .any(|kind| kind == io::ErrorKind::AddrInUse)
 }

@@ -59,3 +59,39 @@ impl Dial {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_dialled_socket_does_not_delay_small_writes_and_notices_a_peer_that_vanished() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let dial = Dial {
+            tls: None,
+            timeout: Duration::from_secs(30),
+            keepalive: Keepalive {
+                idle: Duration::from_secs(77),
+                interval: Duration::from_secs(7),
+                count: 3,
+            },
+        };
+        let upstream = dial.connect(listener.local_addr().unwrap()).await.unwrap();
+        let tcp = crate::net::relay::Socket::into_tcp(upstream);
+        let socket = SockRef::from(&tcp);
+        assert!(socket.tcp_nodelay().unwrap());
+        assert!(socket.keepalive().unwrap());
+        assert_eq!(
+            socket.tcp_keepalive_time().unwrap(),
+            Duration::from_secs(77)
+        );
+        assert_eq!(
+            socket.tcp_keepalive_interval().unwrap(),
+            Duration::from_secs(7)
+        );
+        assert_eq!(socket.tcp_keepalive_retries().unwrap(), 3);
+    }
+}

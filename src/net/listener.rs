@@ -131,3 +131,80 @@ fn is_shortage(error: &io::Error) -> bool {
             | io::ErrorKind::TimedOut
     )
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn listener() -> Listener {
+        let keepalive = Keepalive {
+            idle: Duration::from_secs(77),
+            interval: Duration::from_secs(7),
+            count: 3,
+        };
+        Listener::bind("127.0.0.1:0".parse().unwrap(), &keepalive).unwrap()
+    }
+
+    #[tokio::test]
+    async fn an_accepted_socket_has_the_options_of_its_listener() {
+        let listener = listener();
+        let _client = TcpStream::connect(listener.address()).await.unwrap();
+        let (tcp, _) = listener.tcp.accept().await.unwrap();
+        let socket = SockRef::from(&tcp);
+        assert!(socket.tcp_nodelay().unwrap());
+        assert!(socket.keepalive().unwrap());
+        assert_eq!(
+            socket.tcp_keepalive_time().unwrap(),
+            Duration::from_secs(77)
+        );
+        assert_eq!(
+            socket.tcp_keepalive_interval().unwrap(),
+            Duration::from_secs(7)
+        );
+        assert_eq!(socket.tcp_keepalive_retries().unwrap(), 3);
+    }
+
+    #[tokio::test]
+    async fn closing_takes_everyone_out_of_the_queue() {
+        const QUEUED: usize = 500;
+        let listener = listener();
+        let clients: Vec<_> = (0..QUEUED)
+            .map(|_| std::net::TcpStream::connect(listener.address()).unwrap())
+            .collect();
+        let mut taken = Vec::new();
+        let failed = |e: &io::Error| panic!("{e}");
+        listener.close(|_, client| taken.push(client), failed).await;
+        let expected: Vec<_> = clients
+            .iter()
+            .map(|tcp| tcp.local_addr().unwrap())
+            .collect();
+        assert_eq!(taken, expected);
+    }
+
+    #[tokio::test]
+    async fn a_closed_listener_takes_nobody() {
+        let listener = listener();
+        let address = listener.address();
+        listener
+            .close(|_, _| panic!("nobody is there"), |e| panic!("{e}"))
+            .await;
+        assert!(TcpStream::connect(address).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn an_ipv4_client_of_an_ipv6_listener_has_an_ipv4_address() {
+        let Ok(listener) = Listener::bind("[::]:0".parse().unwrap(), &Keepalive::default()) else {
+            // No IPv6 on this machine.
+            return;
+        };
+        let port = listener.address().port();
+        let _client = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        let (send, mut received) = tokio::sync::mpsc::unbounded_channel();
+        let accepting = listener.accept(|_, client| send.send(client).unwrap(), |e| panic!("{e}"));
+        tokio::select! {
+            () = accepting => {}
+            client = received.recv() => assert!(client.unwrap().is_ipv4()),
+        }
+    }
+}

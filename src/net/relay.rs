@@ -410,3 +410,7 @@ impl Socket for tls::Stream {
         self.into_tcp()
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests;

@@ -177,3 +177,127 @@ impl Tally {
         self.bytes
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests {
+    use std::io::{self, Write};
+    use std::sync::{Mutex, PoisonError};
+
+    use crate::config::LogFormat;
+
+    use super::*;
+
+    /// What the log has written.
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Written {
+        fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+            let mut written = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            written.extend_from_slice(buf);
+            Ok(buf.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    struct Desk {
+        sessions: Sessions,
+        log: AccessLog,
+        metrics: Arc<Metrics>,
+        written: Written,
+    }
+
+    impl Desk {
+        fn new() -> Self {
+            let metrics = Metrics::new();
+            let written = Written::default();
+            let log = AccessLog::start(LogFormat::Json, Box::new(written.clone()));
+            Self {
+                sessions: Sessions::new(log.clone(), Arc::clone(&metrics)),
+                log,
+                metrics,
+                written,
+            }
+        }
+
+        fn begin(&self) -> Session {
+            let address = "192.0.2.1:2222".parse().unwrap();
+            self.sessions.begin(address, address)
+        }
+
+        /// The reasons of the records so far.
+        fn reasons(&self) -> Vec<String> {
+            self.log.flush();
+            let written = self.written.0.lock().unwrap();
+            let lines = std::str::from_utf8(&written).unwrap().lines();
+            let records =
+                lines.map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+            records
+                .map(|record| record["reason"].as_str().unwrap().to_owned())
+                .collect()
+        }
+
+        fn counts(&self, sample: &str) -> bool {
+            self.metrics.encode().lines().any(|line| line == sample)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_session_that_nobody_ended_is_an_internal_defect() {
+        let desk = Desk::new();
+        drop(desk.begin());
+        assert_eq!(desk.reasons(), ["internal"]);
+    }
+
+    #[tokio::test]
+    async fn a_task_that_panics_leaves_its_record_and_its_count() {
+        let desk = Desk::new();
+        let (mut session, metrics) = (desk.begin(), desk.metrics.route("vm"));
+        let handling = tokio::spawn(async move {
+            session.routed(&"vm".into(), &"u".into(), &metrics);
+            session.up.add(7);
+            // Quietly: nothing is printed for this one.
+            std::panic::resume_unwind(Box::new("a defect"));
+        });
+        assert!(handling.await.unwrap_err().is_panic());
+        assert_eq!(desk.reasons(), ["internal"]);
+        for sample in [
+            r#"portcullis_connections_active{route="vm"} 0"#,
+            r#"portcullis_connections_ended_total{route="vm",reason="internal",fault="gateway"} 1"#,
+            r#"portcullis_bytes_total{route="vm",direction="up"} 7"#,
+        ] {
+            assert!(
+                desk.counts(sample),
+                "no {sample} in {}",
+                desk.metrics.encode()
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn of_two_ends_the_last_word_counts_and_is_written_once() {
+        let desk = Desk::new();
+        let mut session = desk.begin();
+        session.end(Reason::Closed, None);
+        session.end(Reason::Drained, None);
+        drop(session);
+        assert_eq!(desk.reasons(), ["drained"]);
+    }
+
+    #[tokio::test]
+    async fn a_session_counts_as_active_from_its_route_to_its_end() {
+        let desk = Desk::new();
+        let metrics = desk.metrics.route("vm");
+        let mut session = desk.begin();
+        assert!(desk.counts(r#"portcullis_connections_active{route="vm"} 0"#));
+        session.routed(&"vm".into(), &"u".into(), &metrics);
+        assert!(desk.counts(r#"portcullis_connections_active{route="vm"} 1"#));
+        session.end(Reason::Closed, None);
+        drop(session);
+        assert!(desk.counts(r#"portcullis_connections_active{route="vm"} 0"#));
+    }
+}

@@ -5,6 +5,7 @@
 mod authority;
 mod connect;
 mod curl;
+mod demo;
 mod drain;
 mod gateway;
 mod half_close;

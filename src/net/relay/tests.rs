@@ -1,0 +1,415 @@
+//! The relay between streams of the test's own: what it polls, what it holds, and that every byte comes through.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::task::Waker;
+
+use proptest::prelude::*;
+
+use super::*;
+
+const FOR_EVER: Patience = Patience {
+    idle: None,
+    half_closed: Duration::from_secs(3600),
+};
+
+/// What a stream does when it is asked for something; each step once.
+#[derive(Clone, Debug, PartialEq)]
+enum Step {
+    /// Bytes that can be read, or room for so many to be written.
+    Bytes(usize),
+    /// Not now; the waker is called at once.
+    Pause,
+    /// Not now, and nobody is woken: the test goes on by hand.
+    Stop,
+    /// This error, once; after it every read is an end.
+    Fails(io::ErrorKind),
+}
+
+/// A stream that follows a script: after its steps a reader is at its end, and a writer takes everything.
+#[derive(Default)]
+struct Script {
+    reads: VecDeque<Step>,
+    writes: VecDeque<Step>,
+    sent: u64,
+    received: Vec<u8>,
+    ended: Option<End>,
+    was_reset: std::cell::Cell<bool>,
+    polls: usize,
+    largest_write: usize,
+}
+
+impl Script {
+    fn new(reads: impl IntoIterator<Item = Step>, writes: impl IntoIterator<Item = Step>) -> Self {
+        Self {
+            reads: reads.into_iter().collect(),
+            writes: writes.into_iter().collect(),
+            ..Self::default()
+        }
+    }
+
+    fn all(reads: &[Step]) -> Vec<u8> {
+        let sizes = reads.iter().map(|step| match step {
+            Step::Bytes(count) => *count,
+            _ => 0,
+        });
+        (0..sizes.sum::<usize>() as u64).map(byte).collect()
+    }
+}
+
+/// The byte at a place of what every script sends.
+fn byte(place: u64) -> u8 {
+    (place % 251) as u8
+}
+
+impl Stream for Script {
+    fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.polls += 1;
+        match self.reads.front() {
+            Some(Step::Pause) => {
+                self.reads.pop_front();
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            Some(Step::Stop) => Poll::Pending,
+            _ => Poll::Ready(Ok(())),
+        }
+    }
+
+    fn try_read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        match self.reads.pop_front() {
+            None => Ok(0),
+            Some(Step::Bytes(count)) => {
+                let read = count.min(buf.len());
+                for slot in &mut buf[..read] {
+                    *slot = byte(self.sent);
+                    self.sent += 1;
+                }
+                if read < count {
+                    self.reads.push_front(Step::Bytes(count - read));
+                }
+                match read {
+                    0 => Err(io::ErrorKind::WouldBlock.into()),
+                    _ => Ok(read),
+                }
+            }
+            Some(Step::Fails(kind)) => Err(kind.into()),
+            Some(Step::Pause | Step::Stop) => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.polls += 1;
+        self.largest_write = self.largest_write.max(buf.len());
+        let room = match self.writes.pop_front() {
+            None => buf.len(),
+            Some(Step::Bytes(room)) => room.max(1),
+            Some(Step::Pause) => {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            Some(Step::Stop) => {
+                self.writes.push_front(Step::Stop);
+                return Poll::Pending;
+            }
+            Some(Step::Fails(kind)) => return Poll::Ready(Err(kind.into())),
+        };
+        let taken = room.min(buf.len());
+        self.received.extend_from_slice(&buf[..taken]);
+        Poll::Ready(Ok(taken))
+    }
+
+    fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(&mut self, _: &mut Context<'_>, end: End) -> Poll<io::Result<()>> {
+        assert_eq!(self.ended, None, "ended twice");
+        self.ended = Some(end);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Socket for Script {
+    fn reset(&self) {
+        self.was_reset.set(true);
+    }
+
+    fn into_tcp(self) -> TcpStream {
+        unreachable!("there is no socket")
+    }
+}
+
+/// Relays between two scripts to the end.
+async fn run(client: &mut Script, upstream: &mut Script, early: &[u8]) -> (Outcome, u64, u64) {
+    let (mut up, mut down) = (Tally::default(), Tally::default());
+    let early = early.to_vec();
+    let outcome = relay(client, upstream, early, FOR_EVER, &mut up, &mut down).await;
+    (outcome, up.bytes(), down.bytes())
+}
+
+/// Polls a relay between two scripts so many times, wakers or not, and drops it.
+async fn poll(client: &mut Script, upstream: &mut Script, times: usize) {
+    let (mut up, mut down) = (Tally::default(), Tally::default());
+    let mut relay = std::pin::pin!(relay(
+        client,
+        upstream,
+        Vec::new(),
+        FOR_EVER,
+        &mut up,
+        &mut down
+    ));
+    for _ in 0..times {
+        let polled = relay.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        assert!(polled.is_pending());
+    }
+}
+
+#[tokio::test]
+async fn a_relay_with_nothing_to_do_asks_once_and_waits() {
+    let mut client = Script::new([Step::Stop], []);
+    let mut upstream = Script::new([Step::Stop], []);
+    let relaying = async {
+        let mut never_wakes = std::pin::pin!(run(&mut client, &mut upstream, b""));
+        let mut polls = 0;
+        // Every wake-up of this task polls the relay once more.
+        let counting = poll_fn(|cx| {
+            polls += 1;
+            never_wakes.as_mut().poll(cx).map(|_| ())
+        });
+        let silence = tokio::time::timeout(Duration::from_millis(50), counting).await;
+        assert!(silence.is_err());
+        polls
+    };
+    // At first, and when the test's own time is over.
+    assert!(relaying.await <= 2);
+    assert!(client.polls <= 2 && upstream.polls <= 2);
+}
+
+#[tokio::test]
+async fn a_blocked_sink_is_asked_once_a_turn_and_its_source_not_read_on() {
+    let mut client = Script::new([Step::Bytes(1 << 30)], []);
+    let mut upstream = Script::new([Step::Stop], [Step::Bytes(10), Step::Stop]);
+    poll(&mut client, &mut upstream, 5).await;
+    assert_eq!(upstream.received.len(), 10);
+    assert_eq!(
+        client.sent, CHUNK as u64,
+        "more than a chunk was taken from the client"
+    );
+    assert_eq!(client.polls, 1);
+    assert_eq!(
+        upstream.polls,
+        3 + 4 + 5,
+        "three writes, one a turn after that, and one look for bytes a turn"
+    );
+}
+
+#[tokio::test]
+async fn one_direction_that_never_pauses_leaves_the_other_its_turn() {
+    let mut client = Script::new([Step::Bytes(1 << 40), Step::Stop], []);
+    let mut upstream = Script::new([Step::Bytes(5), Step::Stop], []);
+    poll(&mut client, &mut upstream, 1).await;
+    assert_eq!(client.received.len(), 5);
+    assert_eq!(upstream.received.len(), CHUNKS_PER_TURN * CHUNK);
+}
+
+#[tokio::test]
+async fn a_relay_that_is_dropped_in_the_middle_of_an_upload_resets_the_upstream() {
+    let mut client = Script::new([Step::Bytes(5), Step::Stop], []);
+    let mut upstream = Script::new([Step::Stop], []);
+    poll(&mut client, &mut upstream, 1).await;
+    assert!(upstream.was_reset.get());
+    assert!(!client.was_reset.get());
+}
+
+#[tokio::test]
+async fn a_relay_that_is_dropped_after_the_upload_leaves_the_upstream_its_clean_end() {
+    let mut client = Script::new([Step::Bytes(5)], []);
+    let mut upstream = Script::new([Step::Stop], []);
+    poll(&mut client, &mut upstream, 1).await;
+    assert_eq!(upstream.ended, Some(End::Clean));
+    assert!(!upstream.was_reset.get());
+}
+
+#[tokio::test]
+async fn a_reset_that_a_write_has_met_makes_the_end_behind_it_a_reset() {
+    // The client is written to first: the kernel tells of its reset there, and the read behind it sees an end.
+    let mut client = Script::new(
+        [Step::Pause, Step::Bytes(5)],
+        [Step::Fails(io::ErrorKind::ConnectionReset)],
+    );
+    let mut upstream = Script::new([Step::Bytes(5), Step::Stop], []);
+    let (outcome, up, _) = run(&mut client, &mut upstream, b"").await;
+    assert!(matches!(outcome, Outcome::ClientFailed(_)), "{outcome:?}");
+    assert_eq!(up, 5, "what had come before the reset goes up");
+    assert_eq!(
+        upstream.ended, None,
+        "half an upload ended like a whole one"
+    );
+    assert!(upstream.was_reset.get());
+
+    let mut client = Script::new([Step::Bytes(5), Step::Stop], []);
+    let mut upstream = Script::new(
+        [Step::Pause, Step::Bytes(5)],
+        [Step::Fails(io::ErrorKind::ConnectionReset)],
+    );
+    let (outcome, _, down) = run(&mut client, &mut upstream, b"").await;
+    assert!(matches!(outcome, Outcome::UpstreamFailed(_)), "{outcome:?}");
+    assert_eq!(down, 5, "what had come before the reset goes down");
+    assert_eq!(client.ended, None, "half an answer ended like a whole one");
+}
+
+#[tokio::test]
+async fn an_upstream_that_had_ended_before_it_refused_more_has_answered_whole() {
+    // EPIPE: its FIN came before its reset.
+    let mut client = Script::new([Step::Bytes(5), Step::Stop], []);
+    let mut upstream = Script::new([Step::Bytes(5)], [Step::Fails(io::ErrorKind::BrokenPipe)]);
+    let (outcome, _, down) = run(&mut client, &mut upstream, b"").await;
+    assert!(matches!(outcome, Outcome::UpstreamFailed(_)), "{outcome:?}");
+    assert_eq!((down, client.ended), (5, Some(End::Clean)));
+}
+
+#[tokio::test]
+async fn an_end_that_was_not_announced_is_passed_on_as_such() {
+    let mut client = Script::new(
+        [Step::Bytes(5), Step::Fails(io::ErrorKind::UnexpectedEof)],
+        [],
+    );
+    let mut upstream = Script::new([Step::Bytes(7)], []);
+    let (outcome, up, down) = run(&mut client, &mut upstream, b"early").await;
+    assert!(matches!(outcome, Outcome::Closed), "{outcome:?}");
+    assert_eq!((up, down), (10, 7));
+    assert_eq!(
+        (upstream.ended, client.ended),
+        (Some(End::Truncated), Some(End::Clean))
+    );
+}
+
+#[tokio::test]
+async fn a_sink_that_takes_nothing_is_broken_and_not_asked_for_ever() {
+    struct Nothing(Script);
+    impl Stream for Nothing {
+        fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            self.0.poll_readable(cx)
+        }
+        fn try_read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+            self.0.try_read(buf)
+        }
+        fn poll_write(&mut self, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(0))
+        }
+        fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            self.0.poll_flush(cx)
+        }
+        fn poll_shutdown(&mut self, cx: &mut Context<'_>, end: End) -> Poll<io::Result<()>> {
+            self.0.poll_shutdown(cx, end)
+        }
+    }
+    impl Socket for Nothing {
+        fn reset(&self) {
+            self.0.reset();
+        }
+        fn into_tcp(self) -> TcpStream {
+            self.0.into_tcp()
+        }
+    }
+    let mut client = Script::new([Step::Bytes(5), Step::Stop], []);
+    let mut upstream = Nothing(Script::new([], []));
+    let (mut up, mut down) = (Tally::default(), Tally::default());
+    let outcome = relay(
+        &mut client,
+        &mut upstream,
+        Vec::new(),
+        FOR_EVER,
+        &mut up,
+        &mut down,
+    )
+    .await;
+    assert!(matches!(outcome, Outcome::UpstreamFailed(_)), "{outcome:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn silence_is_counted_from_the_last_byte_and_anew_from_the_first_end() {
+    let patience = Patience {
+        idle: Some(Duration::from_secs(60)),
+        half_closed: Duration::from_secs(10),
+    };
+    let (mut up, mut down) = (Tally::default(), Tally::default());
+    let started = Instant::now();
+    let mut client = Script::new([Step::Bytes(5), Step::Stop], []);
+    let mut upstream = Script::new([Step::Stop], []);
+    let outcome = relay(
+        &mut client,
+        &mut upstream,
+        Vec::new(),
+        patience,
+        &mut up,
+        &mut down,
+    )
+    .await;
+    assert!(matches!(outcome, Outcome::Idle), "{outcome:?}");
+    assert_eq!(started.elapsed().as_secs(), 60);
+
+    let started = Instant::now();
+    let mut client = Script::new([Step::Bytes(5)], []);
+    let mut upstream = Script::new([Step::Stop], []);
+    let outcome = relay(
+        &mut client,
+        &mut upstream,
+        Vec::new(),
+        patience,
+        &mut up,
+        &mut down,
+    )
+    .await;
+    assert!(matches!(outcome, Outcome::HalfClosed), "{outcome:?}");
+    assert_eq!(started.elapsed().as_secs(), 10);
+    assert!(!upstream.was_reset.get(), "its upload was whole");
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_an_idle_limit_a_silent_relay_is_never_ended() {
+    let mut client = Script::new([Step::Stop], []);
+    let mut upstream = Script::new([Step::Stop], []);
+    let relaying = run(&mut client, &mut upstream, b"");
+    let year = Duration::from_secs(365 * 86_400);
+    assert!(tokio::time::timeout(year, relaying).await.is_err());
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        4 => (0..2_000_usize).prop_map(Step::Bytes),
+        1 => (0..200_000_usize).prop_map(Step::Bytes),
+        4 => Just(Step::Pause),
+    ];
+    prop::collection::vec(step, 0..20)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn every_byte_comes_through_in_its_order_whoever_pauses_and_ends_when(
+        client_reads in steps(),
+        client_writes in steps(),
+        upstream_reads in steps(),
+        upstream_writes in steps(),
+        early in prop::collection::vec(any::<u8>(), 0..100),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut client = Script::new(client_reads.clone(), client_writes);
+            let mut upstream = Script::new(upstream_reads.clone(), upstream_writes);
+            let (outcome, up, down) = run(&mut client, &mut upstream, &early).await;
+            assert!(matches!(outcome, Outcome::Closed), "{outcome:?}");
+            let sent = [early, Script::all(&client_reads)].concat();
+            assert_eq!(up, sent.len() as u64);
+            assert!(upstream.received == sent);
+            assert_eq!(down, client.received.len() as u64);
+            assert!(client.received == Script::all(&upstream_reads));
+            assert_eq!((client.ended, upstream.ended), (Some(End::Clean), Some(End::Clean)));
+            assert!(client.largest_write <= CHUNK && upstream.largest_write <= CHUNK);
+            assert!(!upstream.was_reset.get());
+        });
+    }
+}
