@@ -132,12 +132,14 @@ impl Stream {
                     self.plaintext = self.plaintext.saturating_sub(n);
                     return Ok(n);
                 }
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => self.plaintext = 0,
-                Err(e) => return Err(e),
-            }
-            if self.ended {
-                let reset = (self.broken).filter(|&kind| kind == io::ErrorKind::ConnectionReset);
-                return Err(reset.unwrap_or(io::ErrorKind::UnexpectedEof).into());
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock && !self.ended => {
+                    self.plaintext = 0
+                }
+                // The peer is gone without a word, or was reset and a write has been told so.
+                Err(_) if self.broken == Some(io::ErrorKind::ConnectionReset) => {
+                    return Err(io::ErrorKind::ConnectionReset.into());
+                }
+                Err(_) => return Err(io::ErrorKind::UnexpectedEof.into()),
             }
             self.receive()?;
         }

@@ -19,6 +19,7 @@ mod policy;
 mod refusals;
 mod relay;
 mod resumption;
+mod routes;
 mod scene;
 mod sessions;
 mod shortage;
