@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -33,6 +34,12 @@ In ~/.ssh/config:
 
 /// A wait beyond an hour is a typing error.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(3600);
+
+/// How long a tunnel whose user has hung up may take to end both its directions.
+///
+/// 1 s: some round trips, and nobody waits for it. Without it the connection would end with a reset, which the gateway
+/// must take for a client that broke off.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Opens a TLS connection to the gateway, asks for HOST, and connects stdin and stdout to what stands behind it.
 /// The certificate must be valid for HOST: nothing turns that off.
@@ -91,9 +98,14 @@ pub fn run(args: ConnectArgs) -> ExitCode {
     };
     let ended = runtime.block_on(async {
         let hang_up = signals::hang_up();
+        let mut tunnel = pin!(tunnel(&connect));
         tokio::select! {
-            ended = tunnel(&connect) => ended,
-            () = hang_up => Ended::Done(Ok(())),
+            ended = &mut tunnel => ended,
+            () = hang_up => {
+                // ssh ends its side of the pipes as well, and its goodbye may still be in them.
+                let _ = tokio::time::timeout(LAST_WORDS, tunnel).await;
+                Ended::Done(Ok(()))
+            }
         }
     });
     // The thread that reads stdin may wait there for ever.
