@@ -107,7 +107,7 @@ impl Metrics {
         })
     }
 
-    /// The counter of a listener's connections, by its configured address.
+    /// The counter of a listener's connections, by the address it is bound to.
     pub fn accepted(&self, listener: SocketAddr) -> Counter {
         self.accepted
             .get_or_create_owned(&[("listener", listener.to_string())])
@@ -286,13 +286,12 @@ mod tests {
     fn every_family_is_described_and_every_documented_metric_is_there() {
         let text = full().encode();
         let samples = samples(&text);
-        for line in include_str!("metrics.rs").lines() {
-            let Some(name) = line
-                .strip_prefix("//! | `")
-                .and_then(|line| line.split('`').next())
-            else {
-                continue;
-            };
+        let documented: Vec<&str> = include_str!("metrics.rs")
+            .lines()
+            .filter_map(|line| line.strip_prefix("/// | `")?.split('`').next())
+            .collect();
+        assert!(!documented.is_empty());
+        for name in documented {
             assert!(
                 samples.keys().any(|series| series.starts_with(name)),
                 "{name} is missing in\n{text}"
