@@ -2,8 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
+mod admin;
 mod authority;
 mod broken_off;
+mod config;
 mod connect;
 mod curl;
 mod demo;

@@ -2,7 +2,7 @@
 
 use portcullis::config::Level;
 
-use crate::{expect, folder, parse, shown};
+use super::{expect, folder, parse, shown};
 
 #[test]
 fn our_own_addresses_are_checked() {

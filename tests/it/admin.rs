@@ -1,7 +1,5 @@
 //! The admin interface over real sockets: what each address answers, whom it refuses, and what it outlasts.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
-
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;

@@ -1,5 +1,4 @@
 //! What a configuration means, and what is said of one that is broken: the key, the place, the remedy.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use std::fs;
 use std::ops::Range;

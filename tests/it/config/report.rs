@@ -2,7 +2,7 @@
 
 use portcullis::config::Level;
 
-use crate::{ROUTE, expect, folder, good, line_and_column, parse, shown, unmark};
+use super::{ROUTE, expect, folder, good, line_and_column, parse, shown, unmark};
 
 #[test]
 fn what_cannot_be_meant_is_warned_of() {

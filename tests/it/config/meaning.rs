@@ -12,7 +12,7 @@ use portcullis::config::{
 use portcullis::tls::options::{ClientAuth, Version};
 use tempfile::TempDir;
 
-use crate::{ROUTE, folder, good, parse};
+use super::{ROUTE, folder, good, parse};
 
 #[test]
 fn an_empty_file_is_good_and_warns_that_it_does_nothing() {

@@ -2,7 +2,7 @@
 
 use portcullis::config::Level;
 
-use crate::expect;
+use super::expect;
 
 #[test]
 fn what_is_not_toml_is_told_with_its_place() {

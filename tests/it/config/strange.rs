@@ -6,7 +6,7 @@ use std::path::Path;
 use portcullis::config;
 use proptest::prelude::*;
 
-use crate::{folder, shown};
+use super::{folder, shown};
 
 #[test]
 fn a_file_that_is_not_text_is_refused_with_the_line() {
