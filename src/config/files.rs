@@ -7,7 +7,7 @@ use super::CertificateFiles;
 use super::decode::{List, Typed};
 use super::diagnostic::Findings;
 use super::file;
-use crate::tls::files::{Certificate, FileError, load_roots};
+use crate::tls::files::{Certificate, FileError, load_roots, missing};
 
 /// The edge certificates: where they are, and what was read from there.
 #[derive(Debug, Default)]
@@ -54,13 +54,11 @@ fn pair(
         Err(error) => {
             let blamed = if error.path == key_path { key } else { chain };
             report(blamed, &error, findings);
-            if blamed.span == chain.span && !key_path.exists() {
-                // Reading stopped at the chain: the key's absence would only be told the next time.
-                findings.error(
-                    key.span.clone(),
-                    format!("`{}`: {}: no such file", key.key, key_path.display()),
-                    RELATIVE,
-                );
+            // Reading stopped at the chain: the key's absence would only be told the next time.
+            if blamed.span == chain.span
+                && let Some(error) = missing(&key_path)
+            {
+                report(key, &error, findings);
             }
         }
     }

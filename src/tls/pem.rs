@@ -247,11 +247,17 @@ fn damaged(path: &Path, error: &pem::Error) -> FileError {
     FileError::new(path, message, "the file was cut or edited: write it again")
 }
 
+/// Why a file cannot be opened; `None` if it is there and can be looked at.
+pub(crate) fn missing(path: &Path) -> Option<FileError> {
+    let error = std::fs::metadata(path).err()?;
+    Some(unreadable(path, &error))
+}
+
 pub(super) fn unreadable(path: &Path, error: &std::io::Error) -> FileError {
     let (message, help) = match error.kind() {
         ErrorKind::NotFound => (
             "does not exist".to_owned(),
-            "is the path right? a relative one starts at the configuration's directory",
+            "is the path right? it is shown as it was opened",
         ),
         ErrorKind::PermissionDenied => (
             "may not be read".to_owned(),
