@@ -25,17 +25,21 @@ pub fn init(format: LogFormat) {
         .with_default_directive(LevelFilter::INFO.into())
         .with_env_var("PORTCULLIS_LOG")
         .from_env_lossy();
-    let terminal = std::io::stderr().is_terminal();
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);
     // An error means that a subscriber is already there, as when tests share a process.
-    let _ = if is_json(format, terminal) {
+    let _ = if is_json(format, std::io::stderr().is_terminal()) {
         tracing::subscriber::set_global_default(subscriber.json().flatten_event(true).finish())
     } else {
-        let colour = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        tracing::subscriber::set_global_default(subscriber.with_ansi(colour).finish())
+        tracing::subscriber::set_global_default(subscriber.with_ansi(colours_stderr()).finish())
     };
+}
+
+/// Whether what goes to stderr has colours: on a terminal, unless `NO_COLOR` is set and not empty (no-color.org).
+pub(crate) fn colours_stderr() -> bool {
+    std::io::stderr().is_terminal()
+        && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 /// What is known of a connection when it ends.
@@ -45,9 +49,9 @@ pub struct Record {
     pub time: SystemTime,
     /// The client's address.
     pub client: SocketAddr,
-    /// The listener's address, as configured.
+    /// The address that the listener is bound to.
     pub listener: SocketAddr,
-    /// The name in the hello as sent, not normalised, bounded; `None` if there was none or no hello was read.
+    /// The name in the hello as sent, not normalised; `None` if there was none or no hello was read.
     pub sni: Option<String>,
     /// The protocol agreed with the client on a terminated route, or the first one offered on another.
     pub alpn: Option<Vec<u8>>,

@@ -1,10 +1,10 @@
 //! `portcullis check`: says everything that is wrong with a configuration, without starting anything.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::config;
+use crate::{config, log};
 
 /// The exit code of a configuration that cannot be used, as of a command line that cannot.
 const BROKEN: u8 = 2;
@@ -21,8 +21,7 @@ pub struct CheckArgs {
 
 /// Runs the command: mistakes and warnings go to stderr, a line that says all is well to stdout.
 pub fn run(args: CheckArgs) -> ExitCode {
-    let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    let outcome = check(&args, io::stderr().is_terminal() && !no_colour);
+    let outcome = check(&args, log::colours_stderr());
     // A reader that has gone does not change what was found.
     let _ = io::stderr().write_all(outcome.err.as_bytes());
     let _ = io::stdout().write_all(outcome.out.as_bytes());

@@ -1,6 +1,6 @@
 //! `portcullis serve`: runs a gateway until a signal ends it.
 
-use std::io::IsTerminal;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -25,21 +25,22 @@ pub fn run(args: ServeArgs) -> ExitCode {
     let checked = match config::load(&args.config) {
         Ok(checked) => checked,
         Err(diagnostics) => {
-            eprint!("{}", diagnostics.render(std::io::stderr().is_terminal()));
+            show(&diagnostics);
             return ExitCode::from(2);
         }
     };
-    if !checked.warnings.list.is_empty() {
-        eprint!(
-            "{}",
-            checked.warnings.render(std::io::stderr().is_terminal())
-        );
-    }
+    show(&checked.warnings);
     gateway(checked.config)
 }
 
+/// Nothing, if nothing is wrong.
+fn show(diagnostics: &config::Diagnostics) {
+    // With stderr gone there is nobody to tell.
+    let _ = std::io::stderr().write_all(diagnostics.render(log::colours_stderr()).as_bytes());
+}
+
 /// Runs a gateway with this configuration until SIGTERM or SIGINT.
-pub fn gateway(config: config::Config) -> ExitCode {
+fn gateway(config: config::Config) -> ExitCode {
     log::init(config.log.format);
     let access = AccessLog::start(config.log.format, Box::new(std::io::stdout()));
     let runtime = match tokio::runtime::Runtime::new() {
