@@ -1,4 +1,4 @@
-//! What each part of the gateway reports of itself, in one vocabulary, for `/readyz`, `/v1/routes` and the dashboard.
+//! What each part of the gateway reports of itself, in one vocabulary, for `/readyz`.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};

@@ -179,7 +179,7 @@ fn alpn(list: &List<Typed<String>>, findings: &mut Findings<'_>) -> Vec<String> 
                 "remove it",
             )),
             "portcullis/1" => Err(Wrong::new(
-                "\"portcullis/1\" is reserved: `portcullis connect` offers it, and the gateway answers by itself",
+                "\"portcullis/1\" is reserved: it is for `portcullis connect` and the gateway alone",
                 "remove it",
             )),
             text if !(1..=255).contains(&text.len()) => Err(Wrong::new(

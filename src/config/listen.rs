@@ -169,7 +169,7 @@ fn check_exposure(
     } else {
         findings.error(
             typed.span.clone(),
-            format!("`admin`: {address} is not a loopback address: whoever reaches it could operate the gateway"),
+            format!("`admin`: {address} is not a loopback address: whoever reaches it could see every route and address"),
             format!(
                 "use \"127.0.0.1:{}\" or \"unix:/run/portcullis/admin.sock\"; or write `insecure_admin = true` if the network is trusted",
                 address.port()

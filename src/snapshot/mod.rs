@@ -115,7 +115,7 @@ pub enum Source {
 }
 
 impl Source {
-    /// The word that stands in logs, metrics and `/v1/routes`.
+    /// The word that stands in `/v1/routes`.
     pub fn as_str(self) -> &'static str {
         match self {
             Source::File => "file",
