@@ -15,7 +15,7 @@ use crate::net::dial::{Dial, DialError};
 use crate::net::relay::Socket;
 
 /// The port of a gateway that is named without one.
-pub const DEFAULT_PORT: u16 = 8443;
+const DEFAULT_PORT: u16 = 8443;
 
 /// How long one address has before the next is tried beside it (RFC 8305 §5, Connection Attempt Delay).
 const HEAD_START: Duration = Duration::from_millis(250);

@@ -147,13 +147,12 @@ fn milliseconds(duration: Duration) -> f64 {
 
 /// A number of bytes for people.
 fn size(bytes: u64) -> String {
-    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
     if bytes < 1024 {
         return format!("{bytes} B");
     }
     let mut value = bytes as f64 / 1024.0;
     let mut unit = "KiB";
-    for next in UNITS.into_iter().skip(1) {
+    for next in ["MiB", "GiB", "TiB", "PiB"] {
         // What would be shown as 1024.0 belongs to the next unit.
         if value < 1023.95 {
             break;

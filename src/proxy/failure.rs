@@ -101,11 +101,6 @@ impl Failure {
         }
     }
 
-    /// The text for the record.
-    pub(super) fn detail(&self) -> Option<String> {
-        Some(self.to_string())
-    }
-
     /// No route: with a name or without.
     pub(super) fn no_route(name: Option<&HostName>) -> Self {
         match name {

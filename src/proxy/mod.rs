@@ -57,7 +57,7 @@ impl Proxy {
         match ended {
             Ok(()) => session.end(Reason::Closed, None),
             Err(Ending { failure, tcp }) => {
-                session.end(failure.reason(), failure.detail());
+                session.end(failure.reason(), Some(failure.to_string()));
                 drop(session);
                 if let Some(tcp) = tcp {
                     net::close(tcp).await;

@@ -1,7 +1,6 @@
 //! Reaching a route's upstream, and relaying to it.
 
-use super::failure::Answer;
-use super::failure::{Ending, Failure};
+use super::failure::{Answer, Ending, Failure};
 use crate::config::Limits;
 use crate::net::Stream;
 use crate::net::dial::Dial;

@@ -30,7 +30,7 @@ pub(super) fn load(config: &Config) -> anyhow::Result<Loaded> {
     })
 }
 
-/// One policy for each option set that a route refers to, known by the name that the routes use.
+/// One policy for each option set that a route refers to and that exists, known by the name that the routes use.
 fn policies(
     config: &Config,
     certificates: &Arc<Certificates>,
@@ -45,24 +45,14 @@ fn policies(
         .collect();
     names
         .into_iter()
-        .map(|name| {
-            let options = match name {
-                Some(name) => config.tls_options.get(name).cloned(),
-                None => Some(
-                    config
-                        .tls_options
-                        .get("default")
-                        .cloned()
-                        .unwrap_or_default(),
-                ),
-            };
-            let policy = match options {
-                Some(options) => ServerPolicy::new(&options, certificates.clone(), None)
-                    .map(Arc::new)
-                    .map_err(|error| error.to_string()),
-                None => Err("it does not exist".to_owned()),
-            };
-            (name.clone(), policy)
+        .filter_map(|name| {
+            let options = config
+                .tls_options
+                .get(name.as_deref().unwrap_or("default"))?;
+            let policy = ServerPolicy::new(options, certificates.clone(), None)
+                .map(Arc::new)
+                .map_err(|error| error.to_string());
+            Some((name.clone(), policy))
         })
         .collect()
 }

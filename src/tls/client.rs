@@ -49,7 +49,7 @@ pub fn from_parts(
 /// The CAs that this system trusts; one at least. Reads a few hundred KiB from the disk.
 ///
 /// Some that cannot be read are passed over: a chain that needs them is refused later, by name.
-pub fn system_roots() -> Result<RootCertStore, ClientError> {
+fn system_roots() -> Result<RootCertStore, ClientError> {
     usable(rustls_native_certs::load_native_certs())
 }
 
