@@ -9,9 +9,11 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
 mod access;
+mod diagnostics;
 mod line;
 
 pub use access::AccessLog;
+pub use diagnostics::Diagnostics;
 pub(crate) use line::escape;
 
 use crate::config::LogFormat;
@@ -19,16 +21,21 @@ use crate::reason::Reason;
 
 /// Starts the diagnostic log (`tracing`) on stderr: text on a terminal, JSON elsewhere, filtered by `PORTCULLIS_LOG` (default `info`).
 ///
+/// Nobody waits for whoever reads it, or ceased to: what finds no room is lost and counted. Keep what is returned until the
+/// process ends; its end waits for the last messages.
+///
 /// A second call changes nothing. Directives of the filter that make no sense are named on stderr and left out.
-pub fn init(format: LogFormat) {
+#[must_use]
+pub fn init(format: LogFormat) -> Diagnostics {
     let filter = EnvFilter::builder()
         .with_default_directive(LevelFilter::INFO.into())
         .with_env_var("PORTCULLIS_LOG")
         .from_env_lossy();
     let terminal = std::io::stderr().is_terminal();
+    let diagnostics = Diagnostics::start(Box::new(std::io::stderr()));
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+        .with_writer(diagnostics.queue());
     // An error means that a subscriber is already there, as when tests share a process.
     let _ = if is_json(format, terminal) {
         tracing::subscriber::set_global_default(subscriber.json().flatten_event(true).finish())
@@ -36,6 +43,7 @@ pub fn init(format: LogFormat) {
         let colour = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         tracing::subscriber::set_global_default(subscriber.with_ansi(colour).finish())
     };
+    diagnostics
 }
 
 /// What is known of a connection when it ends.

@@ -1,6 +1,6 @@
 //! `portcullis serve`: runs a gateway until a signal ends it.
 
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -25,23 +25,26 @@ pub fn run(args: ServeArgs) -> ExitCode {
     let checked = match config::load(&args.config) {
         Ok(checked) => checked,
         Err(diagnostics) => {
-            eprint!("{}", diagnostics.render(std::io::stderr().is_terminal()));
+            say(&diagnostics);
             return ExitCode::from(2);
         }
     };
     if !checked.warnings.list.is_empty() {
-        eprint!(
-            "{}",
-            checked.warnings.render(std::io::stderr().is_terminal())
-        );
+        say(&checked.warnings);
     }
     gateway(checked.config)
 }
 
+fn say(diagnostics: &config::Diagnostics) {
+    let text = diagnostics.render(io::stderr().is_terminal());
+    // With stderr gone there is nobody to tell, and no reason not to serve.
+    let _ = io::stderr().write_all(text.as_bytes());
+}
+
 /// Runs a gateway with this configuration until SIGTERM or SIGINT.
 pub fn gateway(config: config::Config) -> ExitCode {
-    log::init(config.log.format);
-    let access = AccessLog::start(config.log.format, Box::new(std::io::stdout()));
+    let _diagnostics = log::init(config.log.format);
+    let access = AccessLog::start(config.log.format, Box::new(io::stdout()));
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => {

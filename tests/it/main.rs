@@ -25,6 +25,7 @@ mod shortage;
 mod smoke;
 mod spellings;
 mod ssh;
+mod stderr;
 mod support;
 mod upstream;
 mod upstreams;
