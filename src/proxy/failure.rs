@@ -33,6 +33,8 @@ pub(super) enum Failure {
     HandshakeTimeout,
     #[error("{0}")]
     Handshake(HandshakeError),
+    #[error("the endpoint is this gateway itself")]
+    Loop,
     #[error("the upstream has no endpoint to dial")]
     NoEndpoint,
     #[error("{0}")]
@@ -93,7 +95,7 @@ impl Failure {
             Self::HelloTimeout => Reason::HelloTimeout,
             Self::NoName => Reason::NoName,
             Self::UnknownName => Reason::UnknownName,
-            Self::RouteBroken(_) => Reason::RouteBroken,
+            Self::RouteBroken(_) | Self::Loop => Reason::RouteBroken,
             Self::NoCertificate => Reason::NoCertificate,
             Self::HandshakeTimeout => Reason::HandshakeTimeout,
             Self::Handshake(HandshakeError::Tls(

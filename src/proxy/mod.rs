@@ -123,6 +123,6 @@ impl Proxy {
                 return Err(failure.answered(tcp, Answer::InternalError));
             }
         };
-        Pair::join(client, early, &route.upstream, limits, session).await
+        Pair::join(client, early, &route.upstream, &snapshot, session).await
     }
 }

@@ -73,10 +73,19 @@ pub async fn start(config: Config, log: AccessLog) -> anyhow::Result<Gateway> {
         );
         bound.push((id, socket));
     }
-    let admin_address = config.admin.clone();
+    let admin = match &config.admin {
+        Some(address) => Some(admin::Listener::bind(address).await?),
+        None => None,
+    };
+    let admin_address = admin.as_ref().map(admin::Listener::address);
+    let mut own: Vec<SocketAddr> = bound.iter().map(|(_, socket)| socket.address()).collect();
+    if let Some(AdminAddress::Tcp(address)) = admin_address {
+        own.push(address);
+    }
     let inputs = Inputs {
         config,
         listeners,
+        own: own.into(),
         certificates,
         policies,
         client_configs,
@@ -93,15 +102,12 @@ pub async fn start(config: Config, log: AccessLog) -> anyhow::Result<Gateway> {
     drop(answers);
     tasks.spawn(publisher.run(received));
 
-    let mut admin = None;
-    if let Some(address) = admin_address {
-        let listener = admin::Listener::bind(&address).await?;
+    if let Some(listener) = admin {
         let sources = admin::Sources {
             snapshot: Arc::clone(&cell),
             status: status.clone(),
             metrics: Arc::clone(&metrics),
         };
-        admin = Some(listener.address());
         tracing::info!(address = %listener.address(), "admin interface");
         tasks.spawn(admin::serve(listener, sources, shutdown.clone()));
     }
@@ -123,7 +129,7 @@ pub async fn start(config: Config, log: AccessLog) -> anyhow::Result<Gateway> {
     status.set("listeners", State::Ready);
     Ok(Gateway {
         addresses,
-        admin,
+        admin: admin_address,
         shutdown,
         drain,
         log,

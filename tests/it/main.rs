@@ -11,6 +11,7 @@ mod gateway;
 mod half_close;
 mod hello;
 mod hello_bytes;
+mod loops;
 mod names;
 mod openssl;
 mod peers;
