@@ -4,6 +4,8 @@ use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 use crate::log::AccessLog;
 use crate::{config, lifecycle, log, serve};
 
@@ -44,6 +46,7 @@ fn say(diagnostics: &config::Diagnostics) {
 /// Runs a gateway with this configuration until SIGTERM or SIGINT.
 pub fn gateway(config: config::Config) -> ExitCode {
     let _diagnostics = log::init(config.log.format);
+    raise_file_limit();
     let access = AccessLog::start(config.log.format, Box::new(io::stdout()));
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
@@ -64,5 +67,18 @@ pub fn gateway(config: config::Config) -> ExitCode {
             tracing::error!(error = format!("{error:#}"), "cannot start");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Takes as many file descriptors as the system allows: the soft limit is kept at 1,024 for programs that use select(2),
+/// and a tunnel takes two.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, current = limit.current, "cannot raise the limit of open files");
     }
 }
