@@ -57,7 +57,7 @@ reasons! {
     Closed = "closed", None;
     /// The client went away before its hello was complete.
     ClientGone = "client_gone", Client;
-    /// The first bytes were not a TLS record.
+    /// The first byte did not begin a TLS handshake.
     NotTls = "not_tls", Client;
     /// TLS, but a hello that no TLS server would accept.
     BadHello = "bad_hello", Client;

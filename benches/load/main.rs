@@ -1,6 +1,4 @@
 //! The load generator of `tools/bench`, with the bare server and the plain relay that a gateway is compared with.
-//!
-//! Everything stays on loopback, and whatever listens prints where before it serves.
 
 use std::path::PathBuf;
 

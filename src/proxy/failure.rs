@@ -3,6 +3,7 @@
 use std::io;
 
 use rustix::io::Errno;
+use rustls::AlertDescription;
 use tokio::net::TcpStream;
 
 use super::hello::HelloError;
@@ -63,20 +64,8 @@ pub(super) struct Ending {
 /// What a client is told whose handshake has not begun.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Answer {
-    /// The alert `unrecognized_name` (RFC 6066 §3).
-    UnrecognizedName,
-    /// The alert `internal_error` (RFC 8446 §6.2).
-    InternalError,
-    /// The alert `decode_error` (RFC 8446 §6.2).
-    DecodeError,
-    /// The alert `illegal_parameter` (RFC 8446 §6.2).
-    IllegalParameter,
-    /// The alert `protocol_version` (RFC 8446 §6.2).
-    ProtocolVersion,
-    /// The alert `unexpected_message` (RFC 8446 §6.2).
-    UnexpectedMessage,
-    /// The alert `no_application_protocol` (RFC 7301 §3.2).
-    NoApplicationProtocol,
+    /// A fatal alert (RFC 8446 §6.2, RFC 6066 §3, RFC 7301 §3.2).
+    Alert(AlertDescription),
     /// Nothing: FIN.
     Close,
     /// Nothing: RST.
@@ -132,13 +121,7 @@ impl Failure {
     /// Tells the client, and leaves its socket to be closed.
     pub(super) fn answered(self, tcp: TcpStream, answer: Answer) -> Ending {
         match answer {
-            Answer::UnrecognizedName => send_alert(&tcp, 112),
-            Answer::InternalError => send_alert(&tcp, 80),
-            Answer::DecodeError => send_alert(&tcp, 50),
-            Answer::IllegalParameter => send_alert(&tcp, 47),
-            Answer::ProtocolVersion => send_alert(&tcp, 70),
-            Answer::UnexpectedMessage => send_alert(&tcp, 10),
-            Answer::NoApplicationProtocol => send_alert(&tcp, 120),
+            Answer::Alert(description) => send_alert(&tcp, description),
             Answer::Close => {}
             Answer::Reset => {
                 tcp.reset();
@@ -162,7 +145,7 @@ impl From<Failure> for Ending {
 impl From<UnknownName> for Answer {
     fn from(unknown: UnknownName) -> Self {
         match unknown {
-            UnknownName::Alert => Self::UnrecognizedName,
+            UnknownName::Alert => Self::Alert(AlertDescription::UnrecognisedName),
             UnknownName::Close => Self::Close,
             UnknownName::Reset => Self::Reset,
         }
@@ -171,21 +154,22 @@ impl From<UnknownName> for Answer {
 
 /// A hello that cannot be served.
 pub(super) fn bad_hello(tcp: TcpStream, error: HelloError) -> Ending {
-    let answer = match error {
-        HelloError::NotTls | HelloError::TooLarge { .. } => Answer::DecodeError,
-        HelloError::TooOld => Answer::ProtocolVersion,
+    let alert = match error {
+        HelloError::Gone { .. } | HelloError::Bad { answered: true, .. } => None,
+        HelloError::NotTls | HelloError::TooLarge { .. } => Some(AlertDescription::DecodeError),
+        HelloError::TooOld => Some(AlertDescription::ProtocolVersion),
         // rustls has no alert for what only breaks the order: another record or message where the hello belongs.
-        HelloError::Bad { answered, .. } if !answered => Answer::UnexpectedMessage,
-        HelloError::BadName => Answer::IllegalParameter,
-        HelloError::Gone { .. } | HelloError::Bad { .. } => Answer::Close,
+        HelloError::Bad { .. } => Some(AlertDescription::UnexpectedMessage),
+        HelloError::BadName => Some(AlertDescription::IllegalParameter),
     };
+    let answer = alert.map_or(Answer::Close, Answer::Alert);
     Failure::Hello(error).answered(tcp, answer)
 }
 
 /// One fatal alert in the clear, as a server may send it before any handshake has begun (RFC 8446 §6, §5.1).
-fn send_alert(tcp: &TcpStream, description: u8) {
+fn send_alert(tcp: &TcpStream, description: AlertDescription) {
     // Best effort: the socket is new and its buffer empty.
-    let _ = tcp.try_write(&[21, 3, 3, 0, 2, 2, description]);
+    let _ = tcp.try_write(&[21, 3, 3, 0, 2, 2, description.into()]);
 }
 
 /// Whether a socket could not be made or bound here, whatever its other end would have said (connect(2), socket(2)).

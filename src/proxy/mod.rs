@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use rustls::AlertDescription;
 use tokio::net::TcpStream;
 use tokio::time::timeout_at;
 
@@ -120,7 +121,7 @@ impl Proxy {
             }
             Action::Broken(why) => {
                 let failure = Failure::RouteBroken(why.clone());
-                return Err(failure.answered(tcp, Answer::InternalError));
+                return Err(failure.answered(tcp, Answer::Alert(AlertDescription::InternalError)));
             }
         };
         Pair::join(client, early, &route.upstream, &snapshot, session).await

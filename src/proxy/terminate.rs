@@ -1,5 +1,6 @@
 //! Ending a client's TLS under the policy of its route.
 
+use rustls::AlertDescription;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
@@ -24,15 +25,18 @@ pub(super) async fn accept(
     certificates: &Certificates,
     deadline: Instant,
 ) -> Result<Box<tls::Stream>, Ending> {
+    if hello.alpn == [ACME] {
+        return Err(Failure::AcmeProbe
+            .answered(tcp, Answer::Alert(AlertDescription::NoApplicationProtocol)));
+    }
     if !hello
         .name
         .as_ref()
         .is_some_and(|name| certificates.covers(name))
     {
-        return Err(Failure::NoCertificate.answered(tcp, Answer::UnrecognizedName));
-    }
-    if hello.alpn == [ACME] {
-        return Err(Failure::AcmeProbe.answered(tcp, Answer::NoApplicationProtocol));
+        return Err(
+            Failure::NoCertificate.answered(tcp, Answer::Alert(AlertDescription::UnrecognisedName))
+        );
     }
     let config = policy.config(&hello.alpn).clone();
     let (accepted, unread) = hello.into_unread();

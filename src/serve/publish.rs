@@ -61,12 +61,16 @@ impl Publisher {
     pub(super) async fn run(mut self, mut answers: Receiver<Answer>) {
         let mut batch = Vec::new();
         while answers.recv_many(&mut batch, 64).await > 0 {
-            for answer in batch.drain(..) {
-                self.take(answer);
-            }
-            self.publish();
-            self.report();
+            self.hear(batch.drain(..));
         }
+    }
+
+    fn hear(&mut self, answers: impl IntoIterator<Item = Answer>) {
+        for answer in answers {
+            self.take(answer);
+        }
+        self.publish();
+        self.report();
     }
 
     fn take(&mut self, Answer { name, addresses }: Answer) {
@@ -113,4 +117,155 @@ fn names(inputs: &Inputs) -> BTreeSet<HostName> {
             EndpointAddress::Ip(_) => None,
         })
         .collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::path::Path;
+
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::config;
+
+    struct Desk {
+        cell: Arc<ArcSwap<Snapshot>>,
+        status: Status,
+        publisher: Publisher,
+    }
+
+    fn desk(text: &str) -> Desk {
+        let checked = config::parse(text, Path::new("portcullis.toml"));
+        let inputs = Inputs {
+            config: checked
+                .unwrap_or_else(|mistakes| panic!("{mistakes}"))
+                .config,
+            listeners: BTreeMap::new(),
+            own: Arc::default(),
+            certificates: Arc::default(),
+            policies: BTreeMap::new(),
+            client_configs: BTreeMap::new(),
+            addresses: BTreeMap::new(),
+        };
+        let status = Status::default();
+        let publisher = Publisher::new(inputs, Metrics::new(), status.clone());
+        Desk {
+            cell: publisher.cell(),
+            status,
+            publisher,
+        }
+    }
+
+    fn two_names() -> Desk {
+        desk(
+            r#"
+            [routes.one]
+            host = "one.test"
+            passthrough = true
+            upstream = "one.internal:22"
+            [routes.two]
+            host = "two.test"
+            passthrough = true
+            upstream = "two.internal:22"
+            "#,
+        )
+    }
+
+    fn answer(name: &str, addresses: Result<&[&str], &str>) -> Answer {
+        let parse = |addresses: &[&str]| addresses.iter().map(|ip| ip.parse().unwrap()).collect();
+        Answer {
+            name: HostName::parse(name).unwrap(),
+            addresses: addresses.map(parse).map_err(str::to_owned),
+        }
+    }
+
+    impl Desk {
+        fn endpoints(&self, upstream: &str) -> Vec<String> {
+            let snapshot = self.cell.load();
+            let endpoints = snapshot.upstreams[upstream].endpoints().iter();
+            endpoints
+                .map(|endpoint| endpoint.address.to_string())
+                .collect()
+        }
+
+        fn state(&self) -> State {
+            self.status.parts()[NAMES].clone()
+        }
+    }
+
+    #[test]
+    fn until_every_name_has_an_answer_the_gateway_is_not_ready() {
+        let mut desk = two_names();
+        let both = "not resolved yet: one.internal, two.internal";
+        assert_eq!(desk.state(), State::NotReady(both.to_owned()));
+        desk.publisher
+            .hear([answer("one.internal", Ok(&["10.0.0.1"]))]);
+        assert_eq!(
+            desk.state(),
+            State::NotReady("not resolved yet: two.internal".to_owned())
+        );
+        desk.publisher
+            .hear([answer("two.internal", Err("no such name"))]);
+        assert_eq!(
+            desk.state(),
+            State::Degraded("not resolving: two.internal".to_owned())
+        );
+        desk.publisher
+            .hear([answer("two.internal", Ok(&["10.0.0.2"]))]);
+        assert_eq!(desk.state(), State::Ready);
+    }
+
+    #[test]
+    fn without_names_the_gateway_is_ready_at_once() {
+        let desk = desk(
+            "[routes.one]\nhost = \"one.test\"\npassthrough = true\nupstream = \"10.0.0.1:22\"",
+        );
+        assert_eq!(desk.state(), State::Ready);
+        assert_eq!(desk.cell.load().generation, 1);
+    }
+
+    #[tokio::test]
+    async fn the_snapshot_follows_the_answers_and_batches_them() {
+        let desk = two_names();
+        let cell = Arc::clone(&desk.cell);
+        let (send, received) = mpsc::channel(64);
+        for answer in [
+            answer("one.internal", Ok(&["10.0.0.1"])),
+            answer("two.internal", Ok(&["10.0.0.2", "fd00::2"])),
+            answer("one.internal", Ok(&["10.0.0.9"])),
+        ] {
+            send.send(answer).await.unwrap();
+        }
+        drop(send);
+        desk.publisher.run(received).await;
+        let snapshot = cell.load();
+        assert_eq!(
+            snapshot.generation, 2,
+            "three answers that wait together are one change"
+        );
+        let endpoints = |upstream: &str| -> Vec<String> {
+            let endpoints = snapshot.upstreams[upstream].endpoints().iter();
+            endpoints
+                .map(|endpoint| endpoint.address.to_string())
+                .collect()
+        };
+        assert_eq!(endpoints("one.internal:22"), ["10.0.0.9:22"]);
+        assert_eq!(
+            endpoints("two.internal:22"),
+            ["10.0.0.2:22", "[fd00::2]:22"]
+        );
+    }
+
+    #[test]
+    fn a_name_that_fails_before_it_ever_had_an_answer_leaves_the_others_served() {
+        let mut desk = two_names();
+        desk.publisher.hear([
+            answer("one.internal", Ok(&["10.0.0.1"])),
+            answer("two.internal", Err("no such name")),
+        ]);
+        assert_eq!(desk.endpoints("one.internal:22"), ["10.0.0.1:22"]);
+        assert!(desk.endpoints("two.internal:22").is_empty());
+    }
 }

@@ -92,8 +92,16 @@ pub fn compile(inputs: &Inputs, previous: Option<&Snapshot>, metrics: &Metrics) 
 
 fn action(inputs: &Inputs, route: &config::Route) -> Action {
     // TLS towards the upstream is a part of the route's promise: without it, nothing is dialled.
-    if let Some(Err(why)) = inputs.client_configs.get(&route.upstream) {
-        return Action::Broken(format!("upstream `{}`: {why}", route.upstream));
+    let upstream = inputs.config.upstreams.get(&route.upstream);
+    if upstream.is_some_and(|upstream| upstream.tls.is_some()) {
+        let why = match inputs.client_configs.get(&route.upstream) {
+            Some(Ok(_)) => None,
+            Some(Err(why)) => Some(why.as_str()),
+            None => Some("its tls is not made"),
+        };
+        if let Some(why) = why {
+            return Action::Broken(format!("upstream `{}`: {why}", route.upstream));
+        }
     }
     match &route.action {
         config::Action::PassThrough => Action::PassThrough,
@@ -158,3 +166,7 @@ fn upstream(
     let state = last.map(|last| Arc::clone(&last.state)).unwrap_or_default();
     Arc::new(Upstream::new(name.into(), endpoints, tls, state))
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests;

@@ -125,21 +125,15 @@ impl Stream {
 
     /// Reads what is there. `Ok(0)` is a clean end, `UnexpectedEof` one without `close_notify`,
     /// `ConnectionReset` also one that a write has met before, and `WouldBlock` means not yet.
+    ///
+    /// Asks the socket once at most: a peer that sends records with nothing in them gets its turn, and no more.
     pub fn try_read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        loop {
-            match self.tls.reader().read(buf) {
-                Ok(n) => {
-                    self.plaintext = self.plaintext.saturating_sub(n);
-                    return Ok(n);
-                }
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => self.plaintext = 0,
-                Err(e) => return Err(e),
+        match self.take_plaintext(buf) {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                self.receive()?;
+                self.take_plaintext(buf)
             }
-            if self.ended {
-                let reset = (self.broken).filter(|&kind| kind == io::ErrorKind::ConnectionReset);
-                return Err(reset.unwrap_or(io::ErrorKind::UnexpectedEof).into());
-            }
-            self.receive()?;
+            taken => taken,
         }
     }
 
@@ -172,6 +166,24 @@ impl Stream {
         }
         ready!(self.poll_flush(cx))?;
         Pin::new(&mut self.tcp).poll_shutdown(cx)
+    }
+
+    fn take_plaintext(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        match self.tls.reader().read(buf) {
+            Ok(n) => {
+                self.plaintext = self.plaintext.saturating_sub(n);
+                Ok(n)
+            }
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock && !self.ended => {
+                self.plaintext = 0;
+                Err(e)
+            }
+            // The peer is gone without a word, or was reset and a write has been told so.
+            Err(_) if self.broken == Some(io::ErrorKind::ConnectionReset) => {
+                Err(io::ErrorKind::ConnectionReset.into())
+            }
+            Err(_) => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
     }
 
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -1,13 +1,11 @@
 //! The end of a gateway: nothing new, what runs goes on to its end or its deadline, and nothing is lost.
 
 use std::net::SocketAddr;
-use std::process::Command;
 use std::sync::Arc;
 
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use rustls::version::{TLS12, TLS13};
-use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -16,7 +14,8 @@ use tokio_rustls::client::TlsStream;
 
 use crate::authority::Authority;
 use crate::gateway::{self, Gateway, exchange};
-use crate::support::{Child, PATIENCE};
+use crate::program::Program;
+use crate::support::PATIENCE;
 use crate::upstream::Upstream;
 
 const NAME: &str = "drain.example.test";
@@ -158,52 +157,6 @@ async fn at_the_deadline_what_still_runs_is_cut_and_a_plain_upstream_sees_no_end
     assert_eq!(gateway::answer(&mut silent).await.0, b"");
 }
 
-/// The real program, with its addresses.
-struct Program {
-    child: Child,
-    listener: SocketAddr,
-    admin: SocketAddr,
-}
-
-impl Program {
-    fn start(authority: &Authority, upstream: SocketAddr, drain: &str) -> Self {
-        let text = format!("listen = [\"127.0.0.1:0\"]\n{}", tables(upstream, drain));
-        let config = authority.write("portcullis.toml", &text);
-        let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
-        command.arg("serve").arg("--config").arg(config);
-        let child = Child::spawn(&command);
-        let address = |message: &str| {
-            child.wait_for(message, |line| {
-                let line: Value = serde_json::from_str(line).ok()?;
-                let address = line["address"]
-                    .as_str()
-                    .filter(|_| line["message"] == message);
-                address?.parse().ok()
-            })
-        };
-        Self {
-            listener: address("listening"),
-            admin: address("admin interface"),
-            child,
-        }
-    }
-
-    async fn connect(&self, authority: &Authority) -> TlsStream<TcpStream> {
-        handshake(authority, TcpStream::connect(self.listener).await.unwrap()).await
-    }
-
-    /// The records it has written, after its end, which must be a good one.
-    fn records(self) -> Vec<Value> {
-        let output = self.child.finish();
-        assert!(output.status.success(), "{:?}", output.status);
-        let lines = String::from_utf8(output.stdout).unwrap();
-        lines
-            .lines()
-            .map(|line| serde_json::from_str(line).unwrap())
-            .collect()
-    }
-}
-
 async fn handshake(authority: &Authority, tcp: TcpStream) -> TlsStream<TcpStream> {
     let config: Arc<ClientConfig> = Arc::new(authority.client(&[&TLS12, &TLS13]));
     let name = ServerName::try_from(NAME).unwrap();
@@ -215,8 +168,9 @@ async fn sigterm_drains_the_program_which_then_exits_well() {
     let authority = Authority::new();
     authority.issue_files("edge", &[NAME]);
     let upstream = Upstream::echo().await;
-    let program = Program::start(&authority, upstream.address, "5m");
-    let mut client = program.connect(&authority).await;
+    let program = Program::start(&authority, &tables(upstream.address, "5m"));
+    let tcp = TcpStream::connect(program.listener).await.unwrap();
+    let mut client = handshake(&authority, tcp).await;
     echoes(&mut client).await;
     program.child.signal("TERM");
     is_refused(program.listener).await;
@@ -243,10 +197,11 @@ async fn a_second_signal_ends_the_program_at_once_with_every_record_written() {
     let authority = Authority::new();
     authority.issue_files("edge", &[NAME]);
     let upstream = Upstream::echo().await;
-    let program = Program::start(&authority, upstream.address, "1d");
+    let program = Program::start(&authority, &tables(upstream.address, "1d"));
     let mut clients = Vec::new();
     for _ in 0..20 {
-        let mut client = program.connect(&authority).await;
+        let tcp = TcpStream::connect(program.listener).await.unwrap();
+        let mut client = handshake(&authority, tcp).await;
         echoes(&mut client).await;
         clients.push(client);
     }

@@ -3,10 +3,12 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 mod authority;
+mod broken_off;
 mod connect;
 mod curl;
 mod demo;
 mod drain;
+mod edge;
 mod gateway;
 mod half_close;
 mod hello;
@@ -17,9 +19,11 @@ mod openssl;
 mod peers;
 mod pieces;
 mod policy;
+mod program;
 mod refusals;
 mod relay;
 mod resumption;
+mod routes;
 mod scene;
 mod sessions;
 mod shortage;

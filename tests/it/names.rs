@@ -211,6 +211,7 @@ async fn grease_and_encrypted_hellos_are_routed_by_the_name_in_the_clear() {
         .await;
     assert_eq!(told.answer[..3], [HANDSHAKE, 3, 3]);
     assert_eq!(told.record["route"], "mutual");
+    assert_eq!(told.record["alpn"], r"\x1a\x1a", "escaped");
 }
 
 /// CVE-2020-8660 of Envoy: the name was not seen in a hello of TLS 1.3 alone.

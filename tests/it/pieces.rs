@@ -221,9 +221,7 @@ async fn plain_data_behind_a_hello_never_reaches_the_upstream() {
     let mut scene = Scene::with("").await;
     for name in ["open.example.test", "mutual.example.test"] {
         let hello = framed(&hello::named(name), &[]);
-        let told = scene
-            .tell_all(&[hello, record(23, b"injected")].concat())
-            .await;
+        let told = scene.tell(&[hello, record(23, b"injected")].concat()).await;
         assert_eq!(told.record["reason"], "handshake_failed", "{}", told.record);
         assert_eq!(scene.dials(), 0);
     }

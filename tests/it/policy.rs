@@ -85,7 +85,7 @@ async fn no_upstream_is_dialled_for_a_client_that_fails_its_client_auth() {
 
 #[tokio::test]
 async fn no_upstream_is_dialled_before_the_handshake_is_finished() {
-    let mut scene = Scene::with("limits.handshake_timeout = \"200ms\"").await;
+    let mut scene = Scene::with("limits.handshake_timeout = \"1s\"").await;
     let config = scene.client(&[&TLS13]);
     // A client that answers no more, and one that goes away.
     for stays in [true, false] {

@@ -1,139 +1,23 @@
-//! The relay: every byte both ways, bounded memory, and what each side sees when the other breaks off.
+//! The relay: every byte both ways, no more held than needed, and its limits.
 
-use std::io::{self, ErrorKind};
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use rustls::pki_types::ServerName;
 use rustls::version::TLS13;
-use serde_json::Value;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::mpsc::unbounded_channel;
 use tokio::sync::oneshot;
-use tokio::time::timeout;
-use tokio_rustls::client::TlsStream;
+use tokio_rustls::TlsConnector;
 
 use crate::authority::Authority;
-use crate::gateway::Gateway;
-use crate::support::PATIENCE;
+use crate::edge::{Edge, MODES, Mode, NAME, fill, handing_over, read_all, text, tunnel};
+use crate::program::Program;
 use crate::upstream::{Upstream, echo};
-
-const NAME: &str = "relay.example.test";
-
-/// How a route treats TLS.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Mode {
-    Terminate,
-    Pass,
-    ReEncrypt,
-}
-
-const MODES: [Mode; 3] = [Mode::Terminate, Mode::Pass, Mode::ReEncrypt];
-
-/// A stream of either kind, as an upstream sees it.
-trait Pipe: AsyncRead + AsyncWrite + Send + Unpin {
-    /// The socket underneath.
-    fn tcp(&self) -> &TcpStream;
-}
-
-impl Pipe for TcpStream {
-    fn tcp(&self) -> &TcpStream {
-        self
-    }
-}
-
-impl Pipe for tokio_rustls::server::TlsStream<TcpStream> {
-    fn tcp(&self) -> &TcpStream {
-        self.get_ref().0
-    }
-}
-
-/// A gateway with one route, and the upstream behind it.
-struct Edge {
-    gateway: Gateway,
-    authority: Authority,
-    _upstream: Upstream,
-}
-
-impl Edge {
-    async fn start<F>(
-        mode: Mode,
-        limits: &str,
-        serve: impl Fn(Box<dyn Pipe>) -> F + Clone + Send + Sync + 'static,
-    ) -> Self
-    where
-        F: Future<Output = ()> + Send + 'static,
-    {
-        let authority = Authority::new();
-        let issued = authority.issue_files("edge", &[NAME]);
-        let upstream = match mode {
-            Mode::Terminate => Upstream::tcp(move |tcp| serve(Box::new(tcp))).await,
-            Mode::Pass | Mode::ReEncrypt => {
-                Upstream::tls(issued.server(&[&TLS13]), move |tls| serve(Box::new(tls))).await
-            }
-        };
-        let passthrough = mode == Mode::Pass;
-        let tls = match mode {
-            Mode::ReEncrypt => {
-                format!("tls = {{ roots = [\"ca.pem\"], server_name = \"{NAME}\" }}")
-            }
-            _ => String::new(),
-        };
-        let tables = format!(
-            "certificates = [{{ chain = \"edge.pem\", key = \"edge.key\" }}]\n\
-             [limits]\n{limits}\n\
-             [routes.relay]\nhost = \"{NAME}\"\npassthrough = {passthrough}\nupstream = \"u\"\n\
-             [upstreams.u]\naddress = \"{}\"\n{tls}\n",
-            upstream.address
-        );
-        Self {
-            gateway: Gateway::start(&authority, &tables).await,
-            authority,
-            _upstream: upstream,
-        }
-    }
-
-    async fn connect(&self) -> TlsStream<TcpStream> {
-        let config = Arc::new(self.authority.client(&[&TLS13]));
-        self.gateway.connect_tls(&config, NAME).await.unwrap()
-    }
-
-    async fn ended(&mut self) -> Value {
-        self.gateway.ended().await
-    }
-}
-
-/// An upstream that hands its streams to the test.
-async fn handing_over(mode: Mode, limits: &str) -> (Edge, UnboundedReceiver<Box<dyn Pipe>>) {
-    let (hand, handed) = unbounded_channel();
-    let edge = Edge::start(mode, limits, move |stream| {
-        let _ = hand.send(stream);
-        std::future::ready(())
-    })
-    .await;
-    (edge, handed)
-}
-
-/// Both ends of one tunnel.
-async fn tunnel(
-    edge: &Edge,
-    handed: &mut UnboundedReceiver<Box<dyn Pipe>>,
-) -> (TlsStream<TcpStream>, Box<dyn Pipe>) {
-    let client = edge.connect().await;
-    (client, handed.recv().await.unwrap())
-}
-
-/// A text that is not the same anywhere within 64 KiB of itself; its length is prime, so that no buffer fits it.
-fn text() -> Vec<u8> {
-    let mut state = 1_u32;
-    let next = std::iter::repeat_with(|| {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (state >> 24) as u8
-    });
-    next.take(65_521).collect()
-}
 
 /// Sends so many bytes of the text, over and over, and ends.
 async fn send(mut to: impl AsyncWrite + Unpin, mut left: usize) {
@@ -165,20 +49,6 @@ async fn receive(mut from: impl AsyncRead + Unpin) -> usize {
             new = &new[both..];
         }
     }
-}
-
-/// Reads to the end; a reset or a truncation is told.
-async fn read_all(stream: &mut (impl AsyncRead + Unpin)) -> (Vec<u8>, Option<ErrorKind>) {
-    let mut bytes = Vec::new();
-    let read = timeout(PATIENCE, stream.read_to_end(&mut bytes)).await;
-    let error = read.expect("the stream does not end").err();
-    (bytes, error.map(|e| e.kind()))
-}
-
-/// Makes the close that comes a reset.
-fn reset_on_close(tcp: &TcpStream) {
-    let socket = SockRef::from(tcp);
-    socket.set_linger(Some(Duration::ZERO)).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -246,17 +116,6 @@ async fn a_silent_tunnel_stays_open() {
     }
 }
 
-/// Writes until nothing more is taken for a while; what was taken is counted.
-async fn fill(to: &mut (impl AsyncWrite + Unpin), taken: &AtomicU64) {
-    let text = text();
-    let mut at = 0;
-    while let Ok(wrote) = timeout(Duration::from_millis(300), to.write(&text[at..])).await {
-        let wrote = wrote.unwrap();
-        taken.fetch_add(wrote as u64, Ordering::Relaxed);
-        at = (at + wrote) % text.len();
-    }
-}
-
 #[tokio::test]
 async fn a_reader_that_pauses_stops_the_sender_and_gets_every_byte_when_it_goes_on() {
     // The kernel keeps up to 4 MiB to send and 32 MiB received of each leg.
@@ -296,237 +155,6 @@ async fn a_reader_that_pauses_stops_the_sender_and_gets_every_byte_when_it_goes_
         assert_eq!(download, up, "{mode:?}");
         assert_eq!(edge.ended().await["reason"], "closed");
     }
-}
-
-#[tokio::test]
-async fn a_client_that_resets_is_a_reset_for_the_upstream_and_never_an_end() {
-    for mode in MODES {
-        let (mut edge, mut handed) = handing_over(mode, "").await;
-        let (mut client, mut upstream) = tunnel(&edge, &mut handed).await;
-        client.write_all(b"half an upload").await.unwrap();
-        client.flush().await.unwrap();
-        upstream.read_exact(&mut [0; 14]).await.unwrap();
-        reset_on_close(client.get_ref().0);
-        drop(client);
-        let (_, error) = read_all(&mut upstream).await;
-        assert_eq!(error, Some(ErrorKind::ConnectionReset), "{mode:?}");
-        let record = edge.ended().await;
-        assert_eq!(
-            (&record["reason"], &record["fault"]),
-            (&"client_reset".into(), &"client".into()),
-            "{record}"
-        );
-    }
-}
-
-#[tokio::test]
-async fn a_client_that_resets_while_it_is_written_to_is_a_reset_for_the_upstream() {
-    for mode in MODES {
-        let (mut edge, mut handed) = handing_over(mode, "").await;
-        let (client, upstream) = tunnel(&edge, &mut handed).await;
-        let (mut from, mut to) = tokio::io::split(upstream);
-        // Writes until the gateway takes no more: it learns of the reset from a write.
-        let flood = tokio::spawn(async move {
-            loop {
-                if let Err(e) = to.write_all(&[7; 4096]).await {
-                    return e.kind();
-                }
-            }
-        });
-        reset_on_close(client.get_ref().0);
-        drop(client);
-        let (_, error) = read_all(&mut from).await;
-        // Whichever comes first takes the error away from the other; after an end it would be EPIPE.
-        let seen = [error, Some(flood.await.unwrap())];
-        let reset = seen.contains(&Some(ErrorKind::ConnectionReset));
-        assert!(
-            reset || error.is_some(),
-            "{mode:?}: an end that never was: {seen:?}"
-        );
-        assert_eq!(edge.ended().await["reason"], "client_reset");
-    }
-}
-
-#[tokio::test]
-async fn an_upstream_that_resets_is_no_clean_end_for_the_client() {
-    for mode in MODES {
-        let (mut edge, mut handed) = handing_over(mode, "").await;
-        let (mut client, mut upstream) = tunnel(&edge, &mut handed).await;
-        upstream.write_all(b"half an answer").await.unwrap();
-        upstream.flush().await.unwrap();
-        let mut half = [0; 14];
-        client.read_exact(&mut half).await.unwrap();
-        reset_on_close(upstream.tcp());
-        drop(upstream);
-        let (rest, error) = read_all(&mut client).await;
-        assert_eq!(
-            (rest, error),
-            (vec![], Some(ErrorKind::UnexpectedEof)),
-            "{mode:?}"
-        );
-        let record = edge.ended().await;
-        assert_eq!(
-            (&record["reason"], &record["fault"]),
-            (&"upstream_reset".into(), &"upstream".into()),
-            "{record}"
-        );
-    }
-}
-
-#[tokio::test]
-async fn an_answer_arrives_whole_from_an_upstream_that_resets_because_it_has_not_read_all() {
-    for mode in MODES {
-        let (mut edge, mut handed) = handing_over(mode, "").await;
-        let (client, mut upstream) = tunnel(&edge, &mut handed).await;
-        let (mut from, mut to) = tokio::io::split(client);
-        let upload = tokio::spawn(async move { while to.write_all(&[7; 4096]).await.is_ok() {} });
-        upstream.read_exact(&mut [0; 10_000]).await.unwrap();
-        upstream.write_all(&text()[..10_000]).await.unwrap();
-        upstream.flush().await.unwrap();
-        // Closing with something unread is a reset (RFC 9293 3.10.4, RFC 2525 2.17).
-        upstream.tcp().readable().await.unwrap();
-        drop(upstream);
-        let (answer, error) = read_all(&mut from).await;
-        assert!(
-            answer == text()[..10_000],
-            "{mode:?}: {} bytes",
-            answer.len()
-        );
-        assert!(
-            error.is_some(),
-            "{mode:?}: nobody knows whether the answer was whole"
-        );
-        upload.await.unwrap();
-        let record = edge.ended().await;
-        assert_eq!(record["reason"], "upstream_reset", "{mode:?}: {record}");
-    }
-}
-
-#[tokio::test]
-async fn a_client_that_ends_without_close_notify_ends_its_direction_and_gets_the_answer() {
-    for mode in [Mode::Terminate, Mode::Pass] {
-        let (mut edge, mut handed) = handing_over(mode, "").await;
-        let (mut client, mut upstream) = tunnel(&edge, &mut handed).await;
-        client.write_all(b"question").await.unwrap();
-        client.flush().await.unwrap();
-        SockRef::from(client.get_ref().0)
-            .shutdown(std::net::Shutdown::Write)
-            .unwrap();
-        let (question, error) = read_all(&mut upstream).await;
-        // Through TLS the upstream learns that no end was announced; over plain TCP there is no word for it.
-        let told = (mode == Mode::Pass).then_some(ErrorKind::UnexpectedEof);
-        assert_eq!((question, error), (b"question".to_vec(), told), "{mode:?}");
-        upstream.write_all(b"answer").await.unwrap();
-        upstream.shutdown().await.unwrap();
-        assert_eq!(
-            read_all(&mut client).await,
-            (b"answer".to_vec(), None),
-            "{mode:?}"
-        );
-        assert_eq!(edge.ended().await["reason"], "closed");
-    }
-}
-
-#[tokio::test]
-async fn an_end_that_one_side_has_not_announced_is_not_announced_to_the_other() {
-    for (upstream_first, mode) in [
-        (true, Mode::Pass),
-        (true, Mode::ReEncrypt),
-        (false, Mode::ReEncrypt),
-    ] {
-        let (mut edge, mut handed) = handing_over(mode, "").await;
-        let (mut client, mut upstream) = tunnel(&edge, &mut handed).await;
-        let (first, last): (&mut dyn Pipe, &mut (dyn AsyncRead + Send + Unpin)) = if upstream_first
-        {
-            (&mut *upstream, &mut client)
-        } else {
-            (&mut Client(&mut client), &mut upstream)
-        };
-        first.write_all(b"all but the end").await.unwrap();
-        first.flush().await.unwrap();
-        SockRef::from(first.tcp())
-            .shutdown(std::net::Shutdown::Write)
-            .unwrap();
-        let mut last = last;
-        let seen = read_all(&mut last).await;
-        assert_eq!(
-            seen,
-            (b"all but the end".to_vec(), Some(ErrorKind::UnexpectedEof)),
-            "{mode:?}"
-        );
-        drop((client, upstream));
-        edge.ended().await;
-    }
-}
-
-/// The client's stream, as a pipe.
-struct Client<'a>(&'a mut TlsStream<TcpStream>);
-
-impl Pipe for Client<'_> {
-    fn tcp(&self) -> &TcpStream {
-        self.0.get_ref().0
-    }
-}
-
-impl AsyncRead for Client<'_> {
-    fn poll_read(
-        mut self: std::pin::Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-        buf: &mut tokio::io::ReadBuf<'_>,
-    ) -> std::task::Poll<io::Result<()>> {
-        std::pin::Pin::new(&mut *self.0).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Client<'_> {
-    fn poll_write(
-        mut self: std::pin::Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-        buf: &[u8],
-    ) -> std::task::Poll<io::Result<usize>> {
-        std::pin::Pin::new(&mut *self.0).poll_write(cx, buf)
-    }
-
-    fn poll_flush(
-        mut self: std::pin::Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<io::Result<()>> {
-        std::pin::Pin::new(&mut *self.0).poll_flush(cx)
-    }
-
-    fn poll_shutdown(
-        mut self: std::pin::Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<io::Result<()>> {
-        std::pin::Pin::new(&mut *self.0).poll_shutdown(cx)
-    }
-}
-
-/// A record that no TLS peer can have sealed (RFC 8446 5.2).
-const GARBAGE: &[u8] = b"\x17\x03\x03\x00\x20not sealed with any key of ours!";
-
-#[tokio::test]
-async fn garbage_from_the_client_in_mid_stream_ends_the_tunnel_with_an_alert_and_resets_the_upstream()
- {
-    let (mut edge, mut handed) = handing_over(Mode::Terminate, "").await;
-    let (mut client, mut upstream) = tunnel(&edge, &mut handed).await;
-    client.get_mut().0.write_all(GARBAGE).await.unwrap();
-    let (seen, error) = read_all(&mut upstream).await;
-    assert_eq!((seen, error), (vec![], Some(ErrorKind::ConnectionReset)));
-    let told = client.read_u8().await.unwrap_err().to_string();
-    assert!(told.contains("BadRecordMac"), "{told}");
-    let record = edge.ended().await;
-    assert_eq!(record["reason"], "client_reset", "{record}");
-}
-
-#[tokio::test]
-async fn garbage_from_the_upstream_in_mid_stream_is_no_clean_end_for_the_client() {
-    let (mut edge, mut handed) = handing_over(Mode::ReEncrypt, "").await;
-    let (mut client, upstream) = tunnel(&edge, &mut handed).await;
-    upstream.tcp().try_write(GARBAGE).unwrap();
-    let seen = read_all(&mut client).await;
-    assert_eq!(seen, (vec![], Some(ErrorKind::UnexpectedEof)));
-    assert_eq!(edge.ended().await["reason"], "upstream_reset");
 }
 
 #[tokio::test]
@@ -607,4 +235,58 @@ async fn an_idle_limit_ends_a_silent_tunnel_and_leaves_one_that_talks() {
         upstream.shutdown().await.unwrap();
         assert_eq!(edge.ended().await["reason"], "closed");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_uses_no_processor() {
+    let authority = Authority::new();
+    authority.issue_files("edge", &[NAME]);
+    let (hand, mut handed) = unbounded_channel();
+    let upstream = Upstream::tcp(move |tcp| {
+        let _ = hand.send(tcp);
+        std::future::ready(())
+    })
+    .await;
+    let tables = format!(
+        "admin = \"127.0.0.1:0\"\nlog = {{ format = \"json\" }}\n\
+         certificates = [{{ chain = \"edge.pem\", key = \"edge.key\" }}]\n\
+         [routes.relay]\nhost = \"{NAME}\"\nupstream = \"{}\"\n",
+        upstream.address
+    );
+    let program = Program::start(&authority, &tables);
+    let connector = TlsConnector::from(Arc::new(authority.client(&[&TLS13])));
+    let mut waiting = Vec::new();
+    for state in [
+        "silent",
+        "client ended",
+        "upstream ended",
+        "upload blocked",
+        "download blocked",
+    ] {
+        let tcp = TcpStream::connect(program.listener).await.unwrap();
+        let name = ServerName::try_from(NAME).unwrap();
+        let mut client = connector.connect(name, tcp).await.unwrap();
+        let mut upstream = handed.recv().await.unwrap();
+        match state {
+            "client ended" => client.shutdown().await.unwrap(),
+            "upstream ended" => upstream.shutdown().await.unwrap(),
+            "upload blocked" => fill(&mut client, &AtomicU64::new(0)).await,
+            "download blocked" => fill(&mut upstream, &AtomicU64::new(0)).await,
+            _ => {}
+        }
+        waiting.push((client, upstream));
+    }
+    let mut half_a_hello = TcpStream::connect(program.listener).await.unwrap();
+    half_a_hello
+        .write_all(b"\x16\x03\x01\x02\x00\x01")
+        .await
+        .unwrap();
+    // The last words above are on their way.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let before = program.ticks();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let used = program.ticks() - before;
+    // One task that spins would use all of it, some 50 ticks.
+    assert!(used < 10, "{used} ticks in half a second of waiting");
+    drop((waiting, half_a_hello));
 }

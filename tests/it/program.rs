@@ -1,0 +1,64 @@
+//! The real program as a gateway: started, watched, and its records after its end.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::authority::Authority;
+use crate::support::Child;
+
+/// A gateway in a process of its own, with its addresses.
+pub(crate) struct Program {
+    pub(crate) child: Child,
+    pub(crate) listener: SocketAddr,
+    pub(crate) admin: SocketAddr,
+}
+
+impl Program {
+    /// Starts it on free ports with these tables, which must have `admin` on TCP and the log in JSON.
+    pub(crate) fn start(authority: &Authority, tables: &str) -> Self {
+        let text = format!("listen = [\"127.0.0.1:0\"]\n{tables}");
+        let config = authority.write("portcullis.toml", &text);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
+        command.arg("serve").arg("--config").arg(config);
+        let child = Child::spawn(&command);
+        let address = |message: &str| {
+            child.wait_for(message, |line| {
+                let line: Value = serde_json::from_str(line).ok()?;
+                let address = line["address"]
+                    .as_str()
+                    .filter(|_| line["message"] == message);
+                address?.parse().ok()
+            })
+        };
+        Self {
+            listener: address("listening"),
+            admin: address("admin interface"),
+            child,
+        }
+    }
+
+    /// How long it has used a processor, in the system's ticks (proc(5): `utime` and `stime`, usually 10 ms each).
+    pub(crate) fn ticks(&self) -> u64 {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+        let (_, fields) = stat.rsplit_once(") ").unwrap();
+        let fields: Vec<&str> = fields.split(' ').collect();
+        [11, 12]
+            .map(|at: usize| fields[at].parse::<u64>().unwrap())
+            .iter()
+            .sum()
+    }
+
+    /// The records it has written, after its end, which must be a good one.
+    pub(crate) fn records(self) -> Vec<Value> {
+        let output = self.child.finish();
+        assert!(output.status.success(), "{:?}", output.status);
+        let lines = String::from_utf8(output.stdout).unwrap();
+        let records = lines
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap());
+        records.collect()
+    }
+}
