@@ -38,7 +38,8 @@ pub fn run(args: ServeArgs) -> ExitCode {
 }
 
 fn say(diagnostics: &config::Diagnostics) {
-    let text = diagnostics.render(io::stderr().is_terminal());
+    let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let text = diagnostics.render(io::stderr().is_terminal() && !no_colour);
     // With stderr gone there is nobody to tell, and no reason not to serve.
     let _ = io::stderr().write_all(text.as_bytes());
 }
