@@ -92,3 +92,17 @@ fn is_json(format: LogFormat, terminal: bool) -> bool {
         LogFormat::Json => true,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_terminal_gets_text_and_everything_else_json_unless_told_otherwise() {
+        for terminal in [true, false] {
+            assert_eq!(is_json(LogFormat::Auto, terminal), !terminal);
+            assert!(is_json(LogFormat::Json, terminal));
+            assert!(!is_json(LogFormat::Text, terminal));
+        }
+    }
+}

@@ -30,6 +30,7 @@ mod shortage;
 mod smoke;
 mod spellings;
 mod ssh;
+mod start;
 mod stderr;
 mod support;
 mod upstream;
