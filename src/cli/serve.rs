@@ -59,13 +59,12 @@ pub fn gateway(config: config::Config) -> ExitCode {
     let ended = runtime.block_on(async {
         let gateway = serve::start(config, access).await?;
         tokio::spawn(lifecycle::signals(gateway.shutdown())?);
-        gateway.finished().await;
-        anyhow::Ok(())
+        gateway.finished().await
     });
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!(error = format!("{error:#}"), "cannot start");
+            tracing::error!(error = format!("{error:#}"), "cannot serve");
             ExitCode::FAILURE
         }
     }

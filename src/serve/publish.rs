@@ -1,6 +1,7 @@
 //! The only writer of snapshots: takes in what changed, compiles, and publishes the result as one.
 
 use std::collections::BTreeSet;
+use std::panic::resume_unwind;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -69,7 +70,8 @@ impl Publisher {
             });
             self = match hearing.await {
                 Ok(publisher) => publisher,
-                // The process ends, or a panic has told of itself.
+                Err(defect) if defect.is_panic() => resume_unwind(defect.into_panic()),
+                // The process ends.
                 Err(_) => return,
             };
         }
