@@ -69,27 +69,32 @@ impl Shutdown {
     }
 }
 
-/// Listens for SIGTERM and SIGINT from this call on. The future that it returns must be polled: the first signal
-/// drains, the second one cuts, and then it ends.
+/// Listens for SIGTERM, SIGINT and SIGHUP from this call on. The future that it returns must be polled: the first
+/// SIGTERM or SIGINT drains, the second one cuts, and then it ends. SIGHUP changes nothing and is told: who sends it
+/// to a server means no harm to its tunnels.
 ///
 /// # Errors
 /// The system's, when it refuses the handlers.
 pub fn signals(shutdown: Shutdown) -> io::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
     Ok(async move {
         let mut next = async || {
-            tokio::select! {
-                _ = terminate.recv() => "SIGTERM",
-                _ = interrupt.recv() => "SIGINT",
+            loop {
+                tokio::select! {
+                    _ = terminate.recv() => return "SIGTERM",
+                    _ = interrupt.recv() => return "SIGINT",
+                    _ = hang_up.recv() => {
+                        tracing::warn!("SIGHUP changes nothing: a changed configuration is read at the next start");
+                    }
+                }
             }
         };
         let signal = next().await;
-        let running = shutdown.running();
         tracing::info!(
             signal,
-            running,
-            "draining; a second signal ends everything at once"
+            "told to stop; a second signal ends everything at once"
         );
         shutdown.begin_drain();
         let signal = next().await;

@@ -9,9 +9,11 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
 mod access;
+mod diagnostics;
 mod line;
 
 pub use access::AccessLog;
+pub use diagnostics::Diagnostics;
 pub(crate) use line::escape;
 
 use crate::config::LogFormat;
@@ -19,21 +21,27 @@ use crate::reason::Reason;
 
 /// Starts the diagnostic log (`tracing`) on stderr: text on a terminal, JSON elsewhere, filtered by `PORTCULLIS_LOG` (default `info`).
 ///
+/// Nobody waits for whoever reads it, or ceased to: what finds no room is lost and counted. Keep what is returned until the
+/// process ends; its end waits for the last messages.
+///
 /// A second call changes nothing. Directives of the filter that make no sense are named on stderr and left out.
-pub fn init(format: LogFormat) {
+#[must_use]
+pub fn init(format: LogFormat) -> Diagnostics {
     let filter = EnvFilter::builder()
         .with_default_directive(LevelFilter::INFO.into())
         .with_env_var("PORTCULLIS_LOG")
         .from_env_lossy();
+    let diagnostics = Diagnostics::start(Box::new(std::io::stderr()));
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+        .with_writer(diagnostics.queue());
     // An error means that a subscriber is already there, as when tests share a process.
     let _ = if is_json(format, std::io::stderr().is_terminal()) {
         tracing::subscriber::set_global_default(subscriber.json().flatten_event(true).finish())
     } else {
         tracing::subscriber::set_global_default(subscriber.with_ansi(colours_stderr()).finish())
     };
+    diagnostics
 }
 
 /// Whether what goes to stderr has colours: on a terminal, unless `NO_COLOR` is set and not empty (no-color.org).
@@ -86,5 +94,19 @@ fn is_json(format: LogFormat, terminal: bool) -> bool {
         LogFormat::Auto => !terminal,
         LogFormat::Text => false,
         LogFormat::Json => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_terminal_gets_text_and_everything_else_json_unless_told_otherwise() {
+        for terminal in [true, false] {
+            assert_eq!(is_json(LogFormat::Auto, terminal), !terminal);
+            assert!(is_json(LogFormat::Json, terminal));
+            assert!(!is_json(LogFormat::Text, terminal));
+        }
     }
 }

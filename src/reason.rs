@@ -81,6 +81,8 @@ reasons! {
     ClientCertificate = "client_certificate", Client;
     /// The upstream has no endpoint that could be dialled.
     NoEndpoint = "no_endpoint", Upstream;
+    /// The gateway had nothing left to dial with: no file descriptor, no port, no memory.
+    Shortage = "shortage", Gateway;
     /// No endpoint accepted the connection.
     DialFailed = "dial_failed", Upstream;
     /// No endpoint answered before the dial's deadline.

@@ -195,6 +195,7 @@ mod tests {
             certificates: Arc::default(),
             upstreams: Default::default(),
             listeners: Default::default(),
+            own: Default::default(),
             limits: Arc::default(),
         };
         let json: serde_json::Value = serde_json::from_slice(&json(&snapshot)).unwrap();

@@ -15,7 +15,13 @@ const BROKEN: u8 = 2;
 #[derive(Debug, clap::Args)]
 pub struct CheckArgs {
     /// The configuration.
-    #[arg(long, short, value_name = "FILE", default_value = "portcullis.toml")]
+    #[arg(
+        long,
+        short,
+        value_name = "FILE",
+        env = "PORTCULLIS_CONFIG",
+        default_value = "portcullis.toml"
+    )]
     pub config: PathBuf,
 }
 
@@ -114,5 +120,19 @@ mod tests {
         assert!(err.contains("No such file or directory"), "{err}");
         assert!(err.contains("help: give the path"), "{err}");
         assert!(err.contains("/nonexistent/portcullis.toml"), "{err}");
+    }
+
+    #[test]
+    fn what_is_checked_is_what_serve_would_read() {
+        let program = <crate::cli::Cli as clap::CommandFactory>::command();
+        let config = |command: &str| {
+            let command = program.find_subcommand(command).unwrap();
+            let mut arguments = command.get_arguments();
+            let config = arguments.find(|argument| argument.get_id() == "config");
+            let config = config.unwrap();
+            let defaults = config.get_default_values().to_vec();
+            (config.get_env().map(ToOwned::to_owned), defaults)
+        };
+        assert_eq!(config("check"), config("serve"));
     }
 }

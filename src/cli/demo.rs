@@ -101,7 +101,7 @@ async fn demo(args: &DemoArgs) -> anyhow::Result<()> {
     ended.await;
     for gateway in [gateway, inner] {
         gateway.shutdown().cut();
-        gateway.finished().await;
+        gateway.finished().await?;
     }
     Ok(())
 }

@@ -1,8 +1,10 @@
 //! `portcullis serve`: runs a gateway until a signal ends it.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::log::AccessLog;
 use crate::{config, lifecycle, log, serve};
@@ -25,24 +27,26 @@ pub fn run(args: ServeArgs) -> ExitCode {
     let checked = match config::load(&args.config) {
         Ok(checked) => checked,
         Err(diagnostics) => {
-            show(&diagnostics);
+            say(&diagnostics);
             return ExitCode::from(2);
         }
     };
-    show(&checked.warnings);
+    say(&checked.warnings);
     gateway(checked.config)
 }
 
 /// Nothing, if nothing is wrong.
-fn show(diagnostics: &config::Diagnostics) {
-    // With stderr gone there is nobody to tell.
-    let _ = std::io::stderr().write_all(diagnostics.render(log::colours_stderr()).as_bytes());
+fn say(diagnostics: &config::Diagnostics) {
+    let text = diagnostics.render(log::colours_stderr());
+    // With stderr gone there is nobody to tell, and no reason not to serve.
+    let _ = io::stderr().write_all(text.as_bytes());
 }
 
 /// Runs a gateway with this configuration until SIGTERM or SIGINT.
 fn gateway(config: config::Config) -> ExitCode {
-    log::init(config.log.format);
-    let access = AccessLog::start(config.log.format, Box::new(std::io::stdout()));
+    let _diagnostics = log::init(config.log.format);
+    raise_file_limit();
+    let access = AccessLog::start(config.log.format, Box::new(io::stdout()));
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -53,14 +57,26 @@ fn gateway(config: config::Config) -> ExitCode {
     let ended = runtime.block_on(async {
         let gateway = serve::start(config, access).await?;
         tokio::spawn(lifecycle::signals(gateway.shutdown())?);
-        gateway.finished().await;
-        anyhow::Ok(())
+        gateway.finished().await
     });
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!(error = format!("{error:#}"), "cannot start");
+            tracing::error!(error = format!("{error:#}"), "cannot serve");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Takes as many file descriptors as the system allows: the soft limit is kept at 1,024 for programs that use select(2),
+/// and a tunnel takes two.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, current = limit.current, "cannot raise the limit of open files");
     }
 }

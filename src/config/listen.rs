@@ -229,7 +229,7 @@ fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
 
 /// Whether dialling an address surely ends at one of ours. Other addresses of this machine are not
 /// known here: the configuration may be checked on another.
-fn reaches(dialled: SocketAddr, ours: SocketAddr) -> bool {
+pub(crate) fn reaches(dialled: SocketAddr, ours: SocketAddr) -> bool {
     let ip = dialled.ip().to_canonical();
     // Dialling 0.0.0.0 or [::] is dialling the loopback address (Linux).
     let ip = match ip {

@@ -20,6 +20,7 @@ mod value;
 
 pub use check::{Checked, load, parse};
 pub use diagnostic::{Diagnostic, Diagnostics, Level};
+pub(crate) use listen::reaches;
 pub use settings::{Keepalive, Limits};
 
 use crate::rule::Rule;

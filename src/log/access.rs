@@ -14,7 +14,7 @@ use crate::config::LogFormat;
 /// pauses for longer than that has stopped, and more memory would not help it.
 const CAPACITY: usize = 8_192;
 
-/// How many refusals of connections without a route are written in a second.
+/// How many refusals, connections that ended before they had an upstream, are written in a second.
 ///
 /// 100: enough to see who knocks, and a third of what journald takes from a service (10,000 in 30 s)
 /// before it throws lines away without looking, so that the tunnels' own lines keep their room.
@@ -52,11 +52,12 @@ impl AccessLog {
 
     /// Hands over a record; never waits for the writer.
     ///
-    /// Of the connections that never got a route, 100 a second are written; the next line of any kind tells how
-    /// many were not (`suppressed`), and how many lines were lost to a writer that is behind (`dropped`).
+    /// Of the connections that never had an upstream, 100 a second are written (a stranger who knows one name has a
+    /// route); the next line of any kind tells how many were not (`suppressed`), and how many lines were lost to a
+    /// writer that is behind (`dropped`).
     pub fn write(&self, record: Record) {
         let mut state = self.handle.queue.lock();
-        if record.route.is_none() && !state.refusals.admit(Instant::now()) {
+        if record.dial_time.is_none() && !state.refusals.admit(Instant::now()) {
             state.suppressed += 1;
             return;
         }
@@ -302,6 +303,7 @@ mod tests {
     fn refusal() -> Record {
         Record {
             route: None,
+            dial_time: None,
             reason: Reason::NotTls,
             ..record()
         }
@@ -399,12 +401,16 @@ mod tests {
     }
 
     #[test]
-    fn connections_with_a_route_are_never_suppressed() {
+    fn connections_that_had_an_upstream_are_never_suppressed_and_others_are_with_a_route_too() {
         let page = Page::default();
         let log = AccessLog::start(LogFormat::Json, Box::new(page.clone()));
         for _ in 0..500 {
-            log.write(refusal());
+            log.write(Record {
+                route: Some("failing".into()),
+                ..refusal()
+            });
         }
+        assert!(log.suppressed() > 0);
         for _ in 0..500 {
             log.write(record());
         }

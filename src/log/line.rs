@@ -197,7 +197,7 @@ pub(super) mod tests {
             bytes_down: 5 * 1024 * 1024,
             hello_time: Some(Duration::from_micros(1500)),
             handshake_time: Some(Duration::from_millis(2)),
-            dial_time: None,
+            dial_time: Some(Duration::from_micros(300)),
             duration: Duration::from_millis(12_345),
             reason: Reason::Closed,
             detail: None,
@@ -232,7 +232,7 @@ pub(super) mod tests {
                 r#"{"time":"2023-11-14T22:13:20.123Z","client":"192.0.2.7:50123","listener":"[::]:8443","#,
                 r#""sni":"ssh.vm.example.com","alpn":"h2","tls":"1.3","route":"vm","upstream":"vms","#,
                 r#""endpoint":"10.0.0.5:22","bytes_up":1234,"bytes_down":5242880,"hello_ms":1.5,"#,
-                r#""handshake_ms":2.0,"dial_ms":null,"duration_ms":12345.0,"reason":"closed","fault":"none","#,
+                r#""handshake_ms":2.0,"dial_ms":0.3,"duration_ms":12345.0,"reason":"closed","fault":"none","#,
                 r#""detail":null,"suppressed":0,"dropped":0}"#,
                 "\n"
             )

@@ -1,7 +1,7 @@
 //! Dialling one endpoint: TCP, then TLS where the upstream asks for it, under one deadline.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use socket2::SockRef;
 use tokio::net::TcpStream;
 
 use super::{Stream, set_options};
-use crate::config::Keepalive;
+use crate::config::{self, Keepalive};
 use crate::tls::{self, HandshakeError};
 
 /// How to dial.
@@ -60,12 +60,57 @@ impl Dial {
     }
 }
 
+/// Whether dialling an address would end at this one of ours: every connection there would come back, and dial again.
+///
+/// To be asked at each dial: names move, and so do a machine's addresses.
+pub fn reaches(dialled: SocketAddr, ours: SocketAddr) -> bool {
+    let all = ours.ip().to_canonical();
+    let same_family = all.is_ipv6() || dialled.ip().to_canonical().is_ipv4();
+    config::reaches(dialled, ours)
+        || (all.is_unspecified() && same_family && dialled.port() == ours.port())
+            && is_of_this_machine(dialled)
+}
+
+/// To an address of its own a machine goes from that address. A datagram socket tells where it would go from, and sends
+/// nothing.
+fn is_of_this_machine(address: SocketAddr) -> bool {
+    let any = match address {
+        SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    };
+    let from = UdpSocket::bind((any, 0)).and_then(|socket| {
+        socket.connect(address)?;
+        socket.local_addr()
+    });
+    from.is_ok_and(|from| from.ip() == address.ip())
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
+
+    #[test]
+    fn a_listener_on_every_address_is_reached_by_each_of_this_machine_and_by_no_other() {
+        let elsewhere: SocketAddr = "192.0.2.1:8443".parse().unwrap();
+        let own = UdpSocket::bind("0.0.0.0:0").and_then(|socket| {
+            socket.connect(elsewhere)?;
+            Ok(SocketAddr::new(socket.local_addr()?.ip(), 8443))
+        });
+        for all in ["0.0.0.0:8443", "[::]:8443"] {
+            let all = all.parse().unwrap();
+            assert!(reaches("127.0.0.1:8443".parse().unwrap(), all));
+            // Without a network there is none.
+            if let Ok(own) = own {
+                assert!(reaches(own, all), "{own}");
+                assert!(!reaches(SocketAddr::new(own.ip(), 8444), all), "{own}");
+                assert!(!reaches(own, "127.0.0.1:8443".parse().unwrap()), "{own}");
+            }
+            assert!(!reaches("192.0.2.77:8443".parse().unwrap(), all));
+        }
+    }
 
     #[tokio::test]
     async fn a_dialled_socket_does_not_delay_small_writes_and_notices_a_peer_that_vanished() {

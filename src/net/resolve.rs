@@ -36,6 +36,7 @@ pub struct Answer {
 pub async fn watch(name: HostName, answers: Sender<Answer>) {
     let mut resolver = None;
     let mut last: Option<Result<Vec<IpAddr>, String>> = None;
+    let mut told = None;
     loop {
         let (addresses, next) = match lookup(&mut resolver, &name).await {
             Ok((addresses, next)) => (Ok(addresses), next),
@@ -45,8 +46,17 @@ pub async fn watch(name: HostName, answers: Sender<Answer>) {
                 (Err(error.to_string()), Instant::now() + SHORTEST)
             }
         };
-        if let Err(error) = &addresses {
-            tracing::warn!(%name, %error, kept = matches!(last, Some(Ok(_))), "an upstream's name does not resolve");
+        // A failure is told when it begins, when it becomes another one, and when it ends.
+        let failure = addresses.as_ref().err().cloned();
+        if told != failure {
+            match &failure {
+                Some(error) => {
+                    let kept = matches!(last, Some(Ok(_)));
+                    tracing::warn!(%name, %error, kept, "an upstream's name does not resolve");
+                }
+                None => tracing::info!(%name, "an upstream's name resolves again"),
+            }
+            told = failure;
         }
         let keeps_last = addresses.is_err() && matches!(last, Some(Ok(_)));
         if !keeps_last && last.as_ref() != Some(&addresses) {

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use rustix::io::Errno;
 use rustls::AlertDescription;
 use tokio::net::TcpStream;
 
@@ -34,6 +35,8 @@ pub(super) enum Failure {
     HandshakeTimeout,
     #[error("{0}")]
     Handshake(HandshakeError),
+    #[error("the endpoint is this gateway itself")]
+    Loop,
     #[error("the upstream has no endpoint to dial")]
     NoEndpoint,
     #[error("{0}")]
@@ -82,7 +85,7 @@ impl Failure {
             Self::HelloTimeout => Reason::HelloTimeout,
             Self::NoName => Reason::NoName,
             Self::UnknownName => Reason::UnknownName,
-            Self::RouteBroken(_) => Reason::RouteBroken,
+            Self::RouteBroken(_) | Self::Loop => Reason::RouteBroken,
             Self::NoCertificate => Reason::NoCertificate,
             Self::HandshakeTimeout => Reason::HandshakeTimeout,
             Self::Handshake(HandshakeError::Tls(
@@ -90,6 +93,7 @@ impl Failure {
             )) => Reason::ClientCertificate,
             Self::AcmeProbe | Self::Handshake(_) => Reason::HandshakeFailed,
             Self::NoEndpoint => Reason::NoEndpoint,
+            Self::Dial(DialError::Tcp(e)) if is_shortage(e) => Reason::Shortage,
             Self::Dial(DialError::Tcp(_)) => Reason::DialFailed,
             Self::Dial(DialError::Timeout(_)) => Reason::DialTimeout,
             Self::Dial(DialError::Tls(_)) => Reason::UpstreamTls,
@@ -161,4 +165,33 @@ pub(super) fn bad_hello(tcp: TcpStream, error: HelloError) -> Ending {
 fn send_alert(tcp: &TcpStream, description: AlertDescription) {
     // Best effort: the socket is new and its buffer empty.
     let _ = tcp.try_write(&[21, 3, 3, 0, 2, 2, description.into()]);
+}
+
+/// Whether a socket could not be made or bound here, whatever its other end would have said (connect(2), socket(2)).
+fn is_shortage(error: &io::Error) -> bool {
+    let of_ours = [
+        Errno::MFILE,
+        Errno::NFILE,
+        Errno::NOBUFS,
+        Errno::NOMEM,
+        // No port is left for one more connection to that address.
+        Errno::ADDRNOTAVAIL,
+    ];
+    Errno::from_io_error(error).is_some_and(|errno| of_ours.contains(&errno))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reason::Fault;
+
+    #[test]
+    fn an_upstream_is_not_blamed_for_what_the_gateway_has_too_little_of() {
+        let reason = |errno: Errno| Failure::Dial(DialError::Tcp(errno.into())).reason();
+        for errno in [Errno::MFILE, Errno::NFILE, Errno::ADDRNOTAVAIL] {
+            assert_eq!(reason(errno), Reason::Shortage, "{errno}");
+        }
+        assert_eq!(Reason::Shortage.fault(), Fault::Gateway);
+        assert_eq!(reason(Errno::CONNREFUSED), Reason::DialFailed);
+    }
 }

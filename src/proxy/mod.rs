@@ -124,6 +124,6 @@ impl Proxy {
                 return Err(failure.answered(tcp, Answer::Alert(AlertDescription::InternalError)));
             }
         };
-        Pair::join(client, early, &route.upstream, limits, session).await
+        Pair::join(client, early, &route.upstream, &snapshot, session).await
     }
 }

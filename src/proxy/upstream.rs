@@ -1,11 +1,11 @@
 //! Reaching a route's upstream, and relaying to it.
 
 use super::failure::{Answer, Ending, Failure};
-use crate::config::Limits;
 use crate::net::Stream;
-use crate::net::dial::Dial;
+use crate::net::dial::{self, Dial};
 use crate::net::relay::{self, Outcome, Patience, Socket};
 use crate::net::session::Session;
+use crate::snapshot::Snapshot;
 use crate::snapshot::upstream::Upstream;
 
 /// A client and its upstream, ready for bytes.
@@ -23,14 +23,15 @@ impl Pair {
         client: Stream,
         early: Vec<u8>,
         upstream: &Upstream,
-        limits: &Limits,
+        snapshot: &Snapshot,
         session: &mut Session,
     ) -> Result<Self, Ending> {
+        let limits = &snapshot.limits;
         let patience = Patience {
             idle: limits.idle,
             half_closed: limits.half_closed,
         };
-        match dial(upstream, limits, session).await {
+        match dial(upstream, snapshot, session).await {
             Ok(upstream) => Ok(Self {
                 client,
                 upstream,
@@ -47,9 +48,10 @@ impl Pair {
 /// No byte of the client has gone up yet, so that trying another is safe.
 async fn dial(
     upstream: &Upstream,
-    limits: &Limits,
+    snapshot: &Snapshot,
     session: &mut Session,
 ) -> Result<Stream, Failure> {
+    let limits = &snapshot.limits;
     let dial = Dial {
         tls: upstream
             .tls
@@ -61,6 +63,11 @@ async fn dial(
     let mut failure = Failure::NoEndpoint;
     for endpoint in upstream.turn().take(limits.dial_attempts) {
         session.record.endpoint = Some(endpoint.address);
+        let own = snapshot.own.iter();
+        if own.copied().any(|own| dial::reaches(endpoint.address, own)) {
+            failure = Failure::Loop;
+            continue;
+        }
         match dial.connect(endpoint.address).await {
             Ok(stream) => {
                 session.dial_done();

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 
 mod load;
 mod publish;
@@ -38,7 +38,7 @@ pub struct Gateway {
     drain: std::time::Duration,
     log: AccessLog,
     /// What runs beside the connections (accepting, publishing, resolving, the admin interface): ends with the gateway.
-    _tasks: JoinSet<()>,
+    tasks: JoinSet<()>,
 }
 
 /// Starts a gateway: everything is read and bound before the first connection is taken, or nothing starts.
@@ -73,10 +73,19 @@ pub async fn start(config: Config, log: AccessLog) -> anyhow::Result<Gateway> {
         );
         bound.push((id, socket));
     }
-    let admin_address = config.admin.clone();
+    let admin = match &config.admin {
+        Some(address) => Some(admin::Listener::bind(address).await?),
+        None => None,
+    };
+    let admin_address = admin.as_ref().map(admin::Listener::address);
+    let mut own: Vec<SocketAddr> = bound.iter().map(|(_, socket)| socket.address()).collect();
+    if let Some(AdminAddress::Tcp(address)) = admin_address {
+        own.push(address);
+    }
     let inputs = Inputs {
         config,
         listeners,
+        own: own.into(),
         certificates,
         policies,
         client_configs,
@@ -93,15 +102,12 @@ pub async fn start(config: Config, log: AccessLog) -> anyhow::Result<Gateway> {
     drop(answers);
     tasks.spawn(publisher.run(received));
 
-    let mut admin = None;
-    if let Some(address) = admin_address {
-        let listener = admin::Listener::bind(&address).await?;
+    if let Some(listener) = admin {
         let sources = admin::Sources {
             snapshot: Arc::clone(&cell),
             status: status.clone(),
             metrics: Arc::clone(&metrics),
         };
-        admin = Some(listener.address());
         tracing::info!(address = %listener.address(), "admin interface");
         tasks.spawn(admin::serve(listener, sources, shutdown.clone()));
     }
@@ -123,11 +129,11 @@ pub async fn start(config: Config, log: AccessLog) -> anyhow::Result<Gateway> {
     status.set("listeners", State::Ready);
     Ok(Gateway {
         addresses,
-        admin,
+        admin: admin_address,
         shutdown,
         drain,
         log,
-        _tasks: tasks,
+        tasks,
     })
 }
 
@@ -138,8 +144,19 @@ impl Gateway {
     }
 
     /// Serves until told to drain and every tunnel has ended, or the drain's deadline cut those that had not.
-    pub async fn finished(self) {
-        self.shutdown.draining().await;
+    ///
+    /// # Errors
+    /// A part of the gateway has died of a defect. It drains then too: what starts it anew mends it, and without that
+    /// part nothing would.
+    pub async fn finished(mut self) -> anyhow::Result<()> {
+        let defect = tokio::select! {
+            () = self.shutdown.draining() => None,
+            defect = first_defect(&mut self.tasks) => Some(defect),
+        };
+        if let Some(defect) = &defect {
+            tracing::error!(%defect, "a part of the gateway has died");
+            self.shutdown.begin_drain();
+        }
         let running = self.shutdown.running();
         tracing::info!(running, limit = ?self.drain, "draining");
         if tokio::time::timeout(self.drain, self.shutdown.drained())
@@ -155,7 +172,21 @@ impl Gateway {
         }
         self.log.flush();
         tracing::info!("stopped");
+        match defect {
+            Some(defect) => Err(defect).context("a part of the gateway has died"),
+            None => Ok(()),
+        }
     }
+}
+
+/// Waits for a part that ends by a panic; one that has done its work is none.
+async fn first_defect(tasks: &mut JoinSet<()>) -> JoinError {
+    while let Some(ended) = tasks.join_next().await {
+        if let Err(defect) = ended {
+            return defect;
+        }
+    }
+    std::future::pending().await
 }
 
 /// Accepts on one listener until the drain begins, and leaves nobody in its queue.
@@ -183,4 +214,18 @@ async fn accept(
         () = shutdown.draining() => {}
     }
     listener.close(take, failed).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_part_that_dies_is_noticed_and_one_that_has_done_its_work_is_not() {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async {});
+        tasks.spawn(async { panic!("of a test") });
+        assert!(first_defect(&mut tasks).await.is_panic());
+        assert!(tasks.is_empty());
+    }
 }

@@ -22,6 +22,8 @@ pub struct Inputs {
     pub config: Config,
     /// The listeners, with the identity that they keep as long as the process runs.
     pub listeners: BTreeMap<ListenerId, Listener>,
+    /// The addresses that are bound, the admin interface's too.
+    pub own: Arc<[SocketAddr]>,
     /// The edge certificates.
     pub certificates: Arc<Certificates>,
     /// A policy for each option set that a route refers to; `None` is the set of routes that name none.
@@ -83,6 +85,7 @@ pub fn compile(inputs: &Inputs, previous: Option<&Snapshot>, metrics: &Metrics) 
         certificates: Arc::clone(&inputs.certificates),
         upstreams,
         listeners: inputs.listeners.clone(),
+        own: Arc::clone(&inputs.own),
         limits: Arc::new(inputs.config.limits.clone()),
     }
 }

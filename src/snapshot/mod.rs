@@ -1,6 +1,7 @@
 //! The model of a service: everything a connection needs to know, compiled, immutable, read once per connection.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 pub mod certificates;
@@ -32,6 +33,8 @@ pub struct Snapshot {
     pub upstreams: BTreeMap<Arc<str>, Arc<Upstream>>,
     /// What each listener does.
     pub listeners: BTreeMap<ListenerId, Listener>,
+    /// The addresses that are bound, the admin interface's too: no upstream may be one of them.
+    pub own: Arc<[SocketAddr]>,
     /// Every limit and timeout.
     pub limits: Arc<Limits>,
 }

@@ -36,6 +36,7 @@ impl Admin {
             certificates: Default::default(),
             upstreams: Default::default(),
             listeners: Default::default(),
+            own: Default::default(),
             limits: Default::default(),
         };
         let sources = Sources {

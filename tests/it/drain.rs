@@ -79,6 +79,7 @@ async fn a_running_tunnel_goes_on_while_nothing_new_is_taken() {
     timeout(PATIENCE, &mut gateway.finished)
         .await
         .expect("the gateway does not end")
+        .unwrap()
         .unwrap();
 }
 
@@ -105,6 +106,7 @@ async fn connections_that_were_queued_before_the_drain_are_all_served() {
     timeout(PATIENCE, gateway.finished)
         .await
         .expect("the gateway does not end")
+        .unwrap()
         .unwrap();
 }
 
@@ -144,6 +146,7 @@ async fn at_the_deadline_what_still_runs_is_cut_and_a_plain_upstream_sees_no_end
     timeout(PATIENCE, &mut gateway.finished)
         .await
         .expect("the gateway does not end")
+        .unwrap()
         .unwrap();
     for _ in 0..2 {
         let record = gateway.ended().await;
@@ -190,6 +193,25 @@ async fn sigterm_drains_the_program_which_then_exits_well() {
             .count(),
         1
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sighup_ends_no_tunnel_and_is_told_to_change_nothing() {
+    let authority = Authority::new();
+    authority.issue_files("edge", &[NAME]);
+    let upstream = Upstream::echo().await;
+    let program = Program::start(&authority, &tables(upstream.address, "5m"));
+    let tcp = TcpStream::connect(program.listener).await.unwrap();
+    let mut client = handshake(&authority, tcp).await;
+    echoes(&mut client).await;
+    program.child.signal("HUP");
+    let told = |line: &str| line.contains("SIGHUP changes nothing").then_some(());
+    program.child.wait_for("that it has heard SIGHUP", told);
+    echoes(&mut client).await;
+    client.shutdown().await.unwrap();
+    assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
+    program.child.signal("TERM");
+    assert_eq!(program.records().last().unwrap()["reason"], "closed");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

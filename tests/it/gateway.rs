@@ -27,7 +27,7 @@ pub(crate) struct Gateway {
     pub(crate) address: SocketAddr,
     pub(crate) admin: Option<AdminAddress>,
     pub(crate) shutdown: Shutdown,
-    pub(crate) finished: JoinHandle<()>,
+    pub(crate) finished: JoinHandle<anyhow::Result<()>>,
     records: UnboundedReceiver<Value>,
 }
 

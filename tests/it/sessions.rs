@@ -165,6 +165,7 @@ async fn a_running_tunnel_keeps_no_snapshot_from_going() {
     let inputs = Inputs {
         config,
         listeners: BTreeMap::new(),
+        own: Arc::default(),
         certificates: Arc::default(),
         policies: BTreeMap::new(),
         client_configs: BTreeMap::new(),

@@ -61,26 +61,24 @@ async fn clients_that_say_nothing_do_not_keep_others_from_being_served() {
 }
 
 #[test]
-fn a_gateway_out_of_file_descriptors_backs_off_and_serves_again() {
-    let upstream = echo();
-    let authority = Authority::new();
-    let config = authority.write(
-        "portcullis.toml",
-        &format!(
-            "listen = [\"127.0.0.1:0\"]\nadmin = false\nlog.format = \"json\"\n\
-             [routes.echo]\nhost = \"echo.example.test\"\npassthrough = true\nupstream = \"{upstream}\"\n"
-        ),
+fn a_gateway_takes_as_many_file_descriptors_as_the_system_allows() {
+    let (gateway, address) = limited(&format!("{DESCRIPTORS}:4096"), echo());
+    let crowd: Vec<TcpStream> = (0..2 * DESCRIPTORS).map(|_| connect(address)).collect();
+    let mut late = connect(address);
+    let hello = framed(&named("echo.example.test"), &[]);
+    assert_eq!(said_and_echoed(&mut late, &hello), hello);
+    assert!(
+        !gateway.all().contains("cannot accept"),
+        "{}",
+        gateway.all()
     );
-    let mut command = Command::new("prlimit");
-    command
-        .arg(format!("--nofile={DESCRIPTORS}:{DESCRIPTORS}"))
-        .args([env!("CARGO_BIN_EXE_portcullis"), "serve", "--config"])
-        .arg(config);
-    let gateway = Child::spawn(&command);
-    let address: SocketAddr = gateway.wait_for("where it listens", |line| {
-        let line: Value = serde_json::from_str(line).ok()?;
-        (line["message"] == "listening").then(|| line["address"].as_str()?.parse().ok())?
-    });
+    drop(crowd);
+}
+
+#[test]
+fn a_gateway_out_of_file_descriptors_backs_off_and_serves_again() {
+    let limits = format!("{DESCRIPTORS}:{DESCRIPTORS}");
+    let (gateway, address) = limited(&limits, echo());
     let mut early = connect(address);
     let hello = framed(&named("echo.example.test"), &[]);
     assert_eq!(said_and_echoed(&mut early, &hello), hello);
@@ -112,6 +110,29 @@ fn a_gateway_out_of_file_descriptors_backs_off_and_serves_again() {
         });
         assert_eq!(reason, "\"closed\"");
     }
+}
+
+/// A gateway with these limits of file descriptors, soft and hard, and where it listens.
+fn limited(limits: &str, upstream: SocketAddr) -> (Child, SocketAddr) {
+    let authority = Authority::new();
+    let config = authority.write(
+        "portcullis.toml",
+        &format!(
+            "listen = [\"127.0.0.1:0\"]\nadmin = false\nlog.format = \"json\"\n\
+             [routes.echo]\nhost = \"echo.example.test\"\npassthrough = true\nupstream = \"{upstream}\"\n"
+        ),
+    );
+    let mut command = Command::new("prlimit");
+    command
+        .arg(format!("--nofile={limits}"))
+        .args([env!("CARGO_BIN_EXE_portcullis"), "serve", "--config"])
+        .arg(config);
+    let gateway = Child::spawn(&command);
+    let address = gateway.wait_for("where it listens", |line| {
+        let line: Value = serde_json::from_str(line).ok()?;
+        (line["message"] == "listening").then(|| line["address"].as_str()?.parse().ok())?
+    });
+    (gateway, address)
 }
 
 fn connect(address: SocketAddr) -> TcpStream {

@@ -30,6 +30,7 @@ fn inputs(text: &str) -> Inputs {
             .unwrap_or_else(|mistakes| panic!("{mistakes}"))
             .config,
         listeners: BTreeMap::new(),
+        own: Arc::default(),
         certificates: Arc::default(),
         policies: BTreeMap::new(),
         client_configs: BTreeMap::new(),
