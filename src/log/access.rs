@@ -34,7 +34,17 @@ impl AccessLog {
     ///
     /// `out` is meant to be stdout: [`LogFormat::Auto`] asks whether that is a terminal.
     pub fn start(format: LogFormat, out: Box<dyn Write + Send>) -> Self {
+        Self::start_sampled(format, out, REFUSALS_PER_SECOND)
+    }
+
+    /// The same with another number of refusals that are written in a second.
+    pub fn start_sampled(
+        format: LogFormat,
+        out: Box<dyn Write + Send>,
+        refusals_per_second: u32,
+    ) -> Self {
         let queue = Arc::new(Queue::default());
+        queue.lock().refusals.limit = refusals_per_second;
         let writer = Writer {
             queue: Arc::clone(&queue),
             json: is_json(format, std::io::stdout().is_terminal()),
@@ -170,6 +180,7 @@ impl State {
 /// Lets so many refusals a second through.
 #[derive(Debug, Default)]
 struct Refusals {
+    limit: u32,
     second: Option<Instant>,
     shown: u32,
 }
@@ -183,8 +194,8 @@ impl Refusals {
             self.second = Some(now);
             self.shown = 0;
         }
-        self.shown += 1;
-        self.shown <= REFUSALS_PER_SECOND
+        self.shown = self.shown.saturating_add(1);
+        self.shown <= self.limit
     }
 }
 
@@ -389,7 +400,10 @@ mod tests {
 
     #[test]
     fn a_hundred_refusals_a_second_are_shown_and_a_new_second_begins_anew() {
-        let mut refusals = Refusals::default();
+        let mut refusals = Refusals {
+            limit: 100,
+            ..Refusals::default()
+        };
         let start = Instant::now();
         let shown = |refusals: &mut Refusals, now| (0..150).filter(|_| refusals.admit(now)).count();
         assert_eq!(shown(&mut refusals, start), 100);
