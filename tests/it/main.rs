@@ -9,6 +9,7 @@ mod config;
 mod connect;
 mod curl;
 mod demo;
+mod deploy;
 mod drain;
 mod edge;
 mod gateway;
