@@ -20,7 +20,6 @@
 //! | 5 | [`serve`] | wires a gateway: load, publish (the only writer of snapshots), accept, drain |
 //! | 4 | [`proxy`] | the data path: the story, hello, terminate, upstream, failure |
 //! | 4 | [`client`] | `portcullis connect`: one connection's way, and what to tell a person when it fails |
-//! | 4 | [`certs`] | where edge certificates come from |
 //! | 4 | [`admin`] | livez, readyz, metrics, `/v1`: reads the snapshot and the status |
 //! | 3 | [`snapshot`] | the model: compile, table, upstream, certificates; immutable, no I/O |
 //! | 2 | [`net`] | listener, dial, resolve, relay, session: sockets, for proxy and client alike |
@@ -37,7 +36,6 @@
 //! anything but the client and its upstream.
 
 pub mod admin;
-pub mod certs;
 pub mod cli;
 pub mod client;
 pub mod config;

@@ -110,7 +110,7 @@ async fn demo(args: &DemoArgs) -> anyhow::Result<()> {
 async fn start(path: &std::path::Path, log: AccessLog) -> anyhow::Result<Gateway> {
     let checked = config::load(path)
         .map_err(|mistakes| anyhow::anyhow!("the demo's own configuration is wrong: {mistakes}"))?;
-    serve::start(checked.config, log).await
+    serve::start(checked, log).await
 }
 
 /// Listens from the call on for what ends a command in a terminal.

@@ -32,7 +32,7 @@ pub fn run(args: ServeArgs) -> ExitCode {
         }
     };
     say(&checked.warnings);
-    gateway(checked.config)
+    gateway(checked)
 }
 
 /// Nothing, if nothing is wrong.
@@ -43,10 +43,11 @@ fn say(diagnostics: &config::Diagnostics) {
 }
 
 /// Runs a gateway with this configuration until SIGTERM or SIGINT.
-fn gateway(config: config::Config) -> ExitCode {
-    let _diagnostics = log::init(config.log.format);
+fn gateway(checked: config::Checked) -> ExitCode {
+    let format = checked.config.log.format;
+    let _diagnostics = log::init(format);
     raise_file_limit();
-    let access = AccessLog::start(config.log.format, Box::new(io::stdout()));
+    let access = AccessLog::start(format, Box::new(io::stdout()));
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -55,7 +56,7 @@ fn gateway(config: config::Config) -> ExitCode {
         }
     };
     let ended = runtime.block_on(async {
-        let gateway = serve::start(config, access).await?;
+        let gateway = serve::start(checked, access).await?;
         tokio::spawn(lifecycle::signals(gateway.shutdown())?);
         gateway.finished().await
     });

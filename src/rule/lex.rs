@@ -33,7 +33,7 @@ pub(super) enum Kind {
 }
 
 /// The value of a string literal. Go's escapes can make any bytes, so it need not be UTF-8.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Literal {
     pub(super) bytes: Vec<u8>,
     /// For each byte, where in the rule the character or escape begins that made it.
@@ -179,11 +179,7 @@ impl<'a> Lexer<'a> {
 
     /// The rest of a text in backticks: as it stands, without carriage returns, as Go drops them.
     fn raw_text(&mut self, start: usize) -> Result<Literal, RuleError> {
-        let mut literal = Literal {
-            bytes: Vec::new(),
-            starts: Vec::new(),
-            end: 0,
-        };
+        let mut literal = Literal::default();
         while let Some((at, c)) = self.character()? {
             match c {
                 '`' => {
@@ -203,11 +199,7 @@ impl<'a> Lexer<'a> {
 
     /// The rest of a text in double quotes, with Go's escapes.
     fn quoted_text(&mut self, start: usize) -> Result<Literal, RuleError> {
-        let mut literal = Literal {
-            bytes: Vec::new(),
-            starts: Vec::new(),
-            end: 0,
-        };
+        let mut literal = Literal::default();
         while let Some((at, c)) = self.character()? {
             match c {
                 '"' => {

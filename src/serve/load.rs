@@ -1,33 +1,37 @@
-//! Reading what a configuration names: certificates, the CAs of option sets, the roots of upstreams.
+//! What TLS is made from, by the configuration: the index of certificates, policies, and what verifies upstreams.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use rustls::ClientConfig;
 
-use crate::certs;
-use crate::config::{Action, Config};
+use crate::config::{Action, Checked, Config};
 use crate::snapshot::certificates::Certificates;
 use crate::tls::client;
 use crate::tls::server::ServerPolicy;
 
-/// What was read.
+/// What was made.
 pub(super) struct Loaded {
     pub(super) certificates: Arc<Certificates>,
     pub(super) policies: BTreeMap<Option<String>, Result<Arc<ServerPolicy>, String>>,
     pub(super) client_configs: BTreeMap<String, Result<Arc<ClientConfig>, String>>,
 }
 
-/// Reads everything. A certificate that does not serve is an error of the whole; an option set or the roots of an
-/// upstream that do not are the end of the routes that need them, and of no others.
-pub(super) fn load(config: &Config) -> anyhow::Result<Loaded> {
-    let found = certs::files::load(&config.certificates)?;
-    let certificates = Arc::new(Certificates::new(found));
-    Ok(Loaded {
-        policies: policies(config, &certificates),
-        client_configs: client_configs(config),
+/// Makes everything, from the certificates as they were read while checking. An option set whose CAs do not serve, or
+/// an upstream whose roots do not, is the end of the routes that need it, and of no others.
+pub(super) fn load(checked: Checked) -> (Config, Loaded) {
+    let Checked {
+        config,
         certificates,
-    })
+        ..
+    } = checked;
+    let certificates = Arc::new(Certificates::new(certificates));
+    let loaded = Loaded {
+        policies: policies(&config, &certificates),
+        client_configs: client_configs(&config),
+        certificates,
+    };
+    (config, loaded)
 }
 
 /// One policy for each option set that a route refers to and that exists, known by the name that the routes use.

@@ -13,7 +13,7 @@ mod load;
 mod publish;
 
 use crate::admin;
-use crate::config::{AdminAddress, Config};
+use crate::config::{AdminAddress, Checked};
 use crate::lifecycle::Shutdown;
 use crate::log::AccessLog;
 use crate::metrics::Metrics;
@@ -44,18 +44,19 @@ pub struct Gateway {
 /// Starts a gateway: everything is read and bound before the first connection is taken, or nothing starts.
 ///
 /// Must be called on a runtime. Sessions are written to `log`.
-pub async fn start(config: Config, log: AccessLog) -> anyhow::Result<Gateway> {
+pub async fn start(checked: Checked, log: AccessLog) -> anyhow::Result<Gateway> {
     let metrics = Metrics::new();
     metrics.access_log(log.clone());
     let status = Status::default();
     let shutdown = Shutdown::new();
-    let drain = config.limits.drain;
 
+    let (config, loaded) = load::load(checked);
     let Loaded {
         certificates,
         policies,
         client_configs,
-    } = load::load(&config)?;
+    } = loaded;
+    let drain = config.limits.drain;
     metrics.certificates(
         (certificates.iter()).map(|found| (found.source.display().to_string(), found.not_after)),
     );

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use portcullis::config::{self, AdminAddress, Config, LogFormat};
+use portcullis::config::{self, AdminAddress, Checked, LogFormat};
 use portcullis::lifecycle::Shutdown;
 use portcullis::log::AccessLog;
 use portcullis::serve;
@@ -39,7 +39,7 @@ impl Gateway {
     }
 
     /// The configuration of such a gateway, checked.
-    pub(crate) fn load(authority: &Authority, tables: &str) -> Config {
+    pub(crate) fn load(authority: &Authority, tables: &str) -> Checked {
         let admin = if tables.contains("admin =") {
             ""
         } else {
@@ -47,12 +47,11 @@ impl Gateway {
         };
         let text = format!("listen = [\"127.0.0.1:0\"]\n{admin}{tables}");
         let path = authority.write("portcullis.toml", &text);
-        let checked = config::load(&path).unwrap_or_else(|mistakes| panic!("{mistakes}"));
-        checked.config
+        config::load(&path).unwrap_or_else(|mistakes| panic!("{mistakes}"))
     }
 
     /// Starts a gateway with this configuration.
-    pub(crate) async fn serve(config: Config) -> Self {
+    pub(crate) async fn serve(checked: Checked) -> Self {
         let (send, records) = unbounded_channel();
         let lines = Lines {
             send,
@@ -60,7 +59,7 @@ impl Gateway {
         };
         // A test asks for the record of each refusal, and makes them faster than the world does.
         let log = AccessLog::start_sampled(LogFormat::Json, Box::new(lines), u32::MAX);
-        let gateway = serve::start(config, log).await.unwrap();
+        let gateway = serve::start(checked, log).await.unwrap();
         Self {
             address: gateway.addresses[0],
             admin: gateway.admin.clone(),

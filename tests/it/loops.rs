@@ -16,15 +16,15 @@ async fn an_upstream_that_turns_out_to_be_the_gateway_itself_is_not_dialled() {
     let authority = Authority::new();
     let tables = "[routes.loop]\nhost = \"loop.test\"\npassthrough = true\nupstream = \"dial\"\n\
                   [upstreams.dial]\naddress = \"192.0.2.1:22\"\n";
-    let mut config = Gateway::load(&authority, tables);
+    let mut checked = Gateway::load(&authority, tables);
     // The port is ours alone as long as this listens, on whatever loopback address.
     let reserved = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = reserved.local_addr().unwrap().port();
     let address = SocketAddr::from(([127, 0, 0, 77], port));
-    config.listeners[0].address = address;
-    let upstream = config.upstreams.get_mut("dial").unwrap();
+    checked.config.listeners[0].address = address;
+    let upstream = checked.config.upstreams.get_mut("dial").unwrap();
     upstream.endpoints[0].address = EndpointAddress::Ip(address);
-    let mut gateway = Gateway::serve(config).await;
+    let mut gateway = Gateway::serve(checked).await;
     let (_, hello) = hello_bytes::client(&Arc::new(authority.client(&[&TLS13])), "loop.test");
     let (answer, _) = exchange(gateway.connect().await, &hello_bytes::record(22, &hello)).await;
     assert_eq!(answer, b"");

@@ -1,3 +1,0 @@
-//! Edge certificates: where they come from.
-
-pub mod files;
