@@ -11,7 +11,6 @@ use portcullis::metrics::{Metrics, RouteMetrics};
 use portcullis::name::{HostName, WildcardDepth};
 use portcullis::rule::{Facts, Rule};
 use portcullis::snapshot::table::Table;
-use portcullis::snapshot::upstream::Upstream;
 use portcullis::snapshot::{Action, ListenerId, Listeners, Route, Source};
 
 const SIZES: [usize; 3] = [10, 1_000, 100_000];
@@ -96,19 +95,14 @@ fn name(text: &str) -> HostName {
 /// What all routes share.
 struct Parts {
     metrics: Arc<RouteMetrics>,
-    upstream: Arc<Upstream>,
+    upstream: Arc<str>,
 }
 
 impl Parts {
     fn new() -> Self {
         Self {
             metrics: Metrics::new().route("bench"),
-            upstream: Arc::new(Upstream::new(
-                "bench".into(),
-                Vec::new(),
-                None,
-                Arc::default(),
-            )),
+            upstream: "u".into(),
         }
     }
 
@@ -122,6 +116,7 @@ impl Parts {
             rule,
             action: Action::PassThrough,
             upstream: Arc::clone(&self.upstream),
+            warnings: Vec::new(),
             metrics: Arc::clone(&self.metrics),
         })
     }

@@ -1,4 +1,8 @@
-//! Names parsed once, then trusted: the host a client asks for, and the patterns that routes claim.
+//! Names parsed once, then trusted: the host a client asks for, the patterns that routes claim, and who a workload is.
+
+mod spiffe;
+
+pub use spiffe::{MeshService, SpiffeId};
 
 use std::borrow::Borrow;
 use std::fmt;

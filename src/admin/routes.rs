@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use serde::Serialize;
 
-use crate::snapshot::upstream::Upstream;
+use crate::snapshot::upstream::{Transport, Upstream};
 use crate::snapshot::{Action, Route, Snapshot};
 
 /// The routes of a snapshot in the table's order, with the one that hides each, if one does.
@@ -14,7 +14,12 @@ pub(super) fn json(snapshot: &Snapshot) -> Vec<u8> {
     let list = List {
         generation: snapshot.generation,
         routes: routes
-            .map(|route| Entry::new(route, table.shadowed_by(route).map(|by| &**by)))
+            .map(|route| {
+                let upstream = snapshot
+                    .upstream(&route.upstream)
+                    .map(|upstream| &**upstream);
+                Entry::new(route, upstream, table.shadowed_by(route).map(|by| &**by))
+            })
             .collect(),
     };
     // Strings and numbers alone cannot fail to become JSON.
@@ -73,11 +78,19 @@ struct Name<'a> {
 }
 
 impl<'a> Entry<'a> {
-    fn new(route: &'a Route, shadowed_by: Option<&'a Route>) -> Self {
+    fn new(
+        route: &'a Route,
+        upstream: Option<&'a Upstream>,
+        shadowed_by: Option<&'a Route>,
+    ) -> Self {
         let (action, tls_options, broken_reason) = match &route.action {
             Action::PassThrough => ("pass_through", None, None),
             Action::Terminate { options, .. } => ("terminate", options.as_deref(), None),
             Action::Broken(reason) => ("broken", None, Some(reason.as_str())),
+        };
+        let (action, tls_options, broken_reason) = match upstream.map(|u| &u.transport) {
+            Some(Transport::Broken(reason)) => ("broken", None, broken_reason.or(Some(reason))),
+            _ => (action, tls_options, broken_reason),
         };
         Self {
             name: &route.name,
@@ -88,8 +101,8 @@ impl<'a> Entry<'a> {
             action,
             tls_options,
             broken_reason,
-            upstream: UpstreamEntry::new(&route.upstream),
-            endpoints: endpoints(&route.upstream),
+            upstream: UpstreamEntry::new(&route.upstream, upstream),
+            endpoints: upstream.map(endpoints).unwrap_or_default(),
             shadowed_by: shadowed_by.map(|by| Name {
                 source: by.source.as_str(),
                 name: &by.name,
@@ -99,10 +112,13 @@ impl<'a> Entry<'a> {
 }
 
 impl<'a> UpstreamEntry<'a> {
-    fn new(upstream: &'a Upstream) -> Self {
-        let tls = upstream.tls.as_ref();
+    fn new(name: &'a str, upstream: Option<&Upstream>) -> Self {
+        let tls = upstream.and_then(|upstream| match &upstream.transport {
+            Transport::Tls(tls) => Some(tls),
+            Transport::Plain | Transport::Broken(_) => None,
+        });
         Self {
-            name: &upstream.name,
+            name,
             tls: tls.is_some(),
             server_name: tls.map(|tls| tls.server_name.to_str().into_owned()),
         }
@@ -136,12 +152,16 @@ mod tests {
     use crate::tls::options::Options;
     use crate::tls::server::ServerPolicy;
 
-    fn route(name: &str, priority: i64, action: Action, tls: Option<UpstreamTls>) -> Arc<Route> {
+    fn upstream(name: &str, transport: Transport) -> Upstream {
         let endpoint = Endpoint {
             address: "10.0.0.5:22".parse().unwrap(),
             configured: "vm.internal:22".into(),
             weight: 3,
         };
+        Upstream::new(name.into(), vec![endpoint], transport, Arc::default())
+    }
+
+    fn route(name: &str, priority: i64, action: Action, upstream: &str) -> Arc<Route> {
         Arc::new(Route {
             name: name.into(),
             source: Source::File,
@@ -149,12 +169,8 @@ mod tests {
             rule: Rule::parse(&format!("HostSNI(`{name}`)")).unwrap(),
             priority,
             action,
-            upstream: Arc::new(Upstream::new(
-                "vms".into(),
-                vec![endpoint],
-                tls,
-                Arc::default(),
-            )),
+            upstream: upstream.into(),
+            warnings: Vec::new(),
             metrics: Arc::default(),
         })
     }
@@ -169,6 +185,8 @@ mod tests {
         UpstreamTls {
             config: Arc::new(config),
             server_name: "db.internal".try_into().unwrap(),
+            spiffe: None,
+            identity: None,
         }
     }
 
@@ -185,22 +203,19 @@ mod tests {
     fn every_route_is_shown_whole_and_in_order() {
         let mut table = Table::default();
         let broken = Action::Broken("no option set is named `lost`".into());
-        table.insert(route("vm.example.com", 25, broken, Some(tls())));
-        table.insert(route("*.example.com", 100, Action::PassThrough, None));
-        table.insert(route("*", -1, Action::PassThrough, None));
-        table.insert(route("db.example.com", 101, terminate(), None));
-        let snapshot = Snapshot {
-            generation: 7,
-            table,
-            certificates: Arc::default(),
-            upstreams: Default::default(),
-            listeners: Default::default(),
-            own: Default::default(),
-            limits: Arc::default(),
-        };
+        table.insert(route("vm.example.com", 25, broken, "tls"));
+        table.insert(route("*.example.com", 100, Action::PassThrough, "vms"));
+        table.insert(route("*", -1, Action::PassThrough, "vms"));
+        table.insert(route("db.example.com", 101, terminate(), "vms"));
+        let mut snapshot = Snapshot::default();
+        snapshot.generation = 7;
+        snapshot.table = table;
+        let snapshot = snapshot
+            .with(upstream("vms", Transport::Plain))
+            .with(upstream("tls", Transport::Tls(tls())));
         let json: serde_json::Value = serde_json::from_slice(&json(&snapshot)).unwrap();
         let plain = json!({ "name": "vms", "tls": false, "server_name": null });
-        let tls = json!({ "name": "vms", "tls": true, "server_name": "db.internal" });
+        let tls = json!({ "name": "tls", "tls": true, "server_name": "db.internal" });
         let endpoints =
             json!([{ "address": "10.0.0.5:22", "configured": "vm.internal:22", "weight": 3 }]);
         let all = json!({

@@ -17,6 +17,7 @@ use crate::net;
 use crate::net::relay::{self, Outcome, Patience};
 use crate::net::session::Tally;
 use crate::tls::client::{self, ClientError};
+use crate::tls::verify::Proof;
 use crate::tls::{self, End, HandshakeError};
 
 /// What to connect to, and how.
@@ -79,7 +80,8 @@ impl Connect {
     pub async fn open(&self) -> Result<tls::Stream, Failure> {
         let certificate = self.certificate.as_ref();
         let certificate = certificate.map(|(chain, key)| (chain.as_path(), key.as_path()));
-        let config = client::config(&self.roots, certificate).map_err(Failure::Files)?;
+        let config =
+            client::config(&self.roots, certificate, Proof::ServerName).map_err(Failure::Files)?;
         let deadline = Instant::now() + self.timeout;
 
         let dialled = timeout_at(deadline, async {

@@ -108,6 +108,7 @@ fn mean(file: &File, folder: &Path, findings: &mut Findings<'_>) -> (Config, Vec
         upstreams,
         limits,
         log,
+        consul: None,
     };
     (config, certificates.loaded)
 }

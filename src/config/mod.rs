@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 mod check;
+mod consul;
 mod decode;
 mod diagnostic;
 mod file;
@@ -19,12 +20,14 @@ mod upstreams;
 mod value;
 
 pub use check::{Checked, load, parse};
+pub use consul::{Consul, ConsulAddress, Secret, Token};
 pub use diagnostic::{Diagnostic, Diagnostics, Level};
 pub(crate) use listen::reaches;
 pub use settings::{Keepalive, Limits};
 
 use crate::rule::Rule;
 use crate::tls::options::Options;
+use crate::tls::verify::Proof;
 
 /// A whole configuration that has been found good.
 #[derive(Clone, Debug)]
@@ -45,6 +48,8 @@ pub struct Config {
     pub limits: Limits,
     /// How the log is written.
     pub log: Log,
+    /// The Consul whose services are routed to, if any.
+    pub consul: Option<Consul>,
 }
 
 /// One address on which clients are accepted.
@@ -129,8 +134,10 @@ pub enum Action {
 /// An upstream of the file.
 #[derive(Clone, Debug)]
 pub struct Upstream {
-    /// Where it listens; never empty.
+    /// Where it listens; empty only if it stands for a service.
     pub endpoints: Vec<Endpoint>,
+    /// The service of Consul that it stands for: its endpoints, and its TLS, come from there.
+    pub service: Option<ConsulService>,
     /// How the gateway connects to it over TLS; `None` is plain TCP.
     pub tls: Option<UpstreamTls>,
 }
@@ -158,8 +165,22 @@ pub enum EndpointAddress {
 pub struct UpstreamTls {
     /// PEM files with the roots; empty means the system's.
     pub roots: Vec<PathBuf>,
-    /// The name that the upstream must prove, as a SAN; a DNS name or an IP address.
+    /// The name in the hello, a DNS name or an IP address (which goes unsaid). With [`Proof::ServerName`] it is the SAN
+    /// that the upstream must prove.
     pub server_name: rustls_pki_types::ServerName<'static>,
+    /// What it must prove.
+    pub proof: Proof,
+    /// The chain and key, PEM, that the gateway shows if it is asked.
+    pub certificate: Option<(PathBuf, PathBuf)>,
+}
+
+/// A service of Consul, as an upstream of the file names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConsulService {
+    /// Its name in the catalog.
+    pub name: String,
+    /// Whether it is dialled through its sidecars, with mutual TLS, or itself, over plain TCP.
+    pub mesh: bool,
 }
 
 /// How the log is written.

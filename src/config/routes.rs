@@ -226,6 +226,7 @@ fn find_upstream(
         let endpoints = vec![Endpoint { address, weight: 1 }];
         let upstream = Upstream {
             endpoints,
+            service: None,
             tls: None,
         };
         upstreams.insert(typed.value.clone(), upstream);

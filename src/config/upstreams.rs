@@ -12,6 +12,7 @@ use super::value::{self, Wrong, endpoint_address, read};
 use super::{
     AdminAddress, Endpoint, EndpointAddress, Listener, Upstream, UpstreamTls, files, listen,
 };
+use crate::tls::verify::Proof;
 
 /// What our own addresses are: no endpoint may be one of them.
 #[derive(Clone, Copy, Debug)]
@@ -39,7 +40,15 @@ pub(super) fn upstreams(
             .as_ref()
             .and_then(|tls| upstream_tls(tls, &endpoints, folder, findings));
         if !endpoints.is_empty() {
-            upstreams.insert(name.value.clone(), Upstream { endpoints, tls });
+            let service = None;
+            upstreams.insert(
+                name.value.clone(),
+                Upstream {
+                    endpoints,
+                    service,
+                    tls,
+                },
+            );
         }
     }
     upstreams
@@ -136,7 +145,12 @@ fn upstream_tls(
         None if tls.names_server || endpoints.is_empty() => return None,
         None => default_server_name(&tls.key, endpoints, findings)?,
     };
-    Some(UpstreamTls { roots, server_name })
+    Some(UpstreamTls {
+        roots,
+        server_name,
+        proof: Proof::ServerName,
+        certificate: None,
+    })
 }
 
 /// The DNS name that all endpoints share. An address is no name to prove, and of two names neither speaks for the other.

@@ -106,7 +106,13 @@ impl Proxy {
             let failure = Failure::no_route(hello.name.as_ref());
             return Err(failure.answered(tcp, at.unknown_name.into()));
         };
-        session.routed(&route.name, &route.upstream.name, &route.metrics);
+        session.routed(&route.name, &route.upstream, &route.metrics);
+        let upstream = match upstream::of(route, &snapshot) {
+            Ok(upstream) => upstream,
+            Err(broken) => {
+                return Err(broken.answered(tcp, Answer::Alert(AlertDescription::InternalError)));
+            }
+        };
 
         let (client, early) = match &route.action {
             Action::PassThrough => {
@@ -124,6 +130,6 @@ impl Proxy {
                 return Err(failure.answered(tcp, Answer::Alert(AlertDescription::InternalError)));
             }
         };
-        Pair::join(client, early, &route.upstream, &snapshot, session).await
+        Pair::join(client, early, upstream, &snapshot, session).await
     }
 }

@@ -5,8 +5,8 @@ use crate::net::Stream;
 use crate::net::dial::{self, Dial};
 use crate::net::relay::{self, Outcome, Patience, Socket};
 use crate::net::session::Session;
-use crate::snapshot::Snapshot;
-use crate::snapshot::upstream::Upstream;
+use crate::snapshot::upstream::{Transport, Upstream};
+use crate::snapshot::{Route, Snapshot};
 
 /// A client and its upstream, ready for bytes.
 pub(super) struct Pair {
@@ -43,6 +43,21 @@ impl Pair {
     }
 }
 
+/// Where a route's bytes go, if what dials it could be made.
+pub(super) fn of<'a>(route: &Route, snapshot: &'a Snapshot) -> Result<&'a Upstream, Failure> {
+    let broken = |why: &str| {
+        let name = &route.upstream;
+        Err(Failure::RouteBroken(format!("upstream `{name}`: {why}")))
+    };
+    match snapshot.upstream(&route.upstream) {
+        None => broken("it does not exist"),
+        Some(upstream) => match &upstream.transport {
+            Transport::Broken(why) => broken(why),
+            Transport::Plain | Transport::Tls(_) => Ok(upstream),
+        },
+    }
+}
+
 /// Dials the endpoint whose turn it is; while none answers, the next, as often as the limits allow.
 ///
 /// No byte of the client has gone up yet, so that trying another is safe.
@@ -52,11 +67,13 @@ async fn dial(
     session: &mut Session,
 ) -> Result<Stream, Failure> {
     let limits = &snapshot.limits;
+    let tls = match &upstream.transport {
+        Transport::Plain => None,
+        Transport::Tls(tls) => Some((tls.config.clone(), tls.server_name.clone())),
+        Transport::Broken(why) => return Err(Failure::RouteBroken(why.to_string())),
+    };
     let dial = Dial {
-        tls: upstream
-            .tls
-            .as_ref()
-            .map(|tls| (tls.config.clone(), tls.server_name.clone())),
+        tls,
         timeout: limits.dial,
         keepalive: limits.keepalive,
     };

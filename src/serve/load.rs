@@ -1,11 +1,11 @@
 //! What TLS is made from, by the configuration: the index of certificates, policies, and what verifies upstreams.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rustls::ClientConfig;
 
-use crate::config::{Action, Checked, Config};
+use crate::config::{Checked, Config, UpstreamTls};
 use crate::snapshot::certificates::Certificates;
 use crate::tls::client;
 use crate::tls::server::ServerPolicy;
@@ -34,44 +34,50 @@ pub(super) fn load(checked: Checked) -> (Config, Loaded) {
     (config, loaded)
 }
 
-/// One policy for each option set that a route refers to and that exists, known by the name that the routes use.
+/// One policy for each option set that there is, known by the name that routes use: a tag may name any.
 fn policies(
     config: &Config,
     certificates: &Arc<Certificates>,
 ) -> BTreeMap<Option<String>, Result<Arc<ServerPolicy>, String>> {
-    let names: BTreeSet<&Option<String>> = config
-        .routes
-        .values()
-        .filter_map(|route| match &route.action {
-            Action::Terminate { options } => Some(options),
-            Action::PassThrough => None,
-        })
-        .collect();
-    names
-        .into_iter()
-        .filter_map(|name| {
-            let options = config
-                .tls_options
-                .get(name.as_deref().unwrap_or("default"))?;
+    let named = config.tls_options.iter();
+    let named = named.map(|(name, options)| (Some(name.clone()), options));
+    let default = config.tls_options.get("default");
+    named
+        .chain(default.map(|options| (None, options)))
+        .map(|(name, options)| {
             let policy = ServerPolicy::new(options, certificates.clone(), None)
                 .map(Arc::new)
                 .map_err(|error| error.to_string());
-            Some((name.clone(), policy))
+            (name, policy)
         })
         .collect()
 }
 
-/// One configuration for each upstream with TLS; those that trust the same roots share it.
+/// One configuration for each upstream with TLS; those that ask for the same share it.
 fn client_configs(config: &Config) -> BTreeMap<String, Result<Arc<ClientConfig>, String>> {
-    let mut by_roots = BTreeMap::new();
+    let mut made: Vec<(&UpstreamTls, Result<Arc<ClientConfig>, String>)> = Vec::new();
     let mut configs = BTreeMap::new();
     for (name, upstream) in &config.upstreams {
-        if let Some(tls) = &upstream.tls {
-            let made = by_roots
-                .entry(&tls.roots)
-                .or_insert_with(|| client::config(&tls.roots, None).map_err(|e| e.to_string()));
-            configs.insert(name.clone(), made.clone());
-        }
+        let Some(tls) = &upstream.tls else { continue };
+        let same = |other: &UpstreamTls| {
+            (&other.roots, &other.proof, &other.certificate)
+                == (&tls.roots, &tls.proof, &tls.certificate)
+        };
+        let config = match made.iter().find(|(other, _)| same(other)) {
+            Some((_, config)) => config.clone(),
+            None => {
+                let config = client_config(tls);
+                made.push((tls, config.clone()));
+                config
+            }
+        };
+        configs.insert(name.clone(), config);
     }
     configs
+}
+
+fn client_config(tls: &UpstreamTls) -> Result<Arc<ClientConfig>, String> {
+    let certificate = tls.certificate.as_ref();
+    let certificate = certificate.map(|(chain, key)| (chain.as_path(), key.as_path()));
+    client::config(&tls.roots, certificate, tls.proof.clone()).map_err(|error| error.to_string())
 }

@@ -91,6 +91,7 @@ pub async fn start(checked: Checked, log: AccessLog) -> anyhow::Result<Gateway> 
         policies,
         client_configs,
         addresses: BTreeMap::new(),
+        identity: None,
     };
 
     let mut tasks = JoinSet::new();

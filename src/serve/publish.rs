@@ -160,6 +160,7 @@ mod tests {
             policies: BTreeMap::new(),
             client_configs: BTreeMap::new(),
             addresses: BTreeMap::new(),
+            identity: None,
         };
         let status = Status::default();
         let publisher = Publisher::new(inputs, Metrics::new(), status.clone());
@@ -196,7 +197,7 @@ mod tests {
     impl Desk {
         fn endpoints(&self, upstream: &str) -> Vec<String> {
             let snapshot = self.cell.load();
-            let endpoints = snapshot.upstreams[upstream].endpoints().iter();
+            let endpoints = snapshot.upstream(upstream).unwrap().endpoints().iter();
             endpoints
                 .map(|endpoint| endpoint.address.to_string())
                 .collect()
@@ -258,7 +259,7 @@ mod tests {
             "three answers that wait together are one change"
         );
         let endpoints = |upstream: &str| -> Vec<String> {
-            let endpoints = snapshot.upstreams[upstream].endpoints().iter();
+            let endpoints = snapshot.upstream(upstream).unwrap().endpoints().iter();
             endpoints
                 .map(|endpoint| endpoint.address.to_string())
                 .collect()

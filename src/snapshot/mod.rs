@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 pub mod certificates;
 pub mod compile;
+pub mod service;
 mod shards;
 pub mod table;
 pub mod upstream;
@@ -17,6 +18,8 @@ use crate::rule::Rule;
 use crate::tls::server::ServerPolicy;
 
 use certificates::Certificates;
+use service::{Service, ServiceKey};
+use shards::Shards;
 use table::Table;
 use upstream::Upstream;
 
@@ -29,8 +32,8 @@ pub struct Snapshot {
     pub table: Table,
     /// The edge certificates, indexed.
     pub certificates: Arc<Certificates>,
-    /// The upstreams, by name.
-    pub upstreams: BTreeMap<Arc<str>, Arc<Upstream>>,
+    upstreams: Shards<Arc<str>, Arc<Upstream>>,
+    services: Shards<ServiceKey, Arc<Service>>,
     /// What each listener does.
     pub listeners: BTreeMap<ListenerId, Listener>,
     /// The addresses that are bound, the admin interface's too: no upstream may be one of them.
@@ -43,6 +46,32 @@ impl Snapshot {
     /// What a listener does. One that is gone refuses: its routes are not known any more.
     pub fn listener(&self, id: ListenerId) -> Listener {
         self.listeners.get(&id).copied().unwrap_or_default()
+    }
+
+    /// An upstream by its name: as the file has it, or `NAME@SOURCE`.
+    pub fn upstream(&self, name: &str) -> Option<&Arc<Upstream>> {
+        self.upstreams.find(name)
+    }
+
+    /// The same with this upstream.
+    #[cfg(test)]
+    pub(crate) fn with(mut self, upstream: Upstream) -> Self {
+        let name = Arc::clone(&upstream.name);
+        self.upstreams
+            .change(name, |slot| *slot = Some(Arc::new(upstream)));
+        self
+    }
+
+    /// A service that discovery has told of.
+    pub fn service(&self, key: &ServiceKey) -> Option<&Arc<Service>> {
+        self.services.find(key)
+    }
+
+    /// Every service that discovery has told of, in order.
+    pub fn services(&self) -> Vec<&Arc<Service>> {
+        let mut services: Vec<_> = self.services.values().collect();
+        services.sort_unstable_by_key(|service| &service.key);
+        services
     }
 }
 
@@ -81,7 +110,7 @@ impl Listeners {
 /// A route, ready to serve.
 #[derive(Debug)]
 pub struct Route {
-    /// Its name, unique within its source.
+    /// Its name, unique among all: `NAME` in the file, `NAME@SOURCE` elsewhere.
     pub name: Arc<str>,
     /// Who told us of it.
     pub source: Source,
@@ -93,8 +122,10 @@ pub struct Route {
     pub priority: i64,
     /// What happens to the client's TLS.
     pub action: Action,
-    /// Where its bytes go.
-    pub upstream: Arc<Upstream>,
+    /// Where its bytes go: an upstream by its name in the snapshot.
+    pub upstream: Arc<str>,
+    /// What its owner should know, though it serves.
+    pub warnings: Vec<Arc<str>>,
     /// What its connections count on.
     pub metrics: Arc<RouteMetrics>,
 }
@@ -106,7 +137,8 @@ impl Route {
             && self.priority == other.priority
             && self.listeners == other.listeners
             && self.action == other.action
-            && Arc::ptr_eq(&self.upstream, &other.upstream)
+            && self.upstream == other.upstream
+            && self.warnings == other.warnings
     }
 }
 
@@ -115,6 +147,8 @@ impl Route {
 pub enum Source {
     /// The configuration file.
     File,
+    /// The tags of services in Consul's catalog.
+    Consul,
 }
 
 impl Source {
@@ -122,6 +156,7 @@ impl Source {
     pub fn as_str(self) -> &'static str {
         match self {
             Source::File => "file",
+            Source::Consul => "consul",
         }
     }
 }

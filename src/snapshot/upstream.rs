@@ -7,13 +7,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 
+use crate::name::SpiffeId;
+use crate::tls::mesh::Identity;
+
 /// What a route's bytes go to.
 #[derive(Debug)]
 pub struct Upstream {
-    /// Its name in the configuration, or its address.
+    /// Its name in the configuration, its address, or `NAME@SOURCE`.
     pub name: Arc<str>,
-    /// TLS towards it, if any.
-    pub tls: Option<UpstreamTls>,
+    /// How it is dialled.
+    pub transport: Transport,
+    /// Why there is no endpoint, where there is more to say than that.
+    pub empty: Option<Arc<str>>,
     /// What outlives the snapshot.
     pub state: Arc<UpstreamState>,
     endpoints: Vec<Endpoint>,
@@ -32,19 +37,36 @@ pub struct Endpoint {
     pub weight: u32,
 }
 
+/// How an upstream is dialled.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Transport {
+    /// Over plain TCP.
+    Plain,
+    /// Over TLS.
+    Tls(UpstreamTls),
+    /// Not at all: the TLS that it asks for could not be made, for this reason. Nothing weaker takes its place.
+    Broken(Arc<str>),
+}
+
 /// TLS towards an upstream.
 #[derive(Clone, Debug)]
 pub struct UpstreamTls {
-    /// Roots and client certificate.
+    /// Roots, client certificate, and what it must prove.
     pub config: Arc<ClientConfig>,
-    /// The name that it must prove.
+    /// The name in the hello (an address stands for none), which it must prove unless it must prove something else.
     pub server_name: ServerName<'static>,
+    /// The SPIFFE ID that it must prove instead.
+    pub spiffe: Option<SpiffeId>,
+    /// The gateway's identity in the mesh that it is dialled with, if it is a service there.
+    pub identity: Option<Arc<Identity>>,
 }
 
 /// Equal when the same proof is asked for: the configuration is the same object.
 impl PartialEq for UpstreamTls {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.config, &other.config) && self.server_name == other.server_name
+        Arc::ptr_eq(&self.config, &other.config)
+            && self.server_name == other.server_name
+            && self.spiffe == other.spiffe
     }
 }
 
@@ -59,7 +81,7 @@ impl Upstream {
     pub fn new(
         name: Arc<str>,
         endpoints: Vec<Endpoint>,
-        tls: Option<UpstreamTls>,
+        transport: Transport,
         state: Arc<UpstreamState>,
     ) -> Self {
         let shares = endpoints
@@ -71,11 +93,24 @@ impl Upstream {
             .collect();
         Self {
             name,
-            tls,
+            transport,
+            empty: None,
             state,
             endpoints,
             shares,
         }
+    }
+
+    /// Whether a connection could not tell this upstream from the other.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        self.endpoints == other.endpoints
+            && self.transport == other.transport
+            && self.empty == other.empty
+    }
+
+    /// Whether it is a service of the mesh.
+    pub fn is_mesh(&self) -> bool {
+        matches!(&self.transport, Transport::Tls(tls) if tls.identity.is_some())
     }
 
     /// Its endpoints, resolved; empty when a DNS name has not resolved yet.
@@ -141,7 +176,7 @@ mod tests {
                 }
             })
             .collect();
-        Upstream::new("u".into(), endpoints, None, Arc::default())
+        Upstream::new("u".into(), endpoints, Transport::Plain, Arc::default())
     }
 
     #[test]

@@ -9,12 +9,14 @@ use rustls::{ClientConfig, RootCertStore};
 use rustls_native_certs::CertificateResult;
 
 use super::files::{FileError, Pair, load_roots};
+use super::verify::{Proof, Verifier};
 
-/// Makes a configuration that verifies the chain against `roots` (the system's when empty) and always the name,
+/// Makes a configuration that verifies the chain against `roots` (the system's when empty) and always the proof,
 /// and shows `certificate` (chain, key) if the peer asks for one. Offers no ALPN.
 pub fn config(
     roots: &[PathBuf],
     certificate: Option<(&Path, &Path)>,
+    proof: Proof,
 ) -> Result<Arc<ClientConfig>, ClientError> {
     let roots = match roots {
         [] => system_roots()?,
@@ -24,7 +26,7 @@ pub fn config(
         Some((chain, key)) => Some(Arc::new(Pair::load(chain, key)?.key)),
         None => None,
     };
-    from_parts(Arc::new(roots), certificate)
+    from_parts(Arc::new(roots), certificate, proof)
 }
 
 /// The same from what is already in memory.
@@ -34,10 +36,19 @@ pub fn config(
 pub fn from_parts(
     roots: Arc<RootCertStore>,
     certificate: Option<Arc<CertifiedKey>>,
+    proof: Proof,
 ) -> Result<Arc<ClientConfig>, ClientError> {
     let builder = ClientConfig::builder_with_provider(super::provider())
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots);
+        .with_safe_default_protocol_versions()?;
+    let builder = match proof {
+        Proof::ServerName => builder.with_root_certificates(roots),
+        proof => {
+            let verifier = Arc::new(Verifier::new(roots, proof));
+            builder
+                .dangerous()
+                .with_custom_certificate_verifier(verifier)
+        }
+    };
     let mut config = match certificate {
         Some(pair) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(pair))),
         None => builder.with_no_client_auth(),
@@ -127,7 +138,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let ca = Ca::new("ca");
         let roots = write(directory.path(), "ca.pem", ca.pem());
-        let client = config(&[roots], None).unwrap();
+        let client = config(&[roots], None, Proof::ServerName).unwrap();
         assert!(meet(&client, NAME, &peer(&ca.issue(&[NAME]), None)).is_ok());
 
         let stranger = Ca::new("ca").issue(&[NAME]);
@@ -156,7 +167,7 @@ mod tests {
         let mut request = ca.request(&[NAME]);
         request.not_after = request.not_before;
         let refused = meet(
-            &from_parts(ca.roots(), None).unwrap(),
+            &from_parts(ca.roots(), None, Proof::ServerName).unwrap(),
             NAME,
             &peer(&request.issue(), None),
         );
@@ -180,14 +191,22 @@ mod tests {
         let laptop = clients.issue(&[]);
         let (chain, key) = laptop.write(directory.path(), "laptop");
 
-        let shown = meet(&config(&roots, Some((&chain, &key))).unwrap(), NAME, &peer);
+        let shown = meet(
+            &config(&roots, Some((&chain, &key)), Proof::ServerName).unwrap(),
+            NAME,
+            &peer,
+        );
         assert!(shown.is_ok(), "{:?}", shown.server_result);
         assert_eq!(
             shown.server.unwrap().peer_certificates(),
             Some(&laptop.chain[..])
         );
 
-        let missing = meet(&config(&roots, None).unwrap(), NAME, &peer);
+        let missing = meet(
+            &config(&roots, None, Proof::ServerName).unwrap(),
+            NAME,
+            &peer,
+        );
         let alert = Error::AlertReceived(AlertDescription::CertificateRequired);
         assert_eq!(missing.client_result, Err(alert));
     }
@@ -195,7 +214,7 @@ mod tests {
     #[test]
     fn nothing_is_resumed_and_no_protocol_is_offered() {
         let ca = Ca::new("ca");
-        let client = from_parts(ca.roots(), None).unwrap();
+        let client = from_parts(ca.roots(), None, Proof::ServerName).unwrap();
         let peer = peer(&ca.issue(&[NAME]), None);
         for _ in 0..2 {
             let handshake = meet(&client, NAME, &peer);
@@ -214,13 +233,18 @@ mod tests {
         let ca = Ca::new("ca");
         let roots = write(directory.path(), "ca.pem", ca.pem());
         let (chain, key) = ca.issue(&[NAME]).write(directory.path(), "laptop");
-        let error = config(std::slice::from_ref(&roots), Some((&key, &chain))).unwrap_err();
+        let error = config(
+            std::slice::from_ref(&roots),
+            Some((&key, &chain)),
+            Proof::ServerName,
+        )
+        .unwrap_err();
         assert_eq!(
             error.to_string(),
             format!("{}: this is a key, not a certificate", key.display())
         );
         assert_eq!(error.help(), Some("are the chain and the key swapped?"));
-        let error = config(&[key], None).unwrap_err();
+        let error = config(&[key], None, Proof::ServerName).unwrap_err();
         assert!(matches!(error, ClientError::File(_)));
     }
 

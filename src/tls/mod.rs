@@ -3,6 +3,7 @@
 pub mod client;
 mod directory;
 pub mod files;
+pub mod mesh;
 pub mod options;
 mod pem;
 pub mod server;
@@ -10,6 +11,7 @@ mod stream;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 pub(crate) mod test_certs;
+pub mod verify;
 
 pub use stream::{End, HandshakeError, HandshakeFailed, Stream, send_alert};
 

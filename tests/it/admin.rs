@@ -30,15 +30,8 @@ struct Admin {
 impl Admin {
     async fn start(address: AdminAddress) -> Self {
         let listener = Listener::bind(&address).await.unwrap();
-        let snapshot = Snapshot {
-            generation: 7,
-            table: Default::default(),
-            certificates: Default::default(),
-            upstreams: Default::default(),
-            listeners: Default::default(),
-            own: Default::default(),
-            limits: Default::default(),
-        };
+        let mut snapshot = Snapshot::default();
+        snapshot.generation = 7;
         let sources = Sources {
             snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
             status: Status::default(),
@@ -227,10 +220,8 @@ async fn routes_are_json_of_the_snapshot_that_is_published_now() {
         parse(&answer.body),
         serde_json::json!({ "generation": 7, "routes": [] })
     );
-    let next = Snapshot {
-        generation: 8,
-        ..Snapshot::clone(&admin.sources.snapshot.load())
-    };
+    let mut next = Snapshot::clone(&admin.sources.snapshot.load());
+    next.generation = 8;
     admin.sources.snapshot.store(Arc::new(next));
     assert_eq!(parse(&admin.get("/v1/routes").await.body)["generation"], 8);
 }

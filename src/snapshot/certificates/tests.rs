@@ -11,6 +11,7 @@ use crate::tls;
 use crate::tls::options::{Options, Version};
 use crate::tls::server::ServerPolicy;
 use crate::tls::test_certs::{Ca, DAY, Handshake, Issued, Request, handshake};
+use crate::tls::verify::Proof;
 
 fn index(issued: &[&Issued]) -> Certificates {
     Certificates::new(issued.iter().map(|one| one.certificate()).collect())
@@ -52,7 +53,7 @@ fn meet_under(
 
 /// The leaf that a client of everything gets.
 fn leaf(certificates: Certificates, ca: &Ca, name: &str) -> Option<Vec<u8>> {
-    let client = tls::client::from_parts(ca.roots(), None).unwrap();
+    let client = tls::client::from_parts(ca.roots(), None, Proof::ServerName).unwrap();
     meet(certificates, &client, name)
         .leaf()
         .map(|leaf| leaf.to_vec())
@@ -132,7 +133,7 @@ fn a_trailing_dot_finds_the_same_certificate() {
 fn a_name_without_a_certificate_and_a_hello_without_a_name_are_refused() {
     let ca = Ca::new("ca");
     let issued = ca.issue(&["a.example.com"]);
-    let client = tls::client::from_parts(ca.roots(), None).unwrap();
+    let client = tls::client::from_parts(ca.roots(), None, Proof::ServerName).unwrap();
     for name in ["b.example.com", "10.0.0.1"] {
         let handshake = meet(index(&[&issued]), &client, name);
         assert!(handshake.server_result.is_err(), "{name}");

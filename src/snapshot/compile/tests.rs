@@ -7,6 +7,7 @@ use crate::name::WildcardDepth;
 use crate::rule::Facts;
 use crate::tls::client;
 use crate::tls::options::Options;
+use crate::tls::verify::Proof;
 
 const ROUTES: &str = r#"
     [routes.one]
@@ -35,6 +36,7 @@ fn inputs(text: &str) -> Inputs {
         policies: BTreeMap::new(),
         client_configs: BTreeMap::new(),
         addresses: BTreeMap::new(),
+        identity: None,
     }
 }
 
@@ -54,7 +56,7 @@ fn route<'a>(snapshot: &'a Snapshot, host: &str) -> Option<&'a Arc<Route>> {
 }
 
 fn addresses(snapshot: &Snapshot, upstream: &str) -> Vec<String> {
-    let endpoints = snapshot.upstreams[upstream].endpoints().iter();
+    let endpoints = snapshot.upstream(upstream).unwrap().endpoints().iter();
     endpoints
         .map(|endpoint| endpoint.address.to_string())
         .collect()
@@ -79,8 +81,8 @@ fn without_a_change_every_route_and_upstream_is_the_same_object() {
     }
     for upstream in ["a", "b"] {
         assert!(Arc::ptr_eq(
-            &first.upstreams[upstream],
-            &second.upstreams[upstream]
+            first.upstream(upstream).unwrap(),
+            second.upstream(upstream).unwrap()
         ));
     }
 }
@@ -103,14 +105,13 @@ fn new_addresses_of_a_name_change_its_upstream_alone_and_keep_its_state() {
         "the old snapshot is as it was"
     );
     assert!(Arc::ptr_eq(
-        &first.upstreams["a"].state,
-        &second.upstreams["a"].state
+        &first.upstream("a").unwrap().state,
+        &second.upstream("a").unwrap().state
     ));
     assert!(Arc::ptr_eq(
-        &route(&second, "one.test").unwrap().upstream,
-        &second.upstreams["a"]
+        first.upstream("b").unwrap(),
+        second.upstream("b").unwrap()
     ));
-    assert!(Arc::ptr_eq(&first.upstreams["b"], &second.upstreams["b"]));
     assert!(Arc::ptr_eq(
         route(&first, "two.test").unwrap(),
         route(&second, "two.test").unwrap()
@@ -230,7 +231,7 @@ fn a_new_policy_under_the_same_name_reaches_its_routes() {
 }
 
 #[test]
-fn an_upstream_whose_tls_is_broken_takes_its_routes_down_and_is_never_plain() {
+fn an_upstream_whose_tls_is_broken_is_never_plain() {
     let text = r#"
         [routes.one]
         host = "one.test"
@@ -249,32 +250,26 @@ fn an_upstream_whose_tls_is_broken_takes_its_routes_down_and_is_never_plain() {
         .client_configs
         .insert("u".to_owned(), Err("no roots".to_owned()));
     let first = compile(&inputs, None, &metrics);
-    assert_eq!(
-        action(&first, "one.test"),
-        Action::Broken("upstream `u`: no roots".to_owned())
-    );
-    assert_eq!(action(&first, "two.test"), Action::PassThrough);
+    let transport = |snapshot: &Snapshot| snapshot.upstream("u").unwrap().transport.clone();
+    assert_eq!(transport(&first), Transport::Broken("no roots".into()));
 
     let roots = Arc::new(rustls::RootCertStore::empty());
-    let made = client::from_parts(roots, None).unwrap();
+    let made = client::from_parts(roots, None, Proof::ServerName).unwrap();
     inputs
         .client_configs
         .insert("u".to_owned(), Ok(Arc::clone(&made)));
     let second = compile(&inputs, Some(&first), &metrics);
-    assert_eq!(action(&second, "one.test"), Action::PassThrough);
-    let tls = second.upstreams["u"].tls.as_ref().unwrap();
+    let Transport::Tls(tls) = transport(&second) else {
+        panic!("{:?}", transport(&second));
+    };
     assert!(Arc::ptr_eq(&tls.config, &made));
     assert!(Arc::ptr_eq(
-        &first.upstreams["u"].state,
-        &second.upstreams["u"].state
+        &first.upstream("u").unwrap().state,
+        &second.upstream("u").unwrap().state
     ));
 
     // Nothing was made for it: that is no reason to dial it plainly.
     inputs.client_configs.clear();
     let third = compile(&inputs, Some(&second), &metrics);
-    assert!(
-        matches!(action(&third, "one.test"), Action::Broken(_)),
-        "{:?}",
-        action(&third, "one.test")
-    );
+    assert!(matches!(transport(&third), Transport::Broken(_)));
 }

@@ -5,7 +5,6 @@ use std::net::IpAddr;
 use super::*;
 use crate::rule::Rule;
 use crate::snapshot::Action;
-use crate::snapshot::upstream::Upstream;
 
 mod random;
 
@@ -22,7 +21,8 @@ fn route(name: &str, rule: &str) -> Route {
         priority: rule.priority(),
         rule,
         action: Action::PassThrough,
-        upstream: Arc::new(Upstream::new("u".into(), vec![], None, Arc::default())),
+        upstream: "u".into(),
+        warnings: Vec::new(),
         metrics: Arc::default(),
     }
 }

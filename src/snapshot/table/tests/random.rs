@@ -150,6 +150,7 @@ fn copy(route: &Route) -> Route {
         priority: route.priority,
         action: route.action.clone(),
         upstream: Arc::clone(&route.upstream),
+        warnings: Vec::new(),
         metrics: Arc::clone(&route.metrics),
     }
 }

@@ -1,0 +1,3 @@
+//! What sources of discovery say of services, in one shape, and what is made of it.
+
+pub mod instance;

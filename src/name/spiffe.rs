@@ -1,0 +1,203 @@
+//! Who a workload of a mesh is: SPIFFE IDs, and the services of Consul that have them.
+
+use std::fmt::{self, Write as _};
+use std::sync::Arc;
+
+use super::NameError;
+
+/// The longest ID that implementations must support (SPIFFE-ID §2.3), in bytes.
+const LONGEST: usize = 2048;
+
+/// A SPIFFE ID, `spiffe://TRUST-DOMAIN/PATH`: what a certificate's URI SAN must equal, byte by byte.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SpiffeId(Arc<str>);
+
+impl SpiffeId {
+    /// Parses an ID (SPIFFE-ID §2). A path may hold any visible ASCII but `?` and `#`: Consul escapes what else is in
+    /// a service's name with `%`.
+    pub fn parse(text: &str) -> Result<Self, NameError> {
+        let wrong = |why: &str| NameError(format!("{text:?} is no SPIFFE ID: {why}"));
+        let Some(rest) = text.strip_prefix("spiffe://") else {
+            return Err(wrong("it does not begin with spiffe://"));
+        };
+        if text.len() > LONGEST {
+            return Err(NameError(format!(
+                "a SPIFFE ID of {} bytes is too long: at most {LONGEST}",
+                text.len()
+            )));
+        }
+        let (domain, path) = rest.split_once('/').unwrap_or((rest, "-"));
+        if !is_trust_domain(domain) {
+            return Err(wrong(
+                "its trust domain is not made of lower-case letters, digits, `.`, `-` and `_`",
+            ));
+        }
+        if path
+            .split('/')
+            .any(|part| part.is_empty() || part == "." || part == "..")
+        {
+            return Err(wrong("its path has an empty part, `.` or `..`"));
+        }
+        if !path
+            .bytes()
+            .all(|b| b.is_ascii_graphic() && b != b'?' && b != b'#')
+        {
+            return Err(wrong("its path holds what no path of one may hold"));
+        }
+        Ok(Self(text.into()))
+    }
+
+    /// The ID as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Who answers for it.
+    pub fn trust_domain(&self) -> &str {
+        let rest = self.0.strip_prefix("spiffe://").unwrap_or_default();
+        rest.split_once('/').map_or(rest, |(domain, _)| domain)
+    }
+}
+
+impl fmt::Display for SpiffeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A service of Consul's mesh, whatever the trust domain.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct MeshService {
+    /// Its namespace; `default` without the enterprise edition.
+    pub namespace: Arc<str>,
+    /// Its datacenter.
+    pub datacenter: Arc<str>,
+    /// Its name, in the case in which it was registered.
+    pub service: Arc<str>,
+}
+
+impl MeshService {
+    /// The ID that its sidecars prove (Consul's `agent/connect/uri_service.go`).
+    pub fn spiffe_id(&self, trust_domain: &str) -> Result<SpiffeId, NameError> {
+        if !is_trust_domain(trust_domain) {
+            return Err(NameError(format!("{trust_domain:?} is no trust domain")));
+        }
+        let parts = [&self.namespace, &self.datacenter, &self.service];
+        if parts.iter().any(|part| part.contains('/')) {
+            return Err(NameError(format!(
+                "{:?} cannot be told apart in a SPIFFE ID: it holds a `/`",
+                &*self.service
+            )));
+        }
+        let [namespace, datacenter, service] = parts.map(|part| escaped(part));
+        SpiffeId::parse(&format!(
+            "spiffe://{trust_domain}/ns/{namespace}/dc/{datacenter}/svc/{service}"
+        ))
+    }
+
+    /// The name that its gateways route by (Consul's `agent/connect/sni.go`).
+    pub fn server_name(&self, trust_domain: &str) -> String {
+        let Self {
+            namespace,
+            datacenter,
+            service,
+        } = self;
+        format!("{service}.{namespace}.{datacenter}.internal.{trust_domain}")
+    }
+}
+
+/// SPIFFE-ID §2.1; of at most 255 bytes.
+fn is_trust_domain(text: &str) -> bool {
+    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b);
+    (1..=255).contains(&text.len()) && text.bytes().all(allowed)
+}
+
+/// A part of a path as Go's `net/url` writes it, which is what Consul puts into certificates.
+fn escaped(part: &str) -> String {
+    let mut text = String::with_capacity(part.len());
+    for byte in part.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-_.~$&+,:;=@".contains(&byte) {
+            text.push(char::from(byte));
+        } else {
+            // Writing into a String does not fail.
+            let _ = write!(text, "%{byte:02X}");
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    const DOMAIN: &str = "11111111-2222-3333-4444-555555555555.consul";
+
+    fn service(name: &str) -> MeshService {
+        MeshService {
+            namespace: "default".into(),
+            datacenter: "dc1".into(),
+            service: name.into(),
+        }
+    }
+
+    #[test]
+    fn an_id_is_taken_as_it_is_written_and_knows_its_trust_domain() {
+        for text in [
+            "spiffe://example.org",
+            "spiffe://example.org/ns/default/dc/dc1/svc/Web",
+            "spiffe://example.org/a%20b",
+        ] {
+            let id = SpiffeId::parse(text).unwrap();
+            assert_eq!(id.as_str(), text);
+            assert_eq!(id.trust_domain(), "example.org");
+        }
+    }
+
+    #[test]
+    fn what_is_no_id_is_refused_with_its_reason() {
+        for (text, why) in [
+            ("https://example.org/a", "does not begin"),
+            ("SPIFFE://example.org/a", "does not begin"),
+            ("spiffe:///a", "trust domain"),
+            ("spiffe://Example.org/a", "trust domain"),
+            ("spiffe://user@example.org/a", "trust domain"),
+            ("spiffe://example.org:80/a", "trust domain"),
+            ("spiffe://example.org/", "empty part"),
+            ("spiffe://example.org/a//b", "empty part"),
+            ("spiffe://example.org/a/../b", "`..`"),
+            ("spiffe://example.org/a?b", "its path holds"),
+            ("spiffe://example.org/a#b", "its path holds"),
+            ("spiffe://example.org/a b", "its path holds"),
+            ("spiffe://example.org/a\0", "its path holds"),
+            ("spiffe://example.org/ä", "its path holds"),
+        ] {
+            let error = SpiffeId::parse(text).unwrap_err().to_string();
+            assert!(error.contains(why), "{text}: {error}");
+        }
+        let long = format!("spiffe://example.org/{}", "a".repeat(LONGEST));
+        assert!(SpiffeId::parse(&long).is_err());
+    }
+
+    #[test]
+    fn a_service_of_consul_has_the_id_and_the_server_name_that_consul_gives_it() {
+        let web = service("web");
+        assert_eq!(
+            web.spiffe_id(DOMAIN).unwrap().as_str(),
+            format!("spiffe://{DOMAIN}/ns/default/dc/dc1/svc/web")
+        );
+        assert_eq!(
+            web.server_name(DOMAIN),
+            format!("web.default.dc1.internal.{DOMAIN}")
+        );
+        let odd = service("we b%é").spiffe_id(DOMAIN).unwrap();
+        assert!(odd.as_str().ends_with("/svc/we%20b%25%C3%A9"), "{odd}");
+    }
+
+    #[test]
+    fn no_name_of_a_service_passes_for_another_path() {
+        assert!(service("web/svc/other").spiffe_id(DOMAIN).is_err());
+        assert!(service("..").spiffe_id(DOMAIN).is_err());
+        assert!(service("web").spiffe_id("a/b").is_err());
+    }
+}

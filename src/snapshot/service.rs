@@ -1,0 +1,97 @@
+//! The shape of a service, as every source of discovery tells it: its upstreams, its routes, and what it asked for in vain.
+
+use std::sync::Arc;
+
+use super::Source;
+use super::upstream::Endpoint;
+use crate::name::MeshService;
+use crate::rule::Rule;
+use crate::status::State;
+use crate::tls::mesh::Identity;
+
+/// What the control plane has learnt since the last snapshot. Changes are taken in the order in which they were sent.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// A service is as this from now on: all of it, not what is new about it.
+    Service(Arc<Service>),
+    /// A service is gone, with its routes.
+    Gone(ServiceKey),
+    /// The gateway's own identity in the mesh; shown to upstreams from the next connection on.
+    Identity(Arc<Identity>),
+    /// What a part says of itself. Told when what was sent before it is being served.
+    State(&'static str, State),
+}
+
+/// What makes a service the same service from one snapshot to the next.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ServiceKey {
+    /// Who told us of it.
+    pub source: Source,
+    /// Its name there.
+    pub name: Arc<str>,
+}
+
+/// A service that discovery has found: the unit in which changes are published.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Service {
+    /// Which service it is.
+    pub key: ServiceKey,
+    /// Where its routes, and routes of the file, can send bytes.
+    pub upstreams: Vec<ServiceUpstream>,
+    /// What its tags ask for, and gets. Names are unique within the source.
+    pub routes: Vec<ServiceRoute>,
+    /// What its tags ask for in vain.
+    pub skipped: Vec<Skipped>,
+}
+
+/// Endpoints that a service has at the moment.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServiceUpstream {
+    /// `NAME@SOURCE`; or the name of the upstream in the file that stands for this service.
+    pub name: Arc<str>,
+    /// The instances that may be dialled: healthy, enabled, with the weights that they ask for.
+    pub endpoints: Vec<Endpoint>,
+    /// Who they prove to be, over mutual TLS. `None` is plain TCP.
+    pub mesh: Option<MeshService>,
+    /// Why nothing can be dialled, for people: `all 3 instances are critical`.
+    pub empty: Option<Arc<str>>,
+}
+
+/// A route that a service asked for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServiceRoute {
+    /// `NAME@SOURCE`, unique within the source.
+    pub name: Arc<str>,
+    /// Which clients it takes.
+    pub rule: Rule,
+    /// The priority that was asked for, if one was.
+    pub priority: Option<i64>,
+    /// What happens to the client's TLS.
+    pub tls: ServiceTls,
+    /// An upstream by its name in the snapshot: this service's, another's, or the file's.
+    pub upstream: Arc<str>,
+    /// Why the route cannot serve and refuses its clients: what it needs is missing, and nothing weaker may take its place.
+    pub broken: Option<Arc<str>>,
+    /// What its owner should know, though it serves.
+    pub warnings: Vec<Arc<str>>,
+}
+
+/// What happens to the client's TLS on a service's route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ServiceTls {
+    /// The upstream ends it.
+    PassThrough,
+    /// The gateway ends it, with an option set of the file; `None` for the defaults.
+    Terminate(Option<String>),
+}
+
+/// Something that a service asked for and does not get, as `/v1/routes` lists it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Skipped {
+    /// The instance that asked, where it was not the whole service.
+    pub instance: Option<Arc<str>>,
+    /// The router that its tags name, where it was one.
+    pub router: Option<Arc<str>>,
+    /// Why not, for the people who own the service.
+    pub reason: Arc<str>,
+}
