@@ -124,6 +124,11 @@ impl Child {
         }
     }
 
+    /// Whether it says no more, as one that has ended.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.said.words.lock().unwrap().ended == STREAMS
+    }
+
     /// Its process.
     pub(crate) fn id(&self) -> u32 {
         self.process.id()
