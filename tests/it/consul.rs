@@ -134,7 +134,9 @@ impl Consul {
 
     /// Lets it hang, with every connection open and unanswered.
     pub(crate) fn freeze(&self) {
-        self.child.as_ref().expect("the agent runs").signal("STOP");
+        let child = self.child.as_ref().expect("the agent runs");
+        child.signal("STOP");
+        wait_until("every thread has stopped", || child.is_stopped());
     }
 
     /// Ends that.
@@ -200,15 +202,24 @@ impl Consul {
         self.ask("GET", path, token, "").unwrap()
     }
 
+    /// What a GET answers, good or bad.
+    fn get_always(&self, path: &str) -> Value {
+        self.get_as(self.token_if_needed(), path).json()
+    }
+
     fn do_well(&self, method: &str, path: &str, body: &Value) -> Value {
         let body = match body {
             Value::Null => String::new(),
             body => body.to_string(),
         };
-        let token = self.options.acl.then_some(MANAGEMENT);
+        let token = self.token_if_needed();
         let answer = self.ask(method, path, token, &body).unwrap();
         assert_eq!(answer.status, 200, "{method} {path} {body}: {answer:?}");
         answer.json()
+    }
+
+    fn token_if_needed(&self) -> Option<&'static str> {
+        self.options.acl.then_some(MANAGEMENT)
     }
 
     fn ask(&self, method: &str, path: &str, token: Option<&str>, body: &str) -> io::Result<Answer> {
@@ -257,7 +268,7 @@ impl Consul {
     }
 
     fn has_a_ca(&self) -> bool {
-        let token = self.options.acl.then_some(MANAGEMENT);
+        let token = self.token_if_needed();
         let roots = self.ask("GET", "/v1/agent/connect/ca/roots", token, "");
         roots.is_ok_and(|answer| {
             let trust_domain = || answer.json()["TrustDomain"].as_str().map(str::to_owned);

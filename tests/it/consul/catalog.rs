@@ -1,11 +1,13 @@
 //! What a test tells the agent: services, their health, intentions, tokens, the mesh's CA.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use serde_json::{Value, json};
 
 use super::Consul;
 use crate::bao::Bao;
+use crate::support::wait_until;
 
 /// What a check says of a service.
 #[derive(Clone, Copy, Debug)]
@@ -59,23 +61,30 @@ pub(crate) fn sidecar(service: &Value, port: u16) -> Value {
     })
 }
 
+/// An agent tells the catalog of a change a moment after it was told: the first five wait until it has.
 impl Consul {
-    /// Registers a service, or changes it; it is in the catalog when this returns.
+    /// Registers a service, or changes it.
     pub(crate) fn register(&self, service: &Value) {
         self.put("/v1/agent/service/register", service);
-        if service["Check"]["Status"] == "passing" && !service["Check"]["TTL"].is_null() {
+        let name = service["Name"].as_str().unwrap();
+        let id = service["ID"].as_str().unwrap_or(name);
+        let check = &service["Check"];
+        if check["Status"] == "passing" && !check["TTL"].is_null() {
             // Until its check has been told so by name, the service would be critical after a restart.
-            self.set_status(service["Name"].as_str().unwrap(), Status::Passing);
+            self.set_status(id, Status::Passing);
         }
+        self.settle(id);
+        self.settle(&format!("{id}-sidecar-proxy"));
     }
 
-    /// Takes a service out of the catalog, its sidecar too.
+    /// Takes a service out of the catalog, and its sidecar if they were registered as one.
     pub(crate) fn deregister(&self, id: &str) {
         self.put(&format!("/v1/agent/service/deregister/{id}"), &Value::Null);
+        self.settle(id);
+        self.settle(&format!("{id}-sidecar-proxy"));
     }
 
-    /// Lets the check of [`service`] say something else. The alias check of a sidecar follows within two
-    /// seconds.
+    /// Lets the check of [`service`] say something else. The alias check of a sidecar follows within two seconds.
     pub(crate) fn set_status(&self, id: &str, status: Status) {
         let status = match status {
             Status::Passing => "pass",
@@ -84,18 +93,47 @@ impl Consul {
         };
         let path = format!("/v1/agent/check/{status}/service:{id}");
         self.put(&path, &Value::Null);
+        self.settle(id);
     }
 
     /// Puts a service into maintenance, or ends that.
     pub(crate) fn service_maintenance(&self, id: &str, enable: bool) {
         let path = format!("/v1/agent/service/maintenance/{id}?enable={enable}&reason=a+test");
         self.put(&path, &Value::Null);
+        self.settle(id);
     }
 
     /// Puts the node, and so all its services, into maintenance, or ends that.
     pub(crate) fn node_maintenance(&self, enable: bool) {
         let path = format!("/v1/agent/maintenance?enable={enable}&reason=a+test");
         self.put(&path, &Value::Null);
+        // The checks of the node are those of no service.
+        wait_until("the catalog knows it", || {
+            statuses(&self.checks("")).contains_key("_node_maintenance") == enable
+        });
+    }
+
+    /// Waits until the catalog says of a service what the agent does.
+    fn settle(&self, id: &str) {
+        let service = format!("/v1/catalog/node-services/test?filter=ID+==+%22{id}%22");
+        wait_until("the catalog knows it", || {
+            // Its status is that of the service.
+            let agents = self.get_always(&format!("/v1/agent/health/service/id/{id}"));
+            let catalogs = &self.get(&service)["Services"][0];
+            let is_same = |field: &&str| {
+                let [ours, theirs] = [&agents["Service"][field], &catalogs[field]];
+                ours == theirs || (is_empty(ours) && is_empty(theirs))
+            };
+            let fields = ["Service", "Tags", "Address", "Port", "Meta", "Weights"];
+            fields.iter().all(is_same) && statuses(&agents["Checks"]) == statuses(&self.checks(id))
+        });
+    }
+
+    /// The checks of a service in the catalog.
+    fn checks(&self, id: &str) -> Value {
+        self.get(&format!(
+            "/v1/health/node/test?filter=ServiceID+==+%22{id}%22"
+        ))
     }
 
     /// Lets a service of the mesh open connections to another, or not; sidecars hear of it a moment later.
@@ -134,5 +172,24 @@ impl Consul {
             },
         });
         self.put("/v1/connect/ca/configuration", &config);
+    }
+}
+
+/// The status of each check.
+fn statuses(checks: &Value) -> BTreeMap<&str, &Value> {
+    let checks = checks.as_array().map(Vec::as_slice).unwrap_or_default();
+    let statuses = checks.iter();
+    statuses
+        .map(|check| (check["CheckID"].as_str().unwrap(), &check["Status"]))
+        .collect()
+}
+
+/// Whether it is what Go makes of an empty list or map, or nothing.
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Array(list) => list.is_empty(),
+        Value::Object(map) => map.is_empty(),
+        _ => false,
     }
 }
