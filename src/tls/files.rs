@@ -78,22 +78,28 @@ impl Certificate {
 pub fn load_roots(files: &[PathBuf]) -> Result<RootCertStore, FileError> {
     let mut roots = RootCertStore::empty();
     for path in files {
-        let pem = Pem::read(path)?;
-        for (index, certificate) in pem.certificates()?.iter().enumerate() {
-            roots.add(certificate.clone()).map_err(|error| {
-                let message = format!(
-                    "certificate {} of the file cannot be trusted: {error}",
-                    index + 1
-                );
-                FileError::new(
-                    path,
-                    message,
-                    "name a file of CA certificates (X.509 version 3)",
-                )
-            })?;
-        }
+        add_roots(&Pem::read(path)?, path, &mut roots)?;
     }
     Ok(roots)
+}
+
+/// Adds every certificate of a PEM; at least one.
+pub(super) fn add_roots(
+    pem: &Pem,
+    source: &Path,
+    roots: &mut RootCertStore,
+) -> Result<(), FileError> {
+    for (index, certificate) in pem.certificates()?.iter().enumerate() {
+        roots.add(certificate.clone()).map_err(|error| {
+            let message = format!("certificate {} in it cannot be trusted: {error}", index + 1);
+            FileError::new(
+                source,
+                message,
+                "name a file of CA certificates (X.509 version 3)",
+            )
+        })?;
+    }
+    Ok(())
 }
 
 /// A chain and its key, whatever they are for: a client's certificate needs no name.
@@ -129,7 +135,7 @@ impl Pair {
 }
 
 /// Puts a chain and its key together. Half of a rotation (a new chain with the old key) ends here.
-fn certify(
+pub(super) fn certify(
     chain: &[CertificateDer<'static>],
     key: &PrivateKeyDer<'static>,
     chain_path: &Path,
@@ -226,7 +232,7 @@ fn dns_names(leaf: &X509Certificate<'_>) -> Vec<HostPattern> {
 }
 
 /// When a certificate begins and ends.
-fn validity(certificate: &X509Certificate<'_>) -> (SystemTime, SystemTime) {
+pub(super) fn validity(certificate: &X509Certificate<'_>) -> (SystemTime, SystemTime) {
     let validity = certificate.validity();
     (
         system_time(validity.not_before),

@@ -11,6 +11,8 @@ use rustls_pki_types::ServerName;
 use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
 
+use super::refusal::describe;
+
 /// A TLS connection over TCP, after its handshake.
 ///
 /// Nothing but this type knows how the records are made: whoever reads asks [`poll_readable`](Self::poll_readable)
@@ -49,7 +51,7 @@ pub struct HandshakeFailed {
 #[derive(Debug, thiserror::Error)]
 pub enum HandshakeError {
     /// The two sides did not agree, or one did not prove who it is.
-    #[error("{0}")]
+    #[error("{}", describe(.0))]
     Tls(#[from] rustls::Error),
     /// The peer went away in the middle of it.
     #[error("{0}")]
