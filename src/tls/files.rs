@@ -103,13 +103,18 @@ pub(super) fn add_roots(
 }
 
 /// A chain and its key, whatever they are for: a client's certificate needs no name.
-pub(super) struct Pair {
-    pub(super) key: CertifiedKey,
-    pub(super) warnings: Vec<String>,
+pub struct Pair {
+    /// The chain and the signer.
+    pub key: CertifiedKey,
+    /// When its certificate ends. It is loaded even if that is past: who is shown it refuses it, and can say so.
+    pub not_after: SystemTime,
+    /// What serves but should be mended, each with the file it is about.
+    pub warnings: Vec<String>,
 }
 
 impl Pair {
-    pub(super) fn load(chain: &Path, key: &Path) -> Result<Self, FileError> {
+    /// Reads a chain and its key, and checks that they belong together. Both may stand in one file.
+    pub fn load(chain: &Path, key: &Path) -> Result<Self, FileError> {
         let chain_pem = Pem::read(chain)?;
         let apart = (chain != key).then(|| Pem::read(key)).transpose()?;
         let key_pem = apart.as_ref().unwrap_or(&chain_pem);
@@ -127,8 +132,11 @@ impl Pair {
                 key.display()
             ));
         }
+        let leaf = pair.cert.first().and_then(parse);
+        let (_, not_after) = validity(&leaf.ok_or_else(|| not_a_certificate(chain))?);
         Ok(Self {
             key: pair,
+            not_after,
             warnings,
         })
     }
