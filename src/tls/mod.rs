@@ -16,7 +16,7 @@ pub(crate) mod test_certs;
 pub mod verify;
 
 pub use names::presented;
-pub use stream::{End, HandshakeError, HandshakeFailed, Stream, send_alert};
+pub use stream::{End, HandshakeError, HandshakeFailed, Stream, late_refusal, send_alert};
 
 use std::sync::Arc;
 

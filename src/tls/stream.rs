@@ -265,6 +265,17 @@ impl Stream {
     }
 }
 
+/// The refusal in an error of a [`Stream`], if an alert of the peer is what it tells.
+///
+/// TLS 1.3 finishes a client's handshake before the server has judged the client's certificate (RFC 8446 §4.4.2.4): the
+/// refusal then comes as an alert in place of the first byte.
+pub fn late_refusal(error: &io::Error) -> Option<HandshakeError> {
+    match error.get_ref()?.downcast_ref()? {
+        refused @ rustls::Error::AlertReceived(_) => Some(HandshakeError::Tls(refused.clone())),
+        _ => None,
+    }
+}
+
 /// Writes the alert with which rustls answers a hello it refuses; false where it has none. Best effort: the socket is
 /// new and its buffer empty.
 pub fn send_alert(tcp: &TcpStream, mut alert: AcceptedAlert) -> bool {

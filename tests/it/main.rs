@@ -23,6 +23,7 @@ mod peers;
 mod pieces;
 mod policy;
 mod program;
+mod proof;
 mod refusals;
 mod relay;
 mod resumption;
