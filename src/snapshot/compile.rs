@@ -17,6 +17,7 @@ use crate::metrics::Metrics;
 use crate::name::{HostName, MeshService};
 use crate::tls::mesh::Identity;
 use crate::tls::server::ServerPolicy;
+use crate::tls::verify::Proof;
 
 /// Everything a snapshot is made from but the services, which come one by one. What had to be read from disks or the
 /// network has been.
@@ -348,7 +349,10 @@ impl Compiler<'_> {
                 Some(Ok(config)) => Transport::Tls(UpstreamTls {
                     config: Arc::clone(config),
                     server_name: tls.server_name.clone(),
-                    spiffe: None,
+                    spiffe: match &tls.proof {
+                        Proof::Spiffe(id) => Some(id.clone()),
+                        Proof::ServerName | Proof::AnyOf(_) => None,
+                    },
                     identity: None,
                 }),
                 Some(Err(why)) => Transport::Broken(why.as_str().into()),

@@ -26,6 +26,7 @@ mod pieces;
 mod policy;
 mod ports;
 mod program;
+mod proof;
 mod refusals;
 mod relay;
 mod resumption;
