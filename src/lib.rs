@@ -28,7 +28,7 @@
 //! | 1 | [`config`] | what is typed, what it means, every mistake at once; limits and timeouts, each default defended |
 //! | 1 | [`tls`] | stream, PEM, option sets, and the `ServerConfig`s and `ClientConfig`s made from them |
 //! | 1 | [`metrics`] [`log`] [`lifecycle`] | what is counted, written, and when it ends |
-//! | 0 | [`name`] [`rule`] [`reason`] | names parsed once, then trusted; the rule language; why connections end |
+//! | 0 | [`name`] [`rule`] [`reason`] [`retry`] | names parsed once, then trusted; the rule language; why connections end; pauses |
 //!
 //! # What is deliberately absent
 //!
@@ -48,6 +48,7 @@ pub mod name;
 pub mod net;
 pub mod proxy;
 pub mod reason;
+pub mod retry;
 pub mod rule;
 pub mod serve;
 pub mod snapshot;
