@@ -21,6 +21,7 @@
 //! | 4 | [`proxy`] | the data path: the story, hello, terminate, upstream, failure |
 //! | 4 | [`client`] | `portcullis connect`: one connection's way, and what to tell a person when it fails |
 //! | 4 | [`discovery`] | what Consul's catalog says of services, made routes and upstreams |
+//! | 4 | [`identity`] | who the gateway is in a mesh: its certificate and the roots, from Consul |
 //! | 4 | [`admin`] | livez, readyz, metrics, `/v1`: reads the snapshot and the status |
 //! | 3 | [`snapshot`] | the model: compile, table, upstream, certificates; immutable, no I/O |
 //! | 2 | [`net`] | listener, dial, resolve, relay, session: sockets, for proxy and client alike |
@@ -43,6 +44,7 @@ pub mod cli;
 pub mod client;
 pub mod config;
 pub mod discovery;
+pub mod identity;
 pub mod lifecycle;
 pub mod log;
 pub mod metrics;

@@ -60,6 +60,12 @@ impl SpiffeId {
         let rest = self.0.strip_prefix("spiffe://").unwrap_or_default();
         rest.split_once('/').map_or(rest, |(domain, _)| domain)
     }
+
+    /// Whether it is that of a service of Consul's, of this name, in whatever namespace and datacenter.
+    pub fn is_service(&self, name: &str) -> bool {
+        let last = self.0.rsplit_once("/svc/");
+        last.is_some_and(|(_, last)| last == escaped(name))
+    }
 }
 
 impl fmt::Display for SpiffeId {
@@ -199,6 +205,19 @@ mod tests {
         );
         let odd = service("we b%é").spiffe_id(DOMAIN).unwrap();
         assert!(odd.as_str().ends_with("/svc/we%20b%25%C3%A9"), "{odd}");
+    }
+
+    #[test]
+    fn an_id_knows_the_name_of_its_service() {
+        for name in ["web", "we b%é", "svc"] {
+            let id = service(name).spiffe_id(DOMAIN).unwrap();
+            assert!(id.is_service(name), "{id}");
+            assert!(!id.is_service("we"), "{id}");
+        }
+        let web = service("web").spiffe_id(DOMAIN).unwrap();
+        assert!(!web.is_service("Web") && !web.is_service("x/svc/web"));
+        let other = SpiffeId::parse("spiffe://example.org/agent/web").unwrap();
+        assert!(!other.is_service("web"));
     }
 
     #[test]

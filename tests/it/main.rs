@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 mod admin;
+mod agent;
 mod authority;
 mod bao;
 mod broken_off;
@@ -18,6 +19,7 @@ mod gateway;
 mod half_close;
 mod hello;
 mod hello_bytes;
+mod identity;
 mod loops;
 mod names;
 mod openssl;
