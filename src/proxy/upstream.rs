@@ -5,6 +5,7 @@ use crate::net::Stream;
 use crate::net::dial::{self, Dial};
 use crate::net::relay::{self, Outcome, Patience, Socket};
 use crate::net::session::Session;
+use crate::reason::Fault;
 use crate::snapshot::upstream::{Transport, Upstream};
 use crate::snapshot::{Route, Snapshot};
 
@@ -78,25 +79,41 @@ async fn dial(
         keepalive: limits.keepalive,
     };
     let mut failure = Failure::NoEndpoint;
-    for endpoint in upstream.turn().take(limits.dial_attempts) {
-        session.record.endpoint = Some(endpoint.address);
+    for attempt in upstream.turn(now()).take(limits.dial_attempts) {
+        let address = attempt.endpoint.address;
+        session.record.endpoint = Some(address);
         let own = snapshot.own.iter();
-        if own.copied().any(|own| dial::reaches(endpoint.address, own)) {
+        if own.copied().any(|own| dial::reaches(address, own)) {
             failure = Failure::Loop;
             continue;
         }
-        match dial.connect(endpoint.address).await {
+        match dial.connect(address).await {
             Ok(stream) => {
                 session.dial_done();
+                if attempt.succeeded() {
+                    tracing::info!(upstream = %upstream.name, endpoint = %address, "the endpoint answers again");
+                }
                 return Ok(stream);
             }
             Err(error) => {
-                tracing::debug!(upstream = %upstream.name, endpoint = %endpoint.address, %error, "dial failed");
+                tracing::debug!(upstream = %upstream.name, endpoint = %address, %error, "dial failed");
                 failure = Failure::Dial(error);
             }
         }
+        // What the gateway has too little of says nothing of the endpoint.
+        if failure.reason().fault() == Fault::Upstream
+            && let Some(time) = attempt.failed(now())
+        {
+            upstream.metrics.ejections.inc();
+            tracing::warn!(upstream = %upstream.name, endpoint = %address, error = %failure, ?time, "the endpoint is passed over");
+        }
     }
     Err(failure)
+}
+
+/// The time by the runtime's clock.
+fn now() -> std::time::Instant {
+    tokio::time::Instant::now().into_std()
 }
 
 /// Relays until the end.

@@ -12,6 +12,7 @@ mod demo;
 mod deploy;
 mod drain;
 mod edge;
+mod ejection;
 mod gateway;
 mod half_close;
 mod hello;
