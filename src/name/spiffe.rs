@@ -57,6 +57,12 @@ impl SpiffeId {
         let rest = self.0.strip_prefix("spiffe://").unwrap_or_default();
         rest.split_once('/').map_or(rest, |(domain, _)| domain)
     }
+
+    /// The service of Consul's mesh that it belongs to, escaped as in the ID; `None` if it is no service's.
+    pub fn service(&self) -> Option<&str> {
+        let (_, service) = self.0.split_once("/svc/")?;
+        Some(service)
+    }
 }
 
 impl fmt::Display for SpiffeId {
@@ -192,6 +198,9 @@ mod tests {
         );
         let odd = service("we b%é").spiffe_id(DOMAIN).unwrap();
         assert!(odd.as_str().ends_with("/svc/we%20b%25%C3%A9"), "{odd}");
+        assert_eq!(odd.service(), Some("we%20b%25%C3%A9"));
+        let gateway = format!("spiffe://{DOMAIN}/gateway/mesh/dc/dc1");
+        assert_eq!(SpiffeId::parse(&gateway).unwrap().service(), None);
     }
 
     #[test]

@@ -1,13 +1,16 @@
 //! Reaching a route's upstream, and relaying to it.
 
+use std::io;
+
 use super::failure::{Answer, Ending, Failure};
 use crate::net::Stream;
-use crate::net::dial::{self, Dial};
+use crate::net::dial::{self, Dial, DialError};
 use crate::net::relay::{self, Outcome, Patience, Socket};
 use crate::net::session::Session;
 use crate::reason::Fault;
-use crate::snapshot::upstream::{Transport, Upstream};
+use crate::snapshot::upstream::{Intention, Transport, Upstream};
 use crate::snapshot::{Route, Snapshot};
+use crate::tls::HandshakeError;
 
 /// A client and its upstream, ready for bytes.
 pub(super) struct Pair {
@@ -16,6 +19,8 @@ pub(super) struct Pair {
     /// What the client has sent already.
     early: Vec<u8>,
     patience: Patience,
+    /// What must allow this, in the mesh.
+    intention: Option<Intention>,
 }
 
 impl Pair {
@@ -32,12 +37,14 @@ impl Pair {
             idle: limits.idle,
             half_closed: limits.half_closed,
         };
+        let intention = upstream.intention();
         match dial(upstream, snapshot, session).await {
             Ok(upstream) => Ok(Self {
                 client,
                 upstream,
                 early,
                 patience,
+                intention,
             }),
             Err(failure) => Err(failure.answered(client.into_tcp(), Answer::Close)),
         }
@@ -78,7 +85,7 @@ async fn dial(
         timeout: limits.dial,
         keepalive: limits.keepalive,
     };
-    let mut failure = Failure::NoEndpoint;
+    let mut failure = Failure::NoHealthyUpstream(upstream.empty.clone());
     for attempt in upstream.turn(now()).take(limits.dial_attempts) {
         let address = attempt.endpoint.address;
         session.record.endpoint = Some(address);
@@ -97,7 +104,10 @@ async fn dial(
             }
             Err(error) => {
                 tracing::debug!(upstream = %upstream.name, endpoint = %address, %error, "dial failed");
-                failure = Failure::Dial(error);
+                failure = match error {
+                    DialError::Tls(error) => Failure::upstream_tls(error, upstream.intention()),
+                    error => Failure::Dial(error),
+                };
             }
         }
         // What the gateway has too little of says nothing of the endpoint.
@@ -123,16 +133,35 @@ pub(super) async fn relay(pair: Pair, session: &mut Session) -> Result<(), Endin
         mut upstream,
         early,
         patience,
+        intention,
     } = pair;
     let (up, down) = (&mut session.up, &mut session.down);
-    match relay::relay(&mut client, &mut upstream, early, patience, up, down).await {
-        Outcome::Closed => Ok(()),
-        Outcome::ClientFailed(e) => Err(Failure::ClientReset(e).into()),
-        // The client may still be sending; a reset on top would cost it the upstream's last words.
+    let relayed = relay::relay(&mut client, &mut upstream, early, patience, up, down).await;
+    let denial = (intention.clone())
+        .filter(|_| relayed.unanswered)
+        .map(Failure::PossibleIntentionDenial);
+    let failure = match relayed.outcome {
+        Outcome::Closed => None,
+        Outcome::ClientFailed(e) => Some(Failure::ClientReset(e)),
         Outcome::UpstreamFailed(e) => {
-            Err(Failure::UpstreamReset(e).answered(client.into_tcp(), Answer::Close))
+            let failure = match refusal(&e).filter(|_| session.down.bytes() == 0) {
+                Some(refusal) => Failure::upstream_tls(refusal, intention),
+                None => denial.unwrap_or(Failure::UpstreamReset(e)),
+            };
+            // The client may still be sending; a reset on top would cost it the upstream's last words.
+            return Err(failure.answered(client.into_tcp(), Answer::Close));
         }
-        Outcome::Idle => Err(Failure::Idle.into()),
-        Outcome::HalfClosed => Err(Failure::HalfClosed.into()),
-    }
+        Outcome::Idle => Some(Failure::Idle),
+        Outcome::HalfClosed => Some(Failure::HalfClosed),
+    };
+    denial
+        .or(failure)
+        .map_or(Ok(()), |failure| Err(failure.into()))
+}
+
+/// TLS 1.3 finishes our side of the handshake before the upstream has judged our certificate (RFC 8446 §4.4.2.4): its
+/// refusal comes as an alert in place of the first byte.
+fn refusal(error: &io::Error) -> Option<HandshakeError> {
+    let error = error.get_ref()?.downcast_ref::<rustls::Error>()?;
+    matches!(error, rustls::Error::AlertReceived(_)).then(|| error.clone().into())
 }

@@ -1,6 +1,7 @@
 //! An upstream: its endpoints as addresses, their shares, and whose turn it is.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -118,6 +119,22 @@ impl Upstream {
         matches!(&self.transport, Transport::Tls(tls) if tls.identity.is_some())
     }
 
+    /// What must allow the gateway to dial it, if it is a service of the mesh.
+    pub fn intention(&self) -> Option<Intention> {
+        let Transport::Tls(UpstreamTls {
+            spiffe: Some(destination),
+            identity: Some(identity),
+            ..
+        }) = &self.transport
+        else {
+            return None;
+        };
+        Some(Intention {
+            source: identity.id.clone(),
+            destination: destination.clone(),
+        })
+    }
+
     /// Its endpoints, resolved; empty when a DNS name has not resolved yet.
     pub fn endpoints(&self) -> &[Endpoint] {
         &self.endpoints
@@ -180,6 +197,26 @@ impl Upstream {
                 slot < sum
             })
             .map(|(place, _)| place)
+    }
+}
+
+/// Who dials whom in the mesh: what an intention of Consul allows or denies. Written out, it tells a person how to see.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Intention {
+    /// The gateway.
+    pub source: SpiffeId,
+    /// The upstream, whose sidecar decides.
+    pub destination: SpiffeId,
+}
+
+impl fmt::Display for Intention {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = |id: &SpiffeId| id.service().unwrap_or(id.as_str()).to_owned();
+        let (source, destination) = (name(&self.source), name(&self.destination));
+        write!(
+            f,
+            "`consul intention check {source} {destination}` tells whether an intention denies it"
+        )
     }
 }
 

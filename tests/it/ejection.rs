@@ -135,7 +135,7 @@ async fn an_endpoint_that_proves_to_be_somebody_else_is_passed_over_too() {
         // It is the only one: it is tried as if it were in.
         let (endpoint, reason) = scene.visit().await;
         assert_eq!(endpoint, stranger.address);
-        assert_eq!(reason, "upstream_tls");
+        assert_eq!(reason, "upstream_identity");
     }
     let failures = scene.shown(stranger.address).await["failures"].clone();
     let failures = failures.as_u64().unwrap();

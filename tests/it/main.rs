@@ -17,6 +17,7 @@ mod gateway;
 mod half_close;
 mod hello;
 mod hello_bytes;
+mod intentions;
 mod loops;
 mod names;
 mod openssl;
