@@ -168,6 +168,7 @@ mod tests {
         Arc::new(Route {
             name: name.into(),
             source: Source::File,
+            service: None,
             listeners: Listeners::All,
             rule: Rule::parse(&format!("HostSNI(`{name}`)")).unwrap(),
             priority,
