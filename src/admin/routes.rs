@@ -248,4 +248,16 @@ mod tests {
             json!({ "generation": 7, "routes": [all, wildcard, db, vm] })
         );
     }
+
+    #[test]
+    fn a_name_that_goes_unsaid_is_not_shown() {
+        let unsaid = UpstreamTls {
+            server_name: client::no_server_name(),
+            ..tls()
+        };
+        let upstream = upstream("db", Transport::Tls(unsaid));
+        let entry = UpstreamEntry::new("db", Some(&upstream));
+        assert!(entry.tls);
+        assert_eq!(entry.server_name, None);
+    }
 }
