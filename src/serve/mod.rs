@@ -43,12 +43,15 @@ pub struct Gateway {
 
 /// Starts a gateway: everything is read and bound before the first connection is taken, or nothing starts.
 ///
-/// Must be called on a runtime. Sessions are written to `log`.
-pub async fn start(checked: Checked, log: AccessLog) -> anyhow::Result<Gateway> {
+/// Must be called on a runtime. Sessions are written to `log`; `shutdown` makes it stop, from now on.
+pub async fn start(
+    checked: Checked,
+    log: AccessLog,
+    shutdown: Shutdown,
+) -> anyhow::Result<Gateway> {
     let metrics = Metrics::new();
     metrics.access_log(log.clone());
     let status = Status::default();
-    let shutdown = Shutdown::new();
 
     let (config, loaded) = load::load(checked);
     let Loaded {
