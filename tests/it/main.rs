@@ -4,9 +4,11 @@
 
 mod admin;
 mod authority;
+mod bao;
 mod broken_off;
 mod config;
 mod connect;
+mod consul;
 mod curl;
 mod demo;
 mod deploy;
@@ -22,6 +24,7 @@ mod openssl;
 mod peers;
 mod pieces;
 mod policy;
+mod ports;
 mod program;
 mod refusals;
 mod relay;

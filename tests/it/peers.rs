@@ -21,6 +21,28 @@ pub(crate) fn require(program: &str, peer: &str) -> Option<PathBuf> {
     found
 }
 
+/// Finds a program that `tools/peers` builds or unpacks; no other build of it will do.
+pub(crate) fn pinned(program: &str) -> Option<PathBuf> {
+    let found = find(program, &[ours()]);
+    if found.is_none() {
+        skip_or_fail(&format!(
+            "no `{program}` in target/peers/bin (get it with: tools/peers {program})"
+        ));
+    }
+    found
+}
+
+/// A program without what the user of this machine has told it by variables that begin with `prefix`.
+pub(crate) fn unconfigured(program: &Path, prefix: &str) -> Command {
+    let mut command = Command::new(program);
+    for (name, _) in env::vars_os() {
+        if name.to_string_lossy().starts_with(prefix) {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
 /// Whether a long test is to run; tells so where it is not.
 pub(crate) fn long() -> bool {
     let wanted = env::var_os("PORTCULLIS_FULL").is_some();
@@ -31,11 +53,15 @@ pub(crate) fn long() -> bool {
 }
 
 fn places() -> Vec<PathBuf> {
-    // What this repository builds comes first: it is pinned. Debian keeps its programs for root outside a person's PATH.
-    let mut places = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("target/peers/bin")];
-    places.extend(env::split_paths(&env::var_os("PATH").unwrap_or_default()));
-    places.extend(["/usr/sbin", "/sbin"].map(PathBuf::from));
-    places
+    let path = env::var_os("PATH").unwrap_or_default();
+    // Debian keeps its programs for root outside a person's PATH.
+    let roots = ["/usr/sbin", "/sbin"].map(PathBuf::from);
+    env::split_paths(&path).chain(roots).collect()
+}
+
+/// Where `tools/peers` puts what it pins.
+fn ours() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("target/peers/bin")
 }
 
 fn find(program: &str, places: &[PathBuf]) -> Option<PathBuf> {
@@ -95,15 +121,21 @@ fn a_missing_peer_is_a_visible_skip_and_where_peers_are_required_a_failure() {
 }
 
 #[test]
-fn a_program_of_this_repository_comes_before_the_machines_own() {
-    let ours = tempfile::tempdir().unwrap();
-    let theirs = tempfile::tempdir().unwrap();
-    let both = [ours.path().to_owned(), theirs.path().to_owned()];
+fn the_first_place_that_has_a_program_is_taken() {
+    let first = tempfile::tempdir().unwrap();
+    let second = tempfile::tempdir().unwrap();
+    let both = [first.path().to_owned(), second.path().to_owned()];
     assert_eq!(find("peer", &both), None);
-    program(&theirs.path().join("peer"), 0o755);
-    assert_eq!(find("peer", &both), Some(theirs.path().join("peer")));
-    program(&ours.path().join("peer"), 0o755);
-    assert_eq!(find("peer", &both), Some(ours.path().join("peer")));
+    program(&second.path().join("peer"), 0o755);
+    assert_eq!(find("peer", &both), Some(second.path().join("peer")));
+    program(&first.path().join("peer"), 0o755);
+    assert_eq!(find("peer", &both), Some(first.path().join("peer")));
+}
+
+#[test]
+fn a_pinned_program_is_not_taken_from_the_path() {
+    assert!(require("sh", "sh").is_some());
+    assert_eq!(find("sh", &[ours()]), None);
 }
 
 #[test]

@@ -124,6 +124,20 @@ impl Child {
         }
     }
 
+    /// Whether it says no more, as one that has ended.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.said.words.lock().unwrap().ended == STREAMS
+    }
+
+    /// Whether none of its threads runs, as a while after SIGSTOP.
+    pub(crate) fn is_stopped(&self) -> bool {
+        let threads = fs::read_dir(format!("/proc/{}/task", self.id())).unwrap();
+        threads.flatten().all(|thread| {
+            let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+            stat.contains(") T ")
+        })
+    }
+
     /// Its process.
     pub(crate) fn id(&self) -> u32 {
         self.process.id()

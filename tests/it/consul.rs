@@ -1,0 +1,367 @@
+//! A real Consul agent on ports of its own: started, asked, told, stopped and restarted.
+
+use std::fs;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Instant;
+
+use rustls::pki_types::{PrivateKeyDer, ServerName};
+use rustls::version::TLS13;
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
+use serde_json::{Value, json};
+
+use crate::authority::Authority;
+use crate::support::{Child, PATIENCE, wait_until};
+use crate::{peers, ports};
+
+pub(crate) use http::Answer;
+
+mod catalog;
+mod http;
+mod leaf;
+mod proof;
+mod sidecar;
+
+pub(crate) use catalog::{Status, meshed, service, sidecar};
+pub(crate) use sidecar::Sidecar;
+
+/// The token that may do everything, where tokens are asked for ([`Options::acl`]).
+pub(crate) const MANAGEMENT: &str = "6f2b9a52-3c1d-4a7e-9b46-0d5f8c7e1a23";
+
+/// What an agent without data says when its services may come: it has a leader, and the catalog has its node.
+const NODE_IS_KNOWN: &str = "agent: Synced node info";
+
+/// A server agent, alone in its datacenter `dc1`; dropped, it is killed. Its calls wait, and panic if it says no.
+pub(crate) struct Consul {
+    /// First, so that it is dead when its folder goes.
+    child: Option<Child>,
+    program: PathBuf,
+    options: Options,
+    /// Its CA for HTTPS, and the folder of its files.
+    authority: Authority,
+    client: Option<Arc<ClientConfig>>,
+    ports: Ports,
+}
+
+/// How an agent is started; by default in memory, open to all, over plain HTTP.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Options {
+    /// Its data outlives a restart. It takes two to five seconds to be ready then, not a third of one.
+    pub(crate) persistent: bool,
+    /// Nothing is seen or done without a token (`default_policy = "deny"`).
+    pub(crate) acl: bool,
+    /// How its API is reached.
+    pub(crate) http: Http,
+}
+
+/// How the API of an agent is reached.
+#[derive(Clone, Copy, Default, PartialEq)]
+pub(crate) enum Http {
+    #[default]
+    Tcp,
+    /// A UNIX socket.
+    Unix,
+    /// HTTPS, whose CA stands in `ca.pem` of [`Consul::folder`].
+    Tls,
+    /// HTTPS that asks for a certificate; one stands in `client.pem` and `client.key`.
+    MutualTls,
+}
+
+struct Ports {
+    http: u16,
+    grpc: u16,
+    server: u16,
+    serf: u16,
+}
+
+impl Consul {
+    /// Starts an agent in memory; none where there is no Consul.
+    ///
+    /// `let Some(consul) = Consul::start() else { return };`
+    pub(crate) fn start() -> Option<Self> {
+        Self::start_with(Options::default())
+    }
+
+    /// Starts an agent; it has a leader and a CA, and its node is in the catalog.
+    pub(crate) fn start_with(options: Options) -> Option<Self> {
+        let authority = Authority::new();
+        authority.issue_files("agent", &["localhost", "127.0.0.1"]);
+        let mut consul = Self {
+            child: None,
+            program: peers::pinned("consul")?,
+            client: https_client(&authority, options.http),
+            options,
+            authority,
+            ports: Ports::free(),
+        };
+        while !consul.launch(NODE_IS_KNOWN) {
+            consul.ports = Ports::free();
+        }
+        Some(consul)
+    }
+
+    /// Starts it again on the same ports, with the data it has kept; an agent in memory has kept none.
+    pub(crate) fn restart(&mut self) {
+        match self.options.persistent {
+            true => self.launch_again("agent.server: cluster leadership acquired"),
+            false => self.restart_empty(),
+        }
+    }
+
+    /// Starts it again on the same ports without any data: another cluster, with a CA of its own.
+    pub(crate) fn restart_empty(&mut self) {
+        self.kill();
+        // There is none if it was all in memory.
+        let _ = fs::remove_dir_all(self.folder().join("data"));
+        self.launch_again(NODE_IS_KNOWN);
+    }
+
+    /// Ends it as `systemctl stop` would; its services stay in its data.
+    pub(crate) fn stop(&mut self) {
+        let child = self.child.take().expect("the agent runs");
+        child.signal("TERM");
+        child.finish();
+    }
+
+    /// Ends it as a lack of memory would.
+    pub(crate) fn kill(&mut self) {
+        self.child = None;
+    }
+
+    /// Lets it hang, with every connection open and unanswered.
+    pub(crate) fn freeze(&self) {
+        let child = self.child.as_ref().expect("the agent runs");
+        child.signal("STOP");
+        wait_until("every thread has stopped", || child.is_stopped());
+    }
+
+    /// Ends that.
+    pub(crate) fn thaw(&self) {
+        self.child.as_ref().expect("the agent runs").signal("CONT");
+    }
+
+    /// What `CONSUL_HTTP_ADDR` would be.
+    pub(crate) fn address(&self) -> String {
+        match self.options.http {
+            Http::Tcp => format!("http://127.0.0.1:{}", self.ports.http),
+            Http::Unix => format!("unix://{}", self.socket().display()),
+            Http::Tls | Http::MutualTls => format!("https://127.0.0.1:{}", self.ports.http),
+        }
+    }
+
+    /// The variables by which a program finds this agent and may do everything.
+    pub(crate) fn environment(&self) -> Vec<(&'static str, String)> {
+        let file = |name: &str| self.folder().join(name).display().to_string();
+        let mut variables = vec![("CONSUL_HTTP_ADDR", self.address())];
+        if matches!(self.options.http, Http::Tls | Http::MutualTls) {
+            variables.push(("CONSUL_CACERT", file("ca.pem")));
+        }
+        if self.options.http == Http::MutualTls {
+            variables.push(("CONSUL_CLIENT_CERT", file("client.pem")));
+            variables.push(("CONSUL_CLIENT_KEY", file("client.key")));
+        }
+        if self.options.acl {
+            variables.push(("CONSUL_HTTP_TOKEN", MANAGEMENT.to_owned()));
+        }
+        variables
+    }
+
+    /// A command of the `consul` program that talks to this agent.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = peers::unconfigured(&self.program, "CONSUL_");
+        command.args(arguments).envs(self.environment());
+        command
+    }
+
+    /// The folder of its files.
+    pub(crate) fn folder(&self) -> &Path {
+        self.authority.folder()
+    }
+
+    /// What a GET answers.
+    pub(crate) fn get(&self, path: &str) -> Value {
+        self.do_well("GET", path, &Value::Null)
+    }
+
+    /// Puts JSON, or nothing if it is null.
+    pub(crate) fn put(&self, path: &str, body: &Value) -> Value {
+        self.do_well("PUT", path, body)
+    }
+
+    /// Deletes what is there.
+    pub(crate) fn delete(&self, path: &str) {
+        self.do_well("DELETE", path, &Value::Null);
+    }
+
+    /// What a GET answers to this token, or to none, be it good or bad.
+    pub(crate) fn get_as(&self, token: Option<&str>, path: &str) -> Answer {
+        self.ask("GET", path, token, "").unwrap()
+    }
+
+    /// What a GET answers, good or bad.
+    fn get_always(&self, path: &str) -> Value {
+        self.get_as(self.token_if_needed(), path).json()
+    }
+
+    fn do_well(&self, method: &str, path: &str, body: &Value) -> Value {
+        let body = match body {
+            Value::Null => String::new(),
+            body => body.to_string(),
+        };
+        let token = self.token_if_needed();
+        let answer = self.ask(method, path, token, &body).unwrap();
+        assert_eq!(answer.status, 200, "{method} {path} {body}: {answer:?}");
+        answer.json()
+    }
+
+    fn token_if_needed(&self) -> Option<&'static str> {
+        self.options.acl.then_some(MANAGEMENT)
+    }
+
+    fn ask(&self, method: &str, path: &str, token: Option<&str>, body: &str) -> io::Result<Answer> {
+        if self.options.http == Http::Unix {
+            let unix = UnixStream::connect(self.socket())?;
+            unix.set_read_timeout(Some(PATIENCE))?;
+            return http::exchange(unix, method, path, token, body);
+        }
+        let tcp = TcpStream::connect((Ipv4Addr::LOCALHOST, self.ports.http))?;
+        tcp.set_read_timeout(Some(PATIENCE))?;
+        let Some(client) = &self.client else {
+            return http::exchange(tcp, method, path, token, body);
+        };
+        let name = ServerName::try_from("localhost").unwrap();
+        let tls = ClientConnection::new(Arc::clone(client), name).unwrap();
+        http::exchange(StreamOwned::new(tls, tcp), method, path, token, body)
+    }
+
+    fn launch_again(&mut self, ready: &str) {
+        self.kill();
+        let late = Instant::now() + PATIENCE;
+        while !self.launch(ready) {
+            assert!(Instant::now() < late, "someone has taken the agent's ports");
+        }
+    }
+
+    /// Starts it on its ports and waits until it is ready, of which it says this; false if a port is taken.
+    fn launch(&mut self, ready: &str) -> bool {
+        let config = self.authority.write("agent.json", &self.config());
+        let mut command = peers::unconfigured(&self.program, "CONSUL_");
+        command.args(["agent", "-log-level", "info", "-config-file"]);
+        command.arg(config);
+        if !self.options.persistent {
+            command.arg("-dev");
+        }
+        let child = Child::spawn(&command);
+        let started = child.wait_for(ready, |line| {
+            let taken = line.contains("address already in use");
+            (taken || line.contains(ready)).then_some(!taken)
+        });
+        self.child = started.then_some(child);
+        if started {
+            wait_until("the agent has a CA", || self.has_a_ca());
+        }
+        started
+    }
+
+    fn has_a_ca(&self) -> bool {
+        let token = self.token_if_needed();
+        let roots = self.ask("GET", "/v1/agent/connect/ca/roots", token, "");
+        roots.is_ok_and(|answer| {
+            let trust_domain = || answer.json()["TrustDomain"].as_str().map(str::to_owned);
+            answer.status == 200 && trust_domain().is_some_and(|name| !name.is_empty())
+        })
+    }
+
+    fn config(&self) -> String {
+        let file = |name: &str| self.folder().join(name);
+        let secure = matches!(self.options.http, Http::Tls | Http::MutualTls);
+        let (http, https) = match secure {
+            true => (-1, i32::from(self.ports.http)),
+            false => (i32::from(self.ports.http), -1),
+        };
+        let mut config = json!({
+            "node_name": "test",
+            "bind_addr": "127.0.0.1",
+            "client_addr": "127.0.0.1",
+            "connect": { "enabled": true },
+            "disable_update_check": true,
+            "ports": {
+                "http": http,
+                "https": https,
+                "grpc": self.ports.grpc,
+                "grpc_tls": -1,
+                "server": self.ports.server,
+                "serf_lan": self.ports.serf,
+                "serf_wan": -1,
+                "dns": -1,
+                // By itself every agent would give the same ports to its sidecars: a test says which.
+                "sidecar_min_port": 0,
+                "sidecar_max_port": 0,
+            },
+        });
+        if self.options.persistent {
+            config["server"] = json!(true);
+            config["bootstrap_expect"] = json!(1);
+            config["data_dir"] = json!(file("data"));
+            config["performance"] = json!({ "raft_multiplier": 1 });
+        }
+        if self.options.acl {
+            let tokens = json!({ "initial_management": MANAGEMENT, "agent": MANAGEMENT });
+            config["acl"] = json!({ "enabled": true, "default_policy": "deny", "tokens": tokens });
+        }
+        if self.options.http == Http::Unix {
+            config["addresses"] = json!({ "http": self.address() });
+        }
+        if secure {
+            config["tls"] = json!({ "https": {
+                "ca_file": file("ca.pem"),
+                "cert_file": file("agent.pem"),
+                "key_file": file("agent.key"),
+                "verify_incoming": self.options.http == Http::MutualTls,
+            } });
+        }
+        config.to_string()
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.folder().join("consul.sock")
+    }
+
+    /// Where Envoy finds it.
+    fn grpc(&self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.ports.grpc))
+    }
+}
+
+impl Ports {
+    fn free() -> Self {
+        Self {
+            http: ports::free(),
+            grpc: ports::free(),
+            server: ports::free(),
+            serf: ports::free(),
+        }
+    }
+}
+
+/// What talks HTTPS to the agent, with a certificate if it asks for one.
+fn https_client(authority: &Authority, http: Http) -> Option<Arc<ClientConfig>> {
+    match http {
+        Http::Tcp | Http::Unix => None,
+        Http::Tls => Some(Arc::new(authority.client(&[&TLS13]))),
+        Http::MutualTls => {
+            let issued = authority.issue_files("client", &["client.example.test"]);
+            let key = PrivateKeyDer::try_from(issued.key.serialize_der()).unwrap();
+            let config = ClientConfig::builder_with_provider(portcullis::tls::provider())
+                .with_protocol_versions(&[&TLS13])
+                .unwrap()
+                .with_root_certificates(authority.roots())
+                .with_client_auth_cert(vec![issued.certificate.der().clone()], key);
+            Some(Arc::new(config.unwrap()))
+        }
+    }
+}
