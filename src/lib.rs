@@ -24,6 +24,7 @@
 //! | 4 | [`admin`] | livez, readyz, metrics, `/v1`: reads the snapshot and the status |
 //! | 3 | [`snapshot`] | the model: compile, table, upstream, certificates; immutable, no I/O |
 //! | 2 | [`net`] | listener, dial, resolve, relay, session: sockets, for proxy and client alike |
+//! | 2 | [`api`] | the client of Consul that several rooms share |
 //! | 2 | [`status`] | what each part reports of itself, in one vocabulary |
 //! | 1 | [`config`] | what is typed, what it means, every mistake at once; limits and timeouts, each default defended |
 //! | 1 | [`tls`] | stream, PEM, option sets, and the `ServerConfig`s and `ClientConfig`s made from them |
@@ -37,6 +38,7 @@
 //! anything but the client and its upstream.
 
 pub mod admin;
+pub mod api;
 pub mod cli;
 pub mod client;
 pub mod config;

@@ -20,7 +20,7 @@ mod upstreams;
 mod value;
 
 pub use check::{Checked, load, parse};
-pub use consul::{Consul, ConsulAddress, Secret, Token};
+pub use consul::{Consul, ConsulAddress, Secret, Token, TokenError};
 pub use diagnostic::{Diagnostic, Diagnostics, Level};
 pub(crate) use listen::reaches;
 pub use settings::{Keepalive, Limits};
