@@ -6,8 +6,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use portcullis::config::{
-    self, Action, AdminAddress, CertificateFiles, Checked, EndpointAddress, Limits, LogFormat,
-    UnknownName,
+    self, Action, AdminAddress, CertificateFiles, Checked, Consul, EndpointAddress, Limits,
+    LogFormat, UnknownName,
 };
 use portcullis::tls::options::{ClientAuth, Version};
 use tempfile::TempDir;
@@ -88,9 +88,10 @@ fn example(name: &str) -> (TempDir, Checked) {
     let source = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("config")
         .join(name);
-    let path = folder.path().join(name);
-    fs::copy(source, &path).unwrap();
-    let checked = config::load(&path).unwrap_or_else(|diagnostics| panic!("{diagnostics}"));
+    // Not loaded: the environment of the tests is not the example's.
+    let text = fs::read_to_string(source).unwrap();
+    let checked = config::parse(&text, &folder.path().join(name));
+    let checked = checked.unwrap_or_else(|diagnostics| panic!("{diagnostics}"));
     (folder, checked)
 }
 
@@ -134,6 +135,13 @@ fn the_full_example_means_what_its_comments_say() {
     let tls = config.upstreams["wiki"].tls.as_ref().unwrap();
     assert_eq!(tls.server_name.to_str(), "wiki.internal");
     assert_eq!(tls.roots, [folder.path().join("internal-ca.pem")]);
+    let vault = config.upstreams["vault"].service.as_ref().unwrap();
+    assert!(vault.name == "vault" && vault.mesh);
+    let consul = Consul {
+        mesh_identity: Some("portcullis".to_owned()),
+        ..good("[consul]").config.consul.unwrap()
+    };
+    assert_eq!(config.consul, Some(consul));
     let directory = CertificateFiles::Directory(folder.path().join("certificates"));
     assert_eq!(config.certificates[1], directory);
     assert_eq!(checked.certificates.len(), 2);
@@ -162,6 +170,7 @@ fn the_full_example_shows_every_key() {
         "[upstreams.a]",
         "[upstreams.a.tls]",
         "[[upstreams.a.endpoints]]",
+        "[consul]",
         "[limits]",
         "[limits.keepalive]",
         "[log]",
