@@ -5,6 +5,7 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::Secret;
 use super::diagnostic::Findings;
 use super::value::suggest;
 
@@ -178,10 +179,10 @@ impl<'a> Item<'a> {
     }
 
     /// A string that no report shows.
-    pub(super) fn secret(self, findings: &mut Findings<'_>) -> Option<Typed<String>> {
+    pub(super) fn secret(self, findings: &mut Findings<'_>) -> Option<Typed<Secret>> {
         findings.conceal(self.value.span());
         match self.value() {
-            DeValue::String(_) => self.string(findings),
+            DeValue::String(text) => Some(self.typed(Secret::new(text.to_string()))),
             _ => {
                 let span = self.value.span();
                 if !span.is_empty() {

@@ -180,26 +180,22 @@ impl Reader<'_> {
         let Section {
             token, token_file, ..
         } = self.section;
-        let (typed, token) = if let Some(typed) = token {
-            (
-                typed.clone(),
-                Token::Value(Secret::new(typed.value.clone())),
-            )
+        let (place, token) = if let Some(typed) = token {
+            (typed.place(), Token::Value(typed.value.clone()))
         } else if let Some(typed) = token_file {
             let path = files::path(typed, self.folder, findings)?;
-            (typed.clone(), Token::File(path))
+            (typed.place(), Token::File(path))
         } else if let Some(typed) = self.environment.read("CONSUL_HTTP_TOKEN_FILE", findings) {
             let path = files::path(&typed, Path::new(""), findings)?;
-            (typed, Token::File(path))
+            (typed.place(), Token::File(path))
         } else {
             let typed = self.environment.read("CONSUL_HTTP_TOKEN", findings)?;
-            let token = Token::Value(Secret::new(typed.value.clone()));
-            (typed, token)
+            (typed.place(), Token::Value(Secret::new(typed.value)))
         };
         if let Err(error) = token.read() {
             findings.error(
-                typed.span,
-                format!("`{}`: {error}", typed.key),
+                place.span,
+                format!("`{}`: {error}", place.key),
                 "give the SecretID of an ACL token; none is needed where Consul has no ACLs",
             );
         }

@@ -1,5 +1,6 @@
 //! The section `[consul]` as it is typed.
 
+use super::Secret;
 use crate::config::decode::{Item, List, Typed};
 use crate::config::diagnostic::Findings;
 
@@ -7,7 +8,7 @@ use crate::config::diagnostic::Findings;
 #[derive(Debug, Default)]
 pub(in crate::config) struct Section {
     pub(super) address: Option<Typed<String>>,
-    pub(super) token: Option<Typed<String>>,
+    pub(super) token: Option<Typed<Secret>>,
     pub(super) token_file: Option<Typed<String>>,
     pub(super) roots: Option<List<Typed<String>>>,
     pub(super) chain: Option<Typed<String>>,
