@@ -9,6 +9,7 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
 
+mod consul;
 mod load;
 mod publish;
 
@@ -86,10 +87,16 @@ pub async fn start(
     if let Some(AdminAddress::Tcp(address)) = admin_address {
         own.push(address);
     }
+    let own: Arc<[SocketAddr]> = own.into();
+    let mut tasks = JoinSet::new();
+    // For the parts that find services and keep the identity; the publisher goes on while anyone holds it.
+    let (changes, learnt) = mpsc::channel(64);
+    consul::start(&config, &own, &changes, &status, &mut tasks)?;
+    drop(changes);
     let inputs = Inputs {
         config,
         listeners,
-        own: own.into(),
+        own,
         certificates,
         policies,
         client_configs,
@@ -97,7 +104,6 @@ pub async fn start(
         identity: None,
     };
 
-    let mut tasks = JoinSet::new();
     let publisher = Publisher::new(inputs, Arc::clone(&metrics), status.clone());
     let cell = publisher.cell();
     let (answers, received) = mpsc::channel(64);
@@ -105,9 +111,6 @@ pub async fn start(
         tasks.spawn(resolve::watch(name, answers.clone()));
     }
     drop(answers);
-    // For the parts that find services and keep the identity; the publisher goes on while anyone holds it.
-    let (changes, learnt) = mpsc::channel(64);
-    drop(changes);
     tasks.spawn(publisher.run(received, learnt));
 
     if let Some(listener) = admin {
