@@ -19,7 +19,7 @@ use crate::rule::Rule;
 use crate::tls::server::ServerPolicy;
 
 use certificates::Certificates;
-use service::{Service, ServiceKey, Skipped};
+use service::{Service, ServiceKey, Skipped, Standing};
 use shards::Shards;
 use table::{RouteId, Table};
 use upstream::Upstream;
@@ -35,6 +35,8 @@ pub struct Snapshot {
     pub certificates: Arc<Certificates>,
     upstreams: Shards<Arc<str>, Arc<Upstream>>,
     services: Shards<ServiceKey, Arc<Service>>,
+    /// How many services there are of each standing; one that there was stays, with none.
+    standings: BTreeMap<(Source, Standing), usize>,
     /// The services that ask for a name which another has; empty but for mistakes.
     rivals: Arc<BTreeMap<Claim, BTreeSet<ServiceKey>>>,
     /// What each listener does.
@@ -75,6 +77,11 @@ impl Snapshot {
         let mut services: Vec<_> = self.services.values().collect();
         services.sort_unstable_by_key(|service| &service.key);
         services
+    }
+
+    /// How many services of each source have become what; one that there was stays, with none.
+    pub fn standings(&self) -> &BTreeMap<(Source, Standing), usize> {
+        &self.standings
     }
 
     /// The names that a service asks for and does not have, because they are another's.
