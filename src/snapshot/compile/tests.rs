@@ -12,6 +12,7 @@ use crate::tls::verify::Proof;
 mod claims;
 mod random;
 mod services;
+mod upstreams;
 
 const ROUTES: &str = r#"
     [routes.one]
