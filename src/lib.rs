@@ -1,9 +1,10 @@
 //! Portcullis: a single-port SNI edge gateway with TCP tunnelling.
 //!
 //! ```text
-//!        files, DNS ──► serve compiles ──► one Snapshot, one cell: routes, policies, certificates      control plane
-//!                                             │  read once per connection
-//!  client → listener → hello → route → terminate | pass → dial → relay → session ends                 data plane
+//!  Consul ──► discovery, identity ─┐
+//!  files, DNS ─────────────────────┴─► serve compiles ──► one Snapshot, one cell: routes, policies,    control plane
+//!                                                          │  certificates, the mesh identity; read once per connection
+//!  client → listener → hello → route → terminate | pass → dial → relay → session ends                  data plane
 //! ```
 //!
 //! From `main` to moving bytes there are four hops: `main` → [`serve`] → [`net::listener`] → [`proxy::Proxy::handle`] →
@@ -17,18 +18,18 @@
 //! | floor | room | what stands there |
 //! |---|---|---|
 //! | 6 | `main` [`cli`] | one file a command; exit codes |
-//! | 5 | [`serve`] | wires a gateway: load, publish (the only writer of snapshots), accept, drain |
+//! | 5 | [`serve`] | wires a gateway: load, consul, publish (the only writer of snapshots), accept, drain |
 //! | 4 | [`proxy`] | the data path: the story, hello, terminate, upstream, failure |
 //! | 4 | [`client`] | `portcullis connect`: one connection's way, and what to tell a person when it fails |
 //! | 4 | [`discovery`] | what Consul's catalog says of services, made routes and upstreams |
 //! | 4 | [`identity`] | who the gateway is in a mesh: its certificate and the roots, from Consul |
 //! | 4 | [`admin`] | livez, readyz, metrics, `/v1`: reads the snapshot and the status |
-//! | 3 | [`snapshot`] | the model: compile, table, upstream, certificates; immutable, no I/O |
+//! | 3 | [`snapshot`] | the model: service, compile, table, upstream, ejection, certificates; no I/O |
 //! | 2 | [`net`] | listener, dial, resolve, relay, session: sockets, for proxy and client alike |
 //! | 2 | [`api`] | the client of Consul that several rooms share |
 //! | 2 | [`status`] | what each part reports of itself, in one vocabulary |
 //! | 1 | [`config`] | what is typed, what it means, every mistake at once; limits and timeouts, each default defended |
-//! | 1 | [`tls`] | stream, PEM, option sets, and the `ServerConfig`s and `ClientConfig`s made from them |
+//! | 1 | [`tls`] | stream, PEM, option sets, who a peer must prove to be, and the `ServerConfig`s and `ClientConfig`s made from them |
 //! | 1 | [`metrics`] [`log`] [`lifecycle`] | what is counted, written, and when it ends |
 //! | 0 | [`name`] [`rule`] [`reason`] [`retry`] | names parsed once, then trusted; the rule language; why connections end; pauses |
 //!

@@ -69,7 +69,7 @@ reasons! {
     NoName = "no_name", Client;
     /// No route matches the name that the hello asked for.
     UnknownName = "unknown_name", Client;
-    /// The route cannot serve: its option set is missing or broken.
+    /// The route cannot serve: what it needs, or asks for by its tags, is missing, broken or not supported.
     RouteBroken = "route_broken", Gateway;
     /// The route ends TLS, and no certificate fits the name.
     NoCertificate = "no_certificate", Gateway;
