@@ -14,7 +14,7 @@ mod line;
 
 pub use access::AccessLog;
 pub use diagnostics::Diagnostics;
-pub(crate) use line::escape;
+pub(crate) use line::{escape, printable};
 
 use crate::config::LogFormat;
 use crate::reason::Reason;

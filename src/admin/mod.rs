@@ -23,7 +23,7 @@ mod routes;
 pub use listener::{BindError, Listener};
 
 use crate::lifecycle::Shutdown;
-use crate::log::escape;
+use crate::log::{escape, printable};
 use crate::metrics::{self, Metrics};
 use crate::snapshot::Snapshot;
 use crate::status::{self, Status};
@@ -53,6 +53,9 @@ const WHOLE: Duration = Duration::from_secs(30);
 
 /// The most bytes of a request's headers; more is refused with 431.
 const HEADER_BYTES: usize = 16 * 1024;
+
+/// The most that a part says of itself, in bytes: two reasons, each with the beginning of what a peer answered.
+const STATE: usize = 1024;
 
 /// Serves until everything is cut, through a drain too: an operator wants to watch it, and `/readyz` says that it happens.
 ///
@@ -129,8 +132,12 @@ async fn readyz(State(shared): State<Shared>) -> (StatusCode, String) {
         // What went wrong may quote a peer: no line of it may pass for one of ours.
         let line = match state {
             status::State::Ready => format!("{part} ready\n"),
-            status::State::Degraded(what) => format!("{part} degraded: {}\n", escape(what)),
-            status::State::NotReady(why) => format!("{part} not ready: {}\n", escape(why)),
+            status::State::Degraded(what) => {
+                format!("{part} degraded: {}\n", printable(what, STATE))
+            }
+            status::State::NotReady(why) => {
+                format!("{part} not ready: {}\n", printable(why, STATE))
+            }
         };
         text.push_str(&line);
     }

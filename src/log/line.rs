@@ -135,6 +135,25 @@ pub(crate) fn escape(bytes: impl AsRef<[u8]>) -> String {
     text
 }
 
+/// Text in one line of visible characters, of at most so many bytes of it: for a page or a message of its own, where quotes
+/// and backslashes end nothing and stay as they are.
+pub(crate) fn printable(text: impl AsRef<[u8]>, most: usize) -> String {
+    let text = text.as_ref();
+    let cut = text.get(..most).filter(|cut| cut.len() < text.len());
+    let shown = String::from_utf8_lossy(cut.unwrap_or(text));
+    let mut line = String::new();
+    for character in shown.trim().chars() {
+        match character {
+            '"' | '\'' | '\\' => line.push(character),
+            _ => line.extend(character.escape_debug()),
+        }
+    }
+    if cut.is_some() {
+        line.push('…');
+    }
+    line
+}
+
 /// RFC 3339, UTC, in milliseconds.
 fn timestamp(time: SystemTime) -> String {
     format!("{:.3}", jiff::Timestamp::try_from(time).unwrap_or_default())
@@ -283,6 +302,16 @@ pub(super) mod tests {
             text.contains("suppressed: 41") && text.contains("dropped: 2"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn a_page_shows_quotes_as_they_are_and_nothing_that_cannot_be_seen() {
+        let strange = " consul's \"a\\b\"\n\u{1b}[2J\u{202e}é ";
+        let shown = "consul's \"a\\b\"\\n\\u{1b}[2J\\u{202e}é";
+        assert_eq!(printable(strange, 100), shown);
+        assert_eq!(printable(b"\xff", 100), "\u{fffd}");
+        assert_eq!(printable("abc", 3), "abc");
+        assert_eq!(printable("abcd", 3), "abc…");
     }
 
     #[test]

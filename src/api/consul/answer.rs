@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer};
 
 use super::TokenId;
-use super::error::printable;
+use super::error;
 
 /// What Consul answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,7 +93,7 @@ fn masked(message: &str) -> String {
             _ => shown.push(character),
         }
     }
-    printable(shown.as_bytes())
+    error::shown(shown)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::log::printable;
 use crate::tls;
 
 /// How much of a text from outside is shown, in bytes.
@@ -91,21 +92,9 @@ impl Error {
     }
 }
 
-/// Text from outside in one line of visible characters, cut where it is long.
-pub(super) fn printable(text: &[u8]) -> String {
-    let cut = text.get(..SHOWN);
-    let text = String::from_utf8_lossy(cut.unwrap_or(text));
-    let mut shown = String::new();
-    for character in text.trim().chars() {
-        match character {
-            '"' | '\'' | '\\' => shown.push(character),
-            _ => shown.extend(character.escape_debug()),
-        }
-    }
-    if cut.is_some() {
-        shown.push('…');
-    }
-    shown
+/// Text from outside in one line, cut where it is long.
+pub(super) fn shown(text: impl AsRef<[u8]>) -> String {
+    printable(text, SHOWN)
 }
 
 /// The cause at the bottom of an error: what lies above it says only that there is one.
@@ -114,7 +103,7 @@ pub(super) fn cause(error: &(dyn std::error::Error + 'static)) -> String {
     while let Some(source) = bottom.source() {
         bottom = source;
     }
-    printable(bottom.to_string().as_bytes())
+    shown(bottom.to_string())
 }
 
 /// Why there is no connection, and what may help.
@@ -134,5 +123,5 @@ pub(super) fn refusal(error: &std::io::Error) -> String {
         }
         _ => "",
     };
-    format!("{}{advice}", printable(error.to_string().as_bytes()))
+    format!("{}{advice}", shown(error.to_string()))
 }

@@ -31,7 +31,6 @@ use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
 
 use connection::{Agent, Failure, Reply};
-use error::printable;
 use limits::Limits;
 use token::{Held, Tokens};
 
@@ -268,7 +267,7 @@ fn refused(reply: &Reply, token: Option<&Held>, path: &str) -> Error {
     Error::Status {
         path: path.to_owned(),
         code: reply.status.as_u16(),
-        text: printable(text.as_bytes()),
+        text: error::shown(text),
     }
 }
 
