@@ -141,7 +141,7 @@ pub struct NameError(pub(crate) String);
 
 /// Says what keeps `name` from being a host name; `text` is what was written.
 fn fault(text: &str, name: &str) -> String {
-    let shown = shown(text);
+    let shown = quoted(text);
     if name.is_empty() {
         return "the host name is empty".to_owned();
     }
@@ -198,20 +198,20 @@ fn pattern_fault(text: &str, name: &str) -> String {
     if name.is_empty() {
         return format!(
             "{} names no domain: write *.example.com, or * alone for every name",
-            shown(text)
+            quoted(text)
         );
     }
     if name.is_ascii() && name.contains('*') {
         return format!(
             "{} has a `*` in the wrong place: it stands for the whole first label, as in *.example.com, or alone for every name",
-            shown(text)
+            quoted(text)
         );
     }
     fault(text, name)
 }
 
-/// Quotes a text for a message, cut short if it is long.
-fn shown(text: &str) -> String {
+/// A stranger's text for a message: escaped, in quotes, and cut short if it is long.
+pub(crate) fn quoted(text: &str) -> String {
     const MOST: usize = 80;
     match text.char_indices().nth(MOST) {
         None => format!("{text:?}"),

@@ -9,7 +9,8 @@ use super::names;
 use super::reading::Reading;
 use super::servers::Server;
 use super::shortened;
-use super::tags::{Router, RouterTls, Tags, Unsupported, quoted};
+use super::tags::{Router, RouterTls, Tags, Unsupported};
+use crate::name::quoted;
 use crate::rule::Rule;
 use crate::snapshot::service::{ServiceRoute, ServiceTls, Skipped};
 
@@ -249,7 +250,7 @@ impl Routers<'_, '_> {
             })
             .collect();
         if let Target::Other(name) = target {
-            warnings.push(format!("its service {} is another's", quoted(name)));
+            warnings.push(format!("it leads to another service, {}", quoted(name)));
         }
         let Target::Own(server) = target else {
             return warnings;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::instance::Instance;
 use super::reading::Reading;
 use super::tags::{self, Unsupported};
+use crate::name::quoted;
 use crate::snapshot::service::Skipped;
 
 /// One of the `tcp.services`, as the newest of its instances defines it.
@@ -57,7 +58,7 @@ pub(super) fn servers<'r, 'a>(
                     router: None,
                     reason: super::shortened(&format!(
                         "its tcp service {} is to be dialled in another way than the newer one of {}",
-                        tags::quoted(name),
+                        quoted(name),
                         newest.id
                     )),
                 });

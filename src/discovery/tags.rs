@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crate::name::quoted;
+
 /// The prefixes that are ours. Where both write a key, the later one's value stands.
 const PREFIXES: [&str; 2] = ["traefik", "portcullis"];
 
@@ -408,15 +410,6 @@ fn list(value: &str) -> Vec<String> {
 
 fn text(value: &str) -> Option<String> {
     (!value.is_empty()).then(|| value.to_owned())
-}
-
-/// A stranger's text for a message: escaped, and cut if it is long.
-pub(super) fn quoted(text: &str) -> String {
-    const MOST: usize = 80;
-    match text.char_indices().nth(MOST) {
-        None => format!("{text:?}"),
-        Some((end, _)) => format!("{:?}…", text.get(..end).unwrap_or_default()),
-    }
 }
 
 #[cfg(test)]

@@ -9,9 +9,7 @@ use serde_json::value::RawValue;
 
 use super::super::instance::Health;
 use crate::api::consul::null_is_default;
-
-/// As many characters of a stranger's text are repeated in a reason.
-const LONGEST_QUOTE: usize = 100;
+use crate::name::quoted;
 
 /// `GET /v1/catalog/services`: each service with the tags of all its instances, sorted: Consul's order means nothing.
 #[derive(Debug, Deserialize)]
@@ -204,13 +202,6 @@ fn id_in(raw: &RawValue) -> Option<Arc<str>> {
     let node = entry.get("Node")?.get("Node")?.as_str()?;
     let id = entry.get("Service")?.get("ID")?.as_str()?;
     Some(format!("{node}/{id}").into())
-}
-
-/// What a stranger wrote, for a person: short, and on one line.
-pub(super) fn quoted(text: &str) -> String {
-    let short: String = text.chars().take(LONGEST_QUOTE).collect();
-    let more = if short.len() < text.len() { "…" } else { "" };
-    format!("{short:?}{more}")
 }
 
 fn parse<T: DeserializeOwned>(raw: &RawValue) -> serde_json::Result<T> {

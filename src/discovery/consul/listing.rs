@@ -5,8 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::super::instance::{Found, Instance};
-use super::answers::{Check, Entries, Entry, Node, Service, Unreadable, quoted};
-use crate::name::MeshService;
+use super::answers::{Check, Entries, Entry, Node, Service, Unreadable};
+use crate::name::{MeshService, quoted};
 use crate::snapshot::Source;
 use crate::snapshot::service::ServiceKey;
 

@@ -258,7 +258,7 @@ fn a_router_leads_where_its_service_is() {
         let warns = route
             .warnings
             .iter()
-            .any(|warning| warning.contains("is another's"));
+            .any(|warning| warning.contains("leads to another service"));
         assert_eq!(
             warns,
             upstream.to_lowercase().starts_with("other"),
