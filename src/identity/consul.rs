@@ -84,7 +84,7 @@ async fn keep(
             match &state {
                 // What has not begun is no trouble.
                 _ if told.is_none() => {}
-                State::Ready => tracing::info!("the mesh identity is well"),
+                State::Ready => tracing::info!("the mesh identity is ready"),
                 State::Degraded(why) | State::NotReady(why) => tracing::warn!("{why}"),
             }
             if changes

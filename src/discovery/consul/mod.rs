@@ -60,7 +60,6 @@ pub async fn watch(client: Client, exposure: Exposure, changes: mpsc::Sender<Cha
             }
         };
         let heard = tokio::select! {
-
             Some(heard) = polled.recv() => heard,
             Some(done) = watcher.tasks.join_next() => match done {
                 Ok(heard) => heard,

@@ -30,6 +30,7 @@ pub(super) struct Report {
 enum Logged {
     #[default]
     Nothing,
+    Ready,
     Failing,
     Troubled,
 }
@@ -99,9 +100,9 @@ impl Report {
                 State::NotReady("waiting for consul's first answers".to_owned())
             }
             None => {
-                if self.logged != Logged::Nothing {
-                    tracing::info!("consul answers again, and nothing is in doubt");
-                    self.logged = Logged::Nothing;
+                if self.logged != Logged::Ready {
+                    tracing::info!("consul answers, and nothing is in doubt");
+                    self.logged = Logged::Ready;
                 }
                 State::Ready
             }
