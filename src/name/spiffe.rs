@@ -1,12 +1,29 @@
 //! Who a workload of a mesh is: SPIFFE IDs, and the services of Consul that have them.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::sync::Arc;
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::NameError;
 
 /// The longest ID that implementations must support (SPIFFE-ID §2.3), in bytes.
 const LONGEST: usize = 2048;
+
+/// What Go's `net/url` escapes in a part of a path.
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'_')
+    .remove(b'.')
+    .remove(b'~')
+    .remove(b'$')
+    .remove(b'&')
+    .remove(b'+')
+    .remove(b',')
+    .remove(b':')
+    .remove(b';')
+    .remove(b'=')
+    .remove(b'@');
 
 /// The SPIFFE ID of a workload, `spiffe://TRUST-DOMAIN/PATH`: what its certificate's URI SAN must equal, byte by byte.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -128,16 +145,7 @@ fn is_trust_domain(text: &str) -> bool {
 
 /// A part of a path as Go's `net/url` writes it, which is what Consul puts into certificates.
 fn escaped(part: &str) -> String {
-    let mut text = String::with_capacity(part.len());
-    for byte in part.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-_.~$&+,:;=@".contains(&byte) {
-            text.push(char::from(byte));
-        } else {
-            // Writing into a String does not fail.
-            let _ = write!(text, "%{byte:02X}");
-        }
-    }
-    text
+    utf8_percent_encode(part, ESCAPED).to_string()
 }
 
 #[cfg(test)]
