@@ -18,9 +18,6 @@ pub(super) fn json(snapshot: &Snapshot) -> Vec<u8> {
     let table = &snapshot.table;
     let routes = table.routes().into_iter();
     let services = snapshot.services();
-    let lost: Vec<Vec<Skipped>> = (services.iter())
-        .map(|service| snapshot.lost(service))
-        .collect();
     let list = List {
         generation: snapshot.generation,
         routes: routes
@@ -38,9 +35,8 @@ pub(super) fn json(snapshot: &Snapshot) -> Vec<u8> {
             .collect(),
         skipped: services
             .iter()
-            .zip(&lost)
-            .flat_map(|(service, lost)| {
-                let skipped = service.skipped.iter().chain(lost);
+            .flat_map(|service| {
+                let skipped = service.skipped.iter();
                 skipped.map(|skipped| SkippedEntry::new(&service.key, skipped))
             })
             .collect(),

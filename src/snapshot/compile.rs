@@ -51,8 +51,6 @@ pub fn compile(inputs: &Inputs, previous: Option<&Snapshot>, metrics: &Metrics) 
         listeners: inputs.listeners.clone(),
         own: Arc::clone(&inputs.own),
         limits: Arc::new(inputs.config.limits.clone()),
-        // Every service says again what it asks for.
-        rivals: Arc::default(),
         ..previous.cloned().unwrap_or_default()
     };
     let services: Vec<Arc<Service>> = next.services.values().cloned().collect();
@@ -115,8 +113,8 @@ impl Compiler<'_> {
         }
         let upstreams = self.next.upstreams.values();
         let gone: Vec<Arc<str>> = upstreams
-            .filter(|upstream| match upstream.service {
-                Some(_) => !self.is_for_services(&upstream.name),
+            .filter(|upstream| match &upstream.service {
+                Some(key) => !self.is_of(key, &upstream.name),
                 None => !config.upstreams.contains_key(&*upstream.name),
             })
             .map(|upstream| Arc::clone(&upstream.name))
@@ -150,6 +148,10 @@ impl Compiler<'_> {
 
     fn set_route(&mut self, route: Route) {
         let last = self.next.table.route(&route.id());
+        debug_assert!(
+            last.is_none_or(|last| last.service == route.service),
+            "two services have a route of one name"
+        );
         if last.is_none_or(|last| !last.serves_like(&route)) {
             self.next.table.insert(Arc::new(route));
         }
@@ -163,6 +165,12 @@ impl Compiler<'_> {
     /// Keeps the object that there is, if nothing has changed, and what it remembers in any case.
     fn set_upstream(&mut self, mut upstream: Upstream) {
         if let Some(last) = self.next.upstream(&upstream.name) {
+            debug_assert!(
+                last.service.is_none()
+                    || upstream.service.is_none()
+                    || last.service == upstream.service,
+                "two services have an upstream of one name"
+            );
             if last.is_like(&upstream) {
                 return;
             }

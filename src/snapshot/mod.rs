@@ -1,6 +1,6 @@
 //! The model of a service: everything a connection needs to know, compiled, immutable, read once per connection.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -19,9 +19,9 @@ use crate::rule::Rule;
 use crate::tls::server::ServerPolicy;
 
 use certificates::Certificates;
-use service::{Service, ServiceKey, Skipped, Standing};
+use service::{Service, ServiceKey, Standing};
 use shards::Shards;
-use table::{RouteId, Table};
+use table::Table;
 use upstream::Upstream;
 
 /// What every connection is served from until the next one is published.
@@ -37,8 +37,6 @@ pub struct Snapshot {
     services: Shards<ServiceKey, Arc<Service>>,
     /// How many services there are of each standing; one that there was stays, with none.
     standings: BTreeMap<(Source, Standing), usize>,
-    /// The services that ask for a name which another has; empty but for mistakes.
-    rivals: Arc<BTreeMap<Claim, BTreeSet<ServiceKey>>>,
     /// What each listener does.
     pub listeners: BTreeMap<ListenerId, Listener>,
     /// The addresses that are bound, the admin interface's too: no upstream may be one of them.
@@ -83,45 +81,6 @@ impl Snapshot {
     pub fn standings(&self) -> &BTreeMap<(Source, Standing), usize> {
         &self.standings
     }
-
-    /// The names that a service asks for and does not have, because they are another's.
-    pub fn lost(&self, service: &Service) -> Vec<Skipped> {
-        let key = &service.key;
-        let theirs = |owner: &Option<ServiceKey>| match owner {
-            Some(owner) if owner == key => None,
-            Some(owner) => Some(format!("service `{}` has the name", owner.name)),
-            None => Some("the file has the name".to_owned()),
-        };
-        let skipped = |router: Option<&Arc<str>>, reason: String| Skipped {
-            instance: None,
-            router: router.cloned(),
-            reason: reason.into(),
-        };
-        let upstreams = service.upstreams.iter().filter_map(|upstream| {
-            let reason = match self.upstream(&upstream.name) {
-                Some(upstream) => theirs(&upstream.service)?,
-                None => "the file has none that stands for a service".to_owned(),
-            };
-            let reason = format!("upstream `{}`: {reason}", upstream.name);
-            Some(skipped(None, reason))
-        });
-        let routes = service.routes.iter().filter_map(|route| {
-            let id = RouteId {
-                source: key.source,
-                name: Arc::clone(&route.name),
-            };
-            let reason = theirs(&self.table.route(&id)?.service)?;
-            Some(skipped(Some(&route.name), reason))
-        });
-        upstreams.chain(routes).collect()
-    }
-}
-
-/// A name that services ask for. Of several that do, the least has it, whoever came first.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Claim {
-    Route(RouteId),
-    Upstream(Arc<str>),
 }
 
 /// A listener, for as long as the process runs.

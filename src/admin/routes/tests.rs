@@ -290,12 +290,13 @@ fn what_services_asked_for_in_vain_is_listed_in_order_with_its_reason() {
             reason: "nothing is enabled".into(),
         },
     ];
-    web.upstreams = vec![service_upstream("x@consul"), service_upstream("lost")];
-    web.routes = vec![service_route("r@consul", "x@consul")];
     let mut api = service("api");
-    api.upstreams = vec![service_upstream("x@consul")];
-    api.routes = vec![service_route("r@consul", "x@consul")];
-    let entry = |router: Option<&str>, reason: &str| json!({ "source": "consul", "service": "web", "instance": null, "router": router, "reason": reason });
+    api.skipped = vec![Skipped {
+        instance: None,
+        router: Some("api".into()),
+        reason: "it is not for TLS".into(),
+    }];
+    let entry = |service: &str, router: Option<&str>, reason: &str| json!({ "source": "consul", "service": service, "instance": null, "router": router, "reason": reason });
     let first = json!({
         "source": "consul", "service": "web", "instance": "node1/web-1", "router": "odd",
         "reason": "its rule is empty",
@@ -303,14 +304,9 @@ fn what_services_asked_for_in_vain_is_listed_in_order_with_its_reason() {
     assert_eq!(
         shown([web, api])["skipped"],
         json!([
+            entry("api", Some("api"), "it is not for TLS"),
             first,
-            entry(None, "nothing is enabled"),
-            entry(None, "upstream `x@consul`: service `api` has the name"),
-            entry(
-                None,
-                "upstream `lost`: the file has none that stands for a service"
-            ),
-            entry(Some("r@consul"), "service `api` has the name"),
+            entry("web", None, "nothing is enabled"),
         ])
     );
 }

@@ -1,4 +1,4 @@
-//! The services that discovery tells of: their routes and upstreams, and which of two gets a name that both ask for.
+//! The services that discovery tells of: their routes and upstreams, as they come, change and go.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -10,11 +10,12 @@ use crate::name::MeshService;
 use crate::snapshot::service::{Service, ServiceKey, ServiceRoute, ServiceTls, ServiceUpstream};
 use crate::snapshot::table::RouteId;
 use crate::snapshot::upstream::{Transport, Upstream, UpstreamTls};
-use crate::snapshot::{Action, Claim, Listeners, Route};
+use crate::snapshot::{Action, Listeners, Route, Source};
 use crate::tls::client;
 
 impl Compiler<'_> {
-    /// A service as it is now. The end is the same in whatever order services come and go.
+    /// A service as it is now. The end is the same in whatever order services come and go: no two have a name in common,
+    /// as theirs are made of the service's own, and an upstream of the file stands for one.
     pub(super) fn service(&mut self, service: &Arc<Service>) {
         let key = &service.key;
         let mut last = None;
@@ -23,22 +24,17 @@ impl Compiler<'_> {
         });
         self.count(last.as_deref(), Some(service));
         if let Some(last) = last.filter(|last| !Arc::ptr_eq(last, service)) {
-            let kept: BTreeSet<Claim> = claims(service).collect();
-            for claim in claims(&last).filter(|claim| !kept.contains(claim)) {
-                self.release(key, claim);
-            }
+            self.take_away(&last, Some(service));
         }
         for upstream in &service.upstreams {
-            if self.gets(key, Claim::Upstream(Arc::clone(&upstream.name))) {
+            if self.is_of(key, &upstream.name) {
                 let upstream = self.service_upstream(key, upstream);
                 self.set_upstream(upstream);
             }
         }
         for route in &service.routes {
-            if self.gets(key, Claim::Route(route_id(key, route))) {
-                let route = self.service_route(key, route);
-                self.set_route(route);
-            }
+            let route = self.service_route(key, route);
+            self.set_route(route);
         }
     }
 
@@ -49,8 +45,8 @@ impl Compiler<'_> {
             .services
             .change(key.clone(), |slot| last = slot.take());
         self.count(last.as_deref(), None);
-        for claim in last.iter().flat_map(|last| claims(last)) {
-            self.release(key, claim);
+        if let Some(last) = last {
+            self.take_away(&last, None);
         }
     }
 
@@ -66,89 +62,44 @@ impl Compiler<'_> {
         }
     }
 
-    /// Whether services give the name its meaning: one of their own, or one that the file has for a service.
-    pub(super) fn is_for_services(&self, upstream: &str) -> bool {
+    /// Whether a service may give the upstream of this name its endpoints: one of its own, or one of the file that stands
+    /// for it. What the file has for itself, or for another service, no tag can take.
+    pub(super) fn is_of(&self, key: &ServiceKey, upstream: &str) -> bool {
         match self.inputs.config.upstreams.get(upstream) {
-            Some(config) => config.service.is_some(),
+            Some(config) => config
+                .service
+                .as_ref()
+                .is_some_and(|service| key.source == Source::Consul && *service.name == *key.name),
             None => upstream.contains('@'),
         }
     }
 
-    /// Whether a service gets what it claims. One that does not gets it when those before it are gone.
-    fn gets(&mut self, key: &ServiceKey, claim: Claim) -> bool {
-        if let Claim::Upstream(name) = &claim
-            && !self.is_for_services(name)
-        {
-            return false;
-        }
-        let Some(owner) = self.owner(&claim).filter(|owner| *owner != key) else {
-            return true;
-        };
-        let gets = key < owner;
-        let loser = if gets { owner } else { key }.clone();
-        let rivals = Arc::make_mut(&mut self.next.rivals);
-        rivals.entry(claim).or_default().insert(loser);
-        gets
-    }
-
-    /// A service claims it no more: the next of those that do gets it.
-    fn release(&mut self, key: &ServiceKey, claim: Claim) {
-        let mut rivals = match self.next.rivals.contains_key(&claim) {
-            true => Arc::make_mut(&mut self.next.rivals)
-                .remove(&claim)
-                .unwrap_or_default(),
-            false => BTreeSet::new(),
-        };
-        rivals.remove(key);
-        if self.owner(&claim) == Some(key) {
-            let heir = rivals.pop_first();
-            match heir.and_then(|heir| self.next.services.find(&heir).cloned()) {
-                Some(heir) => self.give(&heir, &claim),
-                None => self.take_away(&claim),
+    /// What a service had, and has no more.
+    fn take_away(&mut self, last: &Service, now: Option<&Service>) {
+        let routes = now.into_iter().flat_map(|now| &now.routes);
+        let kept: BTreeSet<&str> = routes.map(|route| &*route.name).collect();
+        for route in &last.routes {
+            if !kept.contains(&*route.name) {
+                self.remove_route(&RouteId {
+                    source: last.key.source,
+                    name: Arc::clone(&route.name),
+                });
             }
         }
-        if !rivals.is_empty() {
-            Arc::make_mut(&mut self.next.rivals).insert(claim, rivals);
-        }
-    }
-
-    fn owner(&self, claim: &Claim) -> Option<&ServiceKey> {
-        match claim {
-            Claim::Route(id) => self.next.table.route(id)?.service.as_ref(),
-            Claim::Upstream(name) => self.next.upstream(name)?.service.as_ref(),
-        }
-    }
-
-    fn give(&mut self, service: &Service, claim: &Claim) {
-        let key = &service.key;
-        match claim {
-            Claim::Upstream(name) => {
-                // Of two of one name the last, as in `service`.
-                if let Some(upstream) = service.upstreams.iter().rfind(|u| u.name == *name) {
-                    let upstream = self.service_upstream(key, upstream);
-                    self.set_upstream(upstream);
-                }
+        let upstreams = now.into_iter().flat_map(|now| &now.upstreams);
+        let kept: BTreeSet<&str> = upstreams.map(|upstream| &*upstream.name).collect();
+        for ServiceUpstream { name, .. } in &last.upstreams {
+            if kept.contains(&**name) || !self.is_of(&last.key, name) {
+                continue;
             }
-            Claim::Route(id) => {
-                if let Some(route) = service.routes.iter().rfind(|r| r.name == id.name) {
-                    let route = self.service_route(key, route);
-                    self.set_route(route);
-                }
-            }
-        }
-    }
-
-    fn take_away(&mut self, claim: &Claim) {
-        match claim {
-            Claim::Route(id) => self.remove_route(id),
-            Claim::Upstream(name) => match self.inputs.config.upstreams.get(&**name) {
+            match self.inputs.config.upstreams.get(&**name) {
                 // One that stands in the file stays, with nothing to dial.
                 Some(config) => {
                     let upstream = self.file_upstream(name, config);
                     self.set_upstream(upstream);
                 }
                 None => self.remove_upstream(Arc::clone(name)),
-            },
+            }
         }
     }
 
@@ -224,20 +175,5 @@ impl Compiler<'_> {
             }),
             Err(error) => Transport::Broken(error.to_string().into()),
         }
-    }
-}
-
-fn claims(service: &Service) -> impl Iterator<Item = Claim> {
-    let upstreams = service.upstreams.iter();
-    let routes = service.routes.iter();
-    upstreams
-        .map(|upstream| Claim::Upstream(Arc::clone(&upstream.name)))
-        .chain(routes.map(|route| Claim::Route(route_id(&service.key, route))))
-}
-
-fn route_id(key: &ServiceKey, route: &ServiceRoute) -> RouteId {
-    RouteId {
-        source: key.source,
-        name: Arc::clone(&route.name),
     }
 }

@@ -9,7 +9,6 @@ use crate::tls::client;
 use crate::tls::options::Options;
 use crate::tls::verify::Proof;
 
-mod claims;
 mod random;
 mod services;
 mod upstreams;

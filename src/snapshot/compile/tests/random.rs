@@ -6,11 +6,10 @@ use super::services::{asked, bare, identity, in_mesh, key, standing_for_a_servic
 use super::*;
 use crate::snapshot::service::{ServiceRoute, ServiceUpstream};
 
-/// Names that services quarrel over, with those of the file among them.
-const UPSTREAMS: [&str; 4] = ["web", "x@consul", "y@consul", "mine"];
-const ROUTES: [&str; 3] = ["r@consul", "s@consul", "web"];
+/// What routes lead to: upstreams of services, and those of the file, which services ask for too.
+const UPSTREAMS: [&str; 5] = ["web", "a@consul", "b/x@consul", "web@consul", "mine"];
 const HOSTS: [&str; 4] = ["a.test", "b.test", "web.test", "*.test"];
-const SERVICES: [&str; 4] = ["a", "b", "c", "d"];
+const SERVICES: [&str; 4] = ["a", "b", "c", "web"];
 
 fn file() -> Inputs {
     let mut inputs = standing_for_a_service(false);
@@ -22,23 +21,25 @@ fn file() -> Inputs {
     inputs
 }
 
-fn service_upstreams() -> impl Strategy<Value = ServiceUpstream> {
+/// Of the service, but for what it must not have.
+fn service_upstreams(service: &str) -> impl Strategy<Value = ServiceUpstream> {
     let endpoints = prop::sample::subsequence(vec!["10.0.1.1:1", "10.0.1.2:2"], 0..=2);
-    (
-        prop::sample::select(&UPSTREAMS[..]),
-        endpoints,
-        any::<bool>(),
-    )
-        .prop_map(|(name, endpoints, mesh)| ServiceUpstream {
-            mesh: in_mesh(name).filter(|_| mesh),
+    let own = [format!("{service}@consul"), format!("{service}/x@consul")];
+    let names = own.into_iter().chain(["web", "mine"].map(str::to_owned));
+    let names: Vec<String> = names.collect();
+    (prop::sample::select(names), endpoints, any::<bool>()).prop_map(|(name, endpoints, mesh)| {
+        ServiceUpstream {
+            mesh: in_mesh(&name).filter(|_| mesh),
             empty: endpoints.is_empty().then(|| "all are critical".into()),
-            ..upstream(name, &endpoints)
-        })
+            ..upstream(&name, &endpoints)
+        }
+    })
 }
 
-fn service_routes() -> impl Strategy<Value = ServiceRoute> {
+fn service_routes(service: &str) -> impl Strategy<Value = ServiceRoute> {
+    let names = vec![format!("{service}@consul"), format!("{service}/r@consul")];
     (
-        prop::sample::select(&ROUTES[..]),
+        prop::sample::select(names),
         prop::sample::select(&HOSTS[..]),
         prop::sample::select(&UPSTREAMS[..]),
         prop::option::of(-1..3_i64),
@@ -47,20 +48,19 @@ fn service_routes() -> impl Strategy<Value = ServiceRoute> {
         .prop_map(|(name, host, upstream, priority, broken)| ServiceRoute {
             priority,
             broken: broken.then(|| "broken".into()),
-            ..asked(name, &format!("HostSNI(`{host}`)"), upstream)
+            ..asked(&name, &format!("HostSNI(`{host}`)"), upstream)
         })
 }
 
 /// A service as it is from now on; `None` for one that goes.
 fn changes() -> impl Strategy<Value = (ServiceKey, Option<Arc<Service>>)> {
-    let shape = (
-        prop::collection::vec(service_upstreams(), 0..3),
-        prop::collection::vec(service_routes(), 0..3),
-    );
-    (
-        prop::sample::select(&SERVICES[..]),
-        prop::option::weighted(0.8, shape),
-    )
+    let shape = |name| {
+        let upstreams = prop::collection::vec(service_upstreams(name), 0..3);
+        let routes = prop::collection::vec(service_routes(name), 0..3);
+        prop::option::weighted(0.8, (upstreams, routes))
+    };
+    prop::sample::select(&SERVICES[..])
+        .prop_flat_map(move |name| (Just(name), shape(name)))
         .prop_map(|(name, shape)| {
             let service = shape.map(|(upstreams, routes)| {
                 Arc::new(Service {
@@ -112,9 +112,8 @@ fn picture(snapshot: &Snapshot) -> Vec<String> {
     let standings = standings
         .filter(|(_, count)| **count > 0)
         .map(|standing| format!("{standing:?}"));
-    let rivals = snapshot.rivals.iter().map(|rivals| format!("{rivals:?}"));
     let all = routes.chain(hosts).chain(upstreams).chain(services);
-    all.chain(standings).chain(rivals).collect()
+    all.chain(standings).collect()
 }
 
 proptest! {

@@ -6,6 +6,7 @@ use super::services::{
     Desk, bare, desk, identity, in_mesh, standing_for_a_service, upstream, usual,
 };
 use super::*;
+use crate::config::ConsulService;
 use crate::name::SpiffeId;
 use crate::snapshot::service::ServiceUpstream;
 
@@ -102,4 +103,61 @@ fn a_mesh_upstream_waits_for_the_identity_and_a_new_one_keeps_its_turn_and_what_
     let mut out = after.states().filter(|(_, state)| state.out(now).is_some());
     assert_eq!(out.next().unwrap().0.address, address);
     assert!(out.next().is_none());
+}
+
+#[test]
+fn no_service_takes_the_place_of_an_upstream_that_the_file_has_for_itself() {
+    let mut desk = desk();
+    desk.learn([Service {
+        upstreams: vec![
+            upstream("b", &["10.6.6.6:6"]),
+            upstream("10.0.0.9:22", &["10.6.6.6:6"]),
+        ],
+        ..bare("evil")
+    }]);
+    assert_eq!(desk.dials("b"), ["10.0.0.2:22"]);
+    assert!(desk.snapshot.upstream("10.0.0.9:22").is_none());
+    desk.forget("evil");
+    assert_eq!(desk.dials("b"), ["10.0.0.2:22"]);
+}
+
+#[test]
+fn no_service_takes_the_place_of_an_upstream_that_the_file_has_for_another() {
+    let mut desk = Desk::new(standing_for_a_service(false));
+    let evil = Service {
+        upstreams: vec![upstream("web", &["10.6.6.6:6"])],
+        ..bare("evil")
+    };
+    desk.learn([evil.clone()]);
+    assert!(desk.dials("web").is_empty());
+    let web = Service {
+        upstreams: vec![upstream("web", &["10.0.1.1:80"])],
+        ..bare("web")
+    };
+    desk.learn([evil, web]);
+    desk.forget("evil");
+    desk.compile();
+    assert_eq!(desk.dials("web"), ["10.0.1.1:80"]);
+}
+
+#[test]
+fn an_upstream_that_comes_to_stand_for_a_service_dials_its_former_endpoints_no_more() {
+    let mut desk = desk();
+    assert_eq!(desk.dials("b"), ["10.0.0.2:22"]);
+    let b = desk.inputs.config.upstreams.get_mut("b").unwrap();
+    b.endpoints.clear();
+    b.service = Some(ConsulService {
+        name: "b".to_owned(),
+        mesh: false,
+    });
+    desk.compile();
+    assert!(desk.dials("b").is_empty());
+    desk.learn([Service {
+        upstreams: vec![upstream("b", &["10.0.1.1:80"])],
+        ..bare("b")
+    }]);
+    assert_eq!(desk.dials("b"), ["10.0.1.1:80"]);
+    desk.inputs.config.upstreams.remove("b");
+    desk.compile();
+    assert!(desk.snapshot.upstream("b").is_none());
 }
