@@ -82,8 +82,8 @@ async fn keep(
         let state = keeper.state(now);
         if told.as_ref() != Some(&state) {
             match &state {
-                // What has not begun is no trouble.
-                _ if told.is_none() => {}
+                // What has only begun is no trouble.
+                State::NotReady(_) if keeper.trouble().is_none() => {}
                 State::Ready => tracing::info!("the mesh identity is ready"),
                 State::Degraded(why) | State::NotReady(why) => tracing::warn!("{why}"),
             }
