@@ -70,10 +70,14 @@ pub fn service(found: &Found, exposure: &Exposure) -> Service {
     }
     for wanted in exposure.wanted.get(&*found.key.name).into_iter().flatten() {
         let name = Arc::clone(&wanted.upstream);
-        upstreams.push(match wanted.mesh {
+        let mut upstream = match wanted.mesh {
             false => plain(name, survey.instances(&reading, Wish::File)),
             true => in_mesh(name, survey.sidecars(&reading, Wish::File), found),
-        });
+        };
+        if found.is_nowhere() {
+            upstream.empty = Some(found.key.unknown());
+        }
+        upstreams.push(upstream);
     }
 
     skipped.append(&mut survey.skipped);

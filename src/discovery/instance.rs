@@ -21,6 +21,14 @@ pub struct Found {
     pub unusable: Vec<(Arc<str>, Arc<str>)>,
 }
 
+impl Found {
+    /// Whether its source knows nothing of such a service.
+    pub(super) fn is_nowhere(&self) -> bool {
+        let sidecars = self.sidecars.as_deref().unwrap_or_default();
+        self.instances.is_empty() && sidecars.is_empty() && self.unusable.is_empty()
+    }
+}
+
 /// One address of a service, and what its source says of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Instance {

@@ -252,10 +252,13 @@ impl Compiler<'_> {
             },
         };
         let mut made = Upstream::new(name.into(), endpoints.collect(), transport, Arc::default());
-        made.empty = config
-            .service
-            .as_ref()
-            .map(|service| format!("consul has no service `{}`", service.name).into());
+        made.empty = config.service.as_ref().map(|service| {
+            let key = ServiceKey {
+                source: Source::Consul,
+                name: service.name.as_str().into(),
+            };
+            key.unknown()
+        });
         made
     }
 }

@@ -31,6 +31,13 @@ pub struct ServiceKey {
     pub name: Arc<str>,
 }
 
+impl ServiceKey {
+    /// Why nothing can be dialled where the source has no such service, for people.
+    pub fn unknown(&self) -> Arc<str> {
+        format!("{} has no service `{}`", self.source.as_str(), self.name).into()
+    }
+}
+
 /// A service that discovery has found: the unit in which changes are published.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Service {

@@ -181,3 +181,16 @@ fn an_upstream_of_the_file_in_the_mesh_has_the_sidecars_alone() {
         "what its tags expose is dialled as they say"
     );
 }
+
+#[test]
+fn an_upstream_of_the_file_says_when_there_is_no_such_service() {
+    for mesh in [false, true] {
+        let nothing = Found {
+            sidecars: mesh.then(Vec::new),
+            ..web(Vec::new())
+        };
+        let service = service(&nothing, &wanting(mesh));
+        let empty = service.upstreams[0].empty.as_deref();
+        assert_eq!(empty, Some("consul has no service `web`"));
+    }
+}
