@@ -55,8 +55,8 @@ impl<'a> Survey<'a> {
         for read in &reading.instances {
             match (&read.verdict, wish) {
                 (Verdict::Disabled, _) => tally.disabled = true,
-                (Verdict::Unreadable(_), Wish::Tags) => tally.leave_out(Out::Unreadable),
-                (Verdict::Unreadable(_), Wish::File) | (Verdict::Readable(_), _) => {
+                (Verdict::Unreadable(..), Wish::Tags) => tally.leave_out(Out::Unreadable),
+                (Verdict::Unreadable(..), Wish::File) | (Verdict::Readable(_), _) => {
                     let Instance {
                         address, health, ..
                     } = *read.instance;
@@ -72,7 +72,9 @@ impl<'a> Survey<'a> {
         let mut tally = Tally::new("instance");
         for (instance, port) in &server.members {
             let mut address = instance.address;
-            address.set_port(port.unwrap_or(address.port()));
+            if let (Some(address), Some(port)) = (&mut address, port) {
+                address.set_port(*port);
+            }
             self.offer(instance, address, instance.health, &mut tally);
         }
         tally.close()
@@ -85,7 +87,7 @@ impl<'a> Survey<'a> {
             let (verdict, health) = reading.beside(sidecar);
             match (verdict, wish) {
                 (Some(Verdict::Disabled), _) => tally.disabled = true,
-                (Some(Verdict::Unreadable(_)), Wish::Tags) => tally.leave_out(Out::Unreadable),
+                (Some(Verdict::Unreadable(..)), Wish::Tags) => tally.leave_out(Out::Unreadable),
                 _ => self.offer(sidecar, sidecar.address, health, &mut tally),
             }
         }
@@ -95,10 +97,13 @@ impl<'a> Survey<'a> {
     fn offer(
         &mut self,
         instance: &Instance,
-        address: SocketAddr,
+        address: Option<SocketAddr>,
         health: Health,
         tally: &mut Tally,
     ) {
+        let Some(address) = address else {
+            return tally.leave_out(Out::Nowhere);
+        };
         if self.own.iter().any(|&own| reaches(address, own)) {
             tally.leave_out(Out::Own);
             self.skipped.push(Skipped {
@@ -145,6 +150,7 @@ enum Out {
     Critical,
     Maintenance,
     Unreadable,
+    Nowhere,
     Own,
     Weightless,
 }
@@ -206,6 +212,7 @@ fn reasons(why: &BTreeSet<Out>) -> String {
         Out::Critical => "critical",
         Out::Maintenance => "in maintenance",
         Out::Unreadable => "without readable tags",
+        Out::Nowhere => "without an address to dial",
         Out::Own => "this gateway itself",
         Out::Weightless => "of weight 0",
     });

@@ -56,7 +56,8 @@ pub fn service(found: &Found, exposure: &Exposure) -> Service {
 
     let mut upstreams = Vec::new();
     // What no router of its own exposes, no router of another service shall reach either.
-    if reading.readable().any(|(_, tags)| !tags.routers.is_empty()) {
+    let mut asking = reading.readable().chain(reading.remains());
+    if asking.any(|(_, tags)| !tags.routers.is_empty()) {
         let own = names::upstream(&found.key, None);
         if routers.mesh == Mesh::Unasked {
             upstreams.push(plain(own, survey.instances(&reading, Wish::Tags)));

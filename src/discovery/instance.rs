@@ -36,8 +36,8 @@ pub struct Instance {
     pub id: Arc<str>,
     /// For a sidecar: the instance that it stands beside.
     pub beside: Option<Arc<str>>,
-    /// Where it is dialled.
-    pub address: SocketAddr,
+    /// Where it is dialled; `None` where it cannot be, which its source has listed as unusable. Its tags count all the same.
+    pub address: Option<SocketAddr>,
     /// Its tags, as they were registered.
     pub tags: Vec<Arc<str>>,
     /// The worst of its checks and its node's.

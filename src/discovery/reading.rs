@@ -27,8 +27,8 @@ pub(super) struct Read<'a> {
 pub(super) enum Verdict {
     /// It asks to be left out.
     Disabled,
-    /// Nothing can be made of them.
-    Unreadable(TagError),
+    /// They hold this mistake: nothing is served by them. With what there is beside it.
+    Unreadable(TagError, Tags),
     /// It counts.
     Readable(Tags),
 }
@@ -57,7 +57,17 @@ impl<'a> Reading<'a> {
     pub(super) fn readable(&self) -> impl Iterator<Item = (&'a Instance, &Tags)> {
         self.tagged().iter().filter_map(|read| match &read.verdict {
             Verdict::Readable(tags) => Some((read.instance, tags)),
-            Verdict::Disabled | Verdict::Unreadable(_) => None,
+            Verdict::Disabled | Verdict::Unreadable(..) => None,
+        })
+    }
+
+    /// Where none counts, those that cannot be read, with what they would have asked for.
+    pub(super) fn remains(&self) -> impl Iterator<Item = (&'a Instance, &Tags)> {
+        let none_counts = self.readable().next().is_none();
+        let tagged = self.tagged().iter().filter(move |_| none_counts);
+        tagged.filter_map(|read| match &read.verdict {
+            Verdict::Unreadable(_, tags) => Some((read.instance, tags)),
+            Verdict::Disabled | Verdict::Readable(_) => None,
         })
     }
 
@@ -65,7 +75,7 @@ impl<'a> Reading<'a> {
     pub(super) fn unreadable(&self) -> impl Iterator<Item = (&Arc<str>, &TagError)> {
         let all = self.instances.iter().chain(&self.orphans);
         all.filter_map(|read| match &read.verdict {
-            Verdict::Unreadable(error) => Some((&read.instance.id, error)),
+            Verdict::Unreadable(error, _) => Some((&read.instance.id, error)),
             Verdict::Disabled | Verdict::Readable(_) => None,
         })
     }
@@ -75,7 +85,7 @@ impl<'a> Reading<'a> {
     pub(super) fn asks_for_mesh(&self) -> bool {
         self.tagged().iter().any(|read| match &read.verdict {
             Verdict::Disabled => false,
-            Verdict::Unreadable(_) => tags::asks_for_mesh(&read.instance.tags),
+            Verdict::Unreadable(..) => tags::asks_for_mesh(&read.instance.tags),
             Verdict::Readable(tags) => tags.connect,
         })
     }
@@ -104,7 +114,7 @@ fn read<'a>(instances: impl Iterator<Item = &'a Instance>) -> Vec<Read<'a>> {
         verdict: match tags::decode(&instance.tags) {
             Ok(Some(tags)) => Verdict::Readable(tags),
             Ok(None) => Verdict::Disabled,
-            Err(error) => Verdict::Unreadable(error),
+            Err(error) => Verdict::Unreadable(error, tags::remains(&instance.tags)),
         },
     };
     let mut all: Vec<Read<'a>> = instances.map(read).collect();

@@ -11,11 +11,16 @@ use super::servers::Server;
 use super::shortened;
 use super::tags::{Router, RouterTls, Tags, Unsupported};
 use crate::name::quoted;
-use crate::rule::Rule;
+use crate::rule::{Room, Rule};
 use crate::snapshot::service::{ServiceRoute, ServiceTls, Skipped};
 
 /// The greatest priority that Traefik takes; what is above is for its own routers.
 const GREATEST_PRIORITY: i64 = i64::MAX - 1000;
+
+/// As many definitions of routers are read of one service; the rest are refused.
+///
+/// 1,000: more than anybody writes, and what a stranger's tags can cost here, at each look-up and in `/v1/routes` is bounded.
+const MOST_DEFINITIONS: usize = 1000;
 
 /// What is known of a service when its routers are judged.
 #[derive(Debug)]
@@ -62,7 +67,9 @@ impl Routers<'_, '_> {
     /// The routes, by the names of their routers. What is refused is listed, and so is what refuses its clients.
     pub(super) fn routes(&self, skipped: &mut Vec<Skipped>) -> Vec<ServiceRoute> {
         let mut routers: BTreeMap<&str, BTreeMap<Definition<'_>, Vec<&Instance>>> = BTreeMap::new();
-        for (instance, tags) in self.reading.readable() {
+        let readable = self.reading.readable();
+        // Otherwise a wildcard of somebody else would take the clients of a service for a typo in its tags.
+        for (instance, tags) in readable.chain(self.reading.remains()) {
             for (name, router) in &tags.routers {
                 let target = self.target(router, tags);
                 let definitions = routers.entry(name).or_default();
@@ -71,6 +78,8 @@ impl Routers<'_, '_> {
             }
         }
         let mut routes = Vec::new();
+        let mut room = Room::default();
+        let mut left = MOST_DEFINITIONS;
         for (name, definitions) in &routers {
             let mut refuse = |instance: Option<&Instance>, reason: &str| {
                 skipped.push(Skipped {
@@ -79,7 +88,20 @@ impl Routers<'_, '_> {
                     reason: shortened(reason),
                 });
             };
-            let Some((definition, rule)) = newest(name, definitions, &mut refuse) else {
+            let Some(more) = left.checked_sub(definitions.len()) else {
+                let count = routers.values().map(BTreeMap::len).sum::<usize>();
+                let reason = format!(
+                    "the service defines {count} routers, counting each definition: at most {MOST_DEFINITIONS} are read"
+                );
+                skipped.push(Skipped {
+                    instance: None,
+                    router: None,
+                    reason: shortened(&reason),
+                });
+                break;
+            };
+            left = more;
+            let Some((definition, rule)) = newest(name, definitions, &mut room, &mut refuse) else {
                 continue;
             };
             match self.route(name, definition, rule) {
@@ -140,11 +162,21 @@ impl Routers<'_, '_> {
         let has_idle_options = tls.passthrough && tls.options.is_some();
         let target = target.unwrap_or(Target::Own(None));
         let (tls, no_tls) = service_tls(tls);
-        let (upstream, no_way) = self.way(target);
+        let unreadable = self.reading.readable().next().is_none();
+        let (upstream, no_way) = match unreadable {
+            false => self.way(target),
+            true => (
+                names::upstream(&self.reading.found.key, None),
+                Some("its tags cannot be read".to_owned()),
+            ),
+        };
         let asked = self.asked(router, target);
-        let broken = unsupported(&asked, self.is_mesh(target))
-            .or(no_tls)
-            .or(no_way);
+        let broken = match unreadable {
+            true => no_way,
+            false => unsupported(&asked, self.is_mesh(target))
+                .or(no_tls)
+                .or(no_way),
+        };
         let mut warnings = self.warnings(target, &asked);
         warnings.extend(rule.warnings().iter().map(|warning| {
             let help = warning.help.iter().map(|help| format!(": {help}"));
@@ -283,11 +315,12 @@ impl Routers<'_, '_> {
 fn newest<'r>(
     name: &str,
     definitions: &BTreeMap<Definition<'r>, Vec<&Instance>>,
+    room: &mut Room,
     refuse: &mut impl FnMut(Option<&Instance>, &str),
 ) -> Option<(Definition<'r>, Rule)> {
     let mut sound = Vec::new();
     for (definition, instances) in definitions {
-        match rule(name, definition) {
+        match rule(name, definition, room) {
             Ok(rule) => sound.push((*definition, rule, instances)),
             Err(reason) if definitions.len() == 1 => refuse(None, &reason),
             Err(reason) => {
@@ -312,7 +345,7 @@ fn youngest<'i>(instances: &[&'i Instance]) -> Option<(u64, &'i str)> {
 }
 
 /// The rule of a definition that something can be made of.
-fn rule(name: &str, definition: &Definition<'_>) -> Result<Rule, String> {
+fn rule(name: &str, definition: &Definition<'_>, room: &mut Room) -> Result<Rule, String> {
     if name.len() > names::LONGEST {
         return Err(format!(
             "its name has {} bytes: at most {}",
@@ -328,7 +361,7 @@ fn rule(name: &str, definition: &Definition<'_>) -> Result<Rule, String> {
     if definition.router.rule.is_empty() {
         return Err(format!("it has no rule: add `tcp.routers.{name}.rule`"));
     }
-    Rule::parse(&definition.router.rule).map_err(|error| {
+    Rule::parse_within(&definition.router.rule, room).map_err(|error| {
         let help = error.help.iter().map(|help| format!(": {help}"));
         format!("its rule: {error}{}", help.collect::<String>())
     })

@@ -29,6 +29,19 @@ pub fn asks_for_mesh(tags: &[Arc<str>]) -> bool {
 /// Keys and the names in them count in any case, and are in lower case here. Tags without a `=`, under another prefix
 /// or about HTTP and UDP are none of ours. `None`: the instance asks to be left out (`enable=false`).
 pub fn decode(tags: &[Arc<str>]) -> Result<Option<Tags>, TagError> {
+    match read(tags) {
+        (_, Some(first)) => Err(first),
+        (found, None) => Ok(found),
+    }
+}
+
+/// What there is beside the mistakes in tags that cannot be read. Nothing may be served by it.
+pub(super) fn remains(tags: &[Arc<str>]) -> Tags {
+    read(tags).0.unwrap_or_default()
+}
+
+/// What can be read, and the first mistake.
+fn read(tags: &[Arc<str>]) -> (Option<Tags>, Option<TagError>) {
     let mut typed = Typed(BTreeMap::new());
     for prefix in PREFIXES {
         for (key, value) in settings(tags, prefix) {
@@ -39,22 +52,24 @@ pub fn decode(tags: &[Arc<str>]) -> Result<Option<Tags>, TagError> {
             }
         }
     }
-    if let Some(place) = typed.0.get("enable")
-        && !place.boolean()?
-    {
-        return Ok(None);
+    let mut first = None;
+    match typed.0.get("enable").map(Place::boolean) {
+        Some(Ok(false)) => return (None, None),
+        Some(Err(error)) => first = Some(error),
+        Some(Ok(true)) | None => {}
     }
     let mut found = Tags::default();
     for (key, place) in &typed.0 {
-        if key
-            .split('.')
-            .any(|part| part.is_empty() || part.starts_with('['))
-        {
-            return Err(place.wrong(Wrong::Path));
+        let mut parts = key.split('.');
+        let taken = match parts.any(|part| part.is_empty() || part.starts_with('[')) {
+            true => Err(place.wrong(Wrong::Path)),
+            false => found.take(key, place, &typed),
+        };
+        if let Err(error) = taken {
+            first.get_or_insert(error);
         }
-        found.take(key, place, &typed)?;
     }
-    Ok(Some(found))
+    (Some(found), first)
 }
 
 /// What an instance asks for.

@@ -61,7 +61,8 @@ pub struct Patience {
 pub struct Relayed {
     /// How it ended.
     pub outcome: Outcome,
-    /// The upstream was the first to end or break off, and nothing had come from it since the client's first byte went up.
+    /// The upstream was the first to end or break off, soon after the client's first byte went up, and nothing had come
+    /// from it since.
     pub unanswered: bool,
 }
 
@@ -161,11 +162,17 @@ pub async fn relay<C: Stream, U: Socket>(
     }
 }
 
+/// An upstream that ends later than this after the client's first byte has not ended at it.
+///
+/// 5 s: a sidecar decides at that byte, and its end is here within a round trip; what takes longer is a service that waited
+/// for more, or took what it was sent and had nothing to say.
+const AT_THE_FIRST_BYTE: Duration = Duration::from_secs(5);
+
 /// Whether the upstream has said anything since the client first did.
 #[derive(Default)]
 struct Answer {
-    /// What had come down when the client's first byte went up.
-    before: Option<u64>,
+    /// When the client's first byte went up, and what had come down by then.
+    before: Option<(Instant, u64)>,
     /// Whether the upstream owed one when it ended; `None` while it has not.
     missing: Option<bool>,
 }
@@ -173,13 +180,18 @@ struct Answer {
 impl Answer {
     fn went_up(&mut self, up: &Tally, down: &Tally) {
         if up.bytes() > 0 {
-            self.before.get_or_insert(down.bytes());
+            self.before
+                .get_or_insert_with(|| (Instant::now(), down.bytes()));
         }
     }
 
     fn upstream_ended(&mut self, client_is_open: bool, down: &Tally) {
-        let missing = client_is_open && self.before == Some(down.bytes());
-        self.missing.get_or_insert(missing);
+        self.missing.get_or_insert_with(|| {
+            let soon = |since: Instant| since.elapsed() < AT_THE_FIRST_BYTE;
+            client_is_open
+                && (self.before)
+                    .is_some_and(|(since, before)| before == down.bytes() && soon(since))
+        });
     }
 
     fn is_missing(&self) -> bool {

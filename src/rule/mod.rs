@@ -33,6 +33,16 @@ pub struct Facts<'a> {
     pub wildcard: WildcardDepth,
 }
 
+/// What the regular expressions of some rules may compile to together. By default it is that of one rule.
+#[derive(Debug)]
+pub struct Room(usize);
+
+impl Default for Room {
+    fn default() -> Self {
+        Self(regexp::ROOM)
+    }
+}
+
 /// One rule: a condition on the facts of a connection. Cloning shares what was parsed.
 ///
 /// The grammar is Go's expressions with four matchers: `HostSNI`, `HostSNIRegexp`, `ClientIP` and `ALPN`. What is taken
@@ -48,7 +58,12 @@ pub struct Rule {
 impl Rule {
     /// Parses a rule. The error is the first mistake in it, with its place in `text`.
     pub fn parse(text: &str) -> Result<Self, RuleError> {
-        let (expr, warnings) = parse::parse(text)?;
+        Self::parse_within(text, &mut Room::default())
+    }
+
+    /// The same for one of several rules of one owner, whose regular expressions share their room.
+    pub fn parse_within(text: &str, room: &mut Room) -> Result<Self, RuleError> {
+        let (expr, warnings) = parse::parse(text, &mut room.0)?;
         Ok(Self {
             text: text.into(),
             expr: Arc::new(expr),

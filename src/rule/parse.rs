@@ -2,7 +2,7 @@
 
 use super::lex::{Kind, Lexer, Literal, Token};
 use super::matcher::{Matcher, Name};
-use super::{Facts, RuleError, regexp};
+use super::{Facts, RuleError};
 use crate::name::HostPattern;
 
 /// A condition. Negation stands at the leaves only.
@@ -31,7 +31,9 @@ const LONGEST: usize = 64 << 10;
 const MOST_NESTED: usize = 100;
 
 /// Parses a rule; the second part tells what is legal and cannot match.
-pub(super) fn parse(text: &str) -> Result<(Expr, Vec<RuleError>), RuleError> {
+///
+/// Regular expressions take their size from `room`, whatever becomes of the rule.
+pub(super) fn parse(text: &str, room: &mut usize) -> Result<(Expr, Vec<RuleError>), RuleError> {
     if text.len() > LONGEST {
         let message = format!(
             "the rule is {} bytes long, and {LONGEST} are the most",
@@ -50,7 +52,7 @@ pub(super) fn parse(text: &str) -> Result<(Expr, Vec<RuleError>), RuleError> {
         text,
         lexer,
         next,
-        room: regexp::ROOM,
+        room,
         warnings: Vec::new(),
     };
     if parser.next.kind == Kind::End {
@@ -79,7 +81,7 @@ struct Parser<'a> {
     lexer: Lexer<'a>,
     next: Token,
     /// What is left to the rule's regular expressions.
-    room: usize,
+    room: &'a mut usize,
     warnings: Vec<RuleError>,
 }
 
@@ -154,7 +156,7 @@ impl Parser<'_> {
             return Err(RuleError::new(called, message, name.example()));
         }
         let argument = self.argument(name)?;
-        let matcher = Matcher::parse(name, &argument, &mut self.room, &mut self.warnings)?;
+        let matcher = Matcher::parse(name, &argument, self.room, &mut self.warnings)?;
         Ok(Expr::Leaf { matcher, negated })
     }
 

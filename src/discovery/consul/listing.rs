@@ -119,13 +119,17 @@ impl Lister {
                 btree_map::Entry::Vacant(place) => {
                     place.insert(instance);
                 }
-                btree_map::Entry::Occupied(_) => {
+                btree_map::Entry::Occupied(_) if instance.address.is_some() => {
                     self.unusable(instance.id, "it is listed twice".to_owned())
                 }
+                // It has been told of.
+                btree_map::Entry::Occupied(_) => {}
             }
         }
         self.listing.is_unreadable |= !is_readable;
-        self.left_out += taken.len().saturating_sub(MOST_INSTANCES);
+        let cut = taken.values().skip(MOST_INSTANCES);
+        // One without an address has been told of.
+        self.left_out += cut.filter(|instance| instance.address.is_some()).count();
         taken.into_values().take(MOST_INSTANCES).collect()
     }
 
@@ -151,7 +155,7 @@ impl Lister {
         match entry.service.kind.as_str() {
             "" => self
                 .is_ours(entry, &entry.service.service)
-                .then(|| self.usable(entry, None))?,
+                .then(|| self.known(entry)),
             "connect-proxy" => {
                 let destination = entry.service.proxy.destination_service_name.as_str();
                 if !destination.is_empty() {
@@ -205,27 +209,32 @@ impl Lister {
         false
     }
 
+    /// What speaks for the service, if it can be dialled.
     fn usable(&mut self, entry: &Entry, beside: Option<Arc<str>>) -> Option<Instance> {
+        let known = Instance {
+            beside,
+            ..self.known(entry)
+        };
+        known.address.is_some().then_some(known)
+    }
+
+    /// An instance, though it may not be dialled: what its tags ask for, its sidecar may do, and no other route may.
+    fn known(&mut self, entry: &Entry) -> Instance {
         let id = entry.id();
         let service = &entry.service;
-        let address = match dialled(&entry.node, service) {
-            Ok(address) => address,
-            Err(why) => {
-                self.unusable(id, why);
-                return None;
-            }
-        };
+        let address = dialled(&entry.node, service);
+        let address = address.map_err(|why| self.unusable(Arc::clone(&id), why));
         let health = entry.checks.iter().map(Check::health).max();
-        Some(Instance {
+        Instance {
             id,
-            beside,
-            address,
+            beside: None,
+            address: address.ok(),
             health: health.unwrap_or_default(),
             weight_passing: weight(service.weights.passing),
             weight_warning: weight(service.weights.warning),
             modified: service.modify_index,
             tags: service.tags.iter().map(|tag| tag.as_str().into()).collect(),
-        })
+        }
     }
 
     fn unusable(&mut self, id: Arc<str>, why: String) {

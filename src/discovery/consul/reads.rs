@@ -16,11 +16,15 @@ const BETWEEN_SWEEPS: Duration = Duration::from_secs(1);
 /// So many of them after a quiet time are not held up: an address that moves must not wait for one that has moved.
 const SWEEPS_AT_ONCE: u32 = 3;
 
-/// A change that is accounted for may hide another that came in the same moment: a sweep follows.
-const AFTER_A_CHANGE: Duration = Duration::from_secs(1);
+/// A change that is accounted for may hide another that came in the same moment: a sweep follows. 250 ms: the pace of the
+/// polls, so that one sweep is for all that they tell together.
+const AFTER_A_CHANGE: Duration = Duration::from_millis(250);
 
-/// But after the sweep before no sooner than this, so that steady churn does not read everything all the time.
-const BETWEEN_CAUTIOUS_SWEEPS: Duration = Duration::from_secs(5);
+/// But after the sweep before no sooner than twenty times as long as that took, within these bounds: steady churn does not
+/// read everything all the time, and where a sweep costs little, nothing stays hidden for long.
+const BETWEEN_CAUTIOUS_SWEEPS: (Duration, Duration) =
+    (Duration::from_millis(500), Duration::from_secs(5));
+const CAUTION: u32 = 20;
 
 /// In quiet times. 60 s: the address of a node changes without any index telling, and an agent may hang.
 const BETWEEN_IDLE_SWEEPS: Duration = Duration::from_secs(60);
@@ -48,7 +52,8 @@ pub(super) struct Reads {
 struct Sweep {
     began: Instant,
     is_unexplained: bool,
-    is_done: bool,
+    /// `None` while it is under way.
+    took: Option<Duration>,
 }
 
 /// A service that could not be read.
@@ -75,8 +80,12 @@ impl Reads {
 
     /// Something has changed that is accounted for.
     pub(super) fn sweep_soon(&mut self, now: Instant) {
-        let last = self.sweep.as_ref().map_or(now, |sweep| sweep.began);
-        self.sweep_by((now + AFTER_A_CHANGE).max(last + BETWEEN_CAUTIOUS_SWEEPS));
+        let (least, most) = BETWEEN_CAUTIOUS_SWEEPS;
+        let after = self.sweep.as_ref().map_or(now, |sweep| {
+            let pause = sweep.took.map_or(most, |took| took.saturating_mul(CAUTION));
+            sweep.began + pause.clamp(least, most)
+        });
+        self.sweep_by(after.max(now + AFTER_A_CHANGE));
     }
 
     fn sweep_by(&mut self, at: Instant) {
@@ -97,7 +106,7 @@ impl Reads {
         let sweep = Sweep {
             began: now,
             is_unexplained: std::mem::take(&mut self.is_unexplained),
-            is_done: false,
+            took: None,
         };
         if sweep.is_unexplained {
             self.even = Some(self.even.map_or(now, |even| even.max(now)) + BETWEEN_SWEEPS);
@@ -172,14 +181,14 @@ impl Reads {
 
     fn end_sweep(&mut self, now: Instant) {
         if let Some(sweep) = &mut self.sweep
-            && !sweep.is_done
+            && sweep.took.is_none()
             && self.swept.is_empty()
             && self.under_way.is_empty()
         {
-            sweep.is_done = true;
+            let took = now - sweep.began;
+            sweep.took = Some(took);
             if sweep.is_unexplained {
-                let more = (now - sweep.began) * 2;
-                let more = more.saturating_sub(BETWEEN_SWEEPS);
+                let more = (took * 2).saturating_sub(BETWEEN_SWEEPS);
                 self.even = self.even.map(|even| even + more);
             }
         }
@@ -265,9 +274,19 @@ mod tests {
         let mut reads = Reads::default();
         reads.sweep(BTreeSet::new(), start);
         assert_eq!(reads.wake_at(), Some(start + BETWEEN_IDLE_SWEEPS));
+        let (least, most) = BETWEEN_CAUTIOUS_SWEEPS;
         reads.sweep_soon(start);
-        assert_eq!(reads.wake_at(), Some(start + BETWEEN_CAUTIOUS_SWEEPS));
-        reads.sweep(BTreeSet::new(), start + BETWEEN_CAUTIOUS_SWEEPS);
+        assert_eq!(reads.wake_at(), Some(start + least), "it took no time");
+        for (took, pause) in [(100, 2000), (1000, most.as_millis())] {
+            reads.sweep(names(0..1), start);
+            let name = reads.next(start).unwrap();
+            let took = Duration::from_millis(took);
+            reads.done(&name, Ok(()), start + took);
+            reads.next_sweep = None;
+            reads.sweep_soon(start + took);
+            assert_eq!((reads.wake_at().unwrap() - start).as_millis(), pause);
+        }
+        reads.sweep(BTreeSet::new(), start + most);
         let later = start + BETWEEN_IDLE_SWEEPS / 2;
         reads.sweep_soon(later);
         assert_eq!(reads.wake_at(), Some(later + AFTER_A_CHANGE));

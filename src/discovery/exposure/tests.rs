@@ -36,7 +36,7 @@ fn instance(id: &str, tags: &[&str]) -> Instance {
         beside: None,
         address: format!("10.0.0.{}:22", id.bytes().last().unwrap())
             .parse()
-            .unwrap(),
+            .ok(),
         tags: tags.iter().map(|tag| Arc::from(*tag)).collect(),
         health: Health::Passing,
         weight_passing: 1,
@@ -52,7 +52,7 @@ fn sidecar(id: &str) -> Instance {
         beside: Some(format!("node/{id}").into()),
         address: format!("10.0.1.{}:21000", id.bytes().last().unwrap())
             .parse()
-            .unwrap(),
+            .ok(),
         ..instance(id, &[])
     }
 }

@@ -326,6 +326,31 @@ async fn an_upstream_that_answers_or_is_not_asked_or_ends_second_is_in_no_debt()
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_upstream_that_ends_long_after_the_clients_first_byte_has_not_ended_at_it() {
+    for (seconds, at_it) in [(0, true), (4, true), (6, false), (3600, false)] {
+        let client = [Step::Bytes(5), Step::Pause, Step::Pause, Step::Pause];
+        let mut client = Script::new(client, []);
+        let mut upstream = Script::new([Step::Pause], []);
+        let (mut up, mut down) = (Tally::default(), Tally::default());
+        let early = Vec::new();
+        let mut relaying = std::pin::pin!(relay(
+            &mut client,
+            &mut upstream,
+            early,
+            FOR_EVER,
+            &mut up,
+            &mut down,
+        ));
+        let first = relaying
+            .as_mut()
+            .poll(&mut Context::from_waker(Waker::noop()));
+        assert!(first.is_pending(), "the client's first byte is up");
+        tokio::time::advance(Duration::from_secs(seconds)).await;
+        assert_eq!(relaying.await.unanswered, at_it, "{seconds}");
+    }
+}
+
 #[tokio::test]
 async fn a_client_that_is_gone_is_no_missing_answer() {
     let mut client = Script::new(

@@ -67,7 +67,8 @@ fn only(listing: Listing) -> Instance {
 
 /// The one reason why nothing can be used.
 fn unusable(listing: Listing) -> (String, String) {
-    assert_eq!(listing.found.instances, []);
+    let dialled = |instance: &Instance| instance.address.is_some();
+    assert!(!listing.found.instances.iter().any(dialled));
     assert_eq!(listing.found.sidecars.unwrap_or_default(), []);
     assert_eq!(listing.found.unusable.len(), 1);
     let (id, why) = &listing.found.unusable[0];
@@ -94,7 +95,7 @@ fn an_instance_is_taken_as_it_was_registered() {
         Instance {
             id: "n1/web-1".into(),
             beside: None,
-            address: "10.0.0.2:8080".parse().unwrap(),
+            address: "10.0.0.2:8080".parse().ok(),
             tags: vec!["a".into(), "b".into()],
             health: Health::Passing,
             weight_passing: 3,
@@ -116,7 +117,7 @@ fn null_nothing_and_unknown_fields_are_read_as_consul_means_them() {
         "Service": {"ID": "web-1", "Service": "web", "Port": 80, "Tags": null, "Weights": null, "Proxy": null,
             "Connect": null, "Address": null}, "Checks": null}]);
     let instance = only(service(bare));
-    assert_eq!(instance.address, "10.0.0.1:80".parse().unwrap());
+    assert_eq!(instance.address, "10.0.0.1:80".parse().ok());
     assert_eq!((instance.weight_passing, instance.weight_warning), (1, 1));
     assert_eq!(instance.health, Health::Passing);
     assert!(instance.tags.is_empty());
@@ -214,6 +215,22 @@ fn an_instance_that_cannot_be_dialled_is_listed_with_its_reason() {
 }
 
 #[test]
+fn the_tags_of_an_instance_that_cannot_be_dialled_count() {
+    for changes in [
+        json!({"Address": "db.example.com"}),
+        json!({"Port": 0}),
+        json!({"SocketPath": "/run/web.sock"}),
+    ] {
+        let listing = service(json!([entry(changes)]));
+        let [instance] = &listing.found.instances[..] else {
+            panic!("{listing:?}");
+        };
+        assert_eq!(instance.address, None);
+        assert_eq!(instance.tags, ["a".into(), "b".into()]);
+    }
+}
+
+#[test]
 fn addresses_are_those_that_a_socket_takes() {
     for (address, dialled) in [
         ("::1", "[::1]:8080"),
@@ -221,10 +238,10 @@ fn addresses_are_those_that_a_socket_takes() {
         ("", "10.0.0.1:8080"),
     ] {
         let instance = only(service(json!([entry(json!({"Address": address}))])));
-        assert_eq!(instance.address, dialled.parse().unwrap());
+        assert_eq!(instance.address, dialled.parse().ok());
     }
     let lower = json!([{"Node": {"Node": "n"}, "Service": {"ID": "i", "Service": "web", "address": "10.0.0.3", "port": 5}}]);
-    assert_eq!(only(service(lower)).address, "10.0.0.3:5".parse().unwrap());
+    assert_eq!(only(service(lower)).address, "10.0.0.3:5".parse().ok());
 }
 
 #[test]
@@ -307,7 +324,7 @@ fn a_sidecar_is_found_with_the_instance_that_it_stands_beside() {
     let found = only(listing);
     assert_eq!(*found.id, *"n1/web-1-sidecar-proxy");
     assert_eq!(found.beside, Some("n1/web-1".into()));
-    assert_eq!(found.address, "10.0.0.2:21000".parse().unwrap());
+    assert_eq!(found.address, "10.0.0.2:21000".parse().ok());
     assert_eq!(found.tags.len(), 2);
     let alone = connect(json!([sidecar(
         json!({"Proxy": {"DestinationServiceName": "web"}})

@@ -62,6 +62,10 @@ fn where_nothing_can_be_dialled_the_route_stays_and_says_why() {
         weight_passing: 0,
         ..instance(id, SSH)
     };
+    let nowhere = |id| Instance {
+        address: None,
+        ..instance(id, SSH)
+    };
     let critical = |id| healthy(id, Health::Critical);
     let maintained = |id| healthy(id, Health::Maintenance);
     for (instances, reason) in [
@@ -87,6 +91,10 @@ fn where_nothing_can_be_dialled_the_route_stays_and_says_why() {
             "all 2 instances are in maintenance or without readable tags",
         ),
         (
+            vec![nowhere("a")],
+            "its only instance is without an address to dial",
+        ),
+        (
             vec![critical("a"), instance("b", &["traefik.enable=false"])],
             "its only instance is critical",
         ),
@@ -98,7 +106,7 @@ fn where_nothing_can_be_dialled_the_route_stays_and_says_why() {
 #[test]
 fn an_instance_that_is_this_gateway_itself_is_never_dialled() {
     let mut own = instance("a", SSH);
-    own.address = "[::ffff:192.0.2.9]:8443".parse().unwrap();
+    own.address = "[::ffff:192.0.2.9]:8443".parse().ok();
     let made = service(&web(vec![own.clone(), instance("b", SSH)]), &exposure());
     assert_eq!(addresses(&made, "web@consul"), ["10.0.0.98:22"]);
     assert_eq!(
@@ -111,7 +119,7 @@ fn an_instance_that_is_this_gateway_itself_is_never_dialled() {
 
     let port = "traefik.tcp.services.s.loadbalancer.server.port=8443";
     let mut by_port = instance("a", &with(SSH, &[port]));
-    by_port.address.set_ip("192.0.2.9".parse().unwrap());
+    by_port.address = "192.0.2.9:22".parse().ok();
     let made = service(&web(vec![by_port]), &exposure());
     assert!(addresses(&made, "web/s@consul").is_empty());
 }
@@ -120,7 +128,7 @@ fn an_instance_that_is_this_gateway_itself_is_never_dialled() {
 fn a_sidecar_that_is_this_gateway_itself_is_never_dialled() {
     let mut found = web(vec![instance("a", &with(SSH, &[CONNECT]))]);
     let mut own = sidecar("a");
-    own.address = "192.0.2.9:8443".parse().unwrap();
+    own.address = "192.0.2.9:8443".parse().ok();
     found.sidecars = Some(vec![own]);
     let service = service(&found, &exposure());
     assert!(service.upstreams[0].endpoints.is_empty());

@@ -140,6 +140,35 @@ fn an_instance_that_cannot_be_read_is_listed_and_hides_no_other() {
 }
 
 #[test]
+fn a_service_whose_tags_cannot_be_read_keeps_its_names_and_refuses_their_clients() {
+    for mistake in [
+        "traefik.tcp.routers.web.priority=high",
+        "traefik.tcp.routers.web.typo=1",
+        "traefik.tcp.=1",
+        "traefik.enable=perhaps",
+        "traefik.consulcatalog.connect=maybe",
+    ] {
+        let unreadable = tagged(&with(SSH, &[mistake]));
+        assert_eq!(unreadable.routes.len(), 1, "{mistake}");
+        let route = &unreadable.routes[0];
+        assert_eq!(&*route.name, "web@consul");
+        assert_eq!(route.rule.text(), "HostSNI(`web.test`)");
+        assert_eq!(route.broken.as_deref(), Some("its tags cannot be read"));
+    }
+    // What is somebody else's stays that, and what is left out stays out.
+    let elsewhere = with(
+        SSH,
+        &[
+            "traefik.tcp.x=1",
+            "portcullis.tcp.routers.web.entrypoints=ssh",
+        ],
+    );
+    assert!(tagged(&elsewhere).routes.is_empty());
+    let disabled = with(SSH, &["traefik.tcp.x=1", "traefik.enable=false"]);
+    assert!(tagged(&disabled).routes.is_empty());
+}
+
+#[test]
 fn an_instance_that_asks_to_be_left_out_is_nowhere() {
     let found = web(vec![instance(
         "a",
@@ -193,4 +222,51 @@ fn what_a_stranger_wrote_makes_no_reason_and_no_name_long() {
         );
         assert!(!skipped.reason.contains('\x1b'));
     }
+}
+
+#[test]
+fn a_service_with_too_many_routers_gets_as_many_as_are_allowed_and_is_told() {
+    let tags: Vec<String> = (0..1500)
+        .flat_map(|n| {
+            let router = format!("traefik.tcp.routers.r{n:04}");
+            [
+                format!("{router}.rule=HostSNI(`h{n}`)"),
+                format!("{router}.tls=true"),
+            ]
+        })
+        .collect();
+    let tags: Vec<&str> = tags.iter().map(String::as_str).collect();
+    let service = tagged(&tags);
+    assert_eq!(service.routes.len(), 1000);
+    assert_eq!(
+        skipped(&service),
+        ["- -: the service defines 1500 routers, counting each definition: at most 1000 are read"]
+    );
+}
+
+#[test]
+fn the_regular_expressions_of_all_routers_of_a_service_share_their_room() {
+    let large = format!("HostSNIRegexp(`^[a-z]{{900}}{}$`)", "[a-z]{900}".repeat(20));
+    let tags: Vec<String> = (0..10)
+        .flat_map(|n| {
+            let router = format!("traefik.tcp.routers.r{n}");
+            [
+                format!("{router}.rule={large}"),
+                format!("{router}.tls=true"),
+            ]
+        })
+        .collect();
+    let tags: Vec<&str> = tags.iter().map(String::as_str).collect();
+    let service = tagged(&tags);
+    assert!(
+        (1..10).contains(&service.routes.len()),
+        "{}",
+        service.routes.len()
+    );
+    let refused = skipped(&service);
+    assert_eq!(refused.len(), 10 - service.routes.len());
+    assert!(
+        refused[0].contains("regular expressions are too large"),
+        "{refused:?}"
+    );
 }
