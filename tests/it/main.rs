@@ -14,6 +14,7 @@ mod demo;
 mod deploy;
 mod drain;
 mod edge;
+mod faults;
 mod gateway;
 mod half_close;
 mod hello;
