@@ -111,6 +111,7 @@ impl Parts {
         Arc::new(Route {
             name: name.into(),
             source: Source::File,
+            service: None,
             listeners: Listeners::All,
             priority: rule.priority(),
             rule,

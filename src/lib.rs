@@ -21,14 +21,16 @@
 //! | 4 | [`proxy`] | the data path: the story, hello, terminate, upstream, failure |
 //! | 4 | [`client`] | `portcullis connect`: one connection's way, and what to tell a person when it fails |
 //! | 4 | [`discovery`] | what Consul's catalog says of services, made routes and upstreams |
+//! | 4 | [`identity`] | who the gateway is in a mesh: its certificate and the roots, from Consul |
 //! | 4 | [`admin`] | livez, readyz, metrics, `/v1`: reads the snapshot and the status |
 //! | 3 | [`snapshot`] | the model: compile, table, upstream, certificates; immutable, no I/O |
 //! | 2 | [`net`] | listener, dial, resolve, relay, session: sockets, for proxy and client alike |
+//! | 2 | [`api`] | the client of Consul that several rooms share |
 //! | 2 | [`status`] | what each part reports of itself, in one vocabulary |
 //! | 1 | [`config`] | what is typed, what it means, every mistake at once; limits and timeouts, each default defended |
 //! | 1 | [`tls`] | stream, PEM, option sets, and the `ServerConfig`s and `ClientConfig`s made from them |
 //! | 1 | [`metrics`] [`log`] [`lifecycle`] | what is counted, written, and when it ends |
-//! | 0 | [`name`] [`rule`] [`reason`] | names parsed once, then trusted; the rule language; why connections end |
+//! | 0 | [`name`] [`rule`] [`reason`] [`retry`] | names parsed once, then trusted; the rule language; why connections end; pauses |
 //!
 //! # What is deliberately absent
 //!
@@ -37,10 +39,12 @@
 //! anything but the client and its upstream.
 
 pub mod admin;
+pub mod api;
 pub mod cli;
 pub mod client;
 pub mod config;
 pub mod discovery;
+pub mod identity;
 pub mod lifecycle;
 pub mod log;
 pub mod metrics;
@@ -48,6 +52,7 @@ pub mod name;
 pub mod net;
 pub mod proxy;
 pub mod reason;
+pub mod retry;
 pub mod rule;
 pub mod serve;
 pub mod snapshot;

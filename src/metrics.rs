@@ -43,6 +43,7 @@ const SECONDS: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 2
 /// | `portcullis_access_log_suppressed_total` | counter, lines | | refusals counted instead of logged during a flood |
 /// | `portcullis_snapshot_generation` | gauge | | how many snapshots were published |
 /// | `portcullis_certificate_not_after_seconds` | gauge, seconds since 1970 | `name` | when an edge certificate ends |
+/// | `portcullis_mesh_identity_not_after_seconds` | gauge, seconds since 1970 | | when the gateway's certificate in the mesh ends; absent while it has none |
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
@@ -176,6 +177,12 @@ impl Metrics {
             .unwrap_or_else(PoisonError::into_inner) = certificates;
     }
 
+    /// Tells when the gateway's certificate in the mesh ends.
+    pub fn identity(&self, not_after: SystemTime) {
+        let identity = self.live.identity.lock();
+        *identity.unwrap_or_else(PoisonError::into_inner) = Some(not_after);
+    }
+
     /// Makes the access log's counts metrics; the first log that is given stays.
     pub fn access_log(&self, log: AccessLog) {
         let _ = self.live.log.set(log);
@@ -243,6 +250,7 @@ mod tests {
         metrics.published(3);
         let end = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
         metrics.certificates([("edge.pem".to_owned(), end)]);
+        metrics.identity(end + Duration::from_secs(1));
         metrics
     }
 
@@ -331,6 +339,10 @@ mod tests {
                 r#"portcullis_certificate_not_after_seconds{name="edge.pem"}"#,
                 1_800_000_000.0,
             ),
+            (
+                "portcullis_mesh_identity_not_after_seconds",
+                1_800_000_001.0,
+            ),
         ] {
             assert_eq!(
                 samples.get(series),
@@ -365,6 +377,15 @@ mod tests {
             "version",
         ];
         assert_eq!(keys, BTreeSet::from(allowed));
+    }
+
+    #[test]
+    fn a_gateway_outside_of_every_mesh_tells_no_end_of_its_identity() {
+        assert!(
+            !Metrics::new()
+                .encode()
+                .contains("mesh_identity_not_after_seconds ")
+        );
     }
 
     #[test]

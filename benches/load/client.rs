@@ -21,7 +21,7 @@ use tokio_rustls::client::TlsStream;
 
 use crate::process;
 use crate::server::{ECHO, SOURCE};
-use crate::tls::{self, Exchange, PASSED, TERMINATED};
+use crate::tls::{self, Exchange, MESHED, PASSED, TERMINATED};
 
 /// Longer than anything takes that works.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -63,6 +63,8 @@ pub(crate) struct Run {
 enum Speak {
     /// With a TLS handshake.
     Tls,
+    /// With a TLS handshake, for the route whose upstream is a service of a mesh.
+    Mesh,
     /// With the bytes of a hello, and in clear from then on: a relay that passes TLS through sees no difference.
     Raw,
 }
@@ -233,9 +235,13 @@ impl Load {
                 tcp.write_all(&[&self.hello, first].concat()).await?;
                 Ok(Connection::Raw(tcp))
             }
-            Speak::Tls => {
+            Speak::Tls | Speak::Mesh => {
                 let connector = TlsConnector::from(Arc::clone(&self.config));
-                let name = ServerName::try_from(TERMINATED)?;
+                let name = match self.speak {
+                    Speak::Mesh => MESHED,
+                    _ => TERMINATED,
+                };
+                let name = ServerName::try_from(name)?;
                 let mut stream = connector.connect(name, tcp).await?;
                 stream.write_all(first).await?;
                 stream.flush().await?;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::tls;
 
@@ -15,10 +15,11 @@ pub(crate) const ECHO: u8 = b'e';
 /// The client's first byte: send until the connection breaks.
 pub(crate) const SOURCE: u8 = b's';
 
-/// Listens three times: `plain` for the client's bytes, `tls` for the same under TLS, `raw` for a hello as mere bytes in front.
+/// Listens four times: `plain` for the client's bytes, `tls` for the same under TLS, `raw` for a hello as mere bytes in front,
+/// `mesh` for a gateway that shows who it is.
 #[derive(clap::Args)]
 pub(crate) struct Serve {
-    /// The folder with edge.pem and edge.key
+    /// The folder with the certificates
     #[arg(long)]
     certificate: PathBuf,
 }
@@ -37,14 +38,21 @@ impl Serve {
             serve(tcp).await
         })
         .await?;
+        let acceptor = TlsAcceptor::from(tls::service(&self.certificate)?);
+        listen("mesh", move |tcp| {
+            let acceptor = acceptor.clone();
+            async move { serve(acceptor.accept(tcp).await?).await }
+        })
+        .await?;
         std::future::pending().await
     }
 }
 
-/// Listens twice: `raw` moves bytes to an upstream, `tls` ends TLS first. Nothing is checked, counted or limited.
+/// Listens three times: `raw` moves bytes to an upstream, `tls` ends TLS first, `mesh` opens mutual TLS besides. Nothing else
+/// is checked, and nothing counted or limited.
 #[derive(clap::Args)]
 pub(crate) struct Relay {
-    /// The folder with edge.pem and edge.key
+    /// The folder with the certificates
     #[arg(long)]
     certificate: PathBuf,
     /// Where `raw` goes
@@ -53,28 +61,50 @@ pub(crate) struct Relay {
     /// Where `tls` goes
     #[arg(long)]
     plain: SocketAddr,
+    /// Where `mesh` goes
+    #[arg(long)]
+    mesh: SocketAddr,
 }
 
 impl Relay {
     pub(crate) async fn run(self) -> anyhow::Result<()> {
         let acceptor = TlsAcceptor::from(tls::server(&self.certificate)?);
-        let (raw, plain) = (self.raw, self.plain);
-        listen("raw", move |tcp| relay(tcp, raw)).await?;
+        let (raw, plain, mesh) = (self.raw, self.plain, self.mesh);
+        listen("raw", move |tcp| async move {
+            relay(tcp, dial(raw).await?).await
+        })
+        .await?;
+        let ends = acceptor.clone();
         listen("tls", move |tcp| {
-            let acceptor = acceptor.clone();
-            async move { relay(acceptor.accept(tcp).await?, plain).await }
+            let acceptor = ends.clone();
+            async move { relay(acceptor.accept(tcp).await?, dial(plain).await?).await }
+        })
+        .await?;
+        let (config, name) = tls::mesh(&self.certificate)?;
+        let connector = TlsConnector::from(config);
+        listen("mesh", move |tcp| {
+            let (acceptor, connector, name) = (acceptor.clone(), connector.clone(), name.clone());
+            async move {
+                let client = acceptor.accept(tcp).await?;
+                relay(client, connector.connect(name, dial(mesh).await?).await?).await
+            }
         })
         .await?;
         std::future::pending().await
     }
 }
 
-async fn relay<S: AsyncRead + AsyncWrite + Unpin>(
-    mut client: S,
-    upstream: SocketAddr,
-) -> io::Result<()> {
-    let mut upstream = TcpStream::connect(upstream).await?;
+async fn dial(upstream: SocketAddr) -> io::Result<TcpStream> {
+    let upstream = TcpStream::connect(upstream).await?;
     upstream.set_nodelay(true)?;
+    Ok(upstream)
+}
+
+async fn relay<C, U>(mut client: C, mut upstream: U) -> io::Result<()>
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+    U: AsyncRead + AsyncWrite + Unpin,
+{
     copy_bidirectional(&mut client, &mut upstream).await?;
     Ok(())
 }

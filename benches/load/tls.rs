@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use clap::ValueEnum;
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
 use rustls::client::Resumption;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{cipher_suite, kx_group};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::server::WebPkiClientVerifier;
 use rustls::version::TLS13;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig};
 
@@ -17,6 +19,15 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig};
 pub(crate) const TERMINATED: &str = "terminate.bench.test";
 /// The name of the route that passes it through.
 pub(crate) const PASSED: &str = "pass.bench.test";
+
+/// The name of the route that ends TLS, and opens mutual TLS to a service of a mesh.
+pub(crate) const MESHED: &str = "mesh.bench.test";
+/// What the service of the mesh proves to be.
+const SERVICE: &str = "spiffe://bench.test/ns/default/dc/dc1/svc/service";
+/// What the gateway proves to be there.
+const GATEWAY: &str = "spiffe://bench.test/ns/default/dc/dc1/svc/gateway";
+/// A name that the service has too, for a relay that asks no more than that.
+const SERVICE_NAME: &str = "service.bench.test";
 
 /// The key exchange that the client offers.
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -27,12 +38,27 @@ pub(crate) enum Exchange {
     X25519mlkem768,
 }
 
-/// Writes a self-signed certificate for both names, and its key.
+/// Writes a self-signed certificate for the names of the routes and its key, and the mesh: a CA and two identities.
 pub(crate) fn write_certificate(folder: &Path) -> anyhow::Result<()> {
-    let names = [TERMINATED, PASSED].map(str::to_owned);
+    let names = [TERMINATED, PASSED, MESHED].map(str::to_owned);
     let made = rcgen::generate_simple_self_signed(names)?;
     std::fs::write(folder.join("edge.pem"), made.cert.pem())?;
     std::fs::write(folder.join("edge.key"), made.signing_key.serialize_pem())?;
+
+    let mut ca = CertificateParams::default();
+    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let ca_key = KeyPair::generate()?;
+    let certificate = ca.self_signed(&ca_key)?;
+    std::fs::write(folder.join("mesh-ca.pem"), certificate.pem())?;
+    let issuer = Issuer::new(ca, ca_key);
+    for (file, id) in [("service", SERVICE), ("gateway", GATEWAY)] {
+        let mut params = CertificateParams::new([SERVICE_NAME.to_owned()])?;
+        params.subject_alt_names.push(SanType::URI(id.try_into()?));
+        let key = KeyPair::generate()?;
+        let issued = params.signed_by(&key, &issuer)?;
+        std::fs::write(folder.join(format!("{file}.pem")), issued.pem())?;
+        std::fs::write(folder.join(format!("{file}.key")), key.serialize_pem())?;
+    }
     Ok(())
 }
 
@@ -42,14 +68,44 @@ pub(crate) fn server(folder: &Path) -> anyhow::Result<Arc<ServerConfig>> {
     let config = ServerConfig::builder_with_provider(portcullis::tls::provider())
         .with_protocol_versions(&[&TLS13])?
         .with_no_client_auth()
-        .with_single_cert(vec![certificate(folder)?], key)?;
+        .with_single_cert(vec![certificate(folder, "edge.pem")?], key)?;
     Ok(Arc::new(config))
+}
+
+/// The service of the mesh: whoever comes must show a certificate of the mesh's CA.
+pub(crate) fn service(folder: &Path) -> anyhow::Result<Arc<ServerConfig>> {
+    let key = PrivateKeyDer::from_pem_file(folder.join("service.key"))?;
+    let roots = Arc::new(mesh_roots(folder)?);
+    let provider = portcullis::tls::provider();
+    let clients = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(&provider));
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&TLS13])?
+        .with_client_cert_verifier(clients.build()?)
+        .with_single_cert(vec![certificate(folder, "service.pem")?], key)?;
+    Ok(Arc::new(config))
+}
+
+/// What the plain relay dials that service with, and the name that it asks for.
+pub(crate) fn mesh(folder: &Path) -> anyhow::Result<(Arc<ClientConfig>, ServerName<'static>)> {
+    let key = PrivateKeyDer::from_pem_file(folder.join("gateway.key"))?;
+    let mut config = ClientConfig::builder_with_provider(portcullis::tls::provider())
+        .with_protocol_versions(&[&TLS13])?
+        .with_root_certificates(mesh_roots(folder)?)
+        .with_client_auth_cert(vec![certificate(folder, "gateway.pem")?], key)?;
+    config.resumption = Resumption::disabled();
+    Ok((Arc::new(config), ServerName::try_from(SERVICE_NAME)?))
+}
+
+fn mesh_roots(folder: &Path) -> anyhow::Result<RootCertStore> {
+    let mut roots = RootCertStore::empty();
+    roots.add(certificate(folder, "mesh-ca.pem")?)?;
+    Ok(roots)
 }
 
 /// A client that trusts the certificate of this folder, and makes a whole handshake each time.
 pub(crate) fn client(folder: &Path, exchange: Exchange) -> anyhow::Result<Arc<ClientConfig>> {
     let mut roots = RootCertStore::empty();
-    roots.add(certificate(folder)?)?;
+    roots.add(certificate(folder, "edge.pem")?)?;
     let group = match exchange {
         Exchange::X25519 => kx_group::X25519,
         Exchange::X25519mlkem768 => kx_group::X25519MLKEM768,
@@ -75,7 +131,7 @@ pub(crate) fn hello(config: &Arc<ClientConfig>, name: &'static str) -> anyhow::R
     Ok(hello)
 }
 
-fn certificate(folder: &Path) -> anyhow::Result<CertificateDer<'static>> {
-    let file = folder.join("edge.pem");
+fn certificate(folder: &Path, name: &str) -> anyhow::Result<CertificateDer<'static>> {
+    let file = folder.join(name);
     CertificateDer::from_pem_file(&file).with_context(|| format!("cannot read {}", file.display()))
 }

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::snapshot::upstream::{Transport, Upstream};
 use crate::snapshot::{Action, Route, Snapshot};
+use crate::tls::client;
 
 /// The routes of a snapshot in the table's order, with the one that hides each, if one does.
 pub(super) fn json(snapshot: &Snapshot) -> Vec<u8> {
@@ -60,7 +61,7 @@ struct UpstreamEntry<'a> {
     name: &'a str,
     /// Whether the gateway speaks TLS to it.
     tls: bool,
-    /// The name that it must prove.
+    /// The name in the gateway's hello, which it must prove unless it must prove something else.
     server_name: Option<String>,
 }
 
@@ -120,7 +121,9 @@ impl<'a> UpstreamEntry<'a> {
         Self {
             name,
             tls: tls.is_some(),
-            server_name: tls.map(|tls| tls.server_name.to_str().into_owned()),
+            server_name: tls
+                .filter(|tls| tls.server_name != client::no_server_name())
+                .map(|tls| tls.server_name.to_str().into_owned()),
         }
     }
 }
@@ -165,6 +168,7 @@ mod tests {
         Arc::new(Route {
             name: name.into(),
             source: Source::File,
+            service: None,
             listeners: Listeners::All,
             rule: Rule::parse(&format!("HostSNI(`{name}`)")).unwrap(),
             priority,

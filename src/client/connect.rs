@@ -164,16 +164,9 @@ pub async fn relay(
     }
 }
 
-/// TLS 1.3 finishes the client's handshake before the gateway has judged its certificate (RFC 8446 §4.4.2.4):
-/// the refusal comes as an alert in place of the first byte.
 fn broken(error: io::Error, nothing_came: bool) -> Failure {
-    let tls = error
-        .get_ref()
-        .and_then(|e| e.downcast_ref::<rustls::Error>());
-    match tls {
-        Some(refused @ rustls::Error::AlertReceived(_)) if nothing_came => {
-            Failure::Handshake(HandshakeError::Tls(refused.clone()))
-        }
+    match tls::late_refusal(&error) {
+        Some(refused) if nothing_came => Failure::Handshake(refused),
         None if nothing_came && error.kind() == io::ErrorKind::ConnectionReset => {
             Failure::NothingCame
         }

@@ -8,12 +8,8 @@ use rustls::{AlertDescription, CertificateError, Error as TlsError};
 
 use super::connect::{Connect, Failure};
 use super::gateway::Unreachable;
-use crate::log::escape;
 use crate::net::dial::DialError;
-use crate::tls::HandshakeError;
-
-/// How many of a certificate's names a message shows.
-const NAMES_SHOWN: usize = 5;
+use crate::tls::{self, HandshakeError};
 
 /// A failure as a person is told it: `portcullis: MESSAGE`, then `hint: HINT`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -229,7 +225,7 @@ impl Connect {
                 "check this machine's clock".to_owned(),
             ),
             CertificateError::NotValidForNameContext { presented, .. } => (
-                format!("the certificate is not for {name}, but for {}", names(presented)),
+                format!("the certificate is not for {name}, but for {}", tls::presented(presented)),
                 format!("check the name; if it is right, the gateway's operator must get a certificate for {name}"),
             ),
             error => (
@@ -304,26 +300,6 @@ impl Connect {
                 "the two may have no TLS version or cipher in common; the gateway's log says why",
             ),
         }
-    }
-}
-
-/// The names of a certificate as rustls tells them, such as `DnsName("a.example")`.
-fn names(presented: &[String]) -> String {
-    let plain = |name: &String| {
-        let quoted = name
-            .strip_prefix("DnsName(\"")
-            .and_then(|rest| rest.strip_suffix("\")"));
-        let address = name
-            .strip_prefix("IpAddress(")
-            .and_then(|rest| rest.strip_suffix(')'));
-        // A stranger chose them, and they go to a terminal.
-        escape(quoted.or(address).unwrap_or(name))
-    };
-    let shown: Vec<_> = presented.iter().take(NAMES_SHOWN).map(plain).collect();
-    match presented.len() {
-        0 => "no name at all".to_owned(),
-        all if all > NAMES_SHOWN => format!("{} and {} more", shown.join(", "), all - NAMES_SHOWN),
-        _ => shown.join(", "),
     }
 }
 

@@ -1,7 +1,8 @@
 //! The section `[consul]`: which agent is asked, as whom, and what of its catalog is routed.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 
 /// How Consul is asked, and what is made of its answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +40,17 @@ pub enum ConsulAddress {
     Unix(PathBuf),
 }
 
+/// As it is written in messages.
+impl fmt::Display for ConsulAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(host, port) if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Self::Tcp(host, port) => write!(f, "{host}:{port}"),
+            Self::Unix(path) => write!(f, "unix://{}", path.display()),
+        }
+    }
+}
+
 /// An ACL token of Consul.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Token {
@@ -47,6 +59,73 @@ pub enum Token {
     /// The file that holds it; read again when Consul refuses it, or it changes.
     File(PathBuf),
 }
+
+impl Token {
+    /// The token itself: as it is written, or as its file holds it, without white space around it.
+    ///
+    /// It is made of visible ASCII, which a header of HTTP can carry.
+    pub fn read(&self) -> Result<Secret, TokenError> {
+        let wrong = |reason: &str| TokenError {
+            path: match self {
+                Self::Value(_) => None,
+                Self::File(path) => Some(path.clone()),
+            },
+            reason: reason.to_owned(),
+        };
+        let secret = match self {
+            Self::Value(secret) => secret.clone(),
+            Self::File(path) => {
+                let text = read_bounded(path).map_err(|reason| wrong(&reason))?;
+                Secret(text.trim().to_owned())
+            }
+        };
+        match secret.0.as_str() {
+            "" => Err(wrong("holds no token")),
+            text if text.bytes().all(|byte| byte.is_ascii_graphic()) => Ok(secret),
+            _ => Err(wrong(
+                "holds what is no part of a token: only visible ASCII characters are",
+            )),
+        }
+    }
+}
+
+/// The text of a file that is small.
+fn read_bounded(path: &Path) -> Result<String, String> {
+    /// In bytes. A token is a UUID; more than this is another file.
+    const MOST: u64 = 4096;
+    // Asked before opening: opening a FIFO would wait for its writer.
+    let metadata = std::fs::metadata(path).map_err(|error| format!("cannot be read: {error}"))?;
+    if !metadata.is_file() {
+        return Err("is no regular file".to_owned());
+    }
+    let file = std::fs::File::open(path).map_err(|error| format!("cannot be read: {error}"))?;
+    let mut text = String::new();
+    match file.take(MOST + 1).read_to_string(&mut text) {
+        Err(error) => Err(format!("cannot be read: {error}")),
+        Ok(length) if length as u64 > MOST => Err(format!("is larger than {MOST} bytes")),
+        Ok(_) => Ok(text),
+    }
+}
+
+/// Why there is no token. Says nothing of what was found in its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenError {
+    /// The file that was to hold it.
+    pub path: Option<PathBuf>,
+    /// What is wrong, to be said after the name of what holds it.
+    pub reason: String,
+}
+
+impl fmt::Display for TokenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.path {
+            Some(path) => write!(f, "{}: {}", path.display(), self.reason),
+            None => write!(f, "the token {}", self.reason),
+        }
+    }
+}
+
+impl std::error::Error for TokenError {}
 
 /// A text that no log and no message shows.
 #[derive(Clone, PartialEq, Eq)]

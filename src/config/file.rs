@@ -4,6 +4,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::decode::{Item, List, Table, Typed};
 use super::diagnostic::Findings;
+use super::upstream_tls;
 
 /// The whole file. `None` is a key that is absent, or wrong and reported.
 #[derive(Debug, Default)]
@@ -70,7 +71,7 @@ pub(super) enum Names {
 #[derive(Debug, Default)]
 pub(super) struct Upstream {
     pub(super) endpoints: Option<List<Endpoint>>,
-    pub(super) tls: Option<UpstreamTls>,
+    pub(super) tls: Option<upstream_tls::Section>,
 }
 
 /// One endpoint, as a string or a table.
@@ -78,16 +79,6 @@ pub(super) struct Upstream {
 pub(super) struct Endpoint {
     pub(super) address: Typed<String>,
     pub(super) weight: Option<Typed<i64>>,
-}
-
-/// `[upstreams.NAME.tls]`, or `tls = true` for its defaults.
-#[derive(Debug)]
-pub(super) struct UpstreamTls {
-    pub(super) key: Typed<()>,
-    pub(super) roots: Option<List<Typed<String>>>,
-    /// Written, and right or wrong.
-    pub(super) names_server: bool,
-    pub(super) server_name: Option<Typed<String>>,
 }
 
 /// `[limits]`.
@@ -297,7 +288,7 @@ fn read_upstream(mut table: Table<'_>, findings: &mut Findings<'_>) -> Upstream 
     });
     let upstream = Upstream {
         endpoints: endpoints.or(address),
-        tls: table.take("tls", findings, read_upstream_tls),
+        tls: table.take("tls", findings, upstream_tls::Section::read),
     };
     table.finish(findings);
     upstream
@@ -317,30 +308,6 @@ fn read_endpoint(item: Item<'_>, findings: &mut Findings<'_>) -> Option<Endpoint
             address.map(|address| Endpoint { address, weight })
         }
         _ => item.wrong("a string", findings),
-    }
-}
-
-fn read_upstream_tls(item: Item<'_>, findings: &mut Findings<'_>) -> Option<UpstreamTls> {
-    match item.value() {
-        DeValue::Boolean(true) => Some(UpstreamTls {
-            key: item.typed(()),
-            roots: None,
-            names_server: false,
-            server_name: None,
-        }),
-        DeValue::Boolean(false) => None,
-        DeValue::Table(_) => {
-            let mut table = item.table(findings)?;
-            let tls = UpstreamTls {
-                key: table.key(),
-                roots: table.take("roots", findings, Item::strings),
-                names_server: table.place("server_name").is_some(),
-                server_name: table.take("server_name", findings, Item::string),
-            };
-            table.finish(findings);
-            Some(tls)
-        }
-        _ => item.wrong("true, false or a table", findings),
     }
 }
 

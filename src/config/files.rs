@@ -7,7 +7,7 @@ use super::CertificateFiles;
 use super::decode::{List, Typed};
 use super::diagnostic::Findings;
 use super::file;
-use crate::tls::files::{Certificate, FileError, load_roots, missing};
+use crate::tls::files::{Certificate, FileError, Pair, load_roots, missing};
 
 /// The edge certificates: where they are, and what was read from there.
 #[derive(Debug, Default)]
@@ -42,30 +42,55 @@ fn pair(
     certificates: &mut Certificates,
     findings: &mut Findings<'_>,
 ) {
-    let paths = path(chain, folder, findings).zip(path(key, folder, findings));
-    let Some((chain_path, key_path)) = paths else {
+    let Some((paths, loaded)) = load_pair(chain, key, folder, findings, Certificate::load) else {
         return;
     };
-    match Certificate::load(&chain_path, &key_path) {
-        Ok(certificate) => {
-            warn(&certificate, chain, findings);
-            certificates.loaded.push(certificate);
-        }
-        Err(error) => {
-            let blamed = if error.path == key_path { key } else { chain };
-            report(blamed, &error, findings);
-            // Reading stopped at the chain: the key's absence would only be told the next time.
-            if blamed.span == chain.span
-                && let Some(error) = missing(&key_path)
-            {
-                report(key, &error, findings);
-            }
-        }
+    if let Some(certificate) = loaded {
+        warn(&certificate, chain, findings);
+        certificates.loaded.push(certificate);
     }
-    certificates.files.push(CertificateFiles::Pair {
-        chain: chain_path,
-        key: key_path,
+    let (chain, key) = paths;
+    certificates
+        .files
+        .push(CertificateFiles::Pair { chain, key });
+}
+
+/// The certificate that the gateway itself shows to somebody, with its key; looked at, and read again when it is used.
+pub(super) fn own_certificate(
+    chain: &Typed<String>,
+    key: &Typed<String>,
+    folder: &Path,
+    findings: &mut Findings<'_>,
+) -> Option<(PathBuf, PathBuf)> {
+    let (paths, loaded) = load_pair(chain, key, folder, findings, Pair::load)?;
+    let pair = loaded?;
+    warn_of(&pair.warnings, chain, findings);
+    let refused = "renew it: whoever asks for it will refuse it";
+    warn_if_expired(pair.not_after, &paths.0, chain, refused, findings);
+    Some(paths)
+}
+
+/// Two paths, and what was read from there; a file that does not serve is reported at the key that names it.
+fn load_pair<T>(
+    chain: &Typed<String>,
+    key: &Typed<String>,
+    folder: &Path,
+    findings: &mut Findings<'_>,
+    load: impl FnOnce(&Path, &Path) -> Result<T, FileError>,
+) -> Option<((PathBuf, PathBuf), Option<T>)> {
+    let paths = path(chain, folder, findings).zip(path(key, folder, findings));
+    let (chain_path, key_path) = paths?;
+    let loaded = load(&chain_path, &key_path).map_err(|error| {
+        let blamed = if error.path == key_path { key } else { chain };
+        report(blamed, &error, findings);
+        // Reading stopped at the chain: the key's absence would only be told the next time.
+        if blamed.span == chain.span
+            && let Some(error) = missing(&key_path)
+        {
+            report(key, &error, findings);
+        }
     });
+    Some(((chain_path, key_path), loaded.ok()))
 }
 
 /// A broken pair in a directory does not stop the others, as it will not when the directory is read again.
@@ -97,24 +122,41 @@ fn directory(
 }
 
 fn warn(certificate: &Certificate, typed: &Typed<String>, findings: &mut Findings<'_>) {
-    for warning in &certificate.warnings {
-        let message = format!("`{}`: {warning}", typed.key);
+    warn_of(&certificate.warnings, typed, findings);
+    let refused = "renew it: clients that check will refuse it";
+    let Certificate {
+        not_after, source, ..
+    } = certificate;
+    warn_if_expired(*not_after, source, typed, refused, findings);
+}
+
+fn warn_of(warnings: &[String], typed: &Typed<String>, findings: &mut Findings<'_>) {
+    for warning in warnings {
         findings.warning(
             Some(typed.span.clone()),
-            message,
+            format!("`{}`: {warning}", typed.key),
             "mend the file; until then it is used as it is",
         );
     }
-    if certificate.not_after >= SystemTime::now() {
+}
+
+fn warn_if_expired(
+    not_after: SystemTime,
+    source: &Path,
+    typed: &Typed<String>,
+    help: &str,
+    findings: &mut Findings<'_>,
+) {
+    if not_after >= SystemTime::now() {
         return;
     }
-    let source = certificate.source.display();
-    let end = jiff::Timestamp::try_from(certificate.not_after)
+    let source = source.display();
+    let end = jiff::Timestamp::try_from(not_after)
         .map_or_else(|_| "long ago".to_owned(), |end| format!("at {end}"));
     findings.warning(
         Some(typed.span.clone()),
         format!("`{}`: {source}: the certificate expired {end}", typed.key),
-        "renew it: clients that check will refuse it",
+        help,
     );
 }
 

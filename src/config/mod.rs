@@ -16,11 +16,12 @@ mod place;
 mod routes;
 mod settings;
 mod syntax;
+mod upstream_tls;
 mod upstreams;
 mod value;
 
 pub use check::{Checked, load, parse};
-pub use consul::{Consul, ConsulAddress, Secret, Token};
+pub use consul::{Consul, ConsulAddress, Secret, Token, TokenError};
 pub use diagnostic::{Diagnostic, Diagnostics, Level};
 pub(crate) use listen::reaches;
 pub use settings::{Keepalive, Limits};
@@ -160,13 +161,13 @@ pub enum EndpointAddress {
     Dns(crate::name::HostName, u16),
 }
 
-/// TLS towards an upstream. The chain and the name are always verified.
+/// TLS towards an upstream. The chain is always verified, and what the certificate says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UpstreamTls {
     /// PEM files with the roots; empty means the system's.
     pub roots: Vec<PathBuf>,
-    /// The name in the hello, a DNS name or an IP address (which goes unsaid). With [`Proof::ServerName`] it is the SAN
-    /// that the upstream must prove.
+    /// The name in the hello, a DNS name or an IP address, which goes unsaid. With [`Proof::ServerName`] it is the SAN
+    /// that the upstream must prove; otherwise it may be [none](crate::tls::client::no_server_name).
     pub server_name: rustls_pki_types::ServerName<'static>,
     /// What it must prove.
     pub proof: Proof,

@@ -1,18 +1,13 @@
-//! The upstreams: their endpoints and the TLS towards them.
+//! The upstreams and their endpoints.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use rustls_pki_types::ServerName;
-
 use super::decode::{List, Typed};
 use super::diagnostic::Findings;
 use super::file::{self, File};
-use super::value::{self, Wrong, endpoint_address, read};
-use super::{
-    AdminAddress, Endpoint, EndpointAddress, Listener, Upstream, UpstreamTls, files, listen,
-};
-use crate::tls::verify::Proof;
+use super::value::{self, endpoint_address, read};
+use super::{AdminAddress, Endpoint, EndpointAddress, Listener, Upstream, listen};
 
 /// What our own addresses are: no endpoint may be one of them.
 #[derive(Clone, Copy, Debug)]
@@ -38,7 +33,7 @@ pub(super) fn upstreams(
         let tls = typed
             .tls
             .as_ref()
-            .and_then(|tls| upstream_tls(tls, &endpoints, folder, findings));
+            .and_then(|tls| tls.mean(&endpoints, folder, findings));
         if !endpoints.is_empty() {
             let service = None;
             upstreams.insert(
@@ -110,70 +105,4 @@ fn endpoints(
         );
     }
     found
-}
-
-fn upstream_tls(
-    tls: &file::UpstreamTls,
-    endpoints: &[Endpoint],
-    folder: &Path,
-    findings: &mut Findings<'_>,
-) -> Option<UpstreamTls> {
-    let roots = match &tls.roots {
-        Some(list) if list.is_empty => {
-            findings.missing(
-                list.span.clone(),
-                format!(
-                    "`{}` is an empty list: no certificate could be trusted",
-                    list.key
-                ),
-                "name a CA's file, or leave it out to trust the system's CAs",
-            );
-            Vec::new()
-        }
-        Some(list) => files::roots(list, folder, findings),
-        None => Vec::new(),
-    };
-    let server_name = match &tls.server_name {
-        Some(typed) => read(typed, findings, |text| {
-            ServerName::try_from(text.clone()).map_err(|_| {
-                Wrong::new(
-                    format!("{text:?} is neither a host name nor an IP address"),
-                    "write what the upstream's certificate says, such as \"db.internal\", without a port",
-                )
-            })
-        })?,
-        None if tls.names_server || endpoints.is_empty() => return None,
-        None => default_server_name(&tls.key, endpoints, findings)?,
-    };
-    Some(UpstreamTls {
-        roots,
-        server_name,
-        proof: Proof::ServerName,
-        certificate: None,
-    })
-}
-
-/// The DNS name that all endpoints share. An address is no name to prove, and of two names neither speaks for the other.
-fn default_server_name(
-    tls: &Typed<()>,
-    endpoints: &[Endpoint],
-    findings: &mut Findings<'_>,
-) -> Option<ServerName<'static>> {
-    let name = |endpoint: &Endpoint| match &endpoint.address {
-        EndpointAddress::Dns(name, _) => Some(name.clone()),
-        EndpointAddress::Ip(_) => None,
-    };
-    let first = endpoints.first().and_then(name);
-    let is_shared = endpoints.iter().all(|endpoint| name(endpoint) == first);
-    let server_name = first
-        .filter(|_| is_shared)
-        .and_then(|name| ServerName::try_from(name.as_str().to_owned()).ok());
-    if server_name.is_none() {
-        findings.missing(
-            tls.span.clone(),
-            format!("`{}.server_name` is missing: the endpoints do not share one DNS name that could stand in for it", tls.key),
-            "add `server_name = \"…\"`: the name in the upstream's certificate",
-        );
-    }
-    server_name
 }

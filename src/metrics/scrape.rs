@@ -23,6 +23,7 @@ pub(super) struct Live {
     pub(super) routes: Mutex<Routes>,
     pub(super) unrouted: Ended,
     pub(super) certificates: Mutex<BTreeMap<String, SystemTime>>,
+    pub(super) identity: Mutex<Option<SystemTime>>,
     pub(super) log: OnceLock<AccessLog>,
 }
 
@@ -72,11 +73,19 @@ impl Collector for Live {
             .unwrap_or_else(PoisonError::into_inner)
             .iter()
         {
-            let end = end
-                .duration_since(SystemTime::UNIX_EPOCH)
-                .unwrap_or(Duration::ZERO);
-            let end = ConstGauge::new(i64::try_from(end.as_secs()).unwrap_or(i64::MAX));
-            end.encode(family.encode_family(&[("name", name.as_str())])?)?;
+            seconds(*end).encode(family.encode_family(&[("name", name.as_str())])?)?;
+        }
+
+        let identity = self.identity.lock();
+        if let Some(end) = *identity.unwrap_or_else(PoisonError::into_inner) {
+            let help = "When the gateway's certificate in the mesh ends, in seconds since 1970";
+            let family = encoder.encode_descriptor(
+                "mesh_identity_not_after",
+                help,
+                Some(&Unit::Seconds),
+                MetricType::Gauge,
+            )?;
+            seconds(end).encode(family)?;
         }
 
         let log = self.log.get();
@@ -89,6 +98,13 @@ impl Collector for Live {
             encoder.encode_descriptor("access_log_suppressed", help, None, MetricType::Counter)?;
         ConstCounter::new(log.map_or(0, AccessLog::suppressed)).encode(family)
     }
+}
+
+/// Since 1970.
+fn seconds(time: SystemTime) -> ConstGauge<i64> {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH);
+    let seconds = since.unwrap_or(Duration::ZERO).as_secs();
+    ConstGauge::new(i64::try_from(seconds).unwrap_or(i64::MAX))
 }
 
 fn encode_routes(

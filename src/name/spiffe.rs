@@ -8,7 +8,7 @@ use super::NameError;
 /// The longest ID that implementations must support (SPIFFE-ID §2.3), in bytes.
 const LONGEST: usize = 2048;
 
-/// A SPIFFE ID, `spiffe://TRUST-DOMAIN/PATH`: what a certificate's URI SAN must equal, byte by byte.
+/// The SPIFFE ID of a workload, `spiffe://TRUST-DOMAIN/PATH`: what its certificate's URI SAN must equal, byte by byte.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SpiffeId(Arc<str>);
 
@@ -17,16 +17,19 @@ impl SpiffeId {
     /// a service's name with `%`.
     pub fn parse(text: &str) -> Result<Self, NameError> {
         let wrong = |why: &str| NameError(format!("{text:?} is no SPIFFE ID: {why}"));
-        let Some(rest) = text.strip_prefix("spiffe://") else {
-            return Err(wrong("it does not begin with spiffe://"));
-        };
+        // Before the text is quoted: a stranger may have written it.
         if text.len() > LONGEST {
             return Err(NameError(format!(
                 "a SPIFFE ID of {} bytes is too long: at most {LONGEST}",
                 text.len()
             )));
         }
-        let (domain, path) = rest.split_once('/').unwrap_or((rest, "-"));
+        let Some(rest) = text.strip_prefix("spiffe://") else {
+            return Err(wrong("it does not begin with spiffe://"));
+        };
+        let Some((domain, path)) = rest.split_once('/') else {
+            return Err(wrong("it has no path: a trust domain alone is nobody"));
+        };
         if !is_trust_domain(domain) {
             return Err(wrong(
                 "its trust domain is not made of lower-case letters, digits, `.`, `-` and `_`",
@@ -56,6 +59,12 @@ impl SpiffeId {
     pub fn trust_domain(&self) -> &str {
         let rest = self.0.strip_prefix("spiffe://").unwrap_or_default();
         rest.split_once('/').map_or(rest, |(domain, _)| domain)
+    }
+
+    /// Whether it is that of a service of Consul's, of this name, in whatever namespace and datacenter.
+    pub fn is_service(&self, name: &str) -> bool {
+        let last = self.0.rsplit_once("/svc/");
+        last.is_some_and(|(_, last)| last == escaped(name))
     }
 }
 
@@ -144,7 +153,7 @@ mod tests {
     #[test]
     fn an_id_is_taken_as_it_is_written_and_knows_its_trust_domain() {
         for text in [
-            "spiffe://example.org",
+            "spiffe://example.org/a",
             "spiffe://example.org/ns/default/dc/dc1/svc/Web",
             "spiffe://example.org/a%20b",
         ] {
@@ -163,6 +172,7 @@ mod tests {
             ("spiffe://Example.org/a", "trust domain"),
             ("spiffe://user@example.org/a", "trust domain"),
             ("spiffe://example.org:80/a", "trust domain"),
+            ("spiffe://example.org", "no path"),
             ("spiffe://example.org/", "empty part"),
             ("spiffe://example.org/a//b", "empty part"),
             ("spiffe://example.org/a/../b", "`..`"),
@@ -177,6 +187,9 @@ mod tests {
         }
         let long = format!("spiffe://example.org/{}", "a".repeat(LONGEST));
         assert!(SpiffeId::parse(&long).is_err());
+        assert!(SpiffeId::parse(&long[..LONGEST]).is_ok());
+        let long = "\u{7}".repeat(LONGEST + 1);
+        assert!(SpiffeId::parse(&long).unwrap_err().to_string().len() < 100);
     }
 
     #[test]
@@ -192,6 +205,19 @@ mod tests {
         );
         let odd = service("we b%é").spiffe_id(DOMAIN).unwrap();
         assert!(odd.as_str().ends_with("/svc/we%20b%25%C3%A9"), "{odd}");
+    }
+
+    #[test]
+    fn an_id_knows_the_name_of_its_service() {
+        for name in ["web", "we b%é", "svc"] {
+            let id = service(name).spiffe_id(DOMAIN).unwrap();
+            assert!(id.is_service(name), "{id}");
+            assert!(!id.is_service("we"), "{id}");
+        }
+        let web = service("web").spiffe_id(DOMAIN).unwrap();
+        assert!(!web.is_service("Web") && !web.is_service("x/svc/web"));
+        let other = SpiffeId::parse("spiffe://example.org/agent/web").unwrap();
+        assert!(!other.is_service("web"));
     }
 
     #[test]

@@ -26,7 +26,7 @@ pub fn canonical(address: SocketAddr) -> SocketAddr {
 /// What every socket of ours has: no delay for small writes, and a way to notice a peer that vanished.
 ///
 /// On Linux an accepted socket inherits both from its listener.
-fn set_options(socket: SockRef<'_>, keepalive: &Keepalive) -> std::io::Result<()> {
+pub(crate) fn set_options(socket: SockRef<'_>, keepalive: &Keepalive) -> std::io::Result<()> {
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_keepalive(
         &TcpKeepalive::new()

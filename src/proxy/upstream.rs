@@ -2,11 +2,12 @@
 
 use super::failure::{Answer, Ending, Failure};
 use crate::net::Stream;
-use crate::net::dial::{self, Dial};
+use crate::net::dial::{self, Dial, DialError};
 use crate::net::relay::{self, Outcome, Patience, Socket};
 use crate::net::session::Session;
 use crate::snapshot::upstream::{Transport, Upstream};
 use crate::snapshot::{Route, Snapshot};
+use crate::tls;
 
 /// A client and its upstream, ready for bytes.
 pub(super) struct Pair {
@@ -113,7 +114,12 @@ pub(super) async fn relay(pair: Pair, session: &mut Session) -> Result<(), Endin
         Outcome::ClientFailed(e) => Err(Failure::ClientReset(e).into()),
         // The client may still be sending; a reset on top would cost it the upstream's last words.
         Outcome::UpstreamFailed(e) => {
-            Err(Failure::UpstreamReset(e).answered(client.into_tcp(), Answer::Close))
+            let refused = tls::late_refusal(&e).filter(|_| session.down.bytes() == 0);
+            let failure = match refused {
+                Some(refused) => Failure::Dial(DialError::Tls(refused)),
+                None => Failure::UpstreamReset(e),
+            };
+            Err(failure.answered(client.into_tcp(), Answer::Close))
         }
         Outcome::Idle => Err(Failure::Idle.into()),
         Outcome::HalfClosed => Err(Failure::HalfClosed.into()),

@@ -102,7 +102,10 @@ pub async fn start(checked: Checked, log: AccessLog) -> anyhow::Result<Gateway> 
         tasks.spawn(resolve::watch(name, answers.clone()));
     }
     drop(answers);
-    tasks.spawn(publisher.run(received));
+    // For the parts that find services and keep the identity; the publisher goes on while anyone holds it.
+    let (changes, learnt) = mpsc::channel(64);
+    drop(changes);
+    tasks.spawn(publisher.run(received, learnt));
 
     if let Some(listener) = admin {
         let sources = admin::Sources {

@@ -1,6 +1,6 @@
 //! The only writer of snapshots: takes in what changed, compiles, and publishes the result as one.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::resume_unwind;
 use std::sync::Arc;
 
@@ -12,7 +12,8 @@ use crate::metrics::Metrics;
 use crate::name::HostName;
 use crate::net::resolve::Answer;
 use crate::snapshot::Snapshot;
-use crate::snapshot::compile::{Inputs, compile};
+use crate::snapshot::compile::{Inputs, compile, update};
+use crate::snapshot::service::{Change, Service, ServiceKey};
 use crate::status::{State, Status};
 
 /// The part of the status that tells of upstreams' names.
@@ -58,17 +59,32 @@ impl Publisher {
         names(&self.inputs)
     }
 
-    /// Takes in answers until there are none to come.
-    pub(super) async fn run(mut self, mut answers: Receiver<Answer>) {
-        let mut batch = Vec::new();
-        while answers.recv_many(&mut batch, 64).await > 0 {
-            let heard = std::mem::take(&mut batch);
-            // Connections share this thread, and 100,000 routes take a quarter of a second.
-            let hearing = tokio::task::spawn_blocking(move || {
-                self.hear(heard);
+    /// Takes in answers and changes until neither are to come. What waits together is published as one.
+    pub(super) async fn run(
+        mut self,
+        mut answers: Receiver<Answer>,
+        mut changes: Receiver<Change>,
+    ) {
+        loop {
+            let (mut heard, mut learnt) = (Vec::new(), Vec::new());
+            // A channel that is at its end has nothing to give, and leaves the other alone.
+            tokio::select! {
+                1.. = answers.recv_many(&mut heard, answers.max_capacity()) => {}
+                1.. = changes.recv_many(&mut learnt, changes.max_capacity()) => {}
+                else => return,
+            }
+            // Connections share this thread. Among 100,000 routes a change takes a tenth of a millisecond (a full batch
+            // some of them), everything anew half a second; the way to another thread a hundredth of one.
+            let taking_in = tokio::task::spawn_blocking(move || {
+                if !heard.is_empty() {
+                    self.hear(heard);
+                }
+                if !learnt.is_empty() {
+                    self.learn(learnt);
+                }
                 self
             });
-            self = match hearing.await {
+            self = match taking_in.await {
                 Ok(publisher) => publisher,
                 Err(defect) if defect.is_panic() => resume_unwind(defect.into_panic()),
                 // The process ends.
@@ -81,8 +97,36 @@ impl Publisher {
         for answer in answers {
             self.take(answer);
         }
-        self.publish();
+        self.publish(&BTreeMap::new(), true);
         self.report();
+    }
+
+    /// Changes in the order in which they were sent: of a service, the last word counts.
+    fn learn(&mut self, changes: impl IntoIterator<Item = Change>) {
+        let mut services = BTreeMap::new();
+        let mut states = Vec::new();
+        let mut everything = false;
+        for change in changes {
+            match change {
+                Change::Service(service) => {
+                    services.insert(service.key.clone(), Some(service));
+                }
+                Change::Gone(key) => {
+                    services.insert(key, None);
+                }
+                Change::Identity(identity) => {
+                    self.inputs.identity = Some(identity);
+                    everything = true;
+                }
+                Change::State(part, state) => states.push((part, state)),
+            }
+        }
+        if everything || !services.is_empty() {
+            self.publish(&services, everything);
+        }
+        for (part, state) in states {
+            self.status.set(part, state);
+        }
     }
 
     fn take(&mut self, Answer { name, addresses }: Answer) {
@@ -98,8 +142,15 @@ impl Publisher {
         }
     }
 
-    fn publish(&self) {
-        let next = compile(&self.inputs, Some(&self.cell.load()), &self.metrics);
+    /// Publishes these services, and everything else anew where more than services has changed.
+    fn publish(&self, services: &BTreeMap<ServiceKey, Option<Arc<Service>>>, everything: bool) {
+        let last = self.cell.load_full();
+        let mut next = update(&self.inputs, &last, services, &self.metrics);
+        if everything {
+            let generation = next.generation;
+            next = compile(&self.inputs, Some(&next), &self.metrics);
+            next.generation = generation;
+        }
         self.metrics.published(next.generation);
         self.cell.store(Arc::new(next));
     }
@@ -133,174 +184,4 @@ fn names(inputs: &Inputs) -> BTreeSet<HostName> {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::indexing_slicing)]
-mod tests {
-    use std::collections::BTreeMap;
-    use std::path::Path;
-
-    use tokio::sync::mpsc;
-
-    use super::*;
-    use crate::config;
-
-    struct Desk {
-        cell: Arc<ArcSwap<Snapshot>>,
-        status: Status,
-        publisher: Publisher,
-    }
-
-    fn desk(text: &str) -> Desk {
-        let checked = config::parse(text, Path::new("portcullis.toml"));
-        let inputs = Inputs {
-            config: checked
-                .unwrap_or_else(|mistakes| panic!("{mistakes}"))
-                .config,
-            listeners: BTreeMap::new(),
-            own: Arc::default(),
-            certificates: Arc::default(),
-            policies: BTreeMap::new(),
-            client_configs: BTreeMap::new(),
-            addresses: BTreeMap::new(),
-            identity: None,
-        };
-        let status = Status::default();
-        let publisher = Publisher::new(inputs, Metrics::new(), status.clone());
-        Desk {
-            cell: publisher.cell(),
-            status,
-            publisher,
-        }
-    }
-
-    fn two_names() -> Desk {
-        desk(
-            r#"
-            [routes.one]
-            host = "one.test"
-            passthrough = true
-            upstream = "one.internal:22"
-            [routes.two]
-            host = "two.test"
-            passthrough = true
-            upstream = "two.internal:22"
-            "#,
-        )
-    }
-
-    fn answer(name: &str, addresses: Result<&[&str], &str>) -> Answer {
-        let parse = |addresses: &[&str]| addresses.iter().map(|ip| ip.parse().unwrap()).collect();
-        Answer {
-            name: HostName::parse(name).unwrap(),
-            addresses: addresses.map(parse).map_err(str::to_owned),
-        }
-    }
-
-    impl Desk {
-        fn endpoints(&self, upstream: &str) -> Vec<String> {
-            let snapshot = self.cell.load();
-            let endpoints = snapshot.upstream(upstream).unwrap().endpoints().iter();
-            endpoints
-                .map(|endpoint| endpoint.address.to_string())
-                .collect()
-        }
-
-        fn state(&self) -> State {
-            self.status.parts()[NAMES].clone()
-        }
-    }
-
-    #[test]
-    fn until_every_name_has_an_answer_the_gateway_is_not_ready() {
-        let mut desk = two_names();
-        let both = "not resolved yet: one.internal, two.internal";
-        assert_eq!(desk.state(), State::NotReady(both.to_owned()));
-        desk.publisher
-            .hear([answer("one.internal", Ok(&["10.0.0.1"]))]);
-        assert_eq!(
-            desk.state(),
-            State::NotReady("not resolved yet: two.internal".to_owned())
-        );
-        desk.publisher
-            .hear([answer("two.internal", Err("no such name"))]);
-        assert_eq!(
-            desk.state(),
-            State::Degraded("not resolving: two.internal".to_owned())
-        );
-        desk.publisher
-            .hear([answer("two.internal", Ok(&["10.0.0.2"]))]);
-        assert_eq!(desk.state(), State::Ready);
-    }
-
-    #[test]
-    fn without_names_the_gateway_is_ready_at_once() {
-        let desk = desk(
-            "[routes.one]\nhost = \"one.test\"\npassthrough = true\nupstream = \"10.0.0.1:22\"",
-        );
-        assert_eq!(desk.state(), State::Ready);
-        assert_eq!(desk.cell.load().generation, 1);
-    }
-
-    #[tokio::test]
-    async fn the_snapshot_follows_the_answers_and_batches_them() {
-        let desk = two_names();
-        let cell = Arc::clone(&desk.cell);
-        let (send, received) = mpsc::channel(64);
-        for answer in [
-            answer("one.internal", Ok(&["10.0.0.1"])),
-            answer("two.internal", Ok(&["10.0.0.2", "fd00::2"])),
-            answer("one.internal", Ok(&["10.0.0.9"])),
-        ] {
-            send.send(answer).await.unwrap();
-        }
-        drop(send);
-        desk.publisher.run(received).await;
-        let snapshot = cell.load();
-        assert_eq!(
-            snapshot.generation, 2,
-            "three answers that wait together are one change"
-        );
-        let endpoints = |upstream: &str| -> Vec<String> {
-            let endpoints = snapshot.upstream(upstream).unwrap().endpoints().iter();
-            endpoints
-                .map(|endpoint| endpoint.address.to_string())
-                .collect()
-        };
-        assert_eq!(endpoints("one.internal:22"), ["10.0.0.9:22"]);
-        assert_eq!(
-            endpoints("two.internal:22"),
-            ["10.0.0.2:22", "[fd00::2]:22"]
-        );
-    }
-
-    #[test]
-    fn a_name_that_fails_before_it_ever_had_an_answer_leaves_the_others_served() {
-        let mut desk = two_names();
-        desk.publisher.hear([
-            answer("one.internal", Ok(&["10.0.0.1"])),
-            answer("two.internal", Err("no such name")),
-        ]);
-        assert_eq!(desk.endpoints("one.internal:22"), ["10.0.0.1:22"]);
-        assert!(desk.endpoints("two.internal:22").is_empty());
-    }
-
-    #[tokio::test]
-    async fn what_shares_a_thread_with_the_publisher_goes_on_while_it_compiles() {
-        let mut text = String::from("[routes.a]\nhost = \"a.test\"\nupstream = \"a.internal:1\"\n");
-        for n in 0..5_000 {
-            text += &format!("[routes.r{n}]\nhost = \"r{n}.test\"\nupstream = \"10.0.0.1:1\"\n");
-        }
-        let Desk { publisher, .. } = desk(&text);
-        let cell = publisher.cell();
-        let (answers, received) = mpsc::channel(1);
-        let running = tokio::spawn(publisher.run(received));
-        let address = answer("a.internal", Ok(&["10.0.0.7"]));
-        answers.send(address).await.unwrap();
-        let mut turns = 0;
-        while cell.load().generation == 1 {
-            tokio::task::yield_now().await;
-            turns += 1;
-        }
-        assert!(turns > 10, "{turns}");
-        drop(answers);
-        running.await.unwrap();
-    }
-}
+mod tests;

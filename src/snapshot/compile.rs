@@ -1,22 +1,24 @@
 //! From what the control plane knows to the next snapshot, sharing with the last one what did not change.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use rustls::ClientConfig;
-use rustls_pki_types::ServerName;
 
 use super::certificates::Certificates;
-use super::service::{Service, ServiceKey, ServiceRoute, ServiceTls, ServiceUpstream};
+use super::service::{Service, ServiceKey};
 use super::table::RouteId;
 use super::upstream::{Endpoint, Transport, Upstream, UpstreamTls};
 use super::{Action, Listener, ListenerId, Listeners, Route, Snapshot, Source};
 use crate::config::{self, Config, EndpointAddress};
 use crate::metrics::Metrics;
-use crate::name::{HostName, MeshService};
+use crate::name::HostName;
 use crate::tls::mesh::Identity;
 use crate::tls::server::ServerPolicy;
+use crate::tls::verify::Proof;
+
+mod services;
 
 /// Everything a snapshot is made from but the services, which come one by one. What had to be read from disks or the
 /// network has been.
@@ -49,6 +51,8 @@ pub fn compile(inputs: &Inputs, previous: Option<&Snapshot>, metrics: &Metrics) 
         listeners: inputs.listeners.clone(),
         own: Arc::clone(&inputs.own),
         limits: Arc::new(inputs.config.limits.clone()),
+        // Every service says again what it asks for.
+        rivals: Arc::default(),
         ..previous.cloned().unwrap_or_default()
     };
     let services: Vec<Arc<Service>> = next.services.values().cloned().collect();
@@ -111,16 +115,19 @@ impl Compiler<'_> {
         }
         let upstreams = self.next.upstreams.values();
         let gone: Vec<Arc<str>> = upstreams
-            .filter(|upstream| !upstream.name.contains('@'))
-            .filter(|upstream| !config.upstreams.contains_key(&*upstream.name))
+            .filter(|upstream| match upstream.service {
+                Some(_) => !self.is_for_services(&upstream.name),
+                None => !config.upstreams.contains_key(&*upstream.name),
+            })
             .map(|upstream| Arc::clone(&upstream.name))
             .collect();
         for name in gone {
             self.next.upstreams.change(name, |slot| *slot = None);
         }
         for (name, upstream) in &config.upstreams {
-            // What stands for a service is there when the service is.
-            if upstream.service.is_none() || self.next.upstream(name).is_none() {
+            // What stands for a service is as that service is, once there is one.
+            let last = self.next.upstream(name);
+            if last.is_none_or(|last| last.service.is_none()) {
                 let upstream = self.file_upstream(name, upstream);
                 self.set_upstream(upstream);
             }
@@ -129,6 +136,7 @@ impl Compiler<'_> {
             self.set_route(Route {
                 name: name.as_str().into(),
                 source: Source::File,
+                service: None,
                 listeners: Listeners::All,
                 rule: route.rule.clone(),
                 priority: route.priority.unwrap_or_else(|| route.rule.priority()),
@@ -138,55 +146,6 @@ impl Compiler<'_> {
                 metrics: self.metrics.route(name),
             });
         }
-    }
-
-    /// A service as it is now.
-    fn service(&mut self, service: &Arc<Service>) {
-        if let Some(last) = self.next.services.find(&service.key).cloned() {
-            let routes: BTreeSet<&str> = service.routes.iter().map(|r| &*r.name).collect();
-            let upstreams: BTreeSet<&str> = service.upstreams.iter().map(|u| &*u.name).collect();
-            for route in last.routes.iter().filter(|r| !routes.contains(&*r.name)) {
-                self.remove_route(&RouteId {
-                    source: last.key.source,
-                    name: Arc::clone(&route.name),
-                });
-            }
-            for gone in last
-                .upstreams
-                .iter()
-                .filter(|u| !upstreams.contains(&*u.name))
-            {
-                self.remove_upstream(&gone.name);
-            }
-        }
-        for upstream in &service.upstreams {
-            let upstream = self.service_upstream(upstream);
-            self.set_upstream(upstream);
-        }
-        for route in &service.routes {
-            let route = self.service_route(service.key.source, route);
-            self.set_route(route);
-        }
-        let kept = Arc::clone(service);
-        self.next
-            .services
-            .change(service.key.clone(), |slot| *slot = Some(kept));
-    }
-
-    fn gone(&mut self, key: &ServiceKey) {
-        let Some(last) = self.next.services.find(key).cloned() else {
-            return;
-        };
-        for route in &last.routes {
-            self.remove_route(&RouteId {
-                source: key.source,
-                name: Arc::clone(&route.name),
-            });
-        }
-        for upstream in &last.upstreams {
-            self.remove_upstream(&upstream.name);
-        }
-        self.next.services.change(key.clone(), |slot| *slot = None);
     }
 
     fn set_route(&mut self, route: Route) {
@@ -215,20 +174,6 @@ impl Compiler<'_> {
             .change(name, |slot| *slot = Some(Arc::new(upstream)));
     }
 
-    /// One that stands in the file stays, with nothing to dial.
-    fn remove_upstream(&mut self, name: &Arc<str>) {
-        match self.inputs.config.upstreams.get(&**name) {
-            Some(config) => {
-                let upstream = self.file_upstream(name, config);
-                self.set_upstream(upstream);
-            }
-            None => self
-                .next
-                .upstreams
-                .change(Arc::clone(name), |slot| *slot = None),
-        }
-    }
-
     fn file_action(&self, route: &config::Route) -> Action {
         match &route.action {
             config::Action::PassThrough => Action::PassThrough,
@@ -250,73 +195,6 @@ impl Compiler<'_> {
                 "option set `{}` does not exist",
                 options.unwrap_or("default")
             )),
-        }
-    }
-
-    fn service_route(&self, source: Source, route: &ServiceRoute) -> Route {
-        let action = match (&route.broken, &route.tls) {
-            (Some(why), _) => Action::Broken(why.to_string()),
-            (None, ServiceTls::PassThrough) => Action::PassThrough,
-            (None, ServiceTls::Terminate(options)) => self.terminate(options.as_deref()),
-        };
-        Route {
-            name: Arc::clone(&route.name),
-            source,
-            listeners: Listeners::All,
-            rule: route.rule.clone(),
-            priority: route.priority.unwrap_or_else(|| route.rule.priority()),
-            action,
-            upstream: Arc::clone(&route.upstream),
-            warnings: route.warnings.clone(),
-            metrics: self.metrics.route(&route.name),
-        }
-    }
-
-    fn service_upstream(&self, upstream: &ServiceUpstream) -> Upstream {
-        let transport = match &upstream.mesh {
-            None => Transport::Plain,
-            Some(service) => self.mesh(&upstream.name, service),
-        };
-        let mut made = Upstream::new(
-            Arc::clone(&upstream.name),
-            upstream.endpoints.clone(),
-            transport,
-            Arc::default(),
-        );
-        made.empty.clone_from(&upstream.empty);
-        made
-    }
-
-    /// What dials a service of the mesh; the same object as long as neither identity has changed.
-    fn mesh(&self, upstream: &str, service: &MeshService) -> Transport {
-        let Some(identity) = &self.inputs.identity else {
-            return Transport::Broken("the gateway has no mesh identity".into());
-        };
-        let domain = identity.id.trust_domain();
-        let peer = match service.spiffe_id(domain) {
-            Ok(peer) => peer,
-            Err(error) => return Transport::Broken(error.to_string().into()),
-        };
-        if let Some(last) = self.next.upstream(upstream)
-            && let Transport::Tls(tls) = &last.transport
-            && tls.spiffe.as_ref() == Some(&peer)
-            && tls
-                .identity
-                .as_ref()
-                .is_some_and(|last| Arc::ptr_eq(last, identity))
-        {
-            return last.transport.clone();
-        }
-        match identity.client_config(&peer) {
-            Ok(config) => Transport::Tls(UpstreamTls {
-                config,
-                // A name that is none in DNS goes unsaid; who is dialled is proven by the ID alone.
-                server_name: ServerName::try_from(service.server_name(domain))
-                    .unwrap_or(ServerName::from(IpAddr::from([0, 0, 0, 0]))),
-                spiffe: Some(peer),
-                identity: Some(Arc::clone(identity)),
-            }),
-            Err(error) => Transport::Broken(error.to_string().into()),
         }
     }
 
@@ -348,7 +226,10 @@ impl Compiler<'_> {
                 Some(Ok(config)) => Transport::Tls(UpstreamTls {
                     config: Arc::clone(config),
                     server_name: tls.server_name.clone(),
-                    spiffe: None,
+                    spiffe: match &tls.proof {
+                        Proof::Spiffe(id) => Some(id.clone()),
+                        Proof::ServerName | Proof::AnyOf(_) => None,
+                    },
                     identity: None,
                 }),
                 Some(Err(why)) => Transport::Broken(why.as_str().into()),

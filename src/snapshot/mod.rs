@@ -1,6 +1,6 @@
 //! The model of a service: everything a connection needs to know, compiled, immutable, read once per connection.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use crate::tls::server::ServerPolicy;
 use certificates::Certificates;
 use service::{Service, ServiceKey};
 use shards::Shards;
-use table::Table;
+use table::{RouteId, Table};
 use upstream::Upstream;
 
 /// What every connection is served from until the next one is published.
@@ -34,6 +34,8 @@ pub struct Snapshot {
     pub certificates: Arc<Certificates>,
     upstreams: Shards<Arc<str>, Arc<Upstream>>,
     services: Shards<ServiceKey, Arc<Service>>,
+    /// The services that ask for a name which another has; empty but for mistakes.
+    rivals: Arc<BTreeMap<Claim, BTreeSet<ServiceKey>>>,
     /// What each listener does.
     pub listeners: BTreeMap<ListenerId, Listener>,
     /// The addresses that are bound, the admin interface's too: no upstream may be one of them.
@@ -75,6 +77,13 @@ impl Snapshot {
     }
 }
 
+/// A name that services ask for. Of several that do, the least has it, whoever came first.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Claim {
+    Route(RouteId),
+    Upstream(Arc<str>),
+}
+
 /// A listener, for as long as the process runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ListenerId(pub u32);
@@ -114,6 +123,8 @@ pub struct Route {
     pub name: Arc<str>,
     /// Who told us of it.
     pub source: Source,
+    /// The service that asks for it; `None` in the file.
+    pub service: Option<ServiceKey>,
     /// Where its clients come in.
     pub listeners: Listeners,
     /// Which clients it takes.
@@ -133,7 +144,8 @@ pub struct Route {
 impl Route {
     /// Whether a connection could not tell this route from the other.
     fn serves_like(&self, other: &Self) -> bool {
-        self.rule == other.rule
+        self.service == other.service
+            && self.rule == other.rule
             && self.priority == other.priority
             && self.listeners == other.listeners
             && self.action == other.action

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 
+use super::service::ServiceKey;
 use crate::name::SpiffeId;
 use crate::tls::mesh::Identity;
 
@@ -15,6 +16,8 @@ use crate::tls::mesh::Identity;
 pub struct Upstream {
     /// Its name in the configuration, its address, or `NAME@SOURCE`.
     pub name: Arc<str>,
+    /// The service whose endpoints it has; `None` for the file's own.
+    pub service: Option<ServiceKey>,
     /// How it is dialled.
     pub transport: Transport,
     /// Why there is no endpoint, where there is more to say than that.
@@ -93,6 +96,7 @@ impl Upstream {
             .collect();
         Self {
             name,
+            service: None,
             transport,
             empty: None,
             state,
@@ -103,7 +107,8 @@ impl Upstream {
 
     /// Whether a connection could not tell this upstream from the other.
     pub(super) fn is_like(&self, other: &Self) -> bool {
-        self.endpoints == other.endpoints
+        self.service == other.service
+            && self.endpoints == other.endpoints
             && self.transport == other.transport
             && self.empty == other.empty
     }

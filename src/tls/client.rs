@@ -1,5 +1,6 @@
 //! `ClientConfig`s: for the upstreams of the gateway, and for `portcullis connect`.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -7,6 +8,7 @@ use rustls::client::Resumption;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, RootCertStore};
 use rustls_native_certs::CertificateResult;
+use rustls_pki_types::ServerName;
 
 use super::files::{FileError, Pair, load_roots};
 use super::verify::{Proof, Verifier};
@@ -55,6 +57,11 @@ pub fn from_parts(
     };
     config.resumption = Resumption::disabled();
     Ok(Arc::new(config))
+}
+
+/// For a hello that names nobody, where the proof is another than the name: of an address nothing is said (RFC 6066 §3).
+pub fn no_server_name() -> ServerName<'static> {
+    ServerName::from(IpAddr::V4(Ipv4Addr::UNSPECIFIED))
 }
 
 /// The CAs that this system trusts; one at least. Reads a few hundred KiB from the disk.

@@ -78,32 +78,43 @@ impl Certificate {
 pub fn load_roots(files: &[PathBuf]) -> Result<RootCertStore, FileError> {
     let mut roots = RootCertStore::empty();
     for path in files {
-        let pem = Pem::read(path)?;
-        for (index, certificate) in pem.certificates()?.iter().enumerate() {
-            roots.add(certificate.clone()).map_err(|error| {
-                let message = format!(
-                    "certificate {} of the file cannot be trusted: {error}",
-                    index + 1
-                );
-                FileError::new(
-                    path,
-                    message,
-                    "name a file of CA certificates (X.509 version 3)",
-                )
-            })?;
-        }
+        add_roots(&Pem::read(path)?, path, &mut roots)?;
     }
     Ok(roots)
 }
 
+/// Adds every certificate of a PEM; at least one.
+pub(super) fn add_roots(
+    pem: &Pem,
+    source: &Path,
+    roots: &mut RootCertStore,
+) -> Result<(), FileError> {
+    for (index, certificate) in pem.certificates()?.iter().enumerate() {
+        roots.add(certificate.clone()).map_err(|error| {
+            let message = format!("certificate {} in it cannot be trusted: {error}", index + 1);
+            FileError::new(
+                source,
+                message,
+                "name a file of CA certificates (X.509 version 3)",
+            )
+        })?;
+    }
+    Ok(())
+}
+
 /// A chain and its key, whatever they are for: a client's certificate needs no name.
-pub(super) struct Pair {
-    pub(super) key: CertifiedKey,
-    pub(super) warnings: Vec<String>,
+pub struct Pair {
+    /// The chain and the signer.
+    pub key: CertifiedKey,
+    /// When its certificate ends. It is loaded even if that is past: who is shown it refuses it, and can say so.
+    pub not_after: SystemTime,
+    /// What serves but should be mended, each with the file it is about.
+    pub warnings: Vec<String>,
 }
 
 impl Pair {
-    pub(super) fn load(chain: &Path, key: &Path) -> Result<Self, FileError> {
+    /// Reads a chain and its key, and checks that they belong together. Both may stand in one file.
+    pub fn load(chain: &Path, key: &Path) -> Result<Self, FileError> {
         let chain_pem = Pem::read(chain)?;
         let apart = (chain != key).then(|| Pem::read(key)).transpose()?;
         let key_pem = apart.as_ref().unwrap_or(&chain_pem);
@@ -121,15 +132,18 @@ impl Pair {
                 key.display()
             ));
         }
+        let leaf = pair.cert.first().and_then(parse);
+        let (_, not_after) = validity(&leaf.ok_or_else(|| not_a_certificate(chain))?);
         Ok(Self {
             key: pair,
+            not_after,
             warnings,
         })
     }
 }
 
 /// Puts a chain and its key together. Half of a rotation (a new chain with the old key) ends here.
-fn certify(
+pub(super) fn certify(
     chain: &[CertificateDer<'static>],
     key: &PrivateKeyDer<'static>,
     chain_path: &Path,
@@ -226,7 +240,7 @@ fn dns_names(leaf: &X509Certificate<'_>) -> Vec<HostPattern> {
 }
 
 /// When a certificate begins and ends.
-fn validity(certificate: &X509Certificate<'_>) -> (SystemTime, SystemTime) {
+pub(super) fn validity(certificate: &X509Certificate<'_>) -> (SystemTime, SystemTime) {
     let validity = certificate.validity();
     (
         system_time(validity.not_before),

@@ -1,5 +1,7 @@
 //! The gateway's identity in a mesh, and what verifies the services it dials there.
 
+use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -7,11 +9,14 @@ use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, RootCertStore};
 
 use super::client::{self, ClientError};
+use super::files::{FileError, add_roots, certify, parse, validity};
+use super::names::Names;
+use super::pem::Pem;
 use super::verify::Proof;
-use crate::name::SpiffeId;
+use crate::name::{NameError, SpiffeId};
 
 /// A certificate of a mesh, with the roots that the mesh trusts at the same time.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Identity {
     /// Who we are.
     pub id: SpiffeId,
@@ -24,6 +29,16 @@ pub struct Identity {
 }
 
 impl Identity {
+    /// A certificate among these roots.
+    pub fn new(leaf: &Leaf, roots: Arc<RootCertStore>) -> Self {
+        Self {
+            id: leaf.id.clone(),
+            certificate: Arc::clone(&leaf.certificate),
+            roots,
+            not_after: leaf.not_after,
+        }
+    }
+
     /// What dials a service that must prove to be `peer`: our certificate is shown, its chain must lead to one of the
     /// roots, and its one URI must equal the ID. No ALPN is offered, and no session resumed.
     pub fn client_config(&self, peer: &SpiffeId) -> Result<Arc<ClientConfig>, ClientError> {
@@ -34,3 +49,103 @@ impl Identity {
         )
     }
 }
+
+/// Without the certificate, which has the key beside it.
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Identity")
+            .field("id", &self.id)
+            .field("not_after", &self.not_after)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A certificate that a mesh's CA has issued to us, with its key (X.509-SVID).
+#[derive(Clone)]
+pub struct Leaf {
+    /// Who it says we are: its one URI.
+    pub id: SpiffeId,
+    /// The certificate, whatever else leads to a root, and the key.
+    pub certificate: Arc<CertifiedKey>,
+    /// When it begins.
+    pub not_before: SystemTime,
+    /// When it ends.
+    pub not_after: SystemTime,
+}
+
+/// PEM that came from elsewhere than a file. It may be a key: it has no `Debug`.
+#[derive(Clone, Copy)]
+pub struct PemText<'a> {
+    /// What stands for it in messages.
+    pub source: &'a str,
+    /// The text.
+    pub text: &'a str,
+}
+
+impl Leaf {
+    /// Takes a chain, its own certificate first, and its key (SEC 1, PKCS#1 or PKCS#8). They are checked to belong
+    /// together; whether the time is right, the caller judges.
+    pub fn from_pem(chain: PemText<'_>, key: PemText<'_>) -> Result<Self, LeafError> {
+        let (chain_source, key_source) = (Path::new(chain.source), Path::new(key.source));
+        let chain = Pem::parse(chain.text.as_bytes(), chain_source)?;
+        let key = Pem::parse(key.text.as_bytes(), key_source)?;
+        let pair = certify(chain.certificates()?, key.key()?, chain_source, key_source)?;
+        let own = pair.cert.first().ok_or(LeafError::Unreadable)?;
+        let (not_before, not_after) = parse(own)
+            .map(|own| validity(&own))
+            .ok_or(LeafError::Unreadable)?;
+        let names = Names::of(own).ok_or(LeafError::Unreadable)?;
+        let uri = names.only_uri();
+        let uri = uri.ok_or_else(|| LeafError::NotOneUri(names.to_string()))?;
+        Ok(Self {
+            id: SpiffeId::parse(uri)?,
+            certificate: Arc::new(pair),
+            not_before,
+            not_after,
+        })
+    }
+}
+
+/// Without the certificate, which has the key beside it.
+impl fmt::Debug for Leaf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Leaf")
+            .field("id", &self.id)
+            .field("not_before", &self.not_before)
+            .field("not_after", &self.not_after)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a certificate gives no identity.
+#[derive(Debug, thiserror::Error)]
+pub enum LeafError {
+    /// The chain or the key does not serve, or they do not belong together.
+    #[error("{0}")]
+    Pem(#[from] FileError),
+    /// It cannot be read whole.
+    #[error("the certificate cannot be read")]
+    Unreadable,
+    /// It has no URI, or several; what it has instead, escaped.
+    #[error("the certificate must hold one URI, and holds {0}")]
+    NotOneUri(String),
+    /// Its URI is no SPIFFE ID.
+    #[error("{0}")]
+    NoId(#[from] NameError),
+}
+
+/// The roots among some PEM texts, and what is wrong with those of them that hold none: the others are trusted still.
+pub fn roots<'a>(texts: impl IntoIterator<Item = PemText<'a>>) -> (RootCertStore, Vec<FileError>) {
+    let (mut roots, mut errors) = (RootCertStore::empty(), Vec::new());
+    for PemText { source, text } in texts {
+        let source = Path::new(source);
+        let added =
+            Pem::parse(text.as_bytes(), source).and_then(|pem| add_roots(&pem, source, &mut roots));
+        errors.extend(added.err());
+    }
+    (roots, errors)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests;

@@ -4,8 +4,10 @@ pub mod client;
 mod directory;
 pub mod files;
 pub mod mesh;
+mod names;
 pub mod options;
 mod pem;
+mod refusal;
 pub mod server;
 mod stream;
 #[cfg(test)]
@@ -13,7 +15,8 @@ mod stream;
 pub(crate) mod test_certs;
 pub mod verify;
 
-pub use stream::{End, HandshakeError, HandshakeFailed, Stream, send_alert};
+pub use names::presented;
+pub use stream::{End, HandshakeError, HandshakeFailed, Stream, late_refusal, send_alert};
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! PEM files: read whole and bounded, taken apart, and described when they do not hold what was asked for.
+//! PEM, from files read whole and bounded or from memory: taken apart, and described when it does not hold what was asked for.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read};
@@ -10,11 +10,11 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 /// In bytes. Room for a bundle of every public CA (250 KiB), not for a disk image named by mistake.
 const MAX_FILE_SIZE: u64 = 1024 * 1024;
 
-/// A file that does not serve. The message names it, says what was found and what to do.
+/// A file, or a text from elsewhere, that does not serve. The message names it, says what was found and what to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}: {message}", path.display())]
 pub struct FileError {
-    /// The file.
+    /// The file; or what stands for it where there is none.
     pub path: PathBuf,
     /// What is wrong with it, in lower case.
     pub message: String,
@@ -47,21 +47,29 @@ impl Pem {
     /// Reads a file; fails when it holds no section at all, a damaged one, or an encrypted key.
     pub(super) fn read(path: &Path) -> Result<Self, FileError> {
         let (bytes, open_to_others) = read_bounded(path)?;
+        Ok(Self {
+            open_to_others,
+            ..Self::parse(&bytes, path)?
+        })
+    }
+
+    /// The same from memory; `source` stands for the file in messages.
+    pub(super) fn parse(bytes: &[u8], source: &Path) -> Result<Self, FileError> {
         let mut pem = Self {
-            path: path.to_owned(),
-            labels: labels(&bytes),
+            path: source.to_owned(),
+            labels: labels(bytes),
             certificates: Vec::new(),
             keys: Vec::new(),
-            open_to_others,
+            open_to_others: false,
         };
         if pem.labels.is_empty() {
-            return Err(not_pem(path, &bytes));
+            return Err(not_pem(source, bytes));
         }
-        if is_encrypted(&pem.labels, &bytes) {
-            return Err(encrypted(path));
+        if is_encrypted(&pem.labels, bytes) {
+            return Err(encrypted(source));
         }
-        for section in <(SectionKind, Vec<u8>)>::pem_slice_iter(&bytes) {
-            let (kind, der) = section.map_err(|error| damaged(path, &error))?;
+        for section in <(SectionKind, Vec<u8>)>::pem_slice_iter(bytes) {
+            let (kind, der) = section.map_err(|error| damaged(source, &error))?;
             if let Some(key) = PrivateKeyDer::from_pem(kind, der.clone()) {
                 pem.keys.push(key);
             } else if let Some(certificate) = CertificateDer::from_pem(kind, der) {

@@ -11,6 +11,8 @@ use rustls_pki_types::ServerName;
 use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
 
+use super::refusal::describe;
+
 /// A TLS connection over TCP, after its handshake.
 ///
 /// Nothing but this type knows how the records are made: whoever reads asks [`poll_readable`](Self::poll_readable)
@@ -49,7 +51,7 @@ pub struct HandshakeFailed {
 #[derive(Debug, thiserror::Error)]
 pub enum HandshakeError {
     /// The two sides did not agree, or one did not prove who it is.
-    #[error("{0}")]
+    #[error("{}", describe(.0))]
     Tls(#[from] rustls::Error),
     /// The peer went away in the middle of it.
     #[error("{0}")]
@@ -260,6 +262,17 @@ impl Stream {
         self.plaintext = state.plaintext_bytes_to_read();
         self.ended |= state.peer_has_closed();
         Ok(())
+    }
+}
+
+/// The refusal in an error of a [`Stream`], if an alert of the peer is what it tells.
+///
+/// TLS 1.3 finishes a client's handshake before the server has judged the client's certificate (RFC 8446 §4.4.2.4): the
+/// refusal then comes as an alert in place of the first byte.
+pub fn late_refusal(error: &io::Error) -> Option<HandshakeError> {
+    match error.get_ref()?.downcast_ref()? {
+        refused @ rustls::Error::AlertReceived(_) => Some(HandshakeError::Tls(refused.clone())),
+        _ => None,
     }
 }
 

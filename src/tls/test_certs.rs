@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType};
 use rustls::server::{Acceptor, ClientHello};
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, ClientConnection, ConnectionCommon, Error, RootCertStore};
@@ -18,16 +18,35 @@ pub(crate) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// A certificate authority of a test's own.
 pub(crate) struct Ca {
     issuer: CertifiedIssuer<'static, KeyPair>,
+    /// Its own issuer and so on, up to a root; as PEM too.
+    above: Vec<CertificateDer<'static>>,
+    above_pem: String,
 }
 
 impl Ca {
     pub(crate) fn new(name: &str) -> Self {
-        let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, name);
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        Self::with(name, |_| {})
+    }
+
+    /// A root that is not as usual.
+    pub(crate) fn with(name: &str, adjust: impl FnOnce(&mut CertificateParams)) -> Self {
+        let mut params = ca_params(name);
+        adjust(&mut params);
         let key = KeyPair::generate().unwrap();
         Self {
             issuer: CertifiedIssuer::self_signed(params, key).unwrap(),
+            above: Vec::new(),
+            above_pem: String::new(),
+        }
+    }
+
+    /// A CA that this one has issued.
+    pub(crate) fn below(&self, name: &str) -> Self {
+        let key = KeyPair::generate().unwrap();
+        Self {
+            issuer: CertifiedIssuer::signed_by(ca_params(name), key, &self.issuer).unwrap(),
+            above: self.chain(),
+            above_pem: self.pem() + &self.above_pem,
         }
     }
 
@@ -46,22 +65,43 @@ impl Ca {
         self.request(names).issue()
     }
 
+    /// The same with these URIs, and no name else.
+    pub(crate) fn issue_uris(&self, uris: &[&str]) -> Issued {
+        let mut request = self.request(&[]);
+        request.uris = uris.iter().map(|uri| (*uri).to_owned()).collect();
+        request.issue()
+    }
+
     pub(crate) fn request(&self, names: &[&str]) -> Request<'_> {
         let now = SystemTime::now();
         Request {
             ca: self,
             names: names.iter().map(|name| (*name).to_owned()).collect(),
+            uris: Vec::new(),
             algorithm: &rcgen::PKCS_ECDSA_P256_SHA256,
             not_before: now - DAY,
             not_after: now + 90 * DAY,
         }
     }
+
+    fn chain(&self) -> Vec<CertificateDer<'static>> {
+        let own = std::iter::once(self.issuer.der());
+        own.chain(&self.above).cloned().collect()
+    }
+}
+
+fn ca_params(name: &str) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params
 }
 
 /// What to issue, for tests that ask for more than names.
 pub(crate) struct Request<'a> {
     ca: &'a Ca,
     pub(crate) names: Vec<String>,
+    pub(crate) uris: Vec<String>,
     pub(crate) algorithm: &'static rcgen::SignatureAlgorithm,
     pub(crate) not_before: SystemTime,
     pub(crate) not_after: SystemTime,
@@ -69,21 +109,57 @@ pub(crate) struct Request<'a> {
 
 impl Request<'_> {
     pub(crate) fn issue(&self) -> Issued {
+        self.issue_with(|_| {})
+    }
+
+    /// For what has no field here.
+    pub(crate) fn issue_with(&self, adjust: impl FnOnce(&mut CertificateParams)) -> Issued {
         let mut params = CertificateParams::new(self.names.clone()).unwrap();
+        let uris = self.uris.iter().map(|uri| uri.as_str().try_into().unwrap());
+        params.subject_alt_names.extend(uris.map(SanType::URI));
         params.not_before = self.not_before.into();
         params.not_after = self.not_after.into();
+        adjust(&mut params);
         let key = KeyPair::generate_for(self.algorithm).unwrap();
         let leaf = params.signed_by(&key, &self.ca.issuer).unwrap();
+        let chain: Vec<_> = std::iter::once(leaf.der().clone())
+            .chain(self.ca.chain())
+            .collect();
         Issued {
-            chain: vec![leaf.der().clone(), self.ca.issuer.der().clone()],
-            chain_pem: format!("{}{}", leaf.pem(), self.ca.pem()),
+            chain_pem: leaf.pem() + &self.ca.pem() + &self.ca.above_pem,
+            chain,
             key_pem: key.serialize_pem(),
             key_der: key.serialize_der(),
         }
     }
 }
 
-/// A certificate, its CA's, and its key.
+/// A section of PEM (RFC 7468 §2).
+pub(crate) fn pem(label: &str, der: &[u8]) -> String {
+    format!(
+        "-----BEGIN {label}-----\n{}\n-----END {label}-----\n",
+        base64(der)
+    )
+}
+
+fn base64(bytes: &[u8]) -> String {
+    let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::new();
+    for chunk in bytes.chunks(3) {
+        let bits = chunk
+            .iter()
+            .chain([&0; 2])
+            .take(3)
+            .fold(0, |bits, byte| bits << 8 | usize::from(*byte));
+        for place in 0..=chunk.len() {
+            text.push(alphabet[bits >> (18 - 6 * place) & 63].into());
+        }
+        text.extend(std::iter::repeat_n('=', 3 - chunk.len()));
+    }
+    text
+}
+
+/// A certificate, its CA's up to a root, and its key.
 pub(crate) struct Issued {
     pub(crate) chain: Vec<CertificateDer<'static>>,
     pub(crate) chain_pem: String,
@@ -96,6 +172,13 @@ impl Issued {
     pub(crate) fn certified_key(&self) -> CertifiedKey {
         let key = PrivateKeyDer::try_from(self.key_der.clone()).unwrap();
         CertifiedKey::from_der(self.chain.clone(), key, &super::provider()).unwrap()
+    }
+
+    /// The key inside PKCS#8 (RFC 5958 §2), in the older form that its algorithm has: SEC 1 (`EC PRIVATE KEY`) or PKCS#1
+    /// (`RSA PRIVATE KEY`).
+    pub(crate) fn older_key_pem(&self, label: &str) -> String {
+        let (_, pkcs8) = x509_parser::der_parser::parse_der(&self.key_der).unwrap();
+        pem(label, pkcs8.as_sequence().unwrap()[2].as_slice().unwrap())
     }
 
     pub(crate) fn certificate(&self) -> Certificate {

@@ -14,6 +14,7 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use webpki::EndEntityCert;
 
+use super::names::Names;
 use crate::name::{HostName, SpiffeId};
 
 /// What a server's certificate must say, beyond its chain.
@@ -49,7 +50,59 @@ impl fmt::Display for AltName {
     }
 }
 
+/// A trusted certificate of somebody else. What it says of itself is escaped, and cut where it is long.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WrongIdentity {
+    /// It has the ID of another workload in the same trust domain.
+    #[error("the peer is not {wanted}, but {found}")]
+    Another {
+        /// What it had to say.
+        wanted: SpiffeId,
+        /// What it says.
+        found: String,
+    },
+    /// It has an ID of another trust domain.
+    #[error("the peer is not {wanted}, but of another trust domain: {found}")]
+    Foreign {
+        /// What it had to say.
+        wanted: SpiffeId,
+        /// What it says.
+        found: String,
+    },
+    /// It has no URI at all.
+    #[error("the peer is not {wanted}: its certificate holds no URI, but {found}")]
+    NoUri {
+        /// What it had to say.
+        wanted: SpiffeId,
+        /// What it says.
+        found: String,
+    },
+    /// It has more URIs than one, whichever they are: an ID stands alone (X.509-SVID §2).
+    #[error("the peer is not {wanted} alone: its certificate holds {count} URIs: {found}")]
+    SeveralUris {
+        /// What it had to say, and nothing else.
+        wanted: SpiffeId,
+        /// How many there are.
+        count: usize,
+        /// What it says.
+        found: String,
+    },
+    /// It has none of several names.
+    #[error("the peer's certificate is not for {wanted}, but for {found}")]
+    NoneOf {
+        /// What it had to say.
+        wanted: String,
+        /// What it says.
+        found: String,
+    },
+    /// What it says cannot be read.
+    #[error("the names in the peer's certificate cannot be read")]
+    Unreadable,
+}
+
 /// Verifies chains against these roots and then what the certificate says of itself, instead of a host name.
+///
+/// Not looked at: the common name, which is no name, and revocation, which a mesh replaces by short lives.
 #[derive(Debug)]
 pub(super) struct Verifier {
     roots: Arc<RootCertStore>,
@@ -67,33 +120,23 @@ impl Verifier {
         }
     }
 
-    fn check(&self, certificate: &CertificateDer<'_>) -> Result<(), Error> {
-        let certificate = EndEntityCert::try_from(certificate)
-            .map_err(|_| Error::InvalidCertificate(CertificateError::BadEncoding))?;
-        let uris = || certificate.valid_uri_names();
-        let proven = match &self.proof {
-            // Never asked for: who wants a name must not get less.
-            Proof::ServerName => false,
-            Proof::Spiffe(id) => {
-                let mut uris = uris();
-                uris.next() == Some(id.as_str()) && uris.next().is_none()
+    fn check(&self, certificate: &CertificateDer<'_>) -> Result<(), WrongIdentity> {
+        let parsed = EndEntityCert::try_from(certificate).map_err(|_| WrongIdentity::Unreadable)?;
+        let names = Names::of(certificate).ok_or(WrongIdentity::Unreadable)?;
+        let wanted = match &self.proof {
+            Proof::Spiffe(id) => return is_spiffe(&parsed, &names, id),
+            Proof::AnyOf(wanted) => {
+                if wanted.iter().any(|name| is_named(&parsed, name)) {
+                    return Ok(());
+                }
+                let wanted: Vec<String> = wanted.iter().map(AltName::to_string).collect();
+                wanted.join(" or ")
             }
-            Proof::AnyOf(names) => names.iter().any(|name| match name {
-                AltName::Uri(uri) => uris().any(|found| found == uri),
-                AltName::Ip(address) => is_named(&certificate, &ServerName::from(*address)),
-                AltName::Dns(name) => ServerName::try_from(name.as_str())
-                    .is_ok_and(|name| is_named(&certificate, &name)),
-            }),
+            // Never asked for: who wants a name must not get less.
+            Proof::ServerName => "the name that was dialled".to_owned(),
         };
-        if proven {
-            return Ok(());
-        }
-        let wrong = WrongIdentity {
-            wanted: self.proof.clone(),
-            found: found(&certificate),
-        };
-        let error = OtherError(Arc::new(wrong));
-        Err(Error::InvalidCertificate(CertificateError::Other(error)))
+        let found = names.to_string();
+        Err(WrongIdentity::NoneOf { wanted, found })
     }
 }
 
@@ -115,8 +158,12 @@ impl ServerCertVerifier for Verifier {
             now,
             algorithms,
         )?;
-        self.check(end_entity)?;
-        Ok(ServerCertVerified::assertion())
+        match self.check(end_entity) {
+            Ok(()) => Ok(ServerCertVerified::assertion()),
+            Err(wrong) => Err(Error::InvalidCertificate(CertificateError::Other(
+                OtherError(Arc::new(wrong)),
+            ))),
+        }
     }
 
     fn verify_tls12_signature(
@@ -146,41 +193,41 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-/// A trusted certificate of somebody else.
-#[derive(Debug, thiserror::Error)]
-#[error("the certificate proves {found}, not {}", wanted_text(.wanted))]
-struct WrongIdentity {
-    wanted: Proof,
-    found: String,
-}
-
-fn wanted_text(wanted: &Proof) -> String {
-    match wanted {
-        Proof::ServerName => "the name that was dialled".to_owned(),
-        Proof::Spiffe(id) => id.to_string(),
-        Proof::AnyOf(names) => {
-            let names: Vec<String> = names.iter().map(AltName::to_string).collect();
-            names.join(" or ")
+/// Two parsers must agree: webpki, which has verified the chain, passes over a URI that is no text.
+fn is_spiffe(
+    certificate: &EndEntityCert<'_>,
+    names: &Names,
+    wanted: &SpiffeId,
+) -> Result<(), WrongIdentity> {
+    let id = wanted.as_str();
+    if certificate.valid_uri_names().eq([id]) && names.only_uri() == Some(id) {
+        return Ok(());
+    }
+    let (wanted, found) = (wanted.clone(), names.to_string());
+    let other = names.only_uri().and_then(|uri| SpiffeId::parse(uri).ok());
+    Err(match (names.uris(), other) {
+        (0, _) => WrongIdentity::NoUri { wanted, found },
+        (1, Some(id)) if id.trust_domain() != wanted.trust_domain() => {
+            WrongIdentity::Foreign { wanted, found }
         }
-    }
+        (1, _) => WrongIdentity::Another { wanted, found },
+        (count, _) => WrongIdentity::SeveralUris {
+            wanted,
+            count,
+            found,
+        },
+    })
 }
 
-fn is_named(certificate: &EndEntityCert<'_>, name: &ServerName<'_>) -> bool {
-    certificate.verify_is_valid_for_subject_name(name).is_ok()
+fn is_named(certificate: &EndEntityCert<'_>, name: &AltName) -> bool {
+    let name = match name {
+        AltName::Uri(uri) => return certificate.valid_uri_names().any(|found| found == uri),
+        AltName::Ip(address) => Ok(ServerName::from(*address)),
+        AltName::Dns(name) => ServerName::try_from(name.as_str()),
+    };
+    name.is_ok_and(|name| certificate.verify_is_valid_for_subject_name(&name).is_ok())
 }
 
-/// What a certificate says of itself, for people; a stranger may have written it.
-fn found(certificate: &EndEntityCert<'_>) -> String {
-    let dns = certificate.valid_dns_names();
-    let names: Vec<String> = certificate
-        .valid_uri_names()
-        .chain(dns)
-        .take(4)
-        .map(|name| name.chars().take(300).collect::<String>())
-        .map(|name| name.escape_debug().to_string())
-        .collect();
-    if names.is_empty() {
-        return "no name at all".to_owned();
-    }
-    names.join(", ")
-}
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests;

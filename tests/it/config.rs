@@ -11,6 +11,7 @@ mod meaning;
 mod report;
 mod sections;
 mod strange;
+mod upstream_tls;
 mod values;
 
 /// A folder with every file that the examples and the cases below name.
@@ -32,6 +33,14 @@ fn folder() -> TempDir {
         "other.key",
         &certificate(&["other.example.com"], rcgen::IsCa::NoCa).1,
     );
+    let gateway = certificate(&[], rcgen::IsCa::NoCa);
+    write("gateway.pem", &gateway.0);
+    write("gateway.key", &gateway.1);
+    let mut old = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    old.not_after = rcgen::date_time_ymd(2021, 1, 1);
+    let old = signed(old);
+    write("old.pem", &old.0);
+    write("old.key", &old.1);
     let ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     let ca = certificate(&["ca.example.com"], ca).0;
     write("clients-ca.pem", &ca);
@@ -44,10 +53,14 @@ fn folder() -> TempDir {
 }
 
 fn certificate(names: &[&str], is_ca: rcgen::IsCa) -> (String, String) {
-    let key = rcgen::KeyPair::generate().unwrap();
     let names: Vec<String> = names.iter().map(|name| name.to_string()).collect();
     let mut parameters = rcgen::CertificateParams::new(names).unwrap();
     parameters.is_ca = is_ca;
+    signed(parameters)
+}
+
+fn signed(parameters: rcgen::CertificateParams) -> (String, String) {
+    let key = rcgen::KeyPair::generate().unwrap();
     let certificate = parameters.self_signed(&key).unwrap();
     (certificate.pem(), key.serialize_pem())
 }

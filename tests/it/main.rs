@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 mod admin;
+mod agent;
 mod authority;
 mod bao;
 mod broken_off;
@@ -19,6 +20,7 @@ mod gateway;
 mod half_close;
 mod hello;
 mod hello_bytes;
+mod identity;
 mod loops;
 mod names;
 mod openssl;
@@ -27,6 +29,7 @@ mod pieces;
 mod policy;
 mod ports;
 mod program;
+mod proof;
 mod refusals;
 mod relay;
 mod resumption;

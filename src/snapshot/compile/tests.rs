@@ -9,6 +9,10 @@ use crate::tls::client;
 use crate::tls::options::Options;
 use crate::tls::verify::Proof;
 
+mod claims;
+mod random;
+mod services;
+
 const ROUTES: &str = r#"
     [routes.one]
     host = "one.test"

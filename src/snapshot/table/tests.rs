@@ -11,12 +11,23 @@ mod random;
 const FIRST: ListenerId = ListenerId(0);
 const SECOND: ListenerId = ListenerId(1);
 
+impl Table {
+    /// How many parts of the exact names, and of the whole list, this table has for itself.
+    pub(in crate::snapshot) fn parts_not_shared(&self, other: &Self) -> (usize, usize) {
+        (
+            self.exact.parts_not_shared(&other.exact),
+            self.all.parts_not_shared(&other.all),
+        )
+    }
+}
+
 /// A route with its rule's own priority, on every listener.
 fn route(name: &str, rule: &str) -> Route {
     let rule = Rule::parse(rule).unwrap_or_else(|e| panic!("{rule}: {e}"));
     Route {
         name: name.into(),
         source: Source::File,
+        service: None,
         listeners: Listeners::All,
         priority: rule.priority(),
         rule,

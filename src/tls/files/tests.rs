@@ -1,7 +1,7 @@
 //! Certificate and root files: what loads, and what each broken one is told.
 
 use super::*;
-use crate::tls::test_certs::{Ca, DAY, Issued, write};
+use crate::tls::test_certs::{Ca, DAY, Issued, pem, write};
 use std::os::unix::fs::PermissionsExt;
 
 fn load(issued: &Issued) -> Result<Certificate, FileError> {
@@ -12,33 +12,6 @@ fn load(issued: &Issued) -> Result<Certificate, FileError> {
 
 fn names(certificate: &Certificate) -> Vec<String> {
     certificate.names.iter().map(ToString::to_string).collect()
-}
-
-/// The key inside PKCS#8 (RFC 5958 §2), in the older form that its algorithm has: SEC 1 or PKCS#1.
-fn unwrapped(issued: &Issued, label: &str) -> String {
-    let (_, pkcs8) = x509_parser::der_parser::parse_der(&issued.key_der).unwrap();
-    let inner = pkcs8.as_sequence().unwrap()[2].as_slice().unwrap();
-    format!(
-        "-----BEGIN {label}-----\n{}\n-----END {label}-----\n",
-        base64(inner)
-    )
-}
-
-fn base64(bytes: &[u8]) -> String {
-    let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::new();
-    for chunk in bytes.chunks(3) {
-        let bits = chunk
-            .iter()
-            .chain([&0; 2])
-            .take(3)
-            .fold(0, |bits, byte| bits << 8 | usize::from(*byte));
-        for place in 0..=chunk.len() {
-            text.push(alphabet[bits >> (18 - 6 * place) & 63].into());
-        }
-        text.extend(std::iter::repeat_n('=', 3 - chunk.len()));
-    }
-    text
 }
 
 #[test]
@@ -55,7 +28,7 @@ fn every_kind_and_form_of_key_loads() {
         let mut issued = request.issue();
         assert_eq!(load(&issued).unwrap().warnings, [""; 0]);
         if let Some(label) = older_form {
-            issued.key_pem = unwrapped(&issued, label);
+            issued.key_pem = issued.older_key_pem(label);
             assert_eq!(names(&load(&issued).unwrap()), ["a.example.com"]);
         }
     }
@@ -139,10 +112,7 @@ fn a_certificate_with_bytes_after_its_end_and_one_that_is_none_are_refused() {
     let mut der = issued.chain[0].to_vec();
     der.push(0);
     for der in [der, vec![0x30, 0]] {
-        issued.chain_pem = format!(
-            "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n",
-            base64(&der)
-        );
+        issued.chain_pem = pem("CERTIFICATE", &der);
         let error = load(&issued).unwrap_err();
         assert_eq!(
             error.message,
@@ -244,7 +214,7 @@ fn roots_are_read_from_every_file_and_each_must_hold_one() {
     assert!(
         error
             .message
-            .starts_with("certificate 1 of the file cannot be trusted: "),
+            .starts_with("certificate 1 in it cannot be trusted: "),
         "{error}"
     );
 }

@@ -9,7 +9,10 @@ use portcullis::config::{
     self, Action, AdminAddress, CertificateFiles, Checked, EndpointAddress, Limits, LogFormat,
     UnknownName,
 };
+use portcullis::name::SpiffeId;
+use portcullis::tls::client::no_server_name;
 use portcullis::tls::options::{ClientAuth, Version};
+use portcullis::tls::verify::Proof;
 use tempfile::TempDir;
 
 use super::{ROUTE, folder, good, parse};
@@ -134,6 +137,15 @@ fn the_full_example_means_what_its_comments_say() {
     let tls = config.upstreams["wiki"].tls.as_ref().unwrap();
     assert_eq!(tls.server_name.to_str(), "wiki.internal");
     assert_eq!(tls.roots, [folder.path().join("internal-ca.pem")]);
+    assert_eq!(tls.proof, Proof::ServerName);
+    let gateway = ["gateway.pem", "gateway.key"].map(|name| folder.path().join(name));
+    assert_eq!(tls.certificate, Some(gateway.into()));
+    let tls = config.upstreams["metrics"].tls.as_ref().unwrap();
+    assert_eq!(tls.server_name, no_server_name());
+    assert!(matches!(&tls.proof, Proof::AnyOf(names) if names.len() == 2));
+    let tls = config.upstreams["billing"].tls.as_ref().unwrap();
+    let billing = "spiffe://mesh.example.com/ns/default/dc/dc1/svc/billing";
+    assert_eq!(tls.proof, Proof::Spiffe(SpiffeId::parse(billing).unwrap()));
     let directory = CertificateFiles::Directory(folder.path().join("certificates"));
     assert_eq!(config.certificates[1], directory);
     assert_eq!(checked.certificates.len(), 2);

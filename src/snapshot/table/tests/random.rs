@@ -145,6 +145,7 @@ fn copy(route: &Route) -> Route {
     Route {
         name: Arc::clone(&route.name),
         source: route.source,
+        service: route.service.clone(),
         listeners: route.listeners.clone(),
         rule: route.rule.clone(),
         priority: route.priority,

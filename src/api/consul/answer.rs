@@ -1,0 +1,171 @@
+//! An answer of Consul: what it holds, and what its headers say of how far it can be believed.
+
+use hyper::HeaderMap;
+use serde::Deserialize;
+use serde::de::{DeserializeOwned, Deserializer};
+
+use super::TokenId;
+use super::error::printable;
+
+/// What Consul answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer<T> {
+    /// The answer itself.
+    pub value: T,
+    /// Its state's number (`X-Consul-Index`), at least 1: a blocking query with 0 would not block.
+    pub index: u64,
+    /// Whether the server that answered knew a leader (`X-Consul-KnownLeader`). Unsaid is no.
+    pub known_leader: bool,
+    /// Whether something was left out that the token may not see (`X-Consul-Results-Filtered-By-ACLs`).
+    pub filtered: bool,
+    /// Whether what no policy allows is denied (`X-Consul-Default-ACL-Policy: deny`).
+    pub default_deny: bool,
+    /// As whom it was asked.
+    pub token: TokenId,
+}
+
+impl<T> Answer<T> {
+    /// The same answer, made into something else.
+    pub fn map<U>(self, make: impl FnOnce(T) -> U) -> Answer<U> {
+        Answer {
+            value: make(self.value),
+            index: self.index,
+            known_leader: self.known_leader,
+            filtered: self.filtered,
+            default_deny: self.default_deny,
+            token: self.token,
+        }
+    }
+}
+
+impl Answer<()> {
+    /// What the headers say.
+    pub(super) fn read(headers: &HeaderMap, token: TokenId) -> Self {
+        let is = |name: &str, value: &str| {
+            let found = headers.get(name);
+            found.is_some_and(|found| found.as_bytes().eq_ignore_ascii_case(value.as_bytes()))
+        };
+        let index = headers.get("x-consul-index");
+        let index = index.and_then(|index| index.to_str().ok()?.parse().ok());
+        Self {
+            value: (),
+            index: index.unwrap_or(0).max(1),
+            known_leader: is("x-consul-knownleader", "true"),
+            filtered: is("x-consul-results-filtered-by-acls", "true"),
+            default_deny: is("x-consul-default-acl-policy", "deny"),
+            token,
+        }
+    }
+}
+
+/// Reads a `null`, which Consul writes for an empty list or map, as the default; for `#[serde(default, deserialize_with =
+/// "null_is_default")]`, so that a missing field is the same.
+pub fn null_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de> + Default,
+{
+    let value = Option::deserialize(deserializer)?;
+    Ok(value.unwrap_or_default())
+}
+
+/// Reads JSON; otherwise what is wrong with it, and where.
+pub(super) fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, String> {
+    serde_json::from_slice(body).map_err(|error| masked(&error.to_string()))
+}
+
+/// A message of serde without the strings that it quotes: one of them may be a private key.
+fn masked(message: &str) -> String {
+    let mut shown = String::new();
+    let mut quoted = false;
+    let mut characters = message.chars();
+    while let Some(character) = characters.next() {
+        match character {
+            '"' => {
+                quoted = !quoted;
+                if quoted {
+                    shown.push('…');
+                }
+            }
+            // What is escaped inside quotes does not end them.
+            '\\' if quoted => drop(characters.next()),
+            _ if quoted => {}
+            _ => shown.push(character),
+        }
+    }
+    printable(shown.as_bytes())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[derive(Debug, Deserialize, PartialEq)]
+    #[serde(rename_all = "PascalCase")]
+    struct Entry {
+        id: String,
+        #[serde(default, deserialize_with = "null_is_default")]
+        tags: Vec<String>,
+        #[serde(default, deserialize_with = "null_is_default")]
+        meta: BTreeMap<String, String>,
+    }
+
+    #[test]
+    fn null_and_nothing_are_empty() {
+        let empty = Entry {
+            id: "a".to_owned(),
+            tags: Vec::new(),
+            meta: BTreeMap::new(),
+        };
+        for json in [
+            r#"{"ID":"x","Id":"a","Tags":null,"Meta":null}"#,
+            r#"{"Id":"a"}"#,
+            r#"{"Id":"a","Tags":[],"Meta":{},"Unknown":{"deep":[1]}}"#,
+        ] {
+            assert_eq!(decode::<Entry>(json.as_bytes()).unwrap(), empty, "{json}");
+        }
+        let full: Entry = decode(br#"{"Id":"a","Tags":["t"],"Meta":{"k":"v"}}"#).unwrap();
+        assert_eq!(full.tags, ["t"]);
+    }
+
+    #[test]
+    fn json_of_another_shape_is_told_by_its_place_and_never_by_its_strings() {
+        let wrong = |json: &str| decode::<Entry>(json.as_bytes()).unwrap_err();
+        assert_eq!(wrong("{}"), "missing field `Id` at line 1 column 2");
+        let secret = r#"{"Id":"a","Tags":"-----BEGIN \"PRIVATE\" KEY-----\nMHc"}"#;
+        assert_eq!(
+            wrong(secret),
+            "invalid type: string …, expected a sequence at line 1 column 55"
+        );
+        assert!(wrong("{\"Id\":\"a").contains("EOF"));
+        assert!(decode::<Entry>(b"\xff\xfe").is_err());
+        assert!(decode::<Entry>("[".repeat(100_000).as_bytes()).is_err());
+    }
+
+    #[test]
+    fn what_the_headers_do_not_say_is_not_assumed() {
+        let answer = Answer::read(&HeaderMap::new(), TokenId::default());
+        assert_eq!(answer.index, 1);
+        assert!(!answer.known_leader && !answer.filtered && !answer.default_deny);
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("X-Consul-Index", "0"),
+            ("X-Consul-KnownLeader", "true"),
+            ("X-Consul-Results-Filtered-By-ACLs", "true"),
+            ("X-Consul-Default-ACL-Policy", "deny"),
+        ] {
+            let name = hyper::header::HeaderName::from_bytes(name.as_bytes()).unwrap();
+            headers.insert(name, value.parse().unwrap());
+        }
+        let answer = Answer::read(&headers, TokenId::default());
+        assert_eq!(answer.index, 1);
+        assert!(answer.known_leader && answer.filtered && answer.default_deny);
+        for strange in ["-1", "18446744073709551616", "1e3", ""] {
+            headers.insert("x-consul-index", strange.parse().unwrap());
+            assert_eq!(Answer::read(&headers, TokenId::default()).index, 1);
+        }
+    }
+}

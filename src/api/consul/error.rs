@@ -1,0 +1,138 @@
+//! What goes wrong between the gateway and Consul, in words that a person can act on and a terminal can bear.
+
+use std::time::Duration;
+
+use crate::tls;
+
+/// How much of a text from outside is shown, in bytes.
+const SHOWN: usize = 300;
+
+/// Why there is no client.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// A file of roots, the chain or its key does not serve, or the system trusts no CA.
+    #[error(transparent)]
+    Tls(#[from] tls::client::ClientError),
+    /// The name that the agent shall prove is none.
+    #[error("{0:?} is neither a host name nor an IP address that a certificate could prove")]
+    ServerName(String),
+    /// There is no token where one is said to be.
+    #[error(transparent)]
+    Token(#[from] crate::config::TokenError),
+    /// The address or the prefix cannot be written into a request.
+    #[error("the address of the agent, {0:?}, cannot stand in a request")]
+    Address(String),
+}
+
+/// Why a question has no answer. Nothing here shows a token, or what an answer held.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// There is no connection to the agent: refused, no such socket, or it did not prove who it is.
+    #[error("consul at {agent} cannot be reached: {reason}")]
+    Unreachable {
+        /// The agent's address.
+        agent: String,
+        /// Why, and what may help.
+        reason: String,
+    },
+    /// The connection ended, or said what is no HTTP, before the answer was whole.
+    #[error("consul at {agent} broke off its answer to {path}: {reason}")]
+    BrokenOff {
+        /// The agent's address.
+        agent: String,
+        /// What was asked.
+        path: String,
+        /// How it ended.
+        reason: String,
+    },
+    /// It took too long.
+    #[error("consul at {agent} did not answer {path} within {after:?}")]
+    Timeout {
+        /// The agent's address.
+        agent: String,
+        /// What was asked.
+        path: String,
+        /// The time that it had.
+        after: Duration,
+    },
+    /// An answer, and not 200. Redirects are among them: a token does not follow one.
+    #[error("consul answered {path} with the status {code}: {text}")]
+    Status {
+        /// What was asked.
+        path: String,
+        /// The status of HTTP (RFC 9110 §15).
+        code: u16,
+        /// The beginning of what came with it.
+        text: String,
+    },
+    /// The answer is larger than any that makes sense.
+    #[error("consul's answer to {path} is larger than {most} bytes")]
+    TooLarge {
+        /// What was asked.
+        path: String,
+        /// How much is taken.
+        most: usize,
+    },
+    /// The answer is not the JSON that was expected.
+    #[error("consul's answer to {path} is not what was expected: {reason}")]
+    Unexpected {
+        /// What was asked.
+        path: String,
+        /// What is wrong with it, and where.
+        reason: String,
+    },
+}
+
+impl Error {
+    /// Whether Consul does not let this token see or do what was asked, or knows no such token.
+    pub fn is_denied(&self) -> bool {
+        // Servers before 1.7 say it with the status 500.
+        matches!(self, Self::Status { code, text, .. } if *code == 403 || text.contains("ACL not found"))
+    }
+}
+
+/// Text from outside in one line of visible characters, cut where it is long.
+pub(super) fn printable(text: &[u8]) -> String {
+    let cut = text.get(..SHOWN);
+    let text = String::from_utf8_lossy(cut.unwrap_or(text));
+    let mut shown = String::new();
+    for character in text.trim().chars() {
+        match character {
+            '"' | '\'' | '\\' => shown.push(character),
+            _ => shown.extend(character.escape_debug()),
+        }
+    }
+    if cut.is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
+/// The cause at the bottom of an error: what lies above it says only that there is one.
+pub(super) fn cause(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut bottom = error;
+    while let Some(source) = bottom.source() {
+        bottom = source;
+    }
+    printable(bottom.to_string().as_bytes())
+}
+
+/// Why there is no connection, and what may help.
+pub(super) fn refusal(error: &std::io::Error) -> String {
+    use rustls::{CertificateError, Error};
+    let tls = error
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<Error>());
+    let advice = match tls {
+        Some(Error::InvalidMessage(_)) => "; if it speaks plain HTTP, write http:// in its address",
+        // Another CA of the same name, as after it was made anew, is a bad signature.
+        Some(Error::InvalidCertificate(
+            CertificateError::UnknownIssuer | CertificateError::BadSignature,
+        )) => "; name the CA that its certificate comes from",
+        Some(Error::InvalidCertificate(CertificateError::NotValidForNameContext { .. })) => {
+            "; say by `server_name` which name it proves"
+        }
+        _ => "",
+    };
+    format!("{}{advice}", printable(error.to_string().as_bytes()))
+}

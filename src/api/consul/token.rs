@@ -1,0 +1,160 @@
+//! The ACL token that questions carry, and the file that it may come from.
+
+use std::hash::{BuildHasher, RandomState};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::SystemTime;
+
+use hyper::header::HeaderValue;
+
+use crate::config::{Secret, Token, TokenError};
+
+/// As whom a question was asked: equal for the same token, and for no token at all. Reveals nothing of the token.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct TokenId(Option<u64>);
+
+impl TokenId {
+    /// Whether it was asked without a token of ours: as nobody, or as whom the agent takes such a question to come from.
+    pub fn is_anonymous(self) -> bool {
+        self.0.is_none()
+    }
+
+    /// A fingerprint whose key is of this process only, so that nobody can try tokens against it.
+    fn of(token: &Secret) -> Self {
+        static KEY: OnceLock<RandomState> = OnceLock::new();
+        let key = KEY.get_or_init(RandomState::new);
+        Self(Some(key.hash_one(token.reveal())))
+    }
+}
+
+/// A token, ready to be sent.
+#[derive(Clone, Debug)]
+pub(super) struct Held {
+    /// For `X-Consul-Token`; marked as sensitive.
+    pub(super) header: HeaderValue,
+    pub(super) id: TokenId,
+    /// To be masked where it comes back.
+    pub(super) secret: Secret,
+}
+
+/// Where the token comes from.
+#[derive(Debug)]
+pub(super) enum Tokens {
+    None,
+    Value(Box<Held>),
+    File(Arc<File>),
+}
+
+/// A token in a file, as it was last read.
+#[derive(Debug)]
+pub(super) struct File {
+    path: PathBuf,
+    read: Mutex<(Held, Option<Stamp>)>,
+}
+
+/// What changes when a file is written again, or another is put in its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Stamp {
+    modified: SystemTime,
+    length: u64,
+    inode: u64,
+}
+
+impl Tokens {
+    pub(super) fn new(token: Option<&Token>) -> Result<Self, TokenError> {
+        Ok(match token {
+            None => Self::None,
+            Some(token @ Token::Value(_)) => Self::Value(Box::new(Held::read(token)?)),
+            Some(token @ Token::File(path)) => {
+                let stamp = Stamp::of(path);
+                Self::File(Arc::new(File {
+                    path: path.clone(),
+                    read: Mutex::new((Held::read(token)?, stamp)),
+                }))
+            }
+        })
+    }
+
+    /// The token as it is now. A file is read again if it has changed; one that holds none keeps the last.
+    pub(super) async fn current(&self) -> Option<Held> {
+        match self {
+            Self::None => None,
+            Self::Value(held) => Some((**held).clone()),
+            Self::File(file) => Some(file.look(false).await),
+        }
+    }
+
+    /// The token of a file whatever its times say, after Consul has refused the one that was sent. `None` if there is no
+    /// other.
+    pub(super) async fn other_than(&self, refused: TokenId) -> Option<Held> {
+        let Self::File(file) = self else { return None };
+        Some(file.look(true).await).filter(|held| held.id != refused)
+    }
+}
+
+impl File {
+    /// Looks at the file away from the threads that move bytes: its disk may hang.
+    async fn look(self: &Arc<Self>, even_if_unchanged: bool) -> Held {
+        let file = Arc::clone(self);
+        let looked = tokio::task::spawn_blocking(move || file.look_now(even_if_unchanged));
+        match looked.await {
+            Ok(held) => held,
+            // The runtime is being shut down.
+            Err(_) => self.lock().0.clone(),
+        }
+    }
+
+    fn look_now(&self, even_if_unchanged: bool) -> Held {
+        // Before it is read: what is written meanwhile is seen the next time.
+        let stamp = Stamp::of(&self.path);
+        let (held, last) = self.lock().clone();
+        if stamp == last && !even_if_unchanged {
+            return held;
+        }
+        let held = match Held::read(&Token::File(self.path.clone())) {
+            Ok(held) => held,
+            Err(error) => {
+                if stamp != last {
+                    tracing::warn!(%error, "no new token for Consul: the last one stays in use");
+                }
+                held
+            }
+        };
+        *self.lock() = (held.clone(), stamp);
+        held
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, (Held, Option<Stamp>)> {
+        self.read.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Held {
+    fn read(token: &Token) -> Result<Self, TokenError> {
+        let secret = token.read()?;
+        let header = HeaderValue::from_str(secret.reveal());
+        let mut header = header.map_err(|error| TokenError {
+            path: None,
+            reason: error.to_string(),
+        })?;
+        header.set_sensitive(true);
+        Ok(Self {
+            header,
+            id: TokenId::of(&secret),
+            secret,
+        })
+    }
+}
+
+impl Stamp {
+    /// `None` if there is no such file, or it may not be looked at.
+    fn of(path: &Path) -> Option<Self> {
+        let metadata = std::fs::metadata(path).ok()?;
+        Some(Self {
+            modified: metadata.modified().ok()?,
+            length: metadata.len(),
+            inode: metadata.ino(),
+        })
+    }
+}

@@ -1,0 +1,128 @@
+//! A question that is asked again and again, and answered when something has changed: Consul's blocking queries.
+
+use std::marker::PhantomData;
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use tokio::time::Instant;
+
+use super::{Answer, Client, Error};
+use crate::retry::Backoff;
+
+/// A blocking query (Consul's "Blocking Queries"), one answer after another.
+///
+/// The first is the state as it is. Each that follows comes when the state's index has moved, or after five minutes: that it
+/// comes is no promise that something has changed.
+#[derive(Debug)]
+pub struct Watch<T> {
+    client: Client,
+    path: String,
+    parameters: Vec<String>,
+    /// That of the last answer; `None` asks for the state as it is.
+    index: Option<u64>,
+    /// Nothing is asked before: answers come too fast, or something failed.
+    not_before: Instant,
+    pace: Pace,
+    backoff: Backoff,
+    answer: PhantomData<fn() -> T>,
+}
+
+impl<T: DeserializeOwned + Send + 'static> Watch<T> {
+    /// Asks nothing yet. `path` and `parameters` are those of [`Query`](super::Query).
+    pub fn new(client: Client, path: &[&str], parameters: &[(&str, &str)]) -> Self {
+        let limits = &client.0.agent.limits;
+        let now = Instant::now();
+        Self {
+            path: super::path(path),
+            parameters: super::parameters(parameters),
+            index: None,
+            not_before: now,
+            pace: Pace {
+                spacing: limits.spacing,
+                burst: limits.burst,
+                even: now,
+            },
+            backoff: limits.backoff.clone(),
+            answer: PhantomData,
+            client,
+        }
+    }
+
+    /// The next answer, or what kept it from coming. Whatever it says, the next call goes on as it should: after an error
+    /// it waits for a growing while and begins anew, as another agent or another cluster may answer then.
+    ///
+    /// Cancelling it loses nothing but the connection: the next call asks the same.
+    pub async fn next(&mut self) -> Result<Answer<T>, Error> {
+        tokio::time::sleep_until(self.not_before).await;
+        let limits = &self.client.0.agent.limits;
+        let mut parameters = self.parameters.clone();
+        let mut patience = limits.answer;
+        if let Some(index) = self.index {
+            parameters.push(format!("index={index}"));
+            parameters.push(format!("wait={}s", limits.wait.as_secs()));
+            // Consul adds up to a sixteenth, so that not all queries end at once.
+            patience += limits.wait * 17 / 16;
+        }
+        let answer = self.client.ask(&self.path, &parameters, patience).await;
+        let now = Instant::now();
+        match &answer {
+            Ok(answer) => {
+                // An index that went back is that of another history: a snapshot was restored, or a server replaced.
+                let went_back = self.index.is_some_and(|last| answer.index < last);
+                self.index = (!went_back).then_some(answer.index);
+                self.backoff.reset();
+                self.not_before = self.pace.next(now);
+            }
+            Err(_) => {
+                self.index = None;
+                self.not_before = now + self.backoff.next();
+            }
+        }
+        answer
+    }
+}
+
+/// Lets a few answers through at once, and those that follow without pause at even distances.
+#[derive(Debug)]
+struct Pace {
+    spacing: Duration,
+    burst: u32,
+    /// When all answers so far would have come, had they come at even distances.
+    even: Instant,
+}
+
+impl Pace {
+    /// Counts an answer; returns when the next may be asked for.
+    fn next(&mut self, now: Instant) -> Instant {
+        self.even = self.even.max(now) + self.spacing;
+        let ahead = self.spacing * self.burst;
+        self.even.checked_sub(ahead).map_or(now, |at| at.max(now))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_few_answers_after_a_quiet_time_are_not_held_up_and_a_stream_of_them_is_spaced() {
+        let start = Instant::now();
+        let mut pace = Pace {
+            spacing: Duration::from_millis(250),
+            burst: 3,
+            even: start,
+        };
+        let mut now = start;
+        let mut asked = Vec::new();
+        for _ in 0..11 {
+            now = pace.next(now);
+            asked.push((now - start).as_millis());
+        }
+        assert_eq!(
+            asked,
+            [0, 0, 0, 250, 500, 750, 1000, 1250, 1500, 1750, 2000]
+        );
+        now += Duration::from_secs(60);
+        assert_eq!(pace.next(now), now, "quiet again");
+    }
+}

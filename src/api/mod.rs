@@ -1,0 +1,3 @@
+//! Clients of the systems that several rooms ask: bounded in time and size, and without an opinion on the answers.
+
+pub mod consul;

@@ -1,0 +1,184 @@
+//! The identity that Consul's agent gives to a service: its leaf and the mesh's roots, by two long polls.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use serde::de::{Deserialize, Deserializer};
+use tokio::sync::mpsc;
+
+use super::{Heard, Keeper, PART, Trust, written};
+use crate::api::consul::{Answer, Client, Error, Watch, null_is_default};
+use crate::config::Secret;
+use crate::log::escape;
+use crate::snapshot::service::Change;
+use crate::status::State;
+use crate::tls::mesh::{self, Leaf, PemText};
+
+/// At least this often the clock is looked at: it may have been set, or the machine have slept.
+const CLOCK: Duration = Duration::from_secs(600);
+
+/// `/v1/agent/connect/ca/roots`. Intermediates are not read: a peer sends its own.
+#[derive(Debug, serde::Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Roots {
+    #[serde(default, deserialize_with = "null_is_default")]
+    trust_domain: String,
+    #[serde(default, deserialize_with = "null_is_default")]
+    roots: Vec<Root>,
+}
+
+#[derive(Debug, serde::Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Root {
+    #[serde(default, deserialize_with = "null_is_default")]
+    root_cert: String,
+}
+
+/// `/v1/agent/connect/ca/leaf/SERVICE`.
+#[derive(Debug, serde::Deserialize)]
+struct Issued {
+    #[serde(default, rename = "CertPEM", deserialize_with = "null_is_default")]
+    certificates: String,
+    #[serde(rename = "PrivateKeyPEM", deserialize_with = "secret")]
+    key: Secret,
+    #[serde(default, rename = "ServiceURI", deserialize_with = "null_is_default")]
+    uri: String,
+}
+
+/// Tells the identity that Consul gives to this service, and each that follows it, until nobody listens.
+///
+/// A token needs `service:write` on the service, which need not be registered. What Consul says that cannot be right, or
+/// does not say, leaves the last identity as it is, and is told as the state of the [part](PART).
+pub async fn watch(client: Client, service: String, changes: mpsc::Sender<Change>) {
+    let (tell, mut heard) = mpsc::channel(1);
+    let path = ["agent", "connect", "ca", "roots"];
+    let roots = Watch::<Roots>::new(client.clone(), &path, &[]);
+    let path = ["agent", "connect", "ca", "leaf", &service];
+    let leaf = Watch::<Issued>::new(client, &path, &[]);
+    tokio::select! {
+        () = follow(roots, |answer| Heard::Trust(trust(answer)), &tell) => {}
+        () = follow(leaf, |answer| Heard::Leaf(own_leaf(answer, &service)), &tell) => {}
+        () = keep(Keeper::new(service.clone()), &mut heard, &changes) => {}
+    }
+}
+
+async fn follow<T: serde::de::DeserializeOwned + Send + 'static>(
+    mut watch: Watch<T>,
+    read: impl Fn(Result<Answer<T>, Error>) -> Heard,
+    tell: &mpsc::Sender<Heard>,
+) {
+    while tell.send(read(watch.next().await)).await.is_ok() {}
+}
+
+/// Takes in what is heard, and tells what changes by it, or by the clock.
+async fn keep(
+    mut keeper: Keeper,
+    heard: &mut mpsc::Receiver<Heard>,
+    changes: &mpsc::Sender<Change>,
+) {
+    let mut told = None;
+    loop {
+        let now = SystemTime::now();
+        let state = keeper.state(now);
+        if told.as_ref() != Some(&state) {
+            match &state {
+                // What has not begun is no trouble.
+                _ if told.is_none() => {}
+                State::Ready => tracing::info!("the mesh identity is well"),
+                State::Degraded(why) | State::NotReady(why) => tracing::warn!("{why}"),
+            }
+            if changes
+                .send(Change::State(PART, state.clone()))
+                .await
+                .is_err()
+            {
+                return;
+            }
+            told = Some(state);
+        }
+        let pause = keeper
+            .next_change(now)
+            .map_or(CLOCK, |left| left.min(CLOCK));
+        let heard = tokio::select! {
+            heard = heard.recv() => heard,
+            () = tokio::time::sleep(pause) => continue,
+            () = changes.closed() => return,
+        };
+        let Some(heard) = heard else { return };
+        if let Some(identity) = keeper.hear(heard, SystemTime::now()) {
+            let until = written(identity.not_after);
+            tracing::info!(id = %identity.id, %until, "a new mesh identity");
+            if changes.send(Change::Identity(identity)).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+fn trust(answer: Result<Answer<Roots>, Error>) -> Result<Trust, String> {
+    let Roots {
+        trust_domain,
+        roots,
+    } = answer.map_err(|error| error.to_string())?.value;
+    if trust_domain.is_empty() {
+        return Err("consul names no trust domain with them: is connect enabled?".to_owned());
+    }
+    let sources: Vec<String> = (0..roots.len())
+        .map(|n| format!("Roots[{n}].RootCert"))
+        .collect();
+    let texts = sources.iter().zip(&roots);
+    let (store, errors) = mesh::roots(texts.map(|(source, root)| PemText {
+        source,
+        text: &root.root_cert,
+    }));
+    if store.is_empty() {
+        return Err(match errors.first() {
+            Some(error) => format!("consul lists none that serves: {error}"),
+            None => "consul lists none".to_owned(),
+        });
+    }
+    for error in errors {
+        tracing::warn!(%error, "a root of the mesh is passed over");
+    }
+    Ok(Trust {
+        domain: escape(trust_domain),
+        roots: Arc::new(store),
+    })
+}
+
+fn own_leaf(answer: Result<Answer<Issued>, Error>, service: &str) -> Result<Leaf, String> {
+    let issued = match answer {
+        Ok(answer) => answer.value,
+        Err(error) if error.is_denied() => {
+            return Err(format!(
+                "{error}; the token needs service:write on `{service}`"
+            ));
+        }
+        Err(error) => return Err(error.to_string()),
+    };
+    let chain = PemText {
+        source: "CertPEM",
+        text: &issued.certificates,
+    };
+    let key = PemText {
+        source: "PrivateKeyPEM",
+        text: issued.key.reveal(),
+    };
+    let leaf = Leaf::from_pem(chain, key).map_err(|error| error.to_string())?;
+    if leaf.id.as_str() != issued.uri {
+        let (id, uri) = (&leaf.id, escape(&issued.uri));
+        return Err(format!("it is for {id}, and consul says for {uri}"));
+    }
+    if !leaf.id.is_service(service) {
+        return Err(format!("it is for another service: {}", leaf.id));
+    }
+    Ok(leaf)
+}
+
+fn secret<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Secret, D::Error> {
+    String::deserialize(deserializer).map(Secret::new)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests;

@@ -1,0 +1,179 @@
+//! The gateway's identity in a mesh: the newest certificate and roots that are good and belong together, and how they fare.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use rustls::RootCertStore;
+
+use crate::status::State;
+use crate::tls::mesh::{Identity, Leaf};
+
+pub mod consul;
+
+/// The part of the status that tells of it.
+pub const PART: &str = "mesh identity";
+
+/// What a mesh trusts.
+#[derive(Clone, Debug)]
+struct Trust {
+    /// Whose IDs its roots vouch for.
+    domain: String,
+    /// One at least.
+    roots: Arc<RootCertStore>,
+}
+
+/// What a source tells; an error says what is wrong, for people.
+#[derive(Clone, Debug)]
+enum Heard {
+    Trust(Result<Trust, String>),
+    Leaf(Result<Leaf, String>),
+}
+
+/// Keeps what was last good, from whatever source: bad news never replaces it.
+///
+/// Certificate and roots come apart and in any order, in a rotation too. They are taken together, the newest of both, if
+/// the certificate is of the trust domain whose roots they are; a pair that does not fit waits for its other half.
+#[derive(Debug)]
+struct Keeper {
+    /// The service that we are in the mesh, for messages.
+    service: String,
+    trust: Option<Trust>,
+    leaf: Option<Leaf>,
+    /// The pair that is served with.
+    current: Option<(Leaf, Arc<Identity>)>,
+    trust_trouble: Option<String>,
+    leaf_trouble: Option<String>,
+}
+
+impl Keeper {
+    fn new(service: String) -> Self {
+        Self {
+            service,
+            trust: None,
+            leaf: None,
+            current: None,
+            trust_trouble: None,
+            leaf_trouble: None,
+        }
+    }
+
+    /// Takes in news; gives the identity if it is a new one.
+    fn hear(&mut self, heard: Heard, now: SystemTime) -> Option<Arc<Identity>> {
+        match heard {
+            Heard::Trust(Ok(trust)) => {
+                self.trust = Some(trust);
+                self.trust_trouble = None;
+            }
+            Heard::Trust(Err(trouble)) => self.trust_trouble = Some(trouble),
+            Heard::Leaf(Ok(leaf)) if leaf.not_after <= now => {
+                let end = written(leaf.not_after);
+                self.leaf_trouble = Some(format!("it had expired at {end} when it came"));
+            }
+            Heard::Leaf(Ok(leaf)) => {
+                self.leaf = Some(leaf);
+                self.leaf_trouble = None;
+            }
+            Heard::Leaf(Err(trouble)) => self.leaf_trouble = Some(trouble),
+        }
+        self.join()
+    }
+
+    /// How it fares.
+    fn state(&self, now: SystemTime) -> State {
+        let service = &self.service;
+        let trouble = self.trouble();
+        let Some((leaf, _)) = &self.current else {
+            let trouble = trouble.unwrap_or_else(|| match self.leaf {
+                None => format!("no leaf for `{service}` yet"),
+                Some(_) => "no roots yet".to_owned(),
+            });
+            return State::NotReady(trouble);
+        };
+        let and = |trouble: Option<String>| trouble.map_or_else(String::new, |t| format!("; {t}"));
+        let (begin, end) = (written(leaf.not_before), written(leaf.not_after));
+        if leaf.not_after <= now {
+            let text = format!("the leaf for `{service}` expired at {end}{}", and(trouble));
+            return State::Degraded(text);
+        }
+        if now < leaf.not_before {
+            return State::Degraded(format!(
+                "the leaf for `{service}` begins at {begin}: is this machine's clock right?"
+            ));
+        }
+        match trouble {
+            trouble if last_tenth(leaf) <= now => State::Degraded(format!(
+                "the leaf for `{service}` expires at {end}, and no other has come{}",
+                and(trouble)
+            )),
+            Some(trouble) => {
+                State::Degraded(format!("{trouble}; the last good is valid until {end}"))
+            }
+            None => State::Ready,
+        }
+    }
+
+    /// How long until the state changes without any news.
+    fn next_change(&self, now: SystemTime) -> Option<Duration> {
+        let (leaf, _) = self.current.as_ref()?;
+        [leaf.not_before, last_tenth(leaf), leaf.not_after]
+            .into_iter()
+            .filter_map(|at| at.duration_since(now).ok())
+            .filter(|left| !left.is_zero())
+            .min()
+    }
+
+    fn join(&mut self) -> Option<Arc<Identity>> {
+        let (trust, leaf) = (self.trust.as_ref()?, self.leaf.as_ref()?);
+        if leaf.id.trust_domain() != trust.domain {
+            return None;
+        }
+        if let Some((_, identity)) = &self.current
+            && identity.certificate.cert == leaf.certificate.cert
+            && identity.roots.roots == trust.roots.roots
+        {
+            return None;
+        }
+        let identity = Arc::new(Identity::new(leaf, Arc::clone(&trust.roots)));
+        self.current = Some((leaf.clone(), Arc::clone(&identity)));
+        Some(identity)
+    }
+
+    /// What is wrong with the newest that was heard.
+    fn trouble(&self) -> Option<String> {
+        let service = &self.service;
+        let (new, yet) = match self.current {
+            Some(_) => ("new ", ""),
+            None => ("", " yet"),
+        };
+        if let Some(trouble) = &self.leaf_trouble {
+            return Some(format!("no {new}leaf for `{service}`{yet}: {trouble}"));
+        }
+        if let Some(trouble) = &self.trust_trouble {
+            return Some(format!("no {new}roots{yet}: {trouble}"));
+        }
+        let (trust, leaf) = (self.trust.as_ref()?, self.leaf.as_ref()?);
+        let domain = leaf.id.trust_domain();
+        (domain != trust.domain).then(|| {
+            format!(
+                "the leaf for `{service}` is of the trust domain {domain}, and the roots are those of {}",
+                trust.domain
+            )
+        })
+    }
+}
+
+/// A CA that renews in time has renewed before.
+fn last_tenth(leaf: &Leaf) -> SystemTime {
+    let life = leaf.not_after.duration_since(leaf.not_before);
+    let tenth = life.unwrap_or_default() / 10;
+    leaf.not_after.checked_sub(tenth).unwrap_or(leaf.not_after)
+}
+
+fn written(time: SystemTime) -> String {
+    jiff::Timestamp::try_from(time)
+        .map_or_else(|_| "an odd time".to_owned(), |time| time.to_string())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests;

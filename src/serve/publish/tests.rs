@@ -1,0 +1,334 @@
+//! What the publisher takes in, when it publishes, and what it says of itself.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::SystemTime;
+
+use tokio::sync::mpsc;
+
+use super::*;
+use crate::config;
+use crate::name::{MeshService, SpiffeId};
+use crate::rule::Rule;
+use crate::snapshot::Source;
+use crate::snapshot::service::{ServiceRoute, ServiceTls, ServiceUpstream};
+use crate::snapshot::upstream::{Endpoint, Transport};
+use crate::tls::mesh::Identity;
+use crate::tls::test_certs::Ca;
+
+struct Desk {
+    cell: Arc<ArcSwap<Snapshot>>,
+    status: Status,
+    publisher: Publisher,
+}
+
+fn desk(text: &str) -> Desk {
+    let checked = config::parse(text, Path::new("portcullis.toml"));
+    let inputs = Inputs {
+        config: checked
+            .unwrap_or_else(|mistakes| panic!("{mistakes}"))
+            .config,
+        listeners: BTreeMap::new(),
+        own: Arc::default(),
+        certificates: Arc::default(),
+        policies: BTreeMap::new(),
+        client_configs: BTreeMap::new(),
+        addresses: BTreeMap::new(),
+        identity: None,
+    };
+    let status = Status::default();
+    let publisher = Publisher::new(inputs, Metrics::new(), status.clone());
+    Desk {
+        cell: publisher.cell(),
+        status,
+        publisher,
+    }
+}
+
+fn two_names() -> Desk {
+    desk(
+        r#"
+        [routes.one]
+        host = "one.test"
+        passthrough = true
+        upstream = "one.internal:22"
+        [routes.two]
+        host = "two.test"
+        passthrough = true
+        upstream = "two.internal:22"
+        "#,
+    )
+}
+
+fn answer(name: &str, addresses: Result<&[&str], &str>) -> Answer {
+    let parse = |addresses: &[&str]| addresses.iter().map(|ip| ip.parse().unwrap()).collect();
+    Answer {
+        name: HostName::parse(name).unwrap(),
+        addresses: addresses.map(parse).map_err(str::to_owned),
+    }
+}
+
+fn no_changes() -> Receiver<Change> {
+    mpsc::channel(1).1
+}
+
+/// A service with a route and one endpoint.
+fn service(name: &str, endpoint: &str) -> Service {
+    let place: Arc<str> = format!("{name}@consul").into();
+    Service {
+        key: key(name),
+        upstreams: vec![ServiceUpstream {
+            name: Arc::clone(&place),
+            endpoints: vec![Endpoint {
+                address: endpoint.parse().unwrap(),
+                configured: endpoint.into(),
+                weight: 1,
+            }],
+            mesh: None,
+            empty: None,
+        }],
+        routes: vec![ServiceRoute {
+            name: Arc::clone(&place),
+            rule: Rule::parse(&format!("HostSNI(`{name}.test`)")).unwrap(),
+            priority: None,
+            tls: ServiceTls::PassThrough,
+            upstream: place,
+            broken: None,
+            warnings: Vec::new(),
+        }],
+        skipped: Vec::new(),
+    }
+}
+
+fn key(name: &str) -> ServiceKey {
+    ServiceKey {
+        source: Source::Consul,
+        name: name.into(),
+    }
+}
+
+fn found(name: &str, endpoint: &str) -> Change {
+    Change::Service(Arc::new(service(name, endpoint)))
+}
+
+impl Desk {
+    fn endpoints(&self, upstream: &str) -> Vec<String> {
+        let snapshot = self.cell.load();
+        let endpoints = snapshot.upstream(upstream).unwrap().endpoints().iter();
+        endpoints
+            .map(|endpoint| endpoint.address.to_string())
+            .collect()
+    }
+
+    fn state(&self) -> State {
+        self.status.parts()[NAMES].clone()
+    }
+}
+
+#[test]
+fn until_every_name_has_an_answer_the_gateway_is_not_ready() {
+    let mut desk = two_names();
+    let both = "not resolved yet: one.internal, two.internal";
+    assert_eq!(desk.state(), State::NotReady(both.to_owned()));
+    desk.publisher
+        .hear([answer("one.internal", Ok(&["10.0.0.1"]))]);
+    assert_eq!(
+        desk.state(),
+        State::NotReady("not resolved yet: two.internal".to_owned())
+    );
+    desk.publisher
+        .hear([answer("two.internal", Err("no such name"))]);
+    assert_eq!(
+        desk.state(),
+        State::Degraded("not resolving: two.internal".to_owned())
+    );
+    desk.publisher
+        .hear([answer("two.internal", Ok(&["10.0.0.2"]))]);
+    assert_eq!(desk.state(), State::Ready);
+}
+
+#[test]
+fn without_names_the_gateway_is_ready_at_once() {
+    let desk =
+        desk("[routes.one]\nhost = \"one.test\"\npassthrough = true\nupstream = \"10.0.0.1:22\"");
+    assert_eq!(desk.state(), State::Ready);
+    assert_eq!(desk.cell.load().generation, 1);
+}
+
+#[tokio::test]
+async fn the_snapshot_follows_the_answers_and_batches_them() {
+    let desk = two_names();
+    let cell = Arc::clone(&desk.cell);
+    let (send, received) = mpsc::channel(64);
+    for answer in [
+        answer("one.internal", Ok(&["10.0.0.1"])),
+        answer("two.internal", Ok(&["10.0.0.2", "fd00::2"])),
+        answer("one.internal", Ok(&["10.0.0.9"])),
+    ] {
+        send.send(answer).await.unwrap();
+    }
+    drop(send);
+    desk.publisher.run(received, no_changes()).await;
+    let snapshot = cell.load();
+    assert_eq!(
+        snapshot.generation, 2,
+        "three answers that wait together are one change"
+    );
+    let endpoints = |upstream: &str| -> Vec<String> {
+        let endpoints = snapshot.upstream(upstream).unwrap().endpoints().iter();
+        endpoints
+            .map(|endpoint| endpoint.address.to_string())
+            .collect()
+    };
+    assert_eq!(endpoints("one.internal:22"), ["10.0.0.9:22"]);
+    assert_eq!(
+        endpoints("two.internal:22"),
+        ["10.0.0.2:22", "[fd00::2]:22"]
+    );
+}
+
+#[test]
+fn a_name_that_fails_before_it_ever_had_an_answer_leaves_the_others_served() {
+    let mut desk = two_names();
+    desk.publisher.hear([
+        answer("one.internal", Ok(&["10.0.0.1"])),
+        answer("two.internal", Err("no such name")),
+    ]);
+    assert_eq!(desk.endpoints("one.internal:22"), ["10.0.0.1:22"]);
+    assert!(desk.endpoints("two.internal:22").is_empty());
+}
+
+#[tokio::test]
+async fn what_shares_a_thread_with_the_publisher_goes_on_while_it_compiles() {
+    let mut text = String::from("[routes.a]\nhost = \"a.test\"\nupstream = \"a.internal:1\"\n");
+    for n in 0..5_000 {
+        text += &format!("[routes.r{n}]\nhost = \"r{n}.test\"\nupstream = \"10.0.0.1:1\"\n");
+    }
+    let Desk { publisher, .. } = desk(&text);
+    let cell = publisher.cell();
+    let (answers, received) = mpsc::channel(1);
+    let running = tokio::spawn(publisher.run(received, no_changes()));
+    let address = answer("a.internal", Ok(&["10.0.0.7"]));
+    answers.send(address).await.unwrap();
+    let mut turns = 0;
+    while cell.load().generation == 1 {
+        tokio::task::yield_now().await;
+        turns += 1;
+    }
+    assert!(turns > 10, "{turns}");
+    drop(answers);
+    running.await.unwrap();
+}
+
+#[test]
+fn changes_that_wait_together_are_one_publication_and_the_last_word_counts() {
+    let mut desk = two_names();
+    desk.publisher.learn([
+        found("web", "10.0.1.1:80"),
+        found("db", "10.0.2.1:80"),
+        found("gone", "10.0.3.1:80"),
+        Change::Gone(key("db")),
+        found("web", "10.0.1.2:80"),
+        Change::Gone(key("gone")),
+        found("gone", "10.0.3.2:80"),
+    ]);
+    let snapshot = desk.cell.load();
+    assert_eq!(snapshot.generation, 2);
+    let services: Vec<_> = snapshot.services().iter().map(|s| s.key.clone()).collect();
+    assert_eq!(services, [key("gone"), key("web")]);
+    assert_eq!(desk.endpoints("web@consul"), ["10.0.1.2:80"]);
+    assert_eq!(desk.endpoints("gone@consul"), ["10.0.3.2:80"]);
+    assert!(snapshot.upstream("db@consul").is_none());
+}
+
+#[test]
+fn an_identity_and_the_services_that_came_with_it_are_one_publication() {
+    let mut desk = two_names();
+    let ca = Ca::new("mesh");
+    let mut web = service("web", "10.0.1.1:80");
+    web.upstreams[0].mesh = Some(MeshService {
+        namespace: "default".into(),
+        datacenter: "dc1".into(),
+        service: "web".into(),
+    });
+    desk.publisher.learn([
+        Change::Service(Arc::new(web)),
+        Change::Identity(Arc::new(Identity {
+            id: SpiffeId::parse("spiffe://mesh.test/ns/default/dc/dc1/svc/gate").unwrap(),
+            certificate: Arc::new(ca.issue(&["gate"]).certified_key()),
+            roots: ca.roots(),
+            not_after: SystemTime::now(),
+        })),
+    ]);
+    let snapshot = desk.cell.load();
+    assert_eq!(snapshot.generation, 2);
+    let transport = &snapshot.upstream("web@consul").unwrap().transport;
+    assert!(matches!(transport, Transport::Tls(_)), "{transport:?}");
+}
+
+#[test]
+fn what_a_part_says_of_itself_publishes_nothing() {
+    let mut desk = two_names();
+    let state = State::Degraded("consul is gone".to_owned());
+    desk.publisher
+        .learn([Change::State("services", state.clone())]);
+    assert_eq!(desk.status.parts()["services"], state);
+    assert_eq!(desk.cell.load().generation, 1);
+}
+
+#[tokio::test]
+async fn a_part_is_ready_only_when_what_it_told_before_is_served() {
+    let Desk {
+        cell,
+        status,
+        publisher,
+    } = two_names();
+    let (changes, learnt) = mpsc::channel(64);
+    let running = tokio::spawn(publisher.run(mpsc::channel(1).1, learnt));
+    // Another thread, as it is with `/readyz`: what it sees is what it would answer.
+    let watching = std::thread::spawn(move || {
+        while !status.parts().contains_key("services") {
+            std::hint::spin_loop();
+        }
+        cell.load().upstream("s999@consul").is_some()
+    });
+    for n in 0..1000 {
+        let change = found(&format!("s{n}"), "10.0.1.1:80");
+        changes.send(change).await.unwrap();
+    }
+    let ready = Change::State("services", State::Ready);
+    changes.send(ready).await.unwrap();
+    drop(changes);
+    running.await.unwrap();
+    assert!(watching.join().unwrap());
+}
+
+#[tokio::test]
+async fn the_publisher_goes_on_while_either_channel_lives() {
+    for names_first in [true, false] {
+        let Desk {
+            cell, publisher, ..
+        } = two_names();
+        let (answers, received) = mpsc::channel(1);
+        let (changes, learnt) = mpsc::channel(1);
+        let running = tokio::spawn(publisher.run(received, learnt));
+        let change = found("web", "10.0.1.1:80");
+        let address = answer("one.internal", Ok(&["10.0.0.1"]));
+        if names_first {
+            answers.send(address).await.unwrap();
+            drop(answers);
+            changes.send(change).await.unwrap();
+            drop(changes);
+        } else {
+            changes.send(change).await.unwrap();
+            drop(changes);
+            answers.send(address).await.unwrap();
+            drop(answers);
+        }
+        running.await.unwrap();
+        let snapshot = cell.load();
+        assert!(snapshot.upstream("web@consul").is_some(), "{names_first}");
+        let names = snapshot.upstream("one.internal:22").unwrap().endpoints();
+        assert_eq!(names.len(), 1, "{names_first}");
+    }
+}

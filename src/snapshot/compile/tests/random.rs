@@ -1,0 +1,141 @@
+//! Random changes, one publication after the other, against everything at once.
+
+use proptest::prelude::*;
+
+use super::services::{asked, bare, identity, in_mesh, key, standing_for_a_service, upstream};
+use super::*;
+use crate::snapshot::service::{ServiceRoute, ServiceUpstream};
+
+/// Names that services quarrel over, with those of the file among them.
+const UPSTREAMS: [&str; 4] = ["web", "x@consul", "y@consul", "mine"];
+const ROUTES: [&str; 3] = ["r@consul", "s@consul", "web"];
+const HOSTS: [&str; 4] = ["a.test", "b.test", "web.test", "*.test"];
+const SERVICES: [&str; 4] = ["a", "b", "c", "d"];
+
+fn file() -> Inputs {
+    let mut inputs = standing_for_a_service(false);
+    let mine = super::inputs(
+        "[routes.mine]\nhost = \"mine.test\"\npassthrough = true\nupstream = \"mine\"\n\
+         [upstreams.mine]\naddress = \"10.0.0.2:22\"\n",
+    );
+    inputs.config.upstreams.extend(mine.config.upstreams);
+    inputs
+}
+
+fn service_upstreams() -> impl Strategy<Value = ServiceUpstream> {
+    let endpoints = prop::sample::subsequence(vec!["10.0.1.1:1", "10.0.1.2:2"], 0..=2);
+    (
+        prop::sample::select(&UPSTREAMS[..]),
+        endpoints,
+        any::<bool>(),
+    )
+        .prop_map(|(name, endpoints, mesh)| ServiceUpstream {
+            mesh: in_mesh(name).filter(|_| mesh),
+            empty: endpoints.is_empty().then(|| "all are critical".into()),
+            ..upstream(name, &endpoints)
+        })
+}
+
+fn service_routes() -> impl Strategy<Value = ServiceRoute> {
+    (
+        prop::sample::select(&ROUTES[..]),
+        prop::sample::select(&HOSTS[..]),
+        prop::sample::select(&UPSTREAMS[..]),
+        prop::option::of(-1..3_i64),
+        any::<bool>(),
+    )
+        .prop_map(|(name, host, upstream, priority, broken)| ServiceRoute {
+            priority,
+            broken: broken.then(|| "broken".into()),
+            ..asked(name, &format!("HostSNI(`{host}`)"), upstream)
+        })
+}
+
+/// A service as it is from now on; `None` for one that goes.
+fn changes() -> impl Strategy<Value = (ServiceKey, Option<Arc<Service>>)> {
+    let shape = (
+        prop::collection::vec(service_upstreams(), 0..3),
+        prop::collection::vec(service_routes(), 0..3),
+    );
+    (
+        prop::sample::select(&SERVICES[..]),
+        prop::option::weighted(0.8, shape),
+    )
+        .prop_map(|(name, shape)| {
+            let service = shape.map(|(upstreams, routes)| {
+                Arc::new(Service {
+                    upstreams,
+                    routes,
+                    ..bare(name)
+                })
+            });
+            (key(name), service)
+        })
+}
+
+/// All that a connection or an operator can see of a snapshot.
+fn picture(snapshot: &Snapshot) -> Vec<String> {
+    let routes = snapshot.table.routes().into_iter().map(|route| {
+        let Route {
+            name,
+            source,
+            service,
+            rule,
+            priority,
+            action,
+            upstream,
+            ..
+        } = &**route;
+        let rule = rule.text();
+        format!("{source:?} {name} {service:?} {rule} {priority} {action:?} {upstream}")
+    });
+    let hosts = ["a.test", "b.test", "web.test", "c.test", "mine.test"].map(|host| {
+        let found = route(snapshot, host).map(|route| route.name.to_string());
+        format!("{host} {found:?}")
+    });
+    let mut upstreams: Vec<_> = snapshot.upstreams.values().collect();
+    upstreams.sort_by_key(|upstream| &upstream.name);
+    let upstreams = upstreams.into_iter().map(|upstream| {
+        let transport = match &upstream.transport {
+            Transport::Tls(tls) => format!("{:?} {:?}", tls.spiffe, tls.server_name),
+            other => format!("{other:?}"),
+        };
+        let (name, service, empty) = (&upstream.name, &upstream.service, &upstream.empty);
+        let endpoints = upstream.endpoints();
+        format!("{name} {service:?} {transport} {empty:?} {endpoints:?}")
+    });
+    let services = snapshot
+        .services()
+        .into_iter()
+        .map(|service| format!("{service:?}"));
+    let rivals = snapshot.rivals.iter().map(|rivals| format!("{rivals:?}"));
+    let all = routes.chain(hosts).chain(upstreams).chain(services);
+    all.chain(rivals).collect()
+}
+
+proptest! {
+    #[test]
+    fn publishing_change_by_change_ends_where_everything_at_once_does(
+        batches in prop::collection::vec(prop::collection::vec(changes(), 1..4), 1..8),
+        identity_at in 0..8_usize,
+    ) {
+        let (mut inputs, metrics) = (file(), Metrics::new());
+        let identity = identity();
+        let mut snapshot = compile(&inputs, None, &metrics);
+        let mut all = BTreeMap::new();
+        for (n, batch) in batches.into_iter().enumerate() {
+            if n == identity_at {
+                inputs.identity = Some(Arc::clone(&identity));
+                snapshot = compile(&inputs, Some(&snapshot), &metrics);
+            }
+            let batch: BTreeMap<_, _> = batch.into_iter().collect();
+            snapshot = update(&inputs, &snapshot, &batch, &metrics);
+            all.extend(batch);
+            let at_once = compile(&inputs, None, &metrics);
+            let at_once = update(&inputs, &at_once, &all, &metrics);
+            prop_assert_eq!(picture(&snapshot), picture(&at_once));
+            let anew = compile(&inputs, Some(&snapshot), &metrics);
+            prop_assert_eq!(picture(&snapshot), picture(&anew));
+        }
+    }
+}

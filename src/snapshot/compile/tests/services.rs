@@ -1,0 +1,416 @@
+//! What becomes of a service's routes and upstreams as it comes, changes, clashes with another, and goes.
+
+use std::time::SystemTime;
+
+use super::*;
+use crate::config::ConsulService;
+use crate::name::{MeshService, SpiffeId};
+use crate::rule::Rule;
+use crate::snapshot::service::{ServiceRoute, ServiceTls, ServiceUpstream, Skipped};
+use crate::tls::test_certs::Ca;
+
+pub(super) fn key(name: &str) -> ServiceKey {
+    ServiceKey {
+        source: Source::Consul,
+        name: name.into(),
+    }
+}
+
+/// A service that asks for nothing.
+pub(super) fn bare(name: &str) -> Service {
+    Service {
+        key: key(name),
+        upstreams: Vec::new(),
+        routes: Vec::new(),
+        skipped: Vec::new(),
+    }
+}
+
+pub(super) fn upstream(name: &str, endpoints: &[&str]) -> ServiceUpstream {
+    let endpoints = endpoints.iter().map(|address| Endpoint {
+        address: address.parse().unwrap(),
+        configured: (*address).into(),
+        weight: 1,
+    });
+    ServiceUpstream {
+        name: name.into(),
+        endpoints: endpoints.collect(),
+        mesh: None,
+        empty: None,
+    }
+}
+
+pub(super) fn asked(name: &str, rule: &str, upstream: &str) -> ServiceRoute {
+    ServiceRoute {
+        name: name.into(),
+        rule: Rule::parse(rule).unwrap(),
+        priority: None,
+        tls: ServiceTls::PassThrough,
+        upstream: upstream.into(),
+        broken: None,
+        warnings: Vec::new(),
+    }
+}
+
+pub(super) fn in_mesh(name: &str) -> Option<MeshService> {
+    Some(MeshService {
+        namespace: "default".into(),
+        datacenter: "dc1".into(),
+        service: name.into(),
+    })
+}
+
+/// `NAME.test` to one endpoint, as most services are.
+pub(super) fn usual(name: &str, endpoint: &str) -> Service {
+    let place = format!("{name}@consul");
+    Service {
+        upstreams: vec![upstream(&place, &[endpoint])],
+        routes: vec![asked(&place, &format!("HostSNI(`{name}.test`)"), &place)],
+        ..bare(name)
+    }
+}
+
+/// A file with a route to an upstream that stands for a service of Consul.
+pub(super) fn standing_for_a_service(mesh: bool) -> Inputs {
+    let mut inputs = inputs(
+        "[routes.web]\nhost = \"web.test\"\npassthrough = true\nupstream = \"web\"\n\
+         [upstreams.web]\naddress = \"10.9.9.9:9\"\n",
+    );
+    let web = inputs.config.upstreams.get_mut("web").unwrap();
+    web.endpoints.clear();
+    web.service = Some(ConsulService {
+        name: "web".to_owned(),
+        mesh,
+    });
+    inputs
+}
+
+pub(super) fn identity() -> Arc<Identity> {
+    let ca = Ca::new("mesh");
+    let issued = ca.issue(&["portcullis"]);
+    Arc::new(Identity {
+        id: SpiffeId::parse("spiffe://mesh.test/ns/default/dc/dc1/svc/portcullis").unwrap(),
+        certificate: Arc::new(issued.certified_key()),
+        roots: ca.roots(),
+        not_after: SystemTime::now(),
+    })
+}
+
+/// The inputs, the metrics and the snapshot of a gateway that learns.
+pub(super) struct Desk {
+    pub(super) inputs: Inputs,
+    metrics: Arc<Metrics>,
+    pub(super) snapshot: Snapshot,
+}
+
+impl Desk {
+    fn new(inputs: Inputs) -> Self {
+        let metrics = Metrics::new();
+        let snapshot = compile(&inputs, None, &metrics);
+        Self {
+            inputs,
+            metrics,
+            snapshot,
+        }
+    }
+
+    /// Services as they are now, in one publication.
+    pub(super) fn learn<const N: usize>(&mut self, services: [Service; N]) {
+        let services = services.map(|service| (service.key.clone(), Some(Arc::new(service))));
+        self.update(&services.into());
+    }
+
+    pub(super) fn forget(&mut self, name: &str) {
+        self.update(&[(key(name), None)].into());
+    }
+
+    fn update(&mut self, services: &BTreeMap<ServiceKey, Option<Arc<Service>>>) {
+        self.snapshot = update(&self.inputs, &self.snapshot, services, &self.metrics);
+    }
+
+    pub(super) fn compile(&mut self) {
+        self.snapshot = compile(&self.inputs, Some(&self.snapshot), &self.metrics);
+    }
+
+    pub(super) fn gets(&self, host: &str) -> Option<String> {
+        route(&self.snapshot, host).map(|route| route.name.to_string())
+    }
+
+    pub(super) fn dials(&self, upstream: &str) -> Vec<String> {
+        addresses(&self.snapshot, upstream)
+    }
+
+    fn upstream(&self, name: &str) -> Arc<Upstream> {
+        Arc::clone(self.snapshot.upstream(name).unwrap())
+    }
+}
+
+pub(super) fn desk() -> Desk {
+    Desk::new(inputs(ROUTES))
+}
+
+#[test]
+fn the_routes_and_upstreams_of_a_service_come_change_and_go() {
+    let mut desk = desk();
+    assert_eq!(desk.gets("web.test"), None);
+    desk.learn([usual("web", "10.0.1.1:80")]);
+    assert_eq!(desk.snapshot.generation, 2);
+    assert_eq!(desk.gets("web.test").as_deref(), Some("web@consul"));
+    assert_eq!(desk.dials("web@consul"), ["10.0.1.1:80"]);
+    let first = desk.snapshot.clone();
+
+    let mut changed = usual("web", "10.0.1.2:80");
+    changed.routes = vec![asked("new@consul", "HostSNI(`new.test`)", "web@consul")];
+    changed.upstreams.push(upstream("canary@consul", &[]));
+    changed.skipped.push(Skipped {
+        instance: None,
+        router: Some("odd".into()),
+        reason: "its rule is empty".into(),
+    });
+    desk.learn([changed.clone()]);
+    assert_eq!(desk.gets("web.test"), None);
+    assert_eq!(desk.gets("new.test").as_deref(), Some("new@consul"));
+    assert_eq!(desk.dials("web@consul"), ["10.0.1.2:80"]);
+    assert!(desk.dials("canary@consul").is_empty());
+    assert_eq!(**desk.snapshot.service(&key("web")).unwrap(), changed);
+    assert!(
+        route(&first, "web.test").is_some() && first.upstream("canary@consul").is_none(),
+        "the old snapshot is as it was"
+    );
+
+    desk.forget("web");
+    assert_eq!(desk.gets("new.test"), None);
+    assert!(desk.snapshot.upstream("web@consul").is_none());
+    assert!(desk.snapshot.upstream("canary@consul").is_none());
+    assert!(desk.snapshot.services().is_empty());
+    assert_eq!(
+        desk.gets("one.test").as_deref(),
+        Some("one"),
+        "the file stays"
+    );
+    drop(first);
+    assert!(!desk.metrics.encode().contains("@consul"));
+}
+
+#[test]
+fn a_service_that_nobody_knew_goes_without_a_trace() {
+    let mut desk = desk();
+    desk.learn([usual("web", "10.0.1.1:80")]);
+    desk.forget("nobody");
+    assert_eq!(desk.snapshot.services().len(), 1);
+    assert_eq!(desk.gets("web.test").as_deref(), Some("web@consul"));
+}
+
+#[test]
+fn what_a_service_asks_for_is_what_its_route_is() {
+    let mut desk = Desk::new(terminated());
+    let mut web = usual("web", "10.0.1.1:80");
+    web.routes[0].priority = Some(7);
+    web.routes[0].warnings = vec!["it is dialled plainly".into()];
+    web.routes[0].tls = ServiceTls::Terminate(Some("strict".to_owned()));
+    desk.learn([web.clone()]);
+    let made = Arc::clone(route(&desk.snapshot, "web.test").unwrap());
+    assert_eq!(
+        (made.source, made.service.clone()),
+        (Source::Consul, Some(key("web")))
+    );
+    assert_eq!(
+        (made.priority, &*made.warnings),
+        (7, &["it is dialled plainly".into()][..])
+    );
+    assert!(
+        matches!(&made.action, Action::Terminate { options: Some(name), .. } if &**name == "strict")
+    );
+
+    web.routes[0].priority = None;
+    web.routes[0].tls = ServiceTls::Terminate(Some("lost".to_owned()));
+    desk.learn([web.clone()]);
+    let made = Arc::clone(route(&desk.snapshot, "web.test").unwrap());
+    assert_eq!(made.priority, made.rule.priority());
+    assert_eq!(
+        made.action,
+        Action::Broken("option set `lost` does not exist".to_owned())
+    );
+
+    web.routes[0].broken = Some("web has no sidecar".into());
+    desk.learn([web]);
+    assert_eq!(
+        action(&desk.snapshot, "web.test"),
+        Action::Broken("web has no sidecar".to_owned())
+    );
+}
+
+#[test]
+fn a_change_leaves_what_it_does_not_touch_and_an_endpoint_no_route() {
+    let mut desk = desk();
+    desk.learn([usual("web", "10.0.1.1:80"), usual("db", "10.0.2.1:80")]);
+    let before = desk.snapshot.clone();
+    desk.learn([usual("web", "10.0.1.2:80")]);
+    for host in ["one.test", "two.test", "web.test", "db.test"] {
+        assert!(
+            Arc::ptr_eq(
+                route(&before, host).unwrap(),
+                route(&desk.snapshot, host).unwrap()
+            ),
+            "{host}"
+        );
+    }
+    for name in ["a", "b", "db@consul"] {
+        assert!(
+            Arc::ptr_eq(before.upstream(name).unwrap(), &desk.upstream(name)),
+            "{name}"
+        );
+    }
+    let web = before.upstream("web@consul").unwrap();
+    assert!(!Arc::ptr_eq(web, &desk.upstream("web@consul")));
+    assert!(Arc::ptr_eq(&web.state, &desk.upstream("web@consul").state));
+}
+
+#[test]
+fn a_service_told_of_again_and_a_compile_of_everything_make_no_new_object() {
+    let mut desk = Desk::new(standing_for_a_service(true));
+    desk.inputs.identity = Some(identity());
+    let mesh = |mut service: Service, name: &str| {
+        service.upstreams[0].mesh = in_mesh("web");
+        service.upstreams[0].name = name.into();
+        service
+    };
+    let all = || {
+        [
+            usual("web", "10.0.1.1:80"),
+            mesh(usual("db", "10.0.2.1:80"), "db@consul"),
+            mesh(usual("file", "10.0.3.1:80"), "web"),
+        ]
+    };
+    desk.learn(all());
+    let before = desk.snapshot.clone();
+    desk.learn(all());
+    desk.compile();
+    assert_eq!(desk.snapshot.generation, before.generation + 2);
+    for host in ["web.test", "db.test", "file.test"] {
+        let (before, now) = (route(&before, host), route(&desk.snapshot, host));
+        assert!(Arc::ptr_eq(before.unwrap(), now.unwrap()), "{host}");
+    }
+    for name in ["web", "web@consul", "db@consul"] {
+        assert!(
+            Arc::ptr_eq(before.upstream(name).unwrap(), &desk.upstream(name)),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn an_upstream_of_the_file_has_the_endpoints_of_the_service_that_it_stands_for() {
+    let mut desk = Desk::new(standing_for_a_service(false));
+    let empty = |desk: &Desk| desk.upstream("web").empty.as_deref().map(str::to_owned);
+    let unknown = Some("consul has no service `web`".to_owned());
+    assert_eq!(empty(&desk), unknown);
+    let web = Service {
+        upstreams: vec![upstream("web", &["10.0.1.1:80"])],
+        ..bare("web")
+    };
+    desk.learn([web.clone()]);
+    assert_eq!(desk.dials("web"), ["10.0.1.1:80"]);
+    assert_eq!(empty(&desk), None);
+    desk.compile();
+    assert_eq!(desk.dials("web"), ["10.0.1.1:80"]);
+
+    let mut critical = web;
+    critical.upstreams[0].endpoints.clear();
+    critical.upstreams[0].empty = Some("its only instance is critical".into());
+    desk.learn([critical]);
+    assert_eq!(
+        empty(&desk).as_deref(),
+        Some("its only instance is critical")
+    );
+
+    desk.forget("web");
+    assert!(desk.dials("web").is_empty());
+    assert_eq!(empty(&desk), unknown);
+    assert_eq!(desk.gets("web.test").as_deref(), Some("web"));
+}
+
+#[test]
+fn an_upstream_of_the_file_that_is_to_be_in_the_mesh_is_never_dialled_plainly() {
+    let mut desk = Desk::new(standing_for_a_service(true));
+    let broken = |desk: &Desk| match &desk.upstream("web").transport {
+        Transport::Broken(why) => why.to_string(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(broken(&desk), "nothing is known of its service yet");
+    desk.learn([Service {
+        upstreams: vec![upstream("web", &["10.0.1.1:80"])],
+        ..bare("web")
+    }]);
+    assert_eq!(broken(&desk), "its service is not in the mesh");
+}
+
+#[test]
+fn a_mesh_upstream_waits_for_the_identity_and_a_new_one_keeps_its_turn() {
+    let mut desk = desk();
+    let mut web = usual("web", "10.0.1.1:80");
+    web.upstreams[0] = ServiceUpstream {
+        mesh: in_mesh("web"),
+        ..upstream("web@consul", &["10.0.1.1:80", "10.0.1.2:80"])
+    };
+    desk.learn([web]);
+    assert_eq!(
+        desk.upstream("web@consul").transport,
+        Transport::Broken("the gateway has no mesh identity".into())
+    );
+    let first = identity();
+    desk.inputs.identity = Some(Arc::clone(&first));
+    desk.compile();
+    let before = desk.upstream("web@consul");
+    let Transport::Tls(tls) = &before.transport else {
+        panic!("{:?}", before.transport);
+    };
+    let id = "spiffe://mesh.test/ns/default/dc/dc1/svc/web";
+    assert_eq!(tls.spiffe.as_ref().map(SpiffeId::as_str), Some(id));
+    assert_eq!(
+        tls.server_name.to_str(),
+        "web.default.dc1.internal.mesh.test"
+    );
+    assert!(before.is_mesh());
+
+    let renewed = identity();
+    desk.inputs.identity = Some(Arc::clone(&renewed));
+    desk.compile();
+    let after = desk.upstream("web@consul");
+    let Transport::Tls(tls) = &after.transport else {
+        panic!("{:?}", after.transport);
+    };
+    assert!(Arc::ptr_eq(tls.identity.as_ref().unwrap(), &renewed));
+    assert!(
+        Arc::ptr_eq(&before.state, &after.state),
+        "its turn goes on where it was"
+    );
+}
+
+#[test]
+fn one_change_among_100_000_routes_shares_all_but_the_change() {
+    let many = (0..100_000).map(|n| {
+        let service = usual(&format!("s{n}"), "10.0.1.1:80");
+        (service.key.clone(), Some(Arc::new(service)))
+    });
+    let mut desk = desk();
+    desk.update(&many.collect());
+    let shared = |desk: &Desk, old: &Snapshot| {
+        let now = &desk.snapshot;
+        let (exact, all) = now.table.parts_not_shared(&old.table);
+        let upstreams = now.upstreams.parts_not_shared(&old.upstreams);
+        let services = now.services.parts_not_shared(&old.services);
+        (exact, all, upstreams, services)
+    };
+    let old = desk.snapshot.clone();
+    desk.learn([usual("s7", "10.0.1.2:80")]);
+    assert_eq!(shared(&desk, &old), (0, 0, 1, 1), "an endpoint");
+    let old = desk.snapshot.clone();
+    desk.learn([usual("new", "10.0.1.1:80")]);
+    assert_eq!(shared(&desk, &old), (1, 1, 1, 1), "a service comes");
+    let old = desk.snapshot.clone();
+    desk.forget("s9");
+    assert_eq!(shared(&desk, &old), (1, 1, 1, 1), "a service goes");
+    let s8 = old.upstream("s8@consul").unwrap();
+    assert!(Arc::ptr_eq(s8, &desk.upstream("s8@consul")));
+}
