@@ -262,3 +262,60 @@ impl Question {
         parsed.ok_or_else(|| io::Error::other(format!("no HTTP: {answer:?}")))
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_passes_on_what_is_asked_and_answered_until_it_is_told_of_a_fault() {
+    let Some(consul) = Consul::start() else {
+        return;
+    };
+    let between = Between::before(&consul).await;
+    let path = "/v1/catalog/services";
+    let (index, answer) = ask(&between, path).await.unwrap();
+    assert_eq!(answer, r#"{"consul":[]}"#);
+
+    // A question that waits gets the fault, too, and the truth when it has ended.
+    let waiting = format!("{path}?index={index}&wait=60s");
+    let fault = Fault::Altered(|answer| {
+        answer.set("X-Consul-Index", "1");
+        answer.edit(|services| services["more"] = Value::Null);
+    });
+    let (asked, _) = tokio::join!(ask(&between, &waiting), async {
+        while between.questions() < 2 {
+            tokio::task::yield_now().await;
+        }
+        between.fail(&["catalog/"], fault);
+    });
+    assert_eq!(asked, Some((1, r#"{"consul":[],"more":null}"#.to_owned())));
+    assert_eq!(ask(&between, "/v1/agent/checks").await.unwrap().1, "{}");
+    between.fail(&[""], Fault::Reset);
+    assert_eq!(ask(&between, path).await, None);
+    between.fail(&[""], Fault::Half);
+    assert_eq!(ask(&between, path).await, None);
+    between.fail(&[""], Fault::Hang);
+    let (asked, _) = tokio::join!(ask(&between, path), async {
+        while between.questions() < 6 {
+            tokio::task::yield_now().await;
+        }
+        between.heal();
+    });
+    assert_eq!(asked, Some((index, answer)));
+    assert_eq!(between.asked().last().unwrap(), path);
+}
+
+/// The index of an answer, and its body without spaces; none if it is not whole.
+async fn ask(between: &Between, target: &str) -> Option<(u64, String)> {
+    let mut tcp = TcpStream::connect(between.address).await.unwrap();
+    let text = format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    tcp.write_all(text.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    tcp.read_to_string(&mut answer).await.ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    let head = head.to_ascii_lowercase();
+    let field = |name: &str| {
+        let mut fields = head.lines();
+        fields.find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+    };
+    let whole = field("content-length:") == Some(body.len() as u64);
+    let body: String = body.split_whitespace().collect();
+    whole.then(|| (field("x-consul-index:").unwrap_or(0), body))
+}
