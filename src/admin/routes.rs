@@ -191,6 +191,7 @@ mod tests {
             server_name: "db.internal".try_into().unwrap(),
             spiffe: None,
             identity: None,
+            former: None,
         }
     }
 

@@ -108,6 +108,10 @@ async fn keep(
         if let Some(identity) = keeper.hear(heard, SystemTime::now()) {
             let until = written(identity.not_after);
             tracing::info!(id = %identity.id, %until, "a new mesh identity");
+            if let Some(former) = &identity.former {
+                let until = written(former.not_after);
+                tracing::warn!(former = %former.id, %until, "the mesh was made anew: services that Consul has not told of again may be in the former one");
+            }
             if changes.send(Change::Identity(identity)).await.is_err() {
                 return;
             }

@@ -258,6 +258,7 @@ fn an_identity_and_the_services_that_came_with_it_are_one_publication() {
             certificate: Arc::new(ca.issue(&["gate"]).certified_key()),
             roots: ca.roots(),
             not_after: SystemTime::now(),
+            former: None,
         })),
     ]);
     let snapshot = desk.cell.load();

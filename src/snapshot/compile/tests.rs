@@ -10,6 +10,7 @@ use crate::tls::options::Options;
 use crate::tls::verify::Proof;
 
 mod claims;
+mod former;
 mod random;
 mod services;
 
