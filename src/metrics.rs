@@ -38,6 +38,7 @@ const SECONDS: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 2
 /// | `portcullis_bytes_total` | counter, bytes | `route`, `direction` | bytes relayed: `up` from the client, `down` to it |
 /// | `portcullis_handshake_seconds` | histogram, seconds | | from the hello to the end of the client's handshake |
 /// | `portcullis_dial_seconds` | histogram, seconds | | until an upstream was ready for bytes, its own TLS included |
+/// | `portcullis_endpoint_ejections_total` | counter | `upstream` | times that an endpoint was passed over from then on, as it could not be dialled |
 /// | `portcullis_accept_errors_total` | counter | `kind` | calls to accept that failed: `files`, `memory`, `aborted`, `other` |
 /// | `portcullis_access_log_dropped_total` | counter, lines | | access log lines lost to a slow or closed output |
 /// | `portcullis_access_log_suppressed_total` | counter, lines | | refusals counted instead of logged during a flood |
@@ -128,30 +129,26 @@ impl Metrics {
 
     /// The handles of one route; the same counters for the same name.
     pub fn route(&self, name: &str) -> Arc<RouteMetrics> {
-        let mut routes = self.live.routes();
-        if let Some(route) = routes.current.get(name) {
-            return Arc::clone(route);
-        }
-        // A route that comes back while connections of its former life go on counts on with them.
-        let (name, route) = routes.leaving.remove_entry(name).unwrap_or_else(|| {
-            let route = RouteMetrics {
-                handshake: self.handshake.clone(),
-                dial: self.dial.clone(),
-                ..RouteMetrics::default()
-            };
-            (name.into(), Arc::new(route))
-        });
-        routes.current.insert(name, Arc::clone(&route));
-        route
+        self.live.routes().of(name, || RouteMetrics {
+            handshake: self.handshake.clone(),
+            dial: self.dial.clone(),
+            ..RouteMetrics::default()
+        })
     }
 
     /// Forgets a route that is gone. Its series end when nothing counts on it any more: with the last of its connections.
     pub fn forget_route(&self, name: &str) {
-        let mut routes = self.live.routes();
-        if let Some((name, route)) = routes.current.remove_entry(name) {
-            routes.leaving.insert(name, route);
-        }
-        routes.sweep();
+        self.live.routes().forget(name);
+    }
+
+    /// The handles of one upstream; the same counters for the same name.
+    pub fn upstream(&self, name: &str) -> Arc<UpstreamMetrics> {
+        self.live.upstreams().of(name, UpstreamMetrics::default)
+    }
+
+    /// Forgets an upstream that is gone, as [`forget_route`](Self::forget_route) does a route.
+    pub fn forget_upstream(&self, name: &str) {
+        self.live.upstreams().forget(name);
     }
 
     /// Counts a connection that ended; `route` is `None` for one that never got a route.
@@ -227,217 +224,13 @@ impl Default for RouteMetrics {
     }
 }
 
+/// The handles that connections to one upstream count on.
+#[derive(Debug, Default)]
+pub struct UpstreamMetrics {
+    /// How often one of its endpoints was passed over from then on.
+    pub ejections: Counter<u64, AtomicU64>,
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::indexing_slicing)]
-mod tests {
-    use std::collections::{BTreeMap, BTreeSet};
-    use std::time::Duration;
-
-    use super::*;
-
-    /// A registry in which every family has at least one sample.
-    fn full() -> Arc<Metrics> {
-        let metrics = Metrics::new();
-        metrics.accepted("[::]:8443".parse().unwrap()).inc();
-        metrics.accept_failed(&io::Error::from_raw_os_error(24));
-        let route = metrics.route("vm");
-        route.active.inc();
-        route.bytes_up.inc_by(7);
-        route.handshake.observe(0.02);
-        metrics.ended(Some(&route), Reason::Closed);
-        metrics.ended(None, Reason::NotTls);
-        metrics.ended(None, Reason::NotTls);
-        metrics.published(3);
-        let end = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
-        metrics.certificates([("edge.pem".to_owned(), end)]);
-        metrics.identity(end + Duration::from_secs(1));
-        metrics
-    }
-
-    /// The sample lines of an exposition, checked line by line: each belongs to a family that was described before it.
-    fn samples(text: &str) -> BTreeMap<String, f64> {
-        let mut types = BTreeMap::new();
-        let mut helps = BTreeSet::new();
-        let mut samples = BTreeMap::new();
-        let body = text.strip_suffix("# EOF\n").unwrap();
-        for line in body.lines() {
-            let words: Vec<_> = line.splitn(4, ' ').collect();
-            match words[..] {
-                ["#", "HELP", name, _] => assert!(helps.insert(name), "{name} twice"),
-                ["#", "TYPE", name, kind] => {
-                    assert!(types.insert(name, kind).is_none(), "{name} twice")
-                }
-                ["#", "UNIT", name, unit] => assert!(name.ends_with(unit), "{line}"),
-                _ => {
-                    let (series, value) = line.rsplit_once(' ').unwrap();
-                    let name = series.split('{').next().unwrap();
-                    let suffixes = ["_total", "_info", "_bucket", "_sum", "_count", ""];
-                    let family = suffixes.iter().find_map(|suffix| {
-                        name.strip_suffix(suffix)
-                            .filter(|family| types.contains_key(family))
-                    });
-                    let family = family.unwrap_or_else(|| panic!("{line} belongs to no family"));
-                    assert!(helps.contains(family), "{family} has no HELP");
-                    assert!(
-                        samples
-                            .insert(series.to_owned(), value.parse().unwrap())
-                            .is_none(),
-                        "{line}"
-                    );
-                }
-            }
-        }
-        samples
-    }
-
-    #[test]
-    fn every_family_is_described_and_every_documented_metric_is_there() {
-        let text = full().encode();
-        let samples = samples(&text);
-        let documented: Vec<&str> = include_str!("metrics.rs")
-            .lines()
-            .filter_map(|line| line.strip_prefix("/// | `")?.split('`').next())
-            .collect();
-        assert!(!documented.is_empty());
-        for name in documented {
-            assert!(
-                samples.keys().any(|series| series.starts_with(name)),
-                "{name} is missing in\n{text}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_scrape_shows_what_was_counted() {
-        let samples = samples(&full().encode());
-        for (series, value) in [
-            (
-                r#"portcullis_connections_accepted_total{listener="[::]:8443"}"#,
-                1.0,
-            ),
-            (
-                r#"portcullis_connections_ended_total{route="vm",reason="closed",fault="none"}"#,
-                1.0,
-            ),
-            (
-                r#"portcullis_connections_ended_total{route="",reason="not_tls",fault="client"}"#,
-                2.0,
-            ),
-            (r#"portcullis_connections_active{route="vm"}"#, 1.0),
-            (r#"portcullis_bytes_total{route="vm",direction="up"}"#, 7.0),
-            (
-                r#"portcullis_bytes_total{route="vm",direction="down"}"#,
-                0.0,
-            ),
-            (r#"portcullis_handshake_seconds_bucket{le="0.025"}"#, 1.0),
-            (r#"portcullis_handshake_seconds_bucket{le="0.01"}"#, 0.0),
-            ("portcullis_dial_seconds_count", 0.0),
-            (r#"portcullis_accept_errors_total{kind="files"}"#, 1.0),
-            ("portcullis_access_log_dropped_total", 0.0),
-            ("portcullis_snapshot_generation", 3.0),
-            (
-                r#"portcullis_certificate_not_after_seconds{name="edge.pem"}"#,
-                1_800_000_000.0,
-            ),
-            (
-                "portcullis_mesh_identity_not_after_seconds",
-                1_800_000_001.0,
-            ),
-        ] {
-            assert_eq!(
-                samples.get(series),
-                Some(&value),
-                "{series} in {samples:#?}"
-            );
-        }
-    }
-
-    #[test]
-    fn labels_are_configured_names_and_closed_sets_only() {
-        let text = full().encode();
-        let keys: BTreeSet<_> = text
-            .lines()
-            .filter(|line| !line.starts_with('#'))
-            .filter_map(|line| line.split_once('{')?.1.rsplit_once('}'))
-            .flat_map(|(labels, _)| {
-                labels
-                    .split(',')
-                    .filter_map(|label| Some(label.split_once('=')?.0))
-            })
-            .collect();
-        let allowed = [
-            "direction",
-            "fault",
-            "kind",
-            "le",
-            "listener",
-            "name",
-            "reason",
-            "route",
-            "version",
-        ];
-        assert_eq!(keys, BTreeSet::from(allowed));
-    }
-
-    #[test]
-    fn a_gateway_outside_of_every_mesh_tells_no_end_of_its_identity() {
-        assert!(
-            !Metrics::new()
-                .encode()
-                .contains("mesh_identity_not_after_seconds ")
-        );
-    }
-
-    #[test]
-    fn the_same_name_gives_the_same_counters() {
-        let metrics = Metrics::new();
-        metrics.route("a").bytes_up.inc();
-        metrics.route("a").bytes_up.inc();
-        assert_eq!(metrics.route("a").bytes_up.get(), 2);
-    }
-
-    #[test]
-    fn a_forgotten_route_shows_until_its_last_connection_ends() {
-        let metrics = Metrics::new();
-        let route = metrics.route("gone");
-        metrics.route("kept");
-        metrics.forget_route("gone");
-        metrics.ended(Some(&route), Reason::Drained);
-        assert!(
-            metrics
-                .encode()
-                .contains(r#"{route="gone",reason="drained",fault="none"}"#)
-        );
-        drop(route);
-        let text = metrics.encode();
-        assert!(!text.contains("gone"), "{text}");
-        assert!(text.contains(r#"{route="kept"}"#), "{text}");
-    }
-
-    #[test]
-    fn a_route_that_comes_back_counts_on_with_its_old_connections() {
-        let metrics = Metrics::new();
-        let before = metrics.route("flaps");
-        before.active.inc();
-        metrics.forget_route("flaps");
-        assert!(Arc::ptr_eq(&before, &metrics.route("flaps")));
-        assert_eq!(
-            metrics
-                .encode()
-                .matches(r#"connections_active{route="flaps"} 1"#)
-                .count(),
-            1
-        );
-    }
-
-    #[test]
-    fn a_name_with_quotes_and_newlines_stays_within_its_label() {
-        let metrics = Metrics::new();
-        metrics.route("a\"} 1\nb\\").active.inc();
-        let text = metrics.encode();
-        assert!(
-            text.contains(r#"connections_active{route="a\"} 1\nb\\"} 1"#),
-            "{text}"
-        );
-    }
-}
+mod tests;

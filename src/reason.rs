@@ -79,16 +79,20 @@ reasons! {
     HandshakeFailed = "handshake_failed", Client;
     /// The route asks for a client certificate, and the one sent (or its absence) was refused.
     ClientCertificate = "client_certificate", Client;
-    /// The upstream has no endpoint that could be dialled.
-    NoEndpoint = "no_endpoint", Upstream;
+    /// The upstream has no endpoint that could be dialled: none is healthy, registered or resolved.
+    NoHealthyUpstream = "no_healthy_upstream", Upstream;
     /// The gateway had nothing left to dial with: no file descriptor, no port, no memory.
     Shortage = "shortage", Gateway;
     /// No endpoint accepted the connection.
     DialFailed = "dial_failed", Upstream;
     /// No endpoint answered before the dial's deadline.
     DialTimeout = "dial_timeout", Upstream;
-    /// The upstream's TLS handshake failed, or it could not prove who it is.
+    /// The upstream's TLS handshake failed: it spoke no TLS, or refused ours.
     UpstreamTls = "upstream_tls", Upstream;
+    /// The upstream did not prove who it is: its chain, its dates, its name or its SPIFFE ID.
+    UpstreamIdentity = "upstream_identity", Upstream;
+    /// A mesh upstream ended at the client's first byte without an answer: what a sidecar does that an intention tells to deny.
+    PossibleIntentionDenial = "possible_intention_denial", Upstream;
     /// The client reset the connection, or broke TLS, while bytes were relayed.
     ClientReset = "client_reset", Client;
     /// The upstream reset the connection, or broke TLS, while bytes were relayed.

@@ -1,6 +1,7 @@
 //! `/v1/routes`: every route of a snapshot, as JSON.
 
 use std::net::SocketAddr;
+use std::time::Instant;
 
 use serde::Serialize;
 
@@ -10,6 +11,7 @@ use crate::tls::client;
 
 /// The routes of a snapshot in the table's order, with the one that hides each, if one does.
 pub(super) fn json(snapshot: &Snapshot) -> Vec<u8> {
+    let now = Instant::now();
     let table = &snapshot.table;
     let routes = table.routes().into_iter();
     let list = List {
@@ -19,7 +21,12 @@ pub(super) fn json(snapshot: &Snapshot) -> Vec<u8> {
                 let upstream = snapshot
                     .upstream(&route.upstream)
                     .map(|upstream| &**upstream);
-                Entry::new(route, upstream, table.shadowed_by(route).map(|by| &**by))
+                Entry::new(
+                    route,
+                    upstream,
+                    table.shadowed_by(route).map(|by| &**by),
+                    now,
+                )
             })
             .collect(),
     };
@@ -70,6 +77,10 @@ struct EndpointEntry<'a> {
     address: SocketAddr,
     configured: &'a str,
     weight: u32,
+    /// How often it could not be dialled, in a row.
+    failures: u64,
+    /// For how long it is passed over; null where nothing is against it, 0 when it is due or being tried.
+    out_for_seconds: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -83,6 +94,7 @@ impl<'a> Entry<'a> {
         route: &'a Route,
         upstream: Option<&'a Upstream>,
         shadowed_by: Option<&'a Route>,
+        now: Instant,
     ) -> Self {
         let (action, tls_options, broken_reason) = match &route.action {
             Action::PassThrough => ("pass_through", None, None),
@@ -103,7 +115,7 @@ impl<'a> Entry<'a> {
             tls_options,
             broken_reason,
             upstream: UpstreamEntry::new(&route.upstream, upstream),
-            endpoints: upstream.map(endpoints).unwrap_or_default(),
+            endpoints: upstream.map_or_else(Vec::new, |upstream| endpoints(upstream, now)),
             shadowed_by: shadowed_by.map(|by| Name {
                 source: by.source.as_str(),
                 name: &by.name,
@@ -128,13 +140,21 @@ impl<'a> UpstreamEntry<'a> {
     }
 }
 
-fn endpoints(upstream: &Upstream) -> Vec<EndpointEntry<'_>> {
-    let endpoints = upstream.endpoints().iter();
-    endpoints
-        .map(|endpoint| EndpointEntry {
-            address: endpoint.address,
-            configured: &endpoint.configured,
-            weight: endpoint.weight,
+fn endpoints(upstream: &Upstream, now: Instant) -> Vec<EndpointEntry<'_>> {
+    let states = upstream.states();
+    states
+        .map(|(endpoint, state)| {
+            let out = state.out(now);
+            EndpointEntry {
+                address: endpoint.address,
+                configured: &endpoint.configured,
+                weight: endpoint.weight,
+                failures: out.map_or(0, |out| out.failures),
+                // A second that has begun: 0 is kept for what is due.
+                out_for_seconds: out
+                    .map(|out| out.left.as_millis().div_ceil(1000))
+                    .and_then(|left| u64::try_from(left).ok()),
+            }
         })
         .collect()
 }
@@ -221,8 +241,8 @@ mod tests {
         let json: serde_json::Value = serde_json::from_slice(&json(&snapshot)).unwrap();
         let plain = json!({ "name": "vms", "tls": false, "server_name": null });
         let tls = json!({ "name": "tls", "tls": true, "server_name": "db.internal" });
-        let endpoints =
-            json!([{ "address": "10.0.0.5:22", "configured": "vm.internal:22", "weight": 3 }]);
+        let endpoints = json!([{ "address": "10.0.0.5:22", "configured": "vm.internal:22", "weight": 3,
+            "failures": 0, "out_for_seconds": null }]);
         let all = json!({
             "name": "*", "source": "file", "rule": "HostSNI(`*`)", "priority": -1,
             "default": true, "action": "pass_through", "tls_options": null, "broken_reason": null,
@@ -247,6 +267,25 @@ mod tests {
         assert_eq!(
             json,
             json!({ "generation": 7, "routes": [all, wildcard, db, vm] })
+        );
+    }
+
+    #[test]
+    fn an_endpoint_that_is_passed_over_says_for_how_long() {
+        let upstream = upstream("u", Transport::Plain);
+        let shown = |now| serde_json::to_value(endpoints(&upstream, now)).unwrap()[0].clone();
+        let now = Instant::now();
+        upstream.turn(now).next().unwrap().failed(now).unwrap();
+        assert_eq!(
+            (&shown(now)["failures"], &shown(now)["out_for_seconds"]),
+            (&json!(1), &json!(1))
+        );
+        let due = now + std::time::Duration::from_secs(2);
+        assert_eq!(shown(due)["out_for_seconds"], json!(0));
+        upstream.turn(due).next().unwrap().succeeded();
+        assert_eq!(
+            (&shown(due)["failures"], &shown(due)["out_for_seconds"]),
+            (&json!(0), &json!(null))
         );
     }
 }

@@ -149,7 +149,7 @@ pub async fn relay(
         tokio::time::sleep(FAREWELL).await;
     };
     let outcome = tokio::select! {
-        outcome = relay => outcome,
+        relayed = relay => relayed.outcome,
         () = farewell => return Ok(()),
     };
     let nothing_came = down.bytes() == 0;

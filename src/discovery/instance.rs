@@ -42,6 +42,13 @@ pub struct Instance {
     pub modified: u64,
 }
 
+impl Instance {
+    /// Whose tags count where two instances disagree: the greater one's, everywhere in the cluster.
+    pub(super) fn rank(&self) -> (u64, &str) {
+        (self.modified, &self.id)
+    }
+}
+
 /// The worst of an instance's checks, the best first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Health {

@@ -1,3 +1,21 @@
 //! What sources of discovery say of services, in one shape, and what is made of it.
 
+mod endpoints;
+pub mod exposure;
 pub mod instance;
+mod names;
+mod reading;
+mod routes;
+mod servers;
+pub mod tags;
+
+use std::sync::Arc;
+
+/// A text for people: long enough for any that is ours, and cut where a stranger's makes it longer.
+fn shortened(text: &str) -> Arc<str> {
+    const MOST: usize = 300;
+    match text.char_indices().nth(MOST) {
+        None => text.into(),
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()).into(),
+    }
+}

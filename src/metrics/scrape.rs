@@ -13,52 +13,91 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Unit;
 
-use super::RouteMetrics;
+use super::{RouteMetrics, UpstreamMetrics};
 use crate::log::AccessLog;
 use crate::reason::Reason;
 
 /// What is read at the moment of a scrape: everything that comes and goes.
 #[derive(Debug, Default)]
 pub(super) struct Live {
-    pub(super) routes: Mutex<Routes>,
+    routes: Mutex<Handles<RouteMetrics>>,
+    upstreams: Mutex<Handles<UpstreamMetrics>>,
     pub(super) unrouted: Ended,
     pub(super) certificates: Mutex<BTreeMap<String, SystemTime>>,
     pub(super) identity: Mutex<Option<SystemTime>>,
     pub(super) log: OnceLock<AccessLog>,
 }
 
-#[derive(Debug, Default)]
-pub(super) struct Routes {
-    pub(super) current: BTreeMap<Arc<str>, Arc<RouteMetrics>>,
-    /// Routes that are gone, and their connections not yet.
-    pub(super) leaving: BTreeMap<Arc<str>, Arc<RouteMetrics>>,
+/// The handles of what has a name and comes and goes: each shows until nothing counts on it any more.
+#[derive(Debug)]
+pub(super) struct Handles<T> {
+    current: BTreeMap<Arc<str>, Arc<T>>,
+    /// What is gone, and its connections not yet.
+    leaving: BTreeMap<Arc<str>, Arc<T>>,
 }
 
-impl Routes {
-    pub(super) fn sweep(&mut self) {
-        self.leaving.retain(|_, route| Arc::strong_count(route) > 1);
+impl<T> Default for Handles<T> {
+    fn default() -> Self {
+        Self {
+            current: BTreeMap::new(),
+            leaving: BTreeMap::new(),
+        }
+    }
+}
+
+impl<T> Handles<T> {
+    /// The handle of this name. One that comes back while connections of its former life go on counts on with them.
+    pub(super) fn of(&mut self, name: &str, make: impl FnOnce() -> T) -> Arc<T> {
+        if let Some(handle) = self.current.get(name) {
+            return Arc::clone(handle);
+        }
+        let (name, handle) = self
+            .leaving
+            .remove_entry(name)
+            .unwrap_or_else(|| (name.into(), Arc::new(make())));
+        self.current.insert(name, Arc::clone(&handle));
+        handle
+    }
+
+    pub(super) fn forget(&mut self, name: &str) {
+        if let Some((name, handle)) = self.current.remove_entry(name) {
+            self.leaving.insert(name, handle);
+        }
+        self.sweep();
+    }
+
+    /// Every one there is at this moment, so that the text is made without the lock.
+    fn all(&mut self) -> Vec<(Arc<str>, Arc<T>)> {
+        self.sweep();
+        let all = self.current.iter().chain(&self.leaving);
+        all.map(|(name, handle)| (Arc::clone(name), Arc::clone(handle)))
+            .collect()
+    }
+
+    fn sweep(&mut self) {
+        self.leaving
+            .retain(|_, handle| Arc::strong_count(handle) > 1);
     }
 }
 
 impl Live {
-    pub(super) fn routes(&self) -> MutexGuard<'_, Routes> {
+    pub(super) fn routes(&self) -> MutexGuard<'_, Handles<RouteMetrics>> {
         self.routes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Every route there is at this moment, so that the text is made without the lock.
-    fn every_route(&self) -> Vec<(Arc<str>, Arc<RouteMetrics>)> {
-        let mut routes = self.routes();
-        routes.sweep();
-        let all = routes.current.iter().chain(&routes.leaving);
-        all.map(|(name, route)| (Arc::clone(name), Arc::clone(route)))
-            .collect()
+    pub(super) fn upstreams(&self) -> MutexGuard<'_, Handles<UpstreamMetrics>> {
+        self.upstreams
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Collector for Live {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let routes = self.every_route();
+        let routes = self.routes().all();
         encode_routes(&routes, &self.unrouted, &mut encoder)?;
+        let upstreams = self.upstreams().all();
+        encode_upstreams(&upstreams, &mut encoder)?;
 
         let help = "When an edge certificate ends, in seconds since 1970";
         let mut family = encoder.encode_descriptor(
@@ -142,6 +181,23 @@ fn encode_routes(
     for (name, route) in routes {
         for (direction, bytes) in [("up", &route.bytes_up), ("down", &route.bytes_down)] {
             bytes.encode(family.encode_family(&[("route", &**name), ("direction", direction)])?)?;
+        }
+    }
+    Ok(())
+}
+
+/// An upstream whose endpoints never failed costs no series.
+fn encode_upstreams(
+    upstreams: &[(Arc<str>, Arc<UpstreamMetrics>)],
+    encoder: &mut DescriptorEncoder<'_>,
+) -> fmt::Result {
+    let help = "Times that an endpoint was passed over from then on, as it could not be dialled";
+    let mut family =
+        encoder.encode_descriptor("endpoint_ejections", help, None, MetricType::Counter)?;
+    for (name, upstream) in upstreams {
+        if upstream.ejections.get() > 0 {
+            let labels = [("upstream", &**name)];
+            upstream.ejections.encode(family.encode_family(&labels)?)?;
         }
     }
     Ok(())

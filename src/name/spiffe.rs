@@ -63,8 +63,13 @@ impl SpiffeId {
 
     /// Whether it is that of a service of Consul's, of this name, in whatever namespace and datacenter.
     pub fn is_service(&self, name: &str) -> bool {
-        let last = self.0.rsplit_once("/svc/");
-        last.is_some_and(|(_, last)| last == escaped(name))
+        self.service().is_some_and(|own| own == escaped(name))
+    }
+
+    /// The service of Consul's mesh that it belongs to, escaped as in the ID; `None` if it is no service's.
+    pub fn service(&self) -> Option<&str> {
+        let (_, service) = self.0.split_once("/svc/")?;
+        Some(service)
     }
 }
 
@@ -205,6 +210,9 @@ mod tests {
         );
         let odd = service("we b%é").spiffe_id(DOMAIN).unwrap();
         assert!(odd.as_str().ends_with("/svc/we%20b%25%C3%A9"), "{odd}");
+        assert_eq!(odd.service(), Some("we%20b%25%C3%A9"));
+        let gateway = format!("spiffe://{DOMAIN}/gateway/mesh/dc/dc1");
+        assert_eq!(SpiffeId::parse(&gateway).unwrap().service(), None);
     }
 
     #[test]

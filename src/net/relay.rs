@@ -56,6 +56,15 @@ pub struct Patience {
     pub half_closed: Duration,
 }
 
+/// What became of a relay.
+#[derive(Debug)]
+pub struct Relayed {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The upstream was the first to end or break off, and nothing had come from it since the client's first byte went up.
+    pub unanswered: bool,
+}
+
 /// How a relay ended.
 #[derive(Debug)]
 pub enum Outcome {
@@ -83,7 +92,7 @@ pub async fn relay<C: Stream, U: Socket>(
     patience: Patience,
     up_tally: &mut Tally,
     down_tally: &mut Tally,
-) -> Outcome {
+) -> Relayed {
     let mut up = Direction {
         held: early,
         ..Direction::default()
@@ -94,7 +103,8 @@ pub async fn relay<C: Stream, U: Socket>(
         upstream,
         delivered: false,
     };
-    poll_fn(|cx| {
+    let mut answer = Answer::default();
+    let outcome = poll_fn(|cx| {
         let upstream = &mut *upload.upstream;
         let before = up_tally.bytes() + down_tally.bytes();
         let up_done = match up.poll(client, upstream, down.met_reset(), up_tally, cx) {
@@ -109,7 +119,12 @@ pub async fn relay<C: Stream, U: Socket>(
             }
             Poll::Pending => false,
         };
-        let down_done = match down.poll(upstream, client, up.met_reset(), down_tally, cx) {
+        answer.went_up(up_tally, down_tally);
+        let polled = down.poll(upstream, client, up.met_reset(), down_tally, cx);
+        if down.source_ended() || matches!(polled, Poll::Ready(Err(Broken::Source(_)))) {
+            answer.upstream_ended(!up.source_ended(), down_tally);
+        }
+        let down_done = match polled {
             Poll::Ready(Err(Broken::Source(e))) => return Poll::Ready(Outcome::UpstreamFailed(e)),
             Poll::Ready(Err(Broken::Sink(e))) => {
                 down.fail(e);
@@ -139,7 +154,37 @@ pub async fn relay<C: Stream, U: Socket>(
             Outcome::Idle
         })
     })
-    .await
+    .await;
+    Relayed {
+        outcome,
+        unanswered: answer.is_missing(),
+    }
+}
+
+/// Whether the upstream has said anything since the client first did.
+#[derive(Default)]
+struct Answer {
+    /// What had come down when the client's first byte went up.
+    before: Option<u64>,
+    /// Whether the upstream owed one when it ended; `None` while it has not.
+    missing: Option<bool>,
+}
+
+impl Answer {
+    fn went_up(&mut self, up: &Tally, down: &Tally) {
+        if up.bytes() > 0 {
+            self.before.get_or_insert(down.bytes());
+        }
+    }
+
+    fn upstream_ended(&mut self, client_is_open: bool, down: &Tally) {
+        let missing = client_is_open && self.before == Some(down.bytes());
+        self.missing.get_or_insert(missing);
+    }
+
+    fn is_missing(&self) -> bool {
+        self.missing == Some(true)
+    }
 }
 
 /// Resets the upstream's connection unless the client's direction came to its end: when the client broke off, when
@@ -294,6 +339,11 @@ impl Direction {
         self.phase = Phase::Ended;
         self.held = Vec::new();
         self.failure = Some(error);
+    }
+
+    /// Whether the source has said that no more is to come.
+    fn source_ended(&self) -> bool {
+        self.phase != Phase::Moving && self.failure.is_none()
     }
 
     /// Whether the sink was reset before it had ended its own direction: after a FIN the kernel says EPIPE instead.

@@ -1,6 +1,7 @@
 //! What can go wrong with a connection: its reason, and what the client is told.
 
 use std::io;
+use std::sync::Arc;
 
 use rustix::io::Errno;
 use rustls::AlertDescription;
@@ -12,6 +13,7 @@ use crate::name::HostName;
 use crate::net::dial::DialError;
 use crate::net::relay::Socket as _;
 use crate::reason::Reason;
+use crate::snapshot::upstream::Intention;
 use crate::tls::HandshakeError;
 
 /// Why a connection ended otherwise than by both sides' will.
@@ -37,10 +39,14 @@ pub(super) enum Failure {
     Handshake(HandshakeError),
     #[error("the endpoint is this gateway itself")]
     Loop,
-    #[error("the upstream has no endpoint to dial")]
-    NoEndpoint,
+    #[error("{}", .0.as_deref().unwrap_or("the upstream has no endpoint to dial"))]
+    NoHealthyUpstream(Option<Arc<str>>),
     #[error("{0}")]
     Dial(DialError),
+    #[error("tls: {0}; {1}")]
+    RefusedInMesh(HandshakeError, Box<Intention>),
+    #[error("the upstream ended at the client's first byte; {0}")]
+    PossibleIntentionDenial(Intention),
     #[error("{0}")]
     ClientReset(io::Error),
     #[error("{0}")]
@@ -92,16 +98,32 @@ impl Failure {
                 rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented,
             )) => Reason::ClientCertificate,
             Self::AcmeProbe | Self::Handshake(_) => Reason::HandshakeFailed,
-            Self::NoEndpoint => Reason::NoEndpoint,
+            Self::NoHealthyUpstream(_) => Reason::NoHealthyUpstream,
             Self::Dial(DialError::Tcp(e)) if is_shortage(e) => Reason::Shortage,
             Self::Dial(DialError::Tcp(_)) => Reason::DialFailed,
             Self::Dial(DialError::Timeout(_)) => Reason::DialTimeout,
-            Self::Dial(DialError::Tls(_)) => Reason::UpstreamTls,
+            Self::Dial(DialError::Tls(HandshakeError::Tls(
+                rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented,
+            ))) => Reason::UpstreamIdentity,
+            Self::Dial(DialError::Tls(_)) | Self::RefusedInMesh(..) => Reason::UpstreamTls,
+            Self::PossibleIntentionDenial(_) => Reason::PossibleIntentionDenial,
             Self::ClientReset(_) => Reason::ClientReset,
             Self::UpstreamReset(_) => Reason::UpstreamReset,
             Self::Idle => Reason::IdleTimeout,
             Self::HalfClosed => Reason::HalfClosedTimeout,
             Self::Drained => Reason::Drained,
+        }
+    }
+
+    /// An upstream whose TLS did not come about. One of the mesh that broke it off, by an alert or without a word, may
+    /// have been told so by an intention.
+    pub(super) fn upstream_tls(error: HandshakeError, intention: Option<Intention>) -> Self {
+        match (&error, intention) {
+            (
+                HandshakeError::Tls(rustls::Error::AlertReceived(_)) | HandshakeError::Io(_),
+                Some(intention),
+            ) => Self::RefusedInMesh(error, Box::new(intention)),
+            _ => Self::Dial(DialError::Tls(error)),
         }
     }
 
@@ -193,5 +215,16 @@ mod tests {
         }
         assert_eq!(Reason::Shortage.fault(), Fault::Gateway);
         assert_eq!(reason(Errno::CONNREFUSED), Reason::DialFailed);
+    }
+
+    #[test]
+    fn an_upstream_without_an_endpoint_says_why_if_anybody_knows() {
+        let known = Failure::NoHealthyUpstream(Some("all 3 instances are critical".into()));
+        assert_eq!(known.to_string(), "all 3 instances are critical");
+        let unknown = Failure::NoHealthyUpstream(None);
+        assert_eq!(unknown.to_string(), "the upstream has no endpoint to dial");
+        for failure in [known, unknown] {
+            assert_eq!(failure.reason().as_str(), "no_healthy_upstream");
+        }
     }
 }

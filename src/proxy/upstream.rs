@@ -5,7 +5,8 @@ use crate::net::Stream;
 use crate::net::dial::{self, Dial, DialError};
 use crate::net::relay::{self, Outcome, Patience, Socket};
 use crate::net::session::Session;
-use crate::snapshot::upstream::{Transport, Upstream};
+use crate::reason::Fault;
+use crate::snapshot::upstream::{Intention, Transport, Upstream};
 use crate::snapshot::{Route, Snapshot};
 use crate::tls;
 
@@ -16,6 +17,8 @@ pub(super) struct Pair {
     /// What the client has sent already.
     early: Vec<u8>,
     patience: Patience,
+    /// What must allow this, in the mesh.
+    intention: Option<Intention>,
 }
 
 impl Pair {
@@ -32,12 +35,14 @@ impl Pair {
             idle: limits.idle,
             half_closed: limits.half_closed,
         };
+        let intention = upstream.intention();
         match dial(upstream, snapshot, session).await {
             Ok(upstream) => Ok(Self {
                 client,
                 upstream,
                 early,
                 patience,
+                intention,
             }),
             Err(failure) => Err(failure.answered(client.into_tcp(), Answer::Close)),
         }
@@ -78,26 +83,45 @@ async fn dial(
         timeout: limits.dial,
         keepalive: limits.keepalive,
     };
-    let mut failure = Failure::NoEndpoint;
-    for endpoint in upstream.turn().take(limits.dial_attempts) {
-        session.record.endpoint = Some(endpoint.address);
+    let mut failure = Failure::NoHealthyUpstream(upstream.empty.clone());
+    for attempt in upstream.turn(now()).take(limits.dial_attempts) {
+        let address = attempt.endpoint.address;
+        session.record.endpoint = Some(address);
         let own = snapshot.own.iter();
-        if own.copied().any(|own| dial::reaches(endpoint.address, own)) {
+        if own.copied().any(|own| dial::reaches(address, own)) {
             failure = Failure::Loop;
             continue;
         }
-        match dial.connect(endpoint.address).await {
+        match dial.connect(address).await {
             Ok(stream) => {
                 session.dial_done();
+                if attempt.succeeded() {
+                    tracing::info!(upstream = %upstream.name, endpoint = %address, "the endpoint answers again");
+                }
                 return Ok(stream);
             }
             Err(error) => {
-                tracing::debug!(upstream = %upstream.name, endpoint = %endpoint.address, %error, "dial failed");
-                failure = Failure::Dial(error);
+                tracing::debug!(upstream = %upstream.name, endpoint = %address, %error, "dial failed");
+                failure = match error {
+                    DialError::Tls(error) => Failure::upstream_tls(error, upstream.intention()),
+                    error => Failure::Dial(error),
+                };
             }
+        }
+        // What the gateway has too little of says nothing of the endpoint.
+        if failure.reason().fault() == Fault::Upstream
+            && let Some(time) = attempt.failed(now())
+        {
+            upstream.metrics.ejections.inc();
+            tracing::warn!(upstream = %upstream.name, endpoint = %address, error = %failure, ?time, "the endpoint is passed over");
         }
     }
     Err(failure)
+}
+
+/// The time by the runtime's clock.
+fn now() -> std::time::Instant {
+    tokio::time::Instant::now().into_std()
 }
 
 /// Relays until the end.
@@ -107,21 +131,28 @@ pub(super) async fn relay(pair: Pair, session: &mut Session) -> Result<(), Endin
         mut upstream,
         early,
         patience,
+        intention,
     } = pair;
     let (up, down) = (&mut session.up, &mut session.down);
-    match relay::relay(&mut client, &mut upstream, early, patience, up, down).await {
-        Outcome::Closed => Ok(()),
-        Outcome::ClientFailed(e) => Err(Failure::ClientReset(e).into()),
-        // The client may still be sending; a reset on top would cost it the upstream's last words.
+    let relayed = relay::relay(&mut client, &mut upstream, early, patience, up, down).await;
+    let denial = (intention.clone())
+        .filter(|_| relayed.unanswered)
+        .map(Failure::PossibleIntentionDenial);
+    let failure = match relayed.outcome {
+        Outcome::Closed => None,
+        Outcome::ClientFailed(e) => Some(Failure::ClientReset(e)),
         Outcome::UpstreamFailed(e) => {
-            let refused = tls::late_refusal(&e).filter(|_| session.down.bytes() == 0);
-            let failure = match refused {
-                Some(refused) => Failure::Dial(DialError::Tls(refused)),
-                None => Failure::UpstreamReset(e),
+            let failure = match tls::late_refusal(&e).filter(|_| session.down.bytes() == 0) {
+                Some(refusal) => Failure::upstream_tls(refusal, intention),
+                None => denial.unwrap_or(Failure::UpstreamReset(e)),
             };
-            Err(failure.answered(client.into_tcp(), Answer::Close))
+            // The client may still be sending; a reset on top would cost it the upstream's last words.
+            return Err(failure.answered(client.into_tcp(), Answer::Close));
         }
-        Outcome::Idle => Err(Failure::Idle.into()),
-        Outcome::HalfClosed => Err(Failure::HalfClosed.into()),
-    }
+        Outcome::Idle => Some(Failure::Idle),
+        Outcome::HalfClosed => Some(Failure::HalfClosed),
+    };
+    denial
+        .or(failure)
+        .map_or(Ok(()), |failure| Err(failure.into()))
 }

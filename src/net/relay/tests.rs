@@ -19,8 +19,8 @@ const FOR_EVER: Patience = Patience {
 async fn run(client: &mut Script, upstream: &mut Script, early: &[u8]) -> (Outcome, u64, u64) {
     let (mut up, mut down) = (Tally::default(), Tally::default());
     let early = early.to_vec();
-    let outcome = relay(client, upstream, early, FOR_EVER, &mut up, &mut down).await;
-    (outcome, up.bytes(), down.bytes())
+    let relayed = relay(client, upstream, early, FOR_EVER, &mut up, &mut down).await;
+    (relayed.outcome, up.bytes(), down.bytes())
 }
 
 /// Polls a relay between two scripts so many times, wakers or not, and drops it.
@@ -191,7 +191,7 @@ async fn a_sink_that_takes_nothing_is_broken_and_not_asked_for_ever() {
     let mut client = Script::new([Step::Bytes(5), Step::Stop], []);
     let mut upstream = Nothing(Script::new([], []));
     let (mut up, mut down) = (Tally::default(), Tally::default());
-    let outcome = relay(
+    let Relayed { outcome, .. } = relay(
         &mut client,
         &mut upstream,
         Vec::new(),
@@ -213,7 +213,7 @@ async fn silence_is_counted_from_the_last_byte_and_anew_from_the_first_end() {
     let started = Instant::now();
     let mut client = Script::new([Step::Bytes(5), Step::Stop], []);
     let mut upstream = Script::new([Step::Stop], []);
-    let outcome = relay(
+    let Relayed { outcome, .. } = relay(
         &mut client,
         &mut upstream,
         Vec::new(),
@@ -228,7 +228,7 @@ async fn silence_is_counted_from_the_last_byte_and_anew_from_the_first_end() {
     let started = Instant::now();
     let mut client = Script::new([Step::Bytes(5)], []);
     let mut upstream = Script::new([Step::Stop], []);
-    let outcome = relay(
+    let Relayed { outcome, .. } = relay(
         &mut client,
         &mut upstream,
         Vec::new(),
@@ -249,6 +249,102 @@ async fn without_an_idle_limit_a_silent_relay_is_never_ended() {
     let relaying = run(&mut client, &mut upstream, b"");
     let year = Duration::from_secs(365 * 86_400);
     assert!(tokio::time::timeout(year, relaying).await.is_err());
+}
+
+/// Whether the upstream ended without an answer.
+async fn unanswered(client: &[Step], upstream: &[Step]) -> bool {
+    let mut client = Script::new(client.iter().cloned(), []);
+    let mut upstream = Script::new(upstream.iter().cloned(), []);
+    let (mut up, mut down) = (Tally::default(), Tally::default());
+    let early = Vec::new();
+    relay(
+        &mut client,
+        &mut upstream,
+        early,
+        FOR_EVER,
+        &mut up,
+        &mut down,
+    )
+    .await
+    .unanswered
+}
+
+#[tokio::test]
+async fn an_upstream_that_ends_at_the_clients_first_byte_has_not_answered() {
+    use Step::{Bytes, Fails, Pause};
+    let reset = Fails(io::ErrorKind::ConnectionReset);
+    let client = [Pause, Bytes(5), Pause, Pause, Pause, Pause];
+    for (upstream, what) in [
+        (&[Pause, Pause][..], "nothing, then an end"),
+        (&[Bytes(9), Pause, Pause], "a banner, then an end"),
+        (
+            &[Bytes(9), Pause, Pause, reset.clone()],
+            "a banner, then a reset",
+        ),
+    ] {
+        assert!(unanswered(&client, upstream).await, "{what}");
+    }
+    let resets = Script::new([Pause, Pause], [reset]);
+    let mut client = Script::new([Bytes(5), Step::Stop], []);
+    let (mut up, mut down) = (Tally::default(), Tally::default());
+    let early = b"early".to_vec();
+    let relayed = relay(
+        &mut client,
+        &mut { resets },
+        early,
+        FOR_EVER,
+        &mut up,
+        &mut down,
+    )
+    .await;
+    assert!(!relayed.unanswered, "the client's first byte never went up");
+}
+
+#[tokio::test]
+async fn an_upstream_that_answers_or_is_not_asked_or_ends_second_is_in_no_debt() {
+    use Step::{Bytes, Pause};
+    let long = [Pause, Bytes(5), Pause, Pause, Pause, Pause];
+    for (client, upstream, what) in [
+        (
+            &long[..],
+            &[Pause, Pause, Bytes(1), Pause][..],
+            "it answered",
+        ),
+        (
+            &long,
+            &[Bytes(9)],
+            "it ended before the client said anything",
+        ),
+        (
+            &[Bytes(5)],
+            &[Pause, Pause, Pause],
+            "the client ended first",
+        ),
+        (&[], &[], "both ended at once"),
+    ] {
+        assert!(!unanswered(client, upstream).await, "{what}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_is_gone_is_no_missing_answer() {
+    let mut client = Script::new(
+        [Step::Bytes(5), Step::Pause, Step::Pause],
+        [Step::Fails(io::ErrorKind::BrokenPipe)],
+    );
+    let mut upstream = Script::new([Step::Pause, Step::Bytes(5)], []);
+    let (mut up, mut down) = (Tally::default(), Tally::default());
+    let early = Vec::new();
+    let relayed = relay(
+        &mut client,
+        &mut upstream,
+        early,
+        FOR_EVER,
+        &mut up,
+        &mut down,
+    )
+    .await;
+    assert!(!relayed.unanswered, "{relayed:?}");
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {

@@ -135,10 +135,7 @@ impl Compiler<'_> {
                     let upstream = self.file_upstream(name, config);
                     self.set_upstream(upstream);
                 }
-                None => {
-                    let name = Arc::clone(name);
-                    self.next.upstreams.change(name, |slot| *slot = None);
-                }
+                None => self.remove_upstream(Arc::clone(name)),
             },
         }
     }

@@ -1,6 +1,6 @@
 //! What becomes of a service's routes and upstreams as it comes, changes, clashes with another, and goes.
 
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use super::*;
 use crate::config::ConsulService;
@@ -352,7 +352,7 @@ fn an_upstream_of_the_file_that_is_to_be_in_the_mesh_is_never_dialled_plainly() 
 }
 
 #[test]
-fn a_mesh_upstream_waits_for_the_identity_and_a_new_one_keeps_its_turn() {
+fn a_mesh_upstream_waits_for_the_identity_and_a_new_one_keeps_its_turn_and_what_fails() {
     let mut desk = desk();
     let mut web = usual("web", "10.0.1.1:80");
     web.upstreams[0] = ServiceUpstream {
@@ -378,6 +378,10 @@ fn a_mesh_upstream_waits_for_the_identity_and_a_new_one_keeps_its_turn() {
         "web.default.dc1.internal.mesh.test"
     );
     assert!(before.is_mesh());
+    let now = Instant::now();
+    let failing = before.turn(now).next().unwrap();
+    let address = failing.endpoint.address;
+    assert!(failing.failed(now).is_some());
 
     let renewed = identity();
     desk.inputs.identity = Some(Arc::clone(&renewed));
@@ -391,6 +395,9 @@ fn a_mesh_upstream_waits_for_the_identity_and_a_new_one_keeps_its_turn() {
         Arc::ptr_eq(&before.state, &after.state),
         "its turn goes on where it was"
     );
+    let mut out = after.states().filter(|(_, state)| state.out(now).is_some());
+    assert_eq!(out.next().unwrap().0.address, address);
+    assert!(out.next().is_none());
 }
 
 #[test]

@@ -1,0 +1,213 @@
+//! What of a service can be dialled: the addresses, their shares, and why there is none.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::instance::{Health, Instance};
+use super::reading::{Reading, Verdict};
+use super::servers::Server;
+use crate::net::dial::reaches;
+use crate::snapshot::service::Skipped;
+use crate::snapshot::upstream::Endpoint;
+
+/// The greatest weight, as in the configuration: more says nothing that a smaller one could not.
+const HEAVIEST: u32 = 65_535;
+
+/// What can be dialled at the moment.
+#[derive(Debug)]
+pub(super) struct Available {
+    /// By address.
+    pub(super) endpoints: Vec<Endpoint>,
+    /// Why nothing can be, for people.
+    pub(super) empty: Option<Arc<str>>,
+}
+
+/// Who wants to dial a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wish {
+    /// Its own tags: an instance whose tags cannot be read is not used.
+    Tags,
+    /// An upstream of the file, which does not depend on tags, unless they ask for the instance to be left out.
+    File,
+}
+
+/// Finds out what can be dialled, and what may not be.
+#[derive(Debug)]
+pub(super) struct Survey<'a> {
+    /// Our own addresses: dialling one of them would come back here, and dial again.
+    own: &'a [SocketAddr],
+    /// The instances that are left out for it.
+    pub(super) skipped: Vec<Skipped>,
+}
+
+impl<'a> Survey<'a> {
+    pub(super) fn new(own: &'a [SocketAddr]) -> Self {
+        Self {
+            own,
+            skipped: Vec::new(),
+        }
+    }
+
+    /// The instances themselves, at the addresses that they were registered with.
+    pub(super) fn instances(&mut self, reading: &Reading<'_>, wish: Wish) -> Available {
+        let mut tally = Tally::new("instance");
+        for read in &reading.instances {
+            match (&read.verdict, wish) {
+                (Verdict::Disabled, _) => tally.disabled = true,
+                (Verdict::Unreadable(_), Wish::Tags) => tally.leave_out(Out::Unreadable),
+                (Verdict::Unreadable(_), Wish::File) | (Verdict::Readable(_), _) => {
+                    let Instance {
+                        address, health, ..
+                    } = *read.instance;
+                    self.offer(read.instance, address, health, &mut tally);
+                }
+            }
+        }
+        tally.close()
+    }
+
+    /// The instances that define one of the `tcp.services`, at the ports that it gives them.
+    pub(super) fn server(&mut self, server: &Server<'_>) -> Available {
+        let mut tally = Tally::new("instance");
+        for (instance, port) in &server.members {
+            let mut address = instance.address;
+            address.set_port(port.unwrap_or(address.port()));
+            self.offer(instance, address, instance.health, &mut tally);
+        }
+        tally.close()
+    }
+
+    /// What speaks for the service in the mesh. A sidecar is as healthy as its instance, at best.
+    pub(super) fn sidecars(&mut self, reading: &Reading<'_>, wish: Wish) -> Available {
+        let mut tally = Tally::new("sidecar");
+        for sidecar in reading.found.sidecars.iter().flatten() {
+            let (verdict, health) = reading.beside(sidecar);
+            match (verdict, wish) {
+                (Some(Verdict::Disabled), _) => tally.disabled = true,
+                (Some(Verdict::Unreadable(_)), Wish::Tags) => tally.leave_out(Out::Unreadable),
+                _ => self.offer(sidecar, sidecar.address, health, &mut tally),
+            }
+        }
+        tally.close()
+    }
+
+    fn offer(
+        &mut self,
+        instance: &Instance,
+        address: SocketAddr,
+        health: Health,
+        tally: &mut Tally,
+    ) {
+        if self.own.iter().any(|&own| reaches(address, own)) {
+            tally.leave_out(Out::Own);
+            self.skipped.push(Skipped {
+                instance: Some(Arc::clone(&instance.id)),
+                router: None,
+                reason: format!(
+                    "{address} points at this gateway's own listener: it would dial itself"
+                )
+                .into(),
+            });
+            return;
+        }
+        let weight = match health {
+            Health::Passing => instance.weight_passing,
+            Health::Warning => instance.weight_warning,
+            Health::Critical => return tally.leave_out(Out::Critical),
+            Health::Maintenance => return tally.leave_out(Out::Maintenance),
+        };
+        tally.take(Endpoint {
+            address,
+            configured: Arc::clone(&instance.id),
+            weight: weight.min(HEAVIEST),
+        });
+    }
+}
+
+/// One upstream's endpoints in the making.
+#[derive(Debug)]
+struct Tally {
+    /// What is counted.
+    noun: &'static str,
+    /// Each address once: of two instances there, the one with the greater share, then the first by id.
+    found: BTreeMap<SocketAddr, Endpoint>,
+    /// Whether any asked to be left out.
+    disabled: bool,
+    /// How many are not used, and why.
+    unused: usize,
+    why: BTreeSet<Out>,
+}
+
+/// Why an instance is not used; in the order in which people are told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Out {
+    Critical,
+    Maintenance,
+    Unreadable,
+    Own,
+    Weightless,
+}
+
+impl Tally {
+    fn new(noun: &'static str) -> Self {
+        Self {
+            noun,
+            found: BTreeMap::new(),
+            disabled: false,
+            unused: 0,
+            why: BTreeSet::new(),
+        }
+    }
+
+    fn take(&mut self, endpoint: Endpoint) {
+        let rank = |e: &Endpoint| (e.weight, std::cmp::Reverse(Arc::clone(&e.configured)));
+        match self.found.get_mut(&endpoint.address) {
+            Some(there) if rank(there) >= rank(&endpoint) => {}
+            Some(there) => *there = endpoint,
+            None => {
+                self.found.insert(endpoint.address, endpoint);
+            }
+        }
+    }
+
+    fn leave_out(&mut self, why: Out) {
+        self.unused += 1;
+        self.why.insert(why);
+    }
+
+    fn close(mut self) -> Available {
+        let endpoints: Vec<Endpoint> = self.found.into_values().collect();
+        if endpoints.iter().any(|endpoint| endpoint.weight > 0) {
+            return Available {
+                endpoints,
+                empty: None,
+            };
+        }
+        if !endpoints.is_empty() {
+            self.why.insert(Out::Weightless);
+        }
+        let noun = self.noun;
+        let empty = match (self.unused + endpoints.len(), self.disabled) {
+            (0, false) => format!("it has no {noun}"),
+            (0, true) => format!("the tags of every {noun} ask for it to be left out"),
+            (1, _) => format!("its only {noun} is {}", reasons(&self.why)),
+            (count, _) => format!("all {count} {noun}s are {}", reasons(&self.why)),
+        };
+        Available {
+            endpoints,
+            empty: Some(empty.into()),
+        }
+    }
+}
+
+fn reasons(why: &BTreeSet<Out>) -> String {
+    let words = why.iter().map(|out| match out {
+        Out::Critical => "critical",
+        Out::Maintenance => "in maintenance",
+        Out::Unreadable => "without readable tags",
+        Out::Own => "this gateway itself",
+        Out::Weightless => "of weight 0",
+    });
+    words.collect::<Vec<_>>().join(" or ")
+}

@@ -1,0 +1,129 @@
+//! What routes and upstreams of services are called, so that no service can take another's name.
+
+use std::sync::Arc;
+
+use crate::snapshot::service::ServiceKey;
+
+/// The longest name of a router, in bytes: it becomes part of the name of a route, in logs and metrics.
+pub(super) const LONGEST: usize = 255;
+
+/// The name of a route: `SERVICE@SOURCE` for the router that is called like its service, `SERVICE/ROUTER@SOURCE` for
+/// any other. `router` is in lower case.
+pub(super) fn route(key: &ServiceKey, router: &str) -> Arc<str> {
+    part_of(
+        key,
+        Some(router).filter(|name| **name != key.name.to_ascii_lowercase()),
+    )
+}
+
+/// The name of an upstream: `SERVICE@SOURCE` for the service's own, `SERVICE/SERVER@SOURCE` for one of its
+/// `tcp.services`.
+pub(super) fn upstream(key: &ServiceKey, server: Option<&str>) -> Arc<str> {
+    part_of(key, server)
+}
+
+/// A service's name as it stands in the names that Traefik makes of it: what is no letter or digit becomes a `-`.
+pub(super) fn normalized(service: &str) -> String {
+    let parts = service.split(|c: char| !c.is_alphanumeric());
+    let parts: Vec<&str> = parts.filter(|part| !part.is_empty()).collect();
+    parts.join("-")
+}
+
+fn part_of(key: &ServiceKey, part: Option<&str>) -> Arc<str> {
+    let (service, source) = (escaped(&key.name), key.source.as_str());
+    match part {
+        None => format!("{service}@{source}").into(),
+        Some(part) => format!("{service}/{}@{source}", escaped(part)).into(),
+    }
+}
+
+/// Without the characters that hold a name together.
+fn escaped(part: &str) -> String {
+    let part = part.replace('%', "%25");
+    part.replace('/', "%2F").replace('@', "%40")
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::snapshot::Source;
+
+    fn key(name: &str) -> ServiceKey {
+        ServiceKey {
+            source: Source::Consul,
+            name: name.into(),
+        }
+    }
+
+    #[test]
+    fn a_route_is_called_like_its_service_or_after_it() {
+        for (service, router, name) in [
+            ("simple01", "simple01", "simple01@consul"),
+            ("Simple01", "simple01", "Simple01@consul"),
+            ("simple01", "ssh", "simple01/ssh@consul"),
+            ("a/b", "c", "a%2Fb/c@consul"),
+            ("a", "b/c", "a/b%2Fc@consul"),
+            ("a@file", "b@c%", "a%40file/b%40c%25@consul"),
+        ] {
+            assert_eq!(&*route(&key(service), router), name);
+        }
+    }
+
+    #[test]
+    fn an_upstream_is_called_like_its_service_or_after_it() {
+        assert_eq!(&*upstream(&key("web"), None), "web@consul");
+        assert_eq!(&*upstream(&key("web"), Some("ssh")), "web/ssh@consul");
+    }
+
+    #[test]
+    fn a_service_is_normalized_as_in_traefik() {
+        for (service, name) in [
+            ("my.web_app", "my-web-app"),
+            ("..a--b//", "a-b"),
+            ("Größe 2", "Größe-2"),
+            ("--", ""),
+        ] {
+            assert_eq!(normalized(service), name);
+        }
+    }
+
+    /// Names that are easily taken for one another.
+    fn part() -> impl Strategy<Value = String> {
+        let token = prop::sample::select(&["a", "/", "%", "@", "%2F", "%25", "%40", "@consul"][..]);
+        prop::collection::vec(token, 0..4).prop_map(|tokens| tokens.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn no_two_routes_have_one_name_and_no_two_upstreams(
+            a in part(), b in part(), c in part(), d in part(),
+        ) {
+            let (b, d) = (b.to_ascii_lowercase(), d.to_ascii_lowercase());
+            let same = a == c && b == d;
+            prop_assert_eq!(route(&key(&a), &b) == route(&key(&c), &d), same);
+            prop_assert_eq!(upstream(&key(&a), Some(&b)) == upstream(&key(&c), Some(&d)), same);
+            prop_assert_eq!(upstream(&key(&a), None) == upstream(&key(&c), None), a == c);
+            prop_assert_ne!(upstream(&key(&a), None), upstream(&key(&c), Some(&d)));
+        }
+    }
+
+    /// All short names of few characters, so that no chance is missed.
+    #[test]
+    fn of_all_short_names_no_two_make_one() {
+        let tokens = ["a", "A", "/", "%", "2F", "@"];
+        let mut parts = vec![String::new()];
+        for first in tokens {
+            parts.push(first.to_owned());
+            parts.extend(tokens.iter().map(|second| format!("{first}{second}")));
+        }
+        let mut seen = std::collections::HashMap::new();
+        for service in &parts {
+            for router in parts.iter().filter(|part| !part.contains(['A', 'F'])) {
+                let taken = seen.insert(route(&key(service), router), (service, router));
+                assert_eq!(taken, None, "{service:?} {router:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,375 @@
+//! The routers in a service's tags, made routes: whose definition counts, what it may do, and where it leads.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::exposure::Exposure;
+use super::instance::Instance;
+use super::names;
+use super::reading::Reading;
+use super::servers::Server;
+use super::shortened;
+use super::tags::{Router, RouterTls, Tags, Unsupported, quoted};
+use crate::rule::Rule;
+use crate::snapshot::service::{ServiceRoute, ServiceTls, Skipped};
+
+/// The greatest priority that Traefik takes; what is above is for its own routers.
+const GREATEST_PRIORITY: i64 = i64::MAX - 1000;
+
+/// What is known of a service when its routers are judged.
+#[derive(Debug)]
+pub(super) struct Routers<'r, 'a> {
+    pub(super) reading: &'r Reading<'a>,
+    pub(super) exposure: &'r Exposure,
+    pub(super) servers: &'r BTreeMap<&'r str, Server<'a>>,
+    pub(super) mesh: Mesh,
+}
+
+/// How the service is dialled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Mesh {
+    /// Over plain TCP.
+    Unasked,
+    /// Through its sidecars.
+    Usable,
+    /// Not at all: it asks for the mesh, and something is missing.
+    Broken(String),
+}
+
+/// A router as some of the instances define it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Definition<'r> {
+    router: &'r Router,
+    /// `None`: it names no service, and there are several.
+    target: Option<Target<'r>>,
+}
+
+/// Where a router leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Target<'r> {
+    /// To the service itself, or one of its `tcp.services`.
+    Own(Option<&'r str>),
+    /// To an upstream of the file.
+    File(&'r str),
+    /// To another service of the same source.
+    Other(&'r str),
+    /// To a provider of Traefik that is none here.
+    Foreign(&'r str),
+}
+
+impl Routers<'_, '_> {
+    /// The routes, by the names of their routers. What is refused is listed, and so is what refuses its clients.
+    pub(super) fn routes(&self, skipped: &mut Vec<Skipped>) -> Vec<ServiceRoute> {
+        let mut routers: BTreeMap<&str, BTreeMap<Definition<'_>, Vec<&Instance>>> = BTreeMap::new();
+        for (instance, tags) in self.reading.readable() {
+            for (name, router) in &tags.routers {
+                let target = self.target(router, tags);
+                let definitions = routers.entry(name).or_default();
+                let same = definitions.entry(Definition { router, target });
+                same.or_default().push(instance);
+            }
+        }
+        let mut routes = Vec::new();
+        for (name, definitions) in &routers {
+            let mut refuse = |instance: Option<&Instance>, reason: &str| {
+                skipped.push(Skipped {
+                    instance: instance.map(|instance| Arc::clone(&instance.id)),
+                    router: Some(shortened(name)),
+                    reason: shortened(reason),
+                });
+            };
+            let Some((definition, rule)) = newest(name, definitions, &mut refuse) else {
+                continue;
+            };
+            match self.route(name, definition, rule) {
+                Ok(route) => {
+                    if let Some(reason) = &route.broken {
+                        refuse(None, reason);
+                    }
+                    routes.push(route);
+                }
+                Err(reason) => refuse(None, &reason),
+            }
+        }
+        routes
+    }
+
+    fn target<'t>(&'t self, router: &'t Router, tags: &'t Tags) -> Option<Target<'t>> {
+        let Some(service) = &router.service else {
+            let mut own = tags.services.keys();
+            return match (own.next(), own.next()) {
+                (None, _) => Some(Target::Own(None)),
+                (Some(only), None) => Some(Target::Own(Some(only))),
+                (Some(_), Some(_)) => None,
+            };
+        };
+        let key = &self.reading.found.key;
+        let (name, provider) = match service.rsplit_once('@') {
+            Some((name, provider)) => (name, Some(provider)),
+            None => (service.as_str(), None),
+        };
+        match provider {
+            Some("file") => return Some(Target::File(name)),
+            // What Traefik calls its provider, and what we do.
+            Some(provider) if provider != "consulcatalog" && provider != key.source.as_str() => {
+                return Some(Target::Foreign(provider));
+            }
+            Some(_) | None => {}
+        }
+        let lower = name.to_ascii_lowercase();
+        if let Some((own, _)) = self.servers.get_key_value(&*lower) {
+            return Some(Target::Own(Some(own)));
+        }
+        let is_own = name.eq_ignore_ascii_case(&key.name)
+            || name.eq_ignore_ascii_case(&names::normalized(&key.name));
+        Some(match is_own {
+            true => Target::Own(None),
+            false => Target::Other(name),
+        })
+    }
+
+    /// Makes the route, or says why there is none.
+    fn route(
+        &self,
+        name: &str,
+        Definition { router, target }: Definition<'_>,
+        rule: Rule,
+    ) -> Result<ServiceRoute, String> {
+        let tls = self.admitted(name, router, &rule)?;
+        let has_idle_options = tls.passthrough && tls.options.is_some();
+        let target = target.unwrap_or(Target::Own(None));
+        let (tls, no_tls) = service_tls(tls);
+        let (upstream, no_way) = self.way(target);
+        let asked = self.asked(router, target);
+        let broken = unsupported(&asked, self.is_mesh(target))
+            .or(no_tls)
+            .or(no_way);
+        let mut warnings = self.warnings(target, &asked);
+        warnings.extend(rule.warnings().iter().map(|warning| {
+            let help = warning.help.iter().map(|help| format!(": {help}"));
+            format!("its rule: {warning}{}", help.collect::<String>())
+        }));
+        if has_idle_options {
+            warnings.push("`tls.options` has no effect where TLS is passed through".to_owned());
+        }
+        Ok(ServiceRoute {
+            name: names::route(&self.reading.found.key, name),
+            rule,
+            priority: router.priority,
+            tls,
+            upstream,
+            broken: broken.map(|reason| shortened(&reason)),
+            warnings: warnings.iter().map(|text| shortened(text)).collect(),
+        })
+    }
+
+    /// Whether tags may make this route here; its TLS, if so.
+    fn admitted<'t>(
+        &self,
+        name: &str,
+        router: &'t Router,
+        rule: &Rule,
+    ) -> Result<&'t RouterTls, String> {
+        let ours = &self.exposure.entry_points;
+        let named = &router.entry_points;
+        if !named.is_empty() && !named.iter().any(|name| ours.contains(name)) {
+            let named: Vec<String> = named.iter().map(|name| quoted(name)).collect();
+            return Err(format!(
+                "it is for the entry points {}, and none of them is one of `entry_points` in [consul]",
+                named.join(", ")
+            ));
+        }
+        let Some(tls) = &router.tls else {
+            return Err(format!(
+                "it is not for TLS: add `tcp.routers.{name}.tls=true`, or `tcp.routers.{name}.tls.passthrough=true`"
+            ));
+        };
+        if rule.is_default() && !self.exposure.allow_default_from_tags {
+            return Err(
+                "its rule takes clients that name no host: from tags that needs `allow_default_from_tags = true` in [consul]"
+                    .to_owned(),
+            );
+        }
+        if router
+            .priority
+            .is_some_and(|asked| asked > GREATEST_PRIORITY)
+        {
+            return Err(format!("its priority is greater than {GREATEST_PRIORITY}"));
+        }
+        Ok(tls)
+    }
+
+    /// The upstream, and why it must not be used.
+    fn way(&self, target: Target<'_>) -> (Arc<str>, Option<String>) {
+        let key = &self.reading.found.key;
+        let source = key.source.as_str();
+        match target {
+            Target::Own(server) => match &self.mesh {
+                Mesh::Unasked => (names::upstream(key, server), None),
+                Mesh::Usable => (names::upstream(key, None), None),
+                Mesh::Broken(reason) => (names::upstream(key, None), Some(reason.clone())),
+            },
+            Target::File(name) => (name.into(), None),
+            Target::Other(name) => (format!("{name}@{source}").into(), None),
+            Target::Foreign(provider) => (
+                names::upstream(key, None),
+                Some(format!(
+                    "its service is of the provider {}: only `@file` and `@{source}` are known here",
+                    quoted(provider)
+                )),
+            ),
+        }
+    }
+
+    fn is_mesh(&self, target: Target<'_>) -> bool {
+        matches!(target, Target::Own(_)) && self.mesh != Mesh::Unasked
+    }
+
+    /// What the router and its service ask for and do not get.
+    fn asked(&self, router: &Router, target: Target<'_>) -> BTreeSet<Unsupported> {
+        let server = match target {
+            Target::Own(Some(name)) => self.servers.get(name),
+            _ => None,
+        };
+        let mut asked = router.unsupported.clone();
+        asked.extend(server.iter().flat_map(|server| &server.unsupported));
+        asked
+    }
+
+    fn warnings(&self, target: Target<'_>, asked: &BTreeSet<Unsupported>) -> Vec<String> {
+        let mesh = self.is_mesh(target);
+        let ignored = asked.iter().filter(|asked| !asked.is_vital(mesh));
+        let mut warnings: Vec<String> = ignored
+            .map(|asked| match asked {
+                Unsupported::ServerTls | Unsupported::ServersTransport => format!(
+                    "`{}` has no effect: the mesh decides how its sidecar is dialled",
+                    asked.key()
+                ),
+                asked => format!("`{}` is not supported yet, and ignored", asked.key()),
+            })
+            .collect();
+        if let Target::Other(name) = target {
+            warnings.push(format!("its service {} is another's", quoted(name)));
+        }
+        let Target::Own(server) = target else {
+            return warnings;
+        };
+        let server = server.and_then(|name| self.servers.get(name));
+        let has_port =
+            server.is_some_and(|server| server.members.iter().any(|(_, port)| port.is_some()));
+        if mesh && has_port {
+            warnings
+                .push("`loadbalancer.server.port` has no effect: its sidecar decides".to_owned());
+        }
+        let sidecars = self.reading.found.sidecars.as_deref().unwrap_or_default();
+        if !mesh && (self.exposure.mesh || !sidecars.is_empty()) {
+            warnings.push(
+                "it is dialled over plain TCP: tag it `portcullis.consulcatalog.connect=true` to go through its sidecars"
+                    .to_owned(),
+            );
+        }
+        if self.reading.readable().any(|(_, tags)| tags.canary) {
+            warnings.push(
+                "`consulcatalog.canary` is not supported yet: canaries get their share of every route of the service"
+                    .to_owned(),
+            );
+        }
+        warnings
+    }
+}
+
+/// The definition of the newest instance among those that can be read, and its rule; the others are refused.
+fn newest<'r>(
+    name: &str,
+    definitions: &BTreeMap<Definition<'r>, Vec<&Instance>>,
+    refuse: &mut impl FnMut(Option<&Instance>, &str),
+) -> Option<(Definition<'r>, Rule)> {
+    let mut sound = Vec::new();
+    for (definition, instances) in definitions {
+        match rule(name, definition) {
+            Ok(rule) => sound.push((*definition, rule, instances)),
+            Err(reason) if definitions.len() == 1 => refuse(None, &reason),
+            Err(reason) => {
+                for instance in instances {
+                    refuse(Some(instance), &reason);
+                }
+            }
+        }
+    }
+    sound.sort_by(|(_, _, a), (_, _, b)| youngest(a).cmp(&youngest(b)));
+    let (definition, rule, instances) = sound.pop()?;
+    let (_, newest) = youngest(instances)?;
+    let reason = format!("it differs from the newer definition of {newest}, which counts");
+    for instance in sound.iter().flat_map(|(_, _, instances)| *instances) {
+        refuse(Some(instance), &reason);
+    }
+    Some((definition, rule))
+}
+
+fn youngest<'i>(instances: &[&'i Instance]) -> Option<(u64, &'i str)> {
+    instances.iter().map(|instance| instance.rank()).max()
+}
+
+/// The rule of a definition that something can be made of.
+fn rule(name: &str, definition: &Definition<'_>) -> Result<Rule, String> {
+    if name.len() > names::LONGEST {
+        return Err(format!(
+            "its name has {} bytes: at most {}",
+            name.len(),
+            names::LONGEST
+        ));
+    }
+    if definition.target.is_none() {
+        return Err(format!(
+            "it cannot be linked automatically with several tcp services: name one with `tcp.routers.{name}.service`"
+        ));
+    }
+    if definition.router.rule.is_empty() {
+        return Err(format!("it has no rule: add `tcp.routers.{name}.rule`"));
+    }
+    Rule::parse(&definition.router.rule).map_err(|error| {
+        let help = error.help.iter().map(|help| format!(": {help}"));
+        format!("its rule: {error}{}", help.collect::<String>())
+    })
+}
+
+/// What vital thing is missing.
+fn unsupported(asked: &BTreeSet<Unsupported>, mesh: bool) -> Option<String> {
+    let vital = asked.iter().filter(|asked| asked.is_vital(mesh));
+    let keys: Vec<String> = vital.map(|asked| format!("`{}`", asked.key())).collect();
+    match keys.as_slice() {
+        [] => None,
+        [key] => Some(format!(
+            "{key} is not supported yet, and the route must not serve without it"
+        )),
+        keys => Some(format!(
+            "{} are not supported yet, and the route must not serve without them",
+            keys.join(" and ")
+        )),
+    }
+}
+
+/// What happens to TLS, and why it cannot. Traefik's names of option sets: `NAME@PROVIDER`, and `default`.
+fn service_tls(tls: &RouterTls) -> (ServiceTls, Option<String>) {
+    if tls.passthrough {
+        return (ServiceTls::PassThrough, None);
+    }
+    let broken = |reason| (ServiceTls::Terminate(None), Some(reason));
+    let Some(options) = &tls.options else {
+        return (ServiceTls::Terminate(None), None);
+    };
+    match options.rsplit_once('@') {
+        Some(("default", "file")) => (ServiceTls::Terminate(None), None),
+        Some((name, "file")) => (ServiceTls::Terminate(Some(name.to_owned())), None),
+        Some((_, provider)) => broken(format!(
+            "the option set {} is of the provider {}: only those of the file can be had, as in `NAME@file`",
+            quoted(options),
+            quoted(provider)
+        )),
+        None if options == "default" => (ServiceTls::Terminate(None), None),
+        None => broken(format!(
+            "the option set {} would be one of tags, which cannot define any: write `NAME@file`",
+            quoted(options)
+        )),
+    }
+}
