@@ -271,6 +271,18 @@ mod tests {
     }
 
     #[test]
+    fn a_name_that_goes_unsaid_is_not_shown() {
+        let unsaid = UpstreamTls {
+            server_name: client::no_server_name(),
+            ..tls()
+        };
+        let upstream = upstream("db", Transport::Tls(unsaid));
+        let entry = UpstreamEntry::new("db", Some(&upstream));
+        assert!(entry.tls);
+        assert_eq!(entry.server_name, None);
+    }
+
+    #[test]
     fn an_endpoint_that_is_passed_over_says_for_how_long() {
         let upstream = upstream("u", Transport::Plain);
         let shown = |now| serde_json::to_value(endpoints(&upstream, now)).unwrap()[0].clone();

@@ -153,6 +153,12 @@ fn labels_are_configured_names_and_closed_sets_only() {
 }
 
 #[test]
+fn a_gateway_outside_of_every_mesh_tells_no_end_of_its_identity() {
+    let text = Metrics::new().encode();
+    assert!(!text.contains("mesh_identity_not_after_seconds"), "{text}");
+}
+
+#[test]
 fn the_same_name_gives_the_same_counters() {
     let metrics = Metrics::new();
     metrics.route("a").bytes_up.inc();

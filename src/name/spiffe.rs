@@ -61,15 +61,15 @@ impl SpiffeId {
         rest.split_once('/').map_or(rest, |(domain, _)| domain)
     }
 
-    /// Whether it is that of a service of Consul's, of this name, in whatever namespace and datacenter.
-    pub fn is_service(&self, name: &str) -> bool {
-        self.service().is_some_and(|own| own == escaped(name))
-    }
-
     /// The service of Consul's mesh that it belongs to, escaped as in the ID; `None` if it is no service's.
     pub fn service(&self) -> Option<&str> {
-        let (_, service) = self.0.split_once("/svc/")?;
+        let (_, service) = self.0.rsplit_once("/svc/")?;
         Some(service)
+    }
+
+    /// Whether it is that of a service of Consul's, of this name, in whatever namespace and datacenter.
+    pub fn is_service(&self, name: &str) -> bool {
+        self.service() == Some(&escaped(name))
     }
 }
 

@@ -115,6 +115,7 @@ impl Publisher {
                     services.insert(key, None);
                 }
                 Change::Identity(identity) => {
+                    self.metrics.identity(identity.not_after);
                     self.inputs.identity = Some(identity);
                     everything = true;
                 }

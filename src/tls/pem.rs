@@ -55,6 +55,13 @@ impl Pem {
 
     /// The same from memory; `source` stands for the file in messages.
     pub(super) fn parse(bytes: &[u8], source: &Path) -> Result<Self, FileError> {
+        if bytes.len() as u64 > MAX_FILE_SIZE {
+            return Err(FileError::new(
+                source,
+                format!("is larger than {} KiB", MAX_FILE_SIZE / 1024),
+                "certificates and keys are a few KiB: is this the file that was meant?",
+            ));
+        }
         let mut pem = Self {
             path: source.to_owned(),
             labels: labels(bytes),
@@ -143,7 +150,7 @@ impl Pem {
     }
 }
 
-/// Reads a file whole; also whether its mode lets every user read it.
+/// Reads a file whole, or more of it than is allowed; also whether its mode lets every user read it.
 fn read_bounded(path: &Path) -> Result<(Vec<u8>, bool), FileError> {
     let failed = |error: std::io::Error| unreadable(path, &error);
     // Asked before opening: opening a FIFO would wait for its writer.
@@ -161,14 +168,6 @@ fn read_bounded(path: &Path) -> Result<(Vec<u8>, bool), FileError> {
     file.take(MAX_FILE_SIZE + 1)
         .read_to_end(&mut bytes)
         .map_err(failed)?;
-    if bytes.len() as u64 > MAX_FILE_SIZE {
-        let message = format!("is larger than {} KiB", MAX_FILE_SIZE / 1024);
-        return Err(FileError::new(
-            path,
-            message,
-            "certificates and keys are a few KiB: is this the file that was meant?",
-        ));
-    }
     Ok((bytes, readable_by_all(&metadata)))
 }
 
@@ -184,14 +183,14 @@ fn readable_by_all(_: &std::fs::Metadata) -> bool {
     false
 }
 
-/// What stands between `-----BEGIN ` and `-----`, for each section.
+/// What stands between `-----BEGIN ` and `-----`, for each section; the beginning of one that is none.
 fn labels(bytes: &[u8]) -> Vec<String> {
+    const SHOWN: usize = 64;
     bytes
         .split(|byte| matches!(byte, b'\n' | b'\r'))
         .filter_map(|line| line.trim_ascii_end().strip_prefix(b"-----BEGIN "))
-        .map(|rest| {
-            String::from_utf8_lossy(rest.strip_suffix(b"-----").unwrap_or(rest)).into_owned()
-        })
+        .map(|rest| rest.strip_suffix(b"-----").unwrap_or(rest))
+        .map(|label| String::from_utf8_lossy(label.get(..SHOWN).unwrap_or(label)).into_owned())
         .collect()
 }
 

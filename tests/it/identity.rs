@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use portcullis::api::consul::Client;
 use portcullis::config::{self, ConsulAddress, Secret, Token};
@@ -272,7 +273,10 @@ fn roots(authority: &Authority) -> Value {
 }
 
 fn leaf(authority: &Authority) -> Value {
-    let mut params = rcgen::CertificateParams::default();
+    leaf_with(authority, rcgen::CertificateParams::default())
+}
+
+fn leaf_with(authority: &Authority, mut params: rcgen::CertificateParams) -> Value {
     let uri = rcgen::SanType::URI(ID.try_into().unwrap());
     params.subject_alt_names = vec![uri];
     let issued = authority.sign(params);
@@ -335,4 +339,26 @@ async fn what_an_agent_says_wrong_is_told_and_changes_nothing() {
     agent.reply(LEAF, Reply::Good(8, self::leaf(&authority)));
     let second = watched.identity().await;
     assert_ne!(second.certificate.cert, first.certificate.cert);
+}
+
+#[tokio::test]
+async fn a_leaf_that_nobody_renews_is_told_in_time_and_at_its_end() {
+    let authority = Authority::new();
+    let agent = Agent::start().await;
+    let mut watched = Watched::start(agent.address, EDGE, None);
+    let now = SystemTime::now();
+    let mut params = rcgen::CertificateParams::default();
+    params.not_before = (now - Duration::from_secs(7)).into();
+    params.not_after = (now + Duration::from_secs(3)).into();
+    agent.reply(ROOTS, Reply::Good(1, roots(&authority)));
+    agent.reply(LEAF, Reply::Good(1, leaf_with(&authority, params)));
+    let identity = watched.identity().await;
+    assert_eq!(watched.state().await, "ready");
+    let leaf = "degraded: the leaf for `portcullis` ";
+    let told = watched.state().await;
+    assert!(told.starts_with(&format!("{leaf}expires at ")), "{told}");
+    assert!(SystemTime::now() < identity.not_after);
+    let told = watched.state().await;
+    assert!(told.starts_with(&format!("{leaf}expired at ")), "{told}");
+    assert!(SystemTime::now() >= identity.not_after);
 }

@@ -74,7 +74,7 @@ async fn is_taken(authority: &Authority, issued: &Issued, keys: &str) {
     }
 }
 
-/// An upstream with this certificate is refused before it gets a byte, with this reason; gives the record's detail.
+/// An upstream with this certificate is refused for it before it gets a byte; gives the record's detail.
 async fn is_refused(authority: &Authority, issued: &Issued, keys: &str) -> String {
     let mut details = Vec::new();
     for version in [&TLS12, &TLS13] {
@@ -86,24 +86,25 @@ async fn is_refused(authority: &Authority, issued: &Issued, keys: &str) -> Strin
         })
         .await;
         let gateway = gateway(authority, upstream.address, keys).await;
-        let record = refusal(authority, gateway).await;
+        let record = refusal(authority, gateway, "upstream_identity").await;
         assert_eq!(served.load(Ordering::SeqCst), 0, "{record}");
         details.push(record["detail"].as_str().unwrap().to_owned());
     }
     details.swap_remove(0)
 }
 
-/// The record of a try that the gateway ends, counted among the metrics.
-async fn refusal(authority: &Authority, mut gateway: Gateway) -> Value {
+/// The record of a try that the gateway ends for this reason, counted among the metrics.
+async fn refusal(authority: &Authority, mut gateway: Gateway, reason: &str) -> Value {
     assert_eq!(ask(authority, &gateway).await, None);
     let record = gateway.ended().await;
-    assert_eq!(record["reason"], "upstream_tls", "{record}");
+    assert_eq!(record["reason"], reason, "{record}");
     assert_eq!(record["fault"], "upstream", "{record}");
     assert_eq!(record["bytes_up"], 0, "{record}");
     assert!(gateway.has_no_more_records());
     let (_, metrics) = gateway.ask_admin("/metrics").await;
-    let counted = "portcullis_connections_ended_total{route=\"edge\",reason=\"upstream_tls\",fault=\"upstream\"} 1";
-    assert!(metrics.contains(counted), "{metrics}");
+    let labels = format!("route=\"edge\",reason=\"{reason}\",fault=\"upstream\"");
+    let counted = format!("portcullis_connections_ended_total{{{labels}}} 1");
+    assert!(metrics.contains(&counted), "{metrics}");
     record
 }
 
@@ -165,7 +166,7 @@ async fn an_upstream_that_speaks_plainly_where_an_id_is_due_gets_no_byte_of_the_
     })
     .await;
     let gateway = gateway(&authority, upstream.address, &spiffe()).await;
-    refusal(&authority, gateway).await;
+    refusal(&authority, gateway, "upstream_tls").await;
     let heard = heard.lock().unwrap();
     let words = WORDS.as_bytes();
     assert!(!heard.windows(words.len()).any(|window| window == words));

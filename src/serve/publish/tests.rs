@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::mpsc;
 
@@ -257,10 +257,13 @@ fn an_identity_and_the_services_that_came_with_it_are_one_publication() {
             id: SpiffeId::parse("spiffe://mesh.test/ns/default/dc/dc1/svc/gate").unwrap(),
             certificate: Arc::new(ca.issue(&["gate"]).certified_key()),
             roots: ca.roots(),
-            not_after: SystemTime::now(),
+            not_after: SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000),
             former: None,
         })),
     ]);
+    let metrics = desk.publisher.metrics.encode();
+    let end = "portcullis_mesh_identity_not_after_seconds 1800000000";
+    assert!(metrics.contains(end), "{metrics}");
     let snapshot = desk.cell.load();
     assert_eq!(snapshot.generation, 2);
     let transport = &snapshot.upstream("web@consul").unwrap().transport;

@@ -1,7 +1,6 @@
 //! The services that discovery tells of: their routes and upstreams, and which of two gets a name that both ask for.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use rustls_pki_types::ServerName;
@@ -12,6 +11,7 @@ use crate::snapshot::service::{Service, ServiceKey, ServiceRoute, ServiceTls, Se
 use crate::snapshot::table::RouteId;
 use crate::snapshot::upstream::{Transport, Upstream, UpstreamTls};
 use crate::snapshot::{Action, Claim, Listeners, Route};
+use crate::tls::client;
 use crate::tls::mesh::Identity;
 
 impl Compiler<'_> {
@@ -233,7 +233,7 @@ impl Compiler<'_> {
                 config,
                 // A name that is none in DNS goes unsaid; who is dialled is proven by the ID alone.
                 server_name: ServerName::try_from(service.server_name(domain))
-                    .unwrap_or(ServerName::from(IpAddr::from([0, 0, 0, 0]))),
+                    .unwrap_or_else(|_| client::no_server_name()),
                 spiffe: Some(peer),
                 identity: Some(Arc::clone(identity)),
                 former: former.cloned(),

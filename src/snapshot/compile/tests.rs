@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::*;
-use crate::name::WildcardDepth;
+use crate::name::{SpiffeId, WildcardDepth};
 use crate::rule::Facts;
 use crate::tls::client;
 use crate::tls::options::Options;
@@ -277,4 +277,24 @@ fn an_upstream_whose_tls_is_broken_is_never_plain() {
     inputs.client_configs.clear();
     let third = compile(&inputs, Some(&second), &metrics);
     assert!(matches!(transport(&third), Transport::Broken(_)));
+}
+
+#[test]
+fn the_id_that_an_upstream_of_the_file_must_prove_stands_in_the_snapshot() {
+    let text = "[upstreams.u]\naddress = \"10.0.0.1:22\"\ntls = { server_name = \"db.test\" }";
+    let (mut inputs, metrics) = (inputs(text), Metrics::new());
+    let id = SpiffeId::parse("spiffe://mesh.test/db").unwrap();
+    let tls = inputs.config.upstreams.get_mut("u").unwrap().tls.as_mut();
+    tls.unwrap().proof = Proof::Spiffe(id.clone());
+    let roots = Arc::new(rustls::RootCertStore::empty());
+    let made = client::from_parts(roots, None, Proof::Spiffe(id.clone()));
+    let configs = &mut inputs.client_configs;
+    configs.insert("u".to_owned(), Ok(made.unwrap()));
+    let snapshot = compile(&inputs, None, &metrics);
+    let upstream = snapshot.upstream("u").unwrap();
+    let Transport::Tls(tls) = &upstream.transport else {
+        panic!("{:?}", upstream.transport);
+    };
+    assert_eq!(tls.spiffe, Some(id));
+    assert!(!upstream.is_mesh(), "the file says how, not the mesh");
 }

@@ -160,6 +160,11 @@ fn a_certificate_that_gives_no_identity_is_refused_with_its_reason() {
         ),
         ("", &good.key_pem, "CertPEM: is empty"),
         (
+            &"\n".repeat(1024 * 1024 + 1),
+            &good.key_pem,
+            "CertPEM: is larger than 1024 KiB",
+        ),
+        (
             &good.key_pem,
             &good.key_pem,
             "CertPEM: this is a key, not a certificate",

@@ -153,6 +153,19 @@ fn what_is_neither_certificate_nor_key_is_named() {
 }
 
 #[test]
+fn a_section_of_an_endless_name_is_named_by_its_beginning() {
+    let error = chain_fault(section(
+        &format!("\u{1b}[31m{}", "A".repeat(10_000)),
+        "AAAA",
+    ));
+    assert!(
+        error.starts_with("holds no certificate, but `\\u{1b}[31mAAA"),
+        "{error}"
+    );
+    assert!(error.len() < 300, "{}", error.len());
+}
+
+#[test]
 fn two_keys_in_one_file_are_refused() {
     let pem = Ca::new("ca").issue(&["a.example.com"]).key_pem;
     assert!(
