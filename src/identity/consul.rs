@@ -67,7 +67,17 @@ async fn follow<T: serde::de::DeserializeOwned + Send + 'static>(
     read: impl Fn(Result<Answer<T>, Error>) -> Heard,
     tell: &mpsc::Sender<Heard>,
 ) {
-    while tell.send(read(watch.next().await)).await.is_ok() {}
+    loop {
+        let answer = watch.next().await;
+        let was_answered = answer.is_ok();
+        let heard = read(answer);
+        if was_answered && heard.is_trouble() {
+            watch.begin_anew();
+        }
+        if tell.send(heard).await.is_err() {
+            return;
+        }
+    }
 }
 
 /// Takes in what is heard, and tells what changes by it, or by the clock.

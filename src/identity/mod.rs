@@ -29,6 +29,15 @@ enum Heard {
     Leaf(Result<Leaf, String>),
 }
 
+impl Heard {
+    fn is_trouble(&self) -> bool {
+        match self {
+            Self::Trust(trust) => trust.is_err(),
+            Self::Leaf(leaf) => leaf.is_err(),
+        }
+    }
+}
+
 /// Keeps what was last good, from whatever source: bad news never replaces it.
 ///
 /// Certificate and roots come apart and in any order, in a rotation too. They are taken together, the newest of both, if
