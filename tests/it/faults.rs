@@ -24,6 +24,7 @@ use crate::upstream::{Upstream, echo};
 
 mod answers;
 mod emptied;
+mod faulty;
 mod identity;
 mod impostors;
 mod outage;

@@ -97,9 +97,14 @@ impl Between {
 impl Altered {
     /// Gives a header field another value.
     pub(crate) fn set(&mut self, name: &str, value: &str) {
+        self.unset(name);
+        self.headers.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// Leaves a header field out.
+    pub(crate) fn unset(&mut self, name: &str) {
         self.headers
             .retain(|(other, _)| !other.eq_ignore_ascii_case(name));
-        self.headers.push((name.to_owned(), value.to_owned()));
     }
 
     /// Changes what the body says.

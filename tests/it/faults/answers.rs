@@ -1,114 +1,38 @@
-//! Answers of Consul that are bad, as no real agent gives them on demand.
+//! Answers of Consul about its catalog that are bad, as no real agent gives them on demand.
 
-use std::time::Duration;
-
-use serde_json::Value;
-
-use super::{ROUTE, Scene, register, register_with_own_sidecar};
-use crate::consul::{Altered, Between, Consul, Fault};
-use crate::upstream::Upstream;
+use super::faulty::{Case, Faulty, altered, each_is_told};
+use super::register;
+use crate::consul::{Altered, Fault};
 
 /// Everything that is asked of the catalog.
 const CATALOG: &[&str] = &["catalog/", "health/"];
 
+/// The names alone.
+const NAMES: &[&str] = &["catalog/"];
+
+/// The instances of services.
+const INSTANCES: &[&str] = &["health/service/", "health/connect/"];
+
 const EVERYTHING: &[&str] = &[""];
-
-/// In a second of a fault. Four questions wait for changes; each is asked a few times at once and then four times a second,
-/// and two reads of each service are made at most once a second: that and a sixth.
-const MOST_QUESTIONS: usize = 42;
-
-/// A gateway that asks a real agent through what makes the faults.
-struct Faulty {
-    scene: Scene,
-    between: Between,
-    consul: Consul,
-    _sidecar: Upstream,
-}
-
-impl Faulty {
-    async fn start() -> Option<Self> {
-        let consul = Consul::start()?;
-        let sidecar = register_with_own_sidecar(&consul).await;
-        let between = Between::before(&consul).await;
-        Some(Self {
-            scene: Scene::start(between.address, "").await,
-            between,
-            consul,
-            _sidecar: sidecar,
-        })
-    }
-
-    /// A second of this fault: the route stands, connections and tunnels go on, and no question is asked in haste.
-    async fn stands(&self, what: &str, paths: &'static [&'static str], fault: Fault) {
-        let mut tunnel = self.scene.tunnel().await;
-        let before = self.scene.route(ROUTE).await;
-        self.between.fail(paths, fault);
-        let questions = self.between.questions();
-        let late = tokio::time::Instant::now() + Duration::from_secs(1);
-        while tokio::time::Instant::now() < late {
-            self.scene.works(what).await;
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        let questions = self.between.questions() - questions;
-        let asked = || self.between.asked();
-        assert!(
-            questions <= MOST_QUESTIONS,
-            "{what}: {questions}: {:?}",
-            asked()
-        );
-        assert_eq!(
-            self.scene.route(ROUTE).await["endpoints"],
-            before["endpoints"],
-            "{what}"
-        );
-        tunnel.lives().await;
-    }
-
-    /// The same, and the gateway says that something is wrong, while it is.
-    async fn stands_and_tells(&self, what: &str, paths: &'static [&'static str], fault: Fault) {
-        self.stands(what, paths, fault).await;
-        let told = self.scene.is_degraded("consul").await;
-        println!("{what}: {told}");
-        self.between.heal();
-        self.scene.is_ready().await;
-        self.scene.works(what).await;
-    }
-
-    /// Whether a service that comes now has its route soon.
-    async fn hears_of(&self, name: &'static str) {
-        let address = self._sidecar.address;
-        register(&self.consul, name, address, address.port());
-        let route = format!("{name}@consul");
-        let is_there = async || !self.scene.route(&route).await.is_null();
-        self.scene
-            .until("a new service has its route", is_there)
-            .await;
-    }
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_that_refuses_to_answer_takes_no_route_away() {
-    let Some(faulty) = Faulty::start().await else {
-        return;
+    let reset = Case {
+        what: "a reset",
+        paths: EVERYTHING,
+        fault: Fault::Reset,
     };
-    for (what, fault) in [
-        (
-            "500",
-            Fault::Altered(|answer| refuse(answer, 500, "No cluster leader")),
-        ),
-        (
-            "403",
-            Fault::Altered(|answer| refuse(answer, 403, "ACL not found")),
-        ),
-        (
-            "429",
-            Fault::Altered(|answer| refuse(answer, 429, "slow down")),
-        ),
-        ("a reset", Fault::Reset),
-    ] {
-        faulty.stands_and_tells(what, EVERYTHING, fault).await;
-    }
-    faulty.hears_of("simple02").await;
+    let cases = [
+        altered("500", EVERYTHING, |answer| {
+            refuse(answer, 500, "No cluster leader")
+        }),
+        altered("403", EVERYTHING, |answer| {
+            refuse(answer, 403, "ACL not found")
+        }),
+        altered("429", EVERYTHING, |answer| refuse(answer, 429, "slow down")),
+        reset,
+    ];
+    each_is_told("consul", cases).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -116,7 +40,12 @@ async fn an_agent_that_does_not_answer_takes_no_route_away() {
     let Some(faulty) = Faulty::start().await else {
         return;
     };
-    faulty.stands("a silence", EVERYTHING, Fault::Hang).await;
+    let silence = Case {
+        what: "silence",
+        paths: EVERYTHING,
+        fault: Fault::Hang,
+    };
+    faulty.stands(silence).await;
     faulty.between.heal();
     faulty.hears_of("simple02").await;
     faulty.scene.is_ready().await;
@@ -124,90 +53,48 @@ async fn an_agent_that_does_not_answer_takes_no_route_away() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_cannot_be_read_takes_no_route_away() {
-    let Some(faulty) = Faulty::start().await else {
-        return;
-    };
-    for (what, fault) in [
-        ("half an answer", Fault::Half),
-        (
-            "no JSON",
-            Fault::Altered(|answer| answer.body = "<html>".to_owned()),
-        ),
-        (
-            "the wrong JSON",
-            Fault::Altered(|answer| answer.body = "[[{}], 5]".to_owned()),
-        ),
-        ("no body", Fault::Altered(|answer| answer.body.clear())),
-    ] {
-        faulty.stands_and_tells(what, CATALOG, fault).await;
-    }
-    faulty.hears_of("simple02").await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_answer_without_end_takes_no_route_away() {
-    let Some(faulty) = Faulty::start().await else {
-        return;
-    };
-    faulty
-        .stands_and_tells("no end", CATALOG, Fault::Endless)
-        .await;
-    faulty.hears_of("simple02").await;
+    let faults = [("half", Fault::Half), ("without end", Fault::Endless)];
+    let [half, endless] = faults.map(|(what, fault)| Case {
+        what,
+        paths: CATALOG,
+        fault,
+    });
+    let cases = [
+        half,
+        endless,
+        altered("no JSON", CATALOG, |answer| {
+            answer.body = "<html>".to_owned()
+        }),
+        altered("another JSON", CATALOG, |answer| {
+            answer.body = "[[{}], 5]".to_owned()
+        }),
+        altered("no body", CATALOG, |answer| answer.body.clear()),
+    ];
+    each_is_told("consul", cases).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_suddenly_lists_nothing_takes_no_route_away() {
-    let Some(faulty) = Faulty::start().await else {
-        return;
-    };
-    for (what, paths, fault) in [
-        ("nothing", CATALOG, Fault::Altered(Altered::empty)),
-        (
-            "null",
-            CATALOG,
-            Fault::Altered(|answer| answer.body = "null".to_owned()),
-        ),
-        ("no service", &["catalog/"], Fault::Altered(Altered::empty)),
-        (
-            "null for a service",
-            &["catalog/"],
-            Fault::Altered(|answer| answer.body = "null".to_owned()),
-        ),
-        (
-            "null for its tags",
-            &["catalog/"],
-            Fault::Altered(|answer| {
-                answer.edit(|services| services["simple01"] = Value::Null);
-            }),
-        ),
-        (
-            "filtered",
-            CATALOG,
-            Fault::Altered(|answer| {
-                answer.empty();
-                answer.set("X-Consul-Results-Filtered-By-ACLs", "true");
-            }),
-        ),
-        (
-            "no leader",
-            CATALOG,
-            Fault::Altered(|answer| {
-                answer.empty();
-                answer.set("X-Consul-KnownLeader", "false");
-            }),
-        ),
-        (
-            "an older index",
-            CATALOG,
-            Fault::Altered(|answer| {
-                answer.empty();
-                answer.set("X-Consul-Index", "1");
-            }),
-        ),
-    ] {
-        faulty.stands_and_tells(what, paths, fault).await;
-    }
-    faulty.hears_of("simple02").await;
+    let null = |answer: &mut Altered| answer.body = "null".to_owned();
+    let cases = [
+        altered("nothing", CATALOG, Altered::empty),
+        altered("null", CATALOG, null),
+        altered("no names", NAMES, Altered::empty),
+        altered("null for names", NAMES, null),
+        altered("filtered", CATALOG, |answer| {
+            answer.empty();
+            answer.set("X-Consul-Results-Filtered-By-ACLs", "true");
+        }),
+        altered("no leader", CATALOG, |answer| {
+            answer.empty();
+            answer.set("X-Consul-KnownLeader", "false");
+        }),
+        altered("an older index", CATALOG, |answer| {
+            answer.empty();
+            answer.set("X-Consul-Index", "1");
+        }),
+    ];
+    each_is_told("consul", cases).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -215,24 +102,27 @@ async fn instances_that_the_token_may_not_see_any_more_are_served_on() {
     let Some(faulty) = Faulty::start().await else {
         return;
     };
-    let hidden = Fault::Altered(|answer| {
+    let hidden = altered("hidden", INSTANCES, |answer| {
         answer.empty();
         answer.set("X-Consul-Results-Filtered-By-ACLs", "true");
     });
     let before = faulty.between.asked().len();
-    let paths = &["health/service/", "health/connect/"];
-    faulty.between.fail(paths, hidden);
+    faulty.between.fail(hidden.paths, hidden.fault);
     // Something has changed: its neighbours are read again.
-    let address = faulty._sidecar.address;
-    register(&faulty.consul, "simple02", address, address.port());
+    let address = faulty.agent.sidecar.address;
+    register(&faulty.agent.consul, "simple02", address, address.port());
     let read_again = async || {
         let asked = faulty.between.asked();
-        asked[before..]
-            .iter()
-            .any(|path| path.contains("/health/connect/simple01"))
+        let mut later = asked.iter().skip(before);
+        later.any(|path| path.contains("/health/connect/simple01"))
     };
     faulty.scene.until("it is read again", read_again).await;
-    faulty.stands_and_tells("hidden", paths, hidden).await;
+    faulty.stands(hidden).await;
+    let told = faulty.scene.is_degraded("consul").await;
+    assert!(told.contains("simple01"), "{told}");
+    faulty.between.heal();
+    faulty.scene.is_ready().await;
+    faulty.hears_of("simple02").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -240,38 +130,32 @@ async fn an_index_that_goes_back_or_is_none_is_asked_about_without_haste_and_hid
     let Some(faulty) = Faulty::start().await else {
         return;
     };
-    for (name, what, fault) in [
+    for (name, case) in [
         (
             "simple02",
-            "1",
-            Fault::Altered(|answer| answer.set("X-Consul-Index", "1")),
+            altered("1", EVERYTHING, |answer| answer.set(INDEX, "1")),
         ),
         (
             "simple03",
-            "0",
-            Fault::Altered(|answer| answer.set("X-Consul-Index", "0")),
+            altered("0", EVERYTHING, |answer| answer.set(INDEX, "0")),
         ),
         (
             "simple04",
-            "-1",
-            Fault::Altered(|answer| answer.set("X-Consul-Index", "-1")),
+            altered("-1", EVERYTHING, |answer| answer.set(INDEX, "-1")),
         ),
         (
             "simple05",
-            "none",
-            Fault::Altered(|answer| {
-                answer
-                    .headers
-                    .retain(|(name, _)| !name.eq_ignore_ascii_case("X-Consul-Index"));
-            }),
+            altered("none", EVERYTHING, |answer| answer.unset(INDEX)),
         ),
     ] {
-        faulty.stands(what, EVERYTHING, fault).await;
+        faulty.stands(case).await;
         faulty.hears_of(name).await;
         faulty.between.heal();
         faulty.scene.is_ready().await;
     }
 }
+
+const INDEX: &str = "X-Consul-Index";
 
 fn refuse(answer: &mut Altered, status: u16, why: &str) {
     answer.status = status;
