@@ -59,8 +59,11 @@ async fn a_consul_that_has_lost_its_data_takes_no_route_and_no_identity_away() {
     let traffic = scene.traffic(HOST);
 
     consul.restart_empty();
-    let told = scene.is_degraded("consul").await;
-    assert!(told.contains(NAME), "{told}");
+    let told = async || scene.is_degraded("consul").await;
+    let says_what_is_missing = async || told().await.contains(NAME);
+    scene
+        .until("it says what is missing", says_what_is_missing)
+        .await;
     // Longer than an empty answer of the same cluster is doubted.
     let late = tokio::time::Instant::now() + Duration::from_secs(12);
     while tokio::time::Instant::now() < late {
