@@ -117,7 +117,8 @@ async fn a_leaf_that_ends_because_consul_is_gone_is_told_of_and_renewed_when_it_
             scene.state("mesh identity").await.contains("expired")
         })
         .await;
-    assert!(scene.way.echo(HOST).await.is_err());
+    let is_refused = async || scene.way.echo(HOST).await.is_err();
+    scene.until("the sidecar refuses it", is_refused).await;
     tunnel.lives().await;
     consul.restart();
     scene.is_ready().await;
