@@ -67,7 +67,17 @@ async fn follow<T: serde::de::DeserializeOwned + Send + 'static>(
     read: impl Fn(Result<Answer<T>, Error>) -> Heard,
     tell: &mpsc::Sender<Heard>,
 ) {
-    while tell.send(read(watch.next().await)).await.is_ok() {}
+    loop {
+        let answer = watch.next().await;
+        let was_answered = answer.is_ok();
+        let heard = read(answer);
+        if was_answered && heard.is_trouble() {
+            watch.begin_anew();
+        }
+        if tell.send(heard).await.is_err() {
+            return;
+        }
+    }
 }
 
 /// Takes in what is heard, and tells what changes by it, or by the clock.
@@ -108,6 +118,10 @@ async fn keep(
         if let Some(identity) = keeper.hear(heard, SystemTime::now()) {
             let until = written(identity.not_after);
             tracing::info!(id = %identity.id, %until, "a new mesh identity");
+            if let Some(former) = &identity.former {
+                let until = written(former.not_after);
+                tracing::warn!(former = %former.id, %until, "the mesh was made anew: services that Consul has not told of again may be in the former one");
+            }
             if changes.send(Change::Identity(identity)).await.is_err() {
                 return;
             }

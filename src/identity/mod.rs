@@ -29,6 +29,15 @@ enum Heard {
     Leaf(Result<Leaf, String>),
 }
 
+impl Heard {
+    fn is_trouble(&self) -> bool {
+        match self {
+            Self::Trust(trust) => trust.is_err(),
+            Self::Leaf(leaf) => leaf.is_err(),
+        }
+    }
+}
+
 /// Keeps what was last good, from whatever source: bad news never replaces it.
 ///
 /// Certificate and roots come apart and in any order, in a rotation too. They are taken together, the newest of both, if
@@ -75,7 +84,7 @@ impl Keeper {
             }
             Heard::Leaf(Err(trouble)) => self.leaf_trouble = Some(trouble),
         }
-        self.join()
+        self.join(now)
     }
 
     /// How it fares.
@@ -122,7 +131,7 @@ impl Keeper {
             .min()
     }
 
-    fn join(&mut self) -> Option<Arc<Identity>> {
+    fn join(&mut self, now: SystemTime) -> Option<Arc<Identity>> {
         let (trust, leaf) = (self.trust.as_ref()?, self.leaf.as_ref()?);
         if leaf.id.trust_domain() != trust.domain {
             return None;
@@ -133,9 +142,25 @@ impl Keeper {
         {
             return None;
         }
-        let identity = Arc::new(Identity::new(leaf, Arc::clone(&trust.roots)));
+        let mut identity = Identity::new(leaf, Arc::clone(&trust.roots));
+        identity.former = self.former(leaf, now);
+        let identity = Arc::new(identity);
         self.current = Some((leaf.clone(), Arc::clone(&identity)));
         Some(identity)
+    }
+
+    /// The last good one in another trust domain than the leaf's.
+    fn former(&self, leaf: &Leaf, now: SystemTime) -> Option<Arc<Identity>> {
+        let (_, last) = self.current.as_ref()?;
+        let former = match last.id.trust_domain() == leaf.id.trust_domain() {
+            true => last.former.clone(),
+            // Of those before it nobody asks any more.
+            false => Some(Arc::new(Identity {
+                former: None,
+                ..Identity::clone(last)
+            })),
+        };
+        former.filter(|former| former.not_after > now)
     }
 
     /// What is wrong with the newest that was heard.

@@ -178,6 +178,29 @@ fn a_leaf_and_roots_of_two_meshes_are_never_taken_together() {
 }
 
 #[test]
+fn the_last_identity_of_a_former_mesh_is_kept_as_long_as_it_is_good() {
+    let [zero, one, two] = ["zero.consul", "one.consul", "two.consul"].map(Mesh::new);
+    let now = SystemTime::now();
+    let mut keeper = keeper();
+    let mut hears = |mesh: &Mesh, own: &Leaf, now| {
+        keeper.hear(mesh.trust(), now);
+        keeper.hear(leaf(own), now).unwrap()
+    };
+    assert!(hears(&zero, &zero.leaf(), now).former.is_none());
+    let before = one.leaf();
+    hears(&one, &before, now);
+    for _ in 0..2 {
+        let identity = hears(&two, &two.leaf(), now);
+        let former = identity.former.as_ref().unwrap();
+        assert!(is(former, &before, 1));
+        assert!(former.former.is_none(), "of three nobody is asked");
+    }
+    let late = before.not_after;
+    let last = two.leaf_of(late - HOUR, late + HOUR);
+    assert!(hears(&two, &last, late).former.is_none());
+}
+
+#[test]
 fn bad_news_leave_the_last_good_as_it_is_and_are_told() {
     let mesh = Mesh::new("one.consul");
     let own = mesh.leaf();

@@ -246,6 +246,7 @@ impl Compiler<'_> {
                         Proof::ServerName | Proof::AnyOf(_) => None,
                     },
                     identity: None,
+                    former: None,
                 }),
                 Some(Err(why)) => Transport::Broken(why.as_str().into()),
                 None => Transport::Broken("its tls is not made".into()),

@@ -69,6 +69,8 @@ pub struct UpstreamTls {
     pub spiffe: Option<SpiffeId>,
     /// The gateway's identity in the mesh that it is dialled with, if it is a service there.
     pub identity: Option<Arc<Identity>>,
+    /// The one of a former mesh, which it may still be in.
+    pub former: Option<Arc<Identity>>,
 }
 
 /// Equal when the same proof is asked for: the configuration is the same object.

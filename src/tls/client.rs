@@ -4,14 +4,16 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls::client::Resumption;
+use rustls::client::{ResolvesClientCert, Resumption};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{
+    ClientConfig, ConfigBuilder, DistinguishedName, RootCertStore, SignatureScheme, WantsVerifier,
+};
 use rustls_native_certs::CertificateResult;
 use rustls_pki_types::ServerName;
 
 use super::files::{FileError, Pair, load_roots};
-use super::verify::{Proof, Verifier};
+use super::verify::{AnyOf, Proof, Verifier};
 
 /// Makes a configuration that verifies the chain against `roots` (the system's when empty) and always the proof,
 /// and shows `certificate` (chain, key) if the peer asks for one. Offers no ALPN.
@@ -40,8 +42,7 @@ pub fn from_parts(
     certificate: Option<Arc<CertifiedKey>>,
     proof: Proof,
 ) -> Result<Arc<ClientConfig>, ClientError> {
-    let builder = ClientConfig::builder_with_provider(super::provider())
-        .with_safe_default_protocol_versions()?;
+    let builder = builder()?;
     let builder = match proof {
         Proof::ServerName => builder.with_root_certificates(roots),
         proof => {
@@ -57,6 +58,57 @@ pub fn from_parts(
     };
     config.resumption = Resumption::disabled();
     Ok(Arc::new(config))
+}
+
+/// What is asked of a peer in one mesh, and shown to it.
+pub(super) struct Part {
+    pub(super) roots: Arc<RootCertStore>,
+    pub(super) certificate: Arc<CertifiedKey>,
+    /// Any but [`Proof::ServerName`].
+    pub(super) proof: Proof,
+}
+
+/// For a peer that is in one of several meshes, the likeliest first: all that one of them asks for it must prove, and it
+/// is shown the certificate of the one whose roots it names.
+pub(super) fn in_one_mesh_of(parts: Vec<Part>) -> Result<Arc<ClientConfig>, ClientError> {
+    let verifiers = parts
+        .iter()
+        .map(|part| Verifier::new(Arc::clone(&part.roots), part.proof.clone()));
+    let verifier = Arc::new(AnyOf(verifiers.collect()));
+    let certificates = parts
+        .into_iter()
+        .map(|part| (part.roots.subjects(), part.certificate));
+    let mut config = builder()?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
+        .with_client_cert_resolver(Arc::new(ByRoots(certificates.collect())));
+    config.resumption = Resumption::disabled();
+    Ok(Arc::new(config))
+}
+
+fn builder() -> Result<ConfigBuilder<ClientConfig, WantsVerifier>, rustls::Error> {
+    ClientConfig::builder_with_provider(super::provider()).with_safe_default_protocol_versions()
+}
+
+/// The certificate that goes with each set of roots.
+#[derive(Debug)]
+struct ByRoots(Vec<(Vec<DistinguishedName>, Arc<CertifiedKey>)>);
+
+impl ResolvesClientCert for ByRoots {
+    fn resolve(&self, asked: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        let is_asked = |roots: &[DistinguishedName]| {
+            let mut roots = roots.iter();
+            roots.any(|root| asked.contains(&root.as_ref()))
+        };
+        let known = self.0.iter().find(|(roots, _)| is_asked(roots));
+        // A peer need not say whom it trusts (RFC 8446 §4.2.4).
+        let (_, certificate) = known.or_else(|| self.0.first())?;
+        Some(Arc::clone(certificate))
+    }
+
+    fn has_certs(&self) -> bool {
+        !self.0.is_empty()
+    }
 }
 
 /// For a hello that names nobody, where the proof is another than the name: of an address nothing is said (RFC 6066 §3).

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, RootCertStore};
 
-use super::client::{self, ClientError};
+use super::client::{self, ClientError, Part};
 use super::files::{FileError, add_roots, certify, parse, validity};
 use super::names::Names;
 use super::pem::Pem;
@@ -26,6 +26,9 @@ pub struct Identity {
     pub roots: Arc<RootCertStore>,
     /// When the certificate ends.
     pub not_after: SystemTime,
+    /// The last one in another trust domain, as long as it is good: the mesh was made anew, and sidecars of before that
+    /// still run know no other.
+    pub former: Option<Arc<Identity>>,
 }
 
 impl Identity {
@@ -36,17 +39,34 @@ impl Identity {
             certificate: Arc::clone(&leaf.certificate),
             roots,
             not_after: leaf.not_after,
+            former: None,
         }
     }
 
     /// What dials a service that must prove to be `peer`: our certificate is shown, its chain must lead to one of the
     /// roots, and its one URI must equal the ID. No ALPN is offered, and no session resumed.
     pub fn client_config(&self, peer: &SpiffeId) -> Result<Arc<ClientConfig>, ClientError> {
-        client::from_parts(
-            Arc::clone(&self.roots),
-            Some(Arc::clone(&self.certificate)),
-            Proof::Spiffe(peer.clone()),
-        )
+        let part = self.part(peer);
+        client::from_parts(part.roots, Some(part.certificate), part.proof)
+    }
+
+    /// The same for a service that may be one of the former mesh: then it must prove to be `former_peer`, under the roots
+    /// of there, and is shown our certificate of there.
+    pub fn client_config_with_former(
+        &self,
+        peer: &SpiffeId,
+        former: &Self,
+        former_peer: &SpiffeId,
+    ) -> Result<Arc<ClientConfig>, ClientError> {
+        client::in_one_mesh_of(vec![self.part(peer), former.part(former_peer)])
+    }
+
+    fn part(&self, peer: &SpiffeId) -> Part {
+        Part {
+            roots: Arc::clone(&self.roots),
+            certificate: Arc::clone(&self.certificate),
+            proof: Proof::Spiffe(peer.clone()),
+        }
     }
 }
 

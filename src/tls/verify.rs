@@ -193,6 +193,64 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
+/// Takes what one of several takes, roots and identity together. The reason of a refusal is that of the first.
+#[derive(Debug)]
+pub(super) struct AnyOf(pub(super) Vec<Verifier>);
+
+impl AnyOf {
+    fn first(&self) -> Result<&Verifier, Error> {
+        let none = || Error::General("nothing verifies the peer".to_owned());
+        self.0.first().ok_or_else(none)
+    }
+}
+
+impl ServerCertVerifier for AnyOf {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let verify = |verifier: &Verifier| {
+            verifier.verify_server_cert(end_entity, intermediates, name, ocsp, now)
+        };
+        let refused = match verify(self.first()?) {
+            Ok(verified) => return Ok(verified),
+            Err(refused) => refused,
+        };
+        let others = self.0.iter().skip(1);
+        others.map(verify).find_map(Result::ok).ok_or(refused)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.first()?
+            .verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.first()?
+            .verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.first()
+            .map(Verifier::supported_verify_schemes)
+            .unwrap_or_default()
+    }
+}
+
 /// Two parsers must agree: webpki, which has verified the chain, passes over a URI that is no text.
 fn is_spiffe(
     certificate: &EndEntityCert<'_>,

@@ -20,13 +20,17 @@ use crate::{peers, ports};
 
 pub(crate) use http::Answer;
 
+mod between;
 mod catalog;
 mod http;
 mod leaf;
+mod own_ca;
 mod proof;
 mod sidecar;
 
+pub(crate) use between::{Altered, Between, Fault};
 pub(crate) use catalog::{Status, meshed, service, sidecar};
+pub(crate) use own_ca::{certificate, self_signed};
 pub(crate) use sidecar::Sidecar;
 
 /// The token that may do everything, where tokens are asked for ([`Options::acl`]).
@@ -325,6 +329,11 @@ impl Consul {
             } });
         }
         config.to_string()
+    }
+
+    /// Where its API listens, on TCP.
+    pub(crate) fn http(&self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.ports.http))
     }
 
     fn socket(&self) -> PathBuf {

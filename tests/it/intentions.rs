@@ -79,6 +79,7 @@ impl Mesh {
             certificate: Arc::new(certificate),
             roots: Arc::new(self.ca.roots()),
             not_after: SystemTime::now(),
+            former: None,
         })
     }
 

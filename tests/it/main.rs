@@ -16,6 +16,7 @@ mod deploy;
 mod drain;
 mod edge;
 mod ejection;
+mod faults;
 mod gateway;
 mod half_close;
 mod hello;

@@ -58,6 +58,7 @@ fn tls() -> UpstreamTls {
         server_name: "db.internal".try_into().unwrap(),
         spiffe: None,
         identity: None,
+        former: None,
     }
 }
 
@@ -197,6 +198,7 @@ fn shown(services: impl IntoIterator<Item = Service>) -> serde_json::Value {
             certificate: Arc::new(ca.issue(&["gate"]).certified_key()),
             roots: ca.roots(),
             not_after: std::time::SystemTime::now(),
+            former: None,
         })),
     };
     let metrics = Metrics::new();

@@ -24,6 +24,8 @@ pub struct Watch<T> {
     not_before: Instant,
     pace: Pace,
     backoff: Backoff,
+    /// Whether the last question was answered, and nobody has complained of it.
+    is_well: bool,
     answer: PhantomData<fn() -> T>,
 }
 
@@ -43,6 +45,7 @@ impl<T: DeserializeOwned + Send + 'static> Watch<T> {
                 even: now,
             },
             backoff: limits.backoff.clone(),
+            is_well: false,
             answer: PhantomData,
             client,
         }
@@ -53,6 +56,9 @@ impl<T: DeserializeOwned + Send + 'static> Watch<T> {
     ///
     /// Cancelling it loses nothing but the connection: the next call asks the same.
     pub async fn next(&mut self) -> Result<Answer<T>, Error> {
+        if self.is_well {
+            self.backoff.reset();
+        }
         tokio::time::sleep_until(self.not_before).await;
         let limits = &self.client.0.agent.limits;
         let mut parameters = self.parameters.clone();
@@ -70,15 +76,20 @@ impl<T: DeserializeOwned + Send + 'static> Watch<T> {
                 // An index that went back is that of another history: a snapshot was restored, or a server replaced.
                 let went_back = self.index.is_some_and(|last| answer.index < last);
                 self.index = (!went_back).then_some(answer.index);
-                self.backoff.reset();
                 self.not_before = self.pace.next(now);
+                self.is_well = true;
             }
-            Err(_) => {
-                self.index = None;
-                self.not_before = now + self.backoff.next();
-            }
+            Err(_) => self.begin_anew(),
         }
         answer
+    }
+
+    /// The last answer was whole, and what it says does not serve: as after an error, the state is asked for as it is after
+    /// a growing while. To wait for a change could be to wait for days.
+    pub fn begin_anew(&mut self) {
+        self.index = None;
+        self.not_before = Instant::now() + self.backoff.next();
+        self.is_well = false;
     }
 }
 

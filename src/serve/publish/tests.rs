@@ -261,6 +261,7 @@ fn an_identity_and_the_services_that_came_with_it_are_one_publication() {
             certificate: Arc::new(ca.issue(&["gate"]).certified_key()),
             roots: ca.roots(),
             not_after: SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000),
+            former: None,
         })),
     ]);
     let metrics = desk.publisher.metrics.encode();

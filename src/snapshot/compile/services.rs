@@ -12,6 +12,7 @@ use crate::snapshot::table::RouteId;
 use crate::snapshot::upstream::{Transport, Upstream, UpstreamTls};
 use crate::snapshot::{Action, Listeners, Route, Source};
 use crate::tls::client;
+use crate::tls::mesh::Identity;
 
 impl Compiler<'_> {
     /// A service as it is now. The end is the same in whatever order services come and go: no two have a name in common,
@@ -23,12 +24,13 @@ impl Compiler<'_> {
             last = slot.replace(Arc::clone(service));
         });
         self.count(last.as_deref(), Some(service));
-        if let Some(last) = last.filter(|last| !Arc::ptr_eq(last, service)) {
+        let is_news = !last.as_ref().is_some_and(|last| Arc::ptr_eq(last, service));
+        if let Some(last) = last.filter(|_| is_news) {
             self.take_away(&last, Some(service));
         }
         for upstream in &service.upstreams {
             if self.is_of(key, &upstream.name) {
-                let upstream = self.service_upstream(key, upstream);
+                let upstream = self.service_upstream(key, upstream, is_news);
                 self.set_upstream(upstream);
             }
         }
@@ -123,13 +125,19 @@ impl Compiler<'_> {
         }
     }
 
-    fn service_upstream(&self, key: &ServiceKey, upstream: &ServiceUpstream) -> Upstream {
+    /// `is_news` tells one of which its source has just spoken from one that is as it was.
+    fn service_upstream(
+        &self,
+        key: &ServiceKey,
+        upstream: &ServiceUpstream,
+        is_news: bool,
+    ) -> Upstream {
         let config = self.inputs.config.upstreams.get(&*upstream.name);
         let wants_mesh = config
             .and_then(|config| config.service.as_ref())
             .is_some_and(|service| service.mesh);
         let transport = match &upstream.mesh {
-            Some(service) => self.mesh(&upstream.name, service),
+            Some(service) => self.mesh(&upstream.name, service, is_news),
             None if wants_mesh => Transport::Broken("its service is not in the mesh".into()),
             None => Transport::Plain,
         };
@@ -145,26 +153,47 @@ impl Compiler<'_> {
     }
 
     /// What dials a service of the mesh; the same object as long as neither identity has changed.
-    fn mesh(&self, upstream: &str, service: &MeshService) -> Transport {
+    ///
+    /// A service that was reached in the former mesh is reached there or in this one, until its source speaks of it again.
+    fn mesh(&self, upstream: &str, service: &MeshService, is_news: bool) -> Transport {
         let Some(identity) = &self.inputs.identity else {
             return Transport::Broken("the gateway has no mesh identity".into());
         };
+        let last = self.next.upstream(upstream);
+        let last = last.and_then(|last| match &last.transport {
+            Transport::Tls(tls) => Some((tls, tls.identity.as_ref()?)),
+            Transport::Plain | Transport::Broken(_) => None,
+        });
+        let former = identity.former.as_ref().filter(|former| {
+            let domain = former.id.trust_domain();
+            let was_there = |(tls, identity): (&UpstreamTls, &Arc<Identity>)| {
+                tls.former.is_some() || identity.id.trust_domain() == domain
+            };
+            !is_news && last.is_some_and(was_there)
+        });
         let domain = identity.id.trust_domain();
-        let peer = match service.spiffe_id(domain) {
-            Ok(peer) => peer,
-            Err(error) => return Transport::Broken(error.to_string().into()),
+        let peers = (
+            service.spiffe_id(domain),
+            former.map(|former| service.spiffe_id(former.id.trust_domain())),
+        );
+        let (peer, former_peer) = match peers {
+            (Ok(peer), former) => (peer, former.and_then(Result::ok)),
+            (Err(error), _) => return Transport::Broken(error.to_string().into()),
         };
-        if let Some(last) = self.next.upstream(upstream)
-            && let Transport::Tls(tls) = &last.transport
+        if let Some((tls, last)) = last
             && tls.spiffe.as_ref() == Some(&peer)
-            && tls
-                .identity
-                .as_ref()
-                .is_some_and(|last| Arc::ptr_eq(last, identity))
+            && Arc::ptr_eq(last, identity)
+            && tls.former.is_some() == former.is_some()
         {
-            return last.transport.clone();
+            return Transport::Tls(tls.clone());
         }
-        match identity.client_config(&peer) {
+        let config = match former.zip(former_peer) {
+            Some((former, former_peer)) => {
+                identity.client_config_with_former(&peer, former, &former_peer)
+            }
+            None => identity.client_config(&peer),
+        };
+        match config {
             Ok(config) => Transport::Tls(UpstreamTls {
                 config,
                 // A name that is none in DNS goes unsaid; who is dialled is proven by the ID alone.
@@ -172,6 +201,7 @@ impl Compiler<'_> {
                     .unwrap_or_else(|_| client::no_server_name()),
                 spiffe: Some(peer),
                 identity: Some(Arc::clone(identity)),
+                former: former.cloned(),
             }),
             Err(error) => Transport::Broken(error.to_string().into()),
         }

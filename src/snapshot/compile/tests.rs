@@ -9,6 +9,7 @@ use crate::tls::client;
 use crate::tls::options::Options;
 use crate::tls::verify::Proof;
 
+mod former;
 mod random;
 mod services;
 mod upstreams;

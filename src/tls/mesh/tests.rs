@@ -101,6 +101,53 @@ fn a_sidecar_sees_the_whole_chain_and_no_protocol_and_no_session_comes_back() {
 }
 
 #[test]
+fn a_peer_of_the_former_mesh_or_of_this_one_is_met_as_it_expects_and_nobody_else() {
+    const FORMER_WEB: &str = "spiffe://zero.consul/ns/default/dc/dc1/svc/web";
+    let (former_ca, ca) = (Ca::new("zero"), Ca::new("one"));
+    let identity =
+        |ca: &Ca, id: &str| Identity::new(&of(&ca.issue_uris(&[id])).unwrap(), ca.roots());
+    let former = identity(
+        &former_ca,
+        "spiffe://zero.consul/ns/default/dc/dc1/svc/edge",
+    );
+    let current = identity(&ca, EDGE);
+    let [peer, former_peer] = [WEB, FORMER_WEB].map(|id| SpiffeId::parse(id).unwrap());
+    let config = current.client_config_with_former(&peer, &former, &former_peer);
+    let config = config.unwrap();
+    for version in [&TLS12, &TLS13] {
+        for (ca, id, shown) in [(&ca, WEB, &current), (&former_ca, FORMER_WEB, &former)] {
+            let web = sidecar(ca, &ca.issue_uris(&[id]), version);
+            let met = handshake(&config, "web.internal", |_| Arc::clone(&web));
+            assert!(met.is_ok(), "{id}: {:?}", met.client_result);
+            assert_eq!(
+                met.server.unwrap().peer_certificates(),
+                Some(&shown.certificate.cert[..]),
+                "{id}"
+            );
+        }
+        // The roots of one do not vouch for the other's IDs.
+        for (ca, id) in [(&ca, FORMER_WEB), (&former_ca, WEB), (&Ca::new("two"), WEB)] {
+            let web = sidecar(ca, &ca.issue_uris(&[id]), version);
+            let met = handshake(&config, "web.internal", |_| Arc::clone(&web));
+            assert!(met.client_result.is_err(), "{id}");
+        }
+    }
+    // Who does not say whom it trusts is shown the newest.
+    let provider = crate::tls::provider();
+    let clients = WebPkiClientVerifier::builder_with_provider(ca.roots(), Arc::clone(&provider));
+    let web = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_client_cert_verifier(clients.clear_root_hint_subjects().build().unwrap())
+        .with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(
+            ca.issue_uris(&[WEB]).certified_key(),
+        )));
+    let web = Arc::new(web);
+    let met = handshake(&config, "web.internal", |_| Arc::clone(&web));
+    assert!(met.is_ok(), "{:?}", met.server_result);
+}
+
+#[test]
 fn a_certificate_that_gives_no_identity_is_refused_with_its_reason() {
     let ca = Ca::new("mesh");
     let good = ca.issue_uris(&[EDGE]);

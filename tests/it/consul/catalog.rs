@@ -158,6 +158,27 @@ impl Consul {
         token["SecretID"].as_str().unwrap().to_owned()
     }
 
+    /// Lets a token of [`Consul::token`] do what these rules say from now on.
+    pub(crate) fn change_rights(&self, token: &str, rules: &str) {
+        let policies = &self.token_itself(token)["Policies"];
+        let [id, name] = ["ID", "Name"].map(|field| policies[0][field].as_str().unwrap());
+        let policy = json!({ "ID": id, "Name": name, "Rules": rules });
+        self.put(&format!("/v1/acl/policy/{id}"), &policy);
+    }
+
+    /// Lets a token be none.
+    pub(crate) fn delete_token(&self, token: &str) {
+        let itself = self.token_itself(token);
+        let accessor = itself["AccessorID"].as_str().unwrap();
+        self.delete(&format!("/v1/acl/token/{accessor}"));
+    }
+
+    fn token_itself(&self, token: &str) -> Value {
+        let answer = self.get_as(Some(token), "/v1/acl/token/self");
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.json()
+    }
+
     /// Moves the mesh to a CA in OpenBao. The old root stays trusted; new leaves come with the certificates that lead
     /// from the old root to the new one. A leaf that was asked for before is renewed within half a minute, at random.
     pub(crate) fn use_vault_ca(&self, bao: &Bao) {

@@ -69,6 +69,27 @@ async fn after_an_error_a_watch_pauses_and_begins_anew() {
 }
 
 #[tokio::test]
+async fn an_answer_that_does_not_serve_is_asked_for_anew_after_a_growing_pause() {
+    let replies = [good(5, "1"), good(5, "1"), good(5, "1"), good(5, "2")];
+    let mut server = Server::start(replies).await;
+    let mut watch = watch(client(&server));
+    watch.next().await.unwrap();
+    let since = std::time::Instant::now();
+    for _ in 0..2 {
+        watch.begin_anew();
+        watch.next().await.unwrap();
+    }
+    // The upper halves of 250 and 500 ms.
+    assert!(since.elapsed() >= Duration::from_millis(125 + 250));
+    watch.next().await.unwrap();
+    for _ in 0..3 {
+        assert_eq!(server.asked_for().await, WATCH);
+    }
+    let waits = format!("{WATCH}&index=5&wait=300s");
+    assert_eq!(server.asked_for().await, waits, "that one served");
+}
+
+#[tokio::test]
 async fn after_a_success_the_next_error_is_a_first_one_again() {
     let broken = || reply("500 Internal Server Error", "", "No cluster leader");
     let replies = (0..40).map(|i| if i % 2 == 0 { broken() } else { good(1, "[]") });

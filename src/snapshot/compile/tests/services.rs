@@ -86,13 +86,19 @@ pub(super) fn standing_for_a_service(mesh: bool) -> Inputs {
 }
 
 pub(super) fn identity() -> Arc<Identity> {
+    identity_in("mesh.test", None)
+}
+
+pub(super) fn identity_in(domain: &str, former: Option<&Arc<Identity>>) -> Arc<Identity> {
     let ca = Ca::new("mesh");
     let issued = ca.issue(&["portcullis"]);
+    let id = format!("spiffe://{domain}/ns/default/dc/dc1/svc/portcullis");
     Arc::new(Identity {
-        id: SpiffeId::parse("spiffe://mesh.test/ns/default/dc/dc1/svc/portcullis").unwrap(),
+        id: SpiffeId::parse(&id).unwrap(),
         certificate: Arc::new(issued.certified_key()),
         roots: ca.roots(),
         not_after: SystemTime::now(),
+        former: former.cloned(),
     })
 }
 
