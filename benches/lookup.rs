@@ -117,6 +117,7 @@ impl Parts {
             rule,
             action: Action::PassThrough,
             upstream: Arc::clone(&self.upstream),
+            mesh: false,
             warnings: Vec::new(),
             metrics: Arc::clone(&self.metrics),
         })

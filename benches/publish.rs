@@ -227,6 +227,7 @@ fn service(n: usize, version: usize) -> Changed {
             tls: ServiceTls::PassThrough,
             upstream: name,
             broken: None,
+            mesh: false,
             warnings: Vec::new(),
         }],
         skipped: Vec::new(),

@@ -22,12 +22,9 @@ pub(super) fn json(snapshot: &Snapshot) -> Vec<u8> {
         generation: snapshot.generation,
         routes: routes
             .map(|route| {
-                let upstream = snapshot
-                    .upstream(&route.upstream)
-                    .map(|upstream| &**upstream);
                 Entry::new(
                     route,
-                    upstream,
+                    snapshot,
                     table.shadowed_by(route).map(|by| &**by),
                     now,
                 )
@@ -126,7 +123,7 @@ struct Name<'a> {
 impl<'a> Entry<'a> {
     fn new(
         route: &'a Route,
-        upstream: Option<&'a Upstream>,
+        snapshot: &'a Snapshot,
         shadowed_by: Option<&'a Route>,
         now: Instant,
     ) -> Self {
@@ -135,15 +132,13 @@ impl<'a> Entry<'a> {
             Action::Terminate { options, .. } => ("terminate", options.as_deref(), None),
             Action::Broken(reason) => ("broken", None, Some(reason.as_str())),
         };
-        let upstream_reason = match upstream.map(|upstream| &upstream.transport) {
-            Some(Transport::Broken(reason)) => Some(&**reason),
-            Some(Transport::Plain | Transport::Tls(_)) => None,
-            None => Some("its upstream does not exist"),
+        let (action, tls_options, broken_reason) = match snapshot.way(route) {
+            Err(reason) => ("broken", None, broken_reason.or(Some(reason))),
+            Ok(_) => (action, tls_options, broken_reason),
         };
-        let (action, tls_options, broken_reason) = match upstream_reason {
-            Some(reason) => ("broken", None, broken_reason.or(Some(reason))),
-            None => (action, tls_options, broken_reason),
-        };
+        let upstream = snapshot
+            .upstream(&route.upstream)
+            .map(|upstream| &**upstream);
         Self {
             name: &route.name,
             source: route.source.as_str(),

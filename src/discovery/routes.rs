@@ -191,6 +191,8 @@ impl Routers<'_, '_> {
             priority: router.priority,
             tls,
             upstream,
+            // The file's upstreams are the operator's affair.
+            mesh: self.mesh != Mesh::Unasked && !matches!(target, Target::File(_)),
             broken: broken.map(|reason| shortened(&reason)),
             warnings: warnings.iter().map(|text| shortened(text)).collect(),
         })

@@ -51,17 +51,8 @@ impl Pair {
 
 /// Where a route's bytes go, if what dials it could be made.
 pub(super) fn of<'a>(route: &Route, snapshot: &'a Snapshot) -> Result<&'a Upstream, Failure> {
-    let broken = |why: &str| {
-        let name = &route.upstream;
-        Err(Failure::RouteBroken(format!("upstream `{name}`: {why}")))
-    };
-    match snapshot.upstream(&route.upstream) {
-        None => broken("it does not exist"),
-        Some(upstream) => match &upstream.transport {
-            Transport::Broken(why) => broken(why),
-            Transport::Plain | Transport::Tls(_) => Ok(upstream),
-        },
-    }
+    let way = snapshot.way(route).map(|upstream| &**upstream);
+    way.map_err(|why| Failure::RouteBroken(format!("upstream `{}`: {why}", route.upstream)))
 }
 
 /// Dials the endpoint whose turn it is; while none answers, the next, as often as the limits allow.

@@ -140,6 +140,7 @@ impl Compiler<'_> {
                 priority: route.priority.unwrap_or_else(|| route.rule.priority()),
                 action: self.file_action(route),
                 upstream: route.upstream.as_str().into(),
+                mesh: false,
                 warnings: Vec::new(),
                 metrics: self.metrics.route(name),
             });

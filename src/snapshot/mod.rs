@@ -22,7 +22,7 @@ use certificates::Certificates;
 use service::{Service, ServiceKey, Standing};
 use shards::Shards;
 use table::Table;
-use upstream::Upstream;
+use upstream::{Transport, Upstream};
 
 /// What every connection is served from until the next one is published.
 #[derive(Clone, Debug, Default)]
@@ -54,6 +54,19 @@ impl Snapshot {
     /// An upstream by its name: as the file has it, or `NAME@SOURCE`.
     pub fn upstream(&self, name: &str) -> Option<&Arc<Upstream>> {
         self.upstreams.find(name)
+    }
+
+    /// Where a route's bytes go, or why they go nowhere: nothing weaker than what it asks for takes its place.
+    pub fn way(&self, route: &Route) -> Result<&Arc<Upstream>, &str> {
+        let upstream = self.upstream(&route.upstream);
+        let upstream = upstream.ok_or("its upstream does not exist")?;
+        match &upstream.transport {
+            Transport::Broken(why) => Err(why),
+            Transport::Plain | Transport::Tls(_) if route.mesh && !upstream.is_mesh() => {
+                Err("its service asks for the mesh, and its upstream is not in it")
+            }
+            Transport::Plain | Transport::Tls(_) => Ok(upstream),
+        }
     }
 
     /// The same with this upstream.
@@ -134,6 +147,8 @@ pub struct Route {
     pub action: Action,
     /// Where its bytes go: an upstream by its name in the snapshot.
     pub upstream: Arc<str>,
+    /// Whether its upstream must be one of the mesh: the service that asked for the route asked for that too.
+    pub mesh: bool,
     /// What its owner should know, though it serves.
     pub warnings: Vec<Arc<str>>,
     /// What its connections count on.
@@ -149,6 +164,7 @@ impl Route {
             && self.listeners == other.listeners
             && self.action == other.action
             && self.upstream == other.upstream
+            && self.mesh == other.mesh
             && self.warnings == other.warnings
     }
 }

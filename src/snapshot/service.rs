@@ -114,6 +114,8 @@ pub struct ServiceRoute {
     pub tls: ServiceTls,
     /// An upstream by its name in the snapshot: this service's, another's, or the file's.
     pub upstream: Arc<str>,
+    /// Whether that must be one of the mesh, whoever's it is.
+    pub mesh: bool,
     /// Why the route cannot serve and refuses its clients: what it needs is missing, and nothing weaker may take its place.
     pub broken: Option<Arc<str>>,
     /// What its owner should know, though it serves.

@@ -183,6 +183,7 @@ fn web(sidecar: SocketAddr) -> BTreeMap<ServiceKey, Option<Arc<Service>>> {
             tls: ServiceTls::Terminate(None),
             upstream: "web@consul".into(),
             broken: None,
+            mesh: false,
             warnings: Vec::new(),
         }],
         skipped: Vec::new(),

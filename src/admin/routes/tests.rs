@@ -41,6 +41,7 @@ fn route(name: &str, priority: i64, action: Action, upstream: &str) -> Arc<Route
         priority,
         action,
         upstream: upstream.into(),
+        mesh: false,
         warnings: Vec::new(),
         metrics: Arc::default(),
     })
@@ -172,6 +173,7 @@ fn service_route(name: &str, upstream: &str) -> ServiceRoute {
         tls: ServiceTls::PassThrough,
         upstream: upstream.into(),
         broken: None,
+        mesh: false,
         warnings: Vec::new(),
     }
 }

@@ -60,6 +60,7 @@ pub async fn watch(client: Client, exposure: Exposure, changes: mpsc::Sender<Cha
             }
         };
         let heard = tokio::select! {
+            () = changes.closed() => return,
             Some(heard) = polled.recv() => heard,
             Some(done) = watcher.tasks.join_next() => match done {
                 Ok(heard) => heard,

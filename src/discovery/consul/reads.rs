@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::retry::Backoff;
+
 /// Reads go on side by side, as many as the client of Consul lets through at once.
 const AT_ONCE: usize = 16;
 
@@ -29,7 +31,8 @@ const CAUTION: u32 = 20;
 /// In quiet times. 60 s: the address of a node changes without any index telling, and an agent may hang.
 const BETWEEN_IDLE_SWEEPS: Duration = Duration::from_secs(60);
 
-/// After a failure a service is read again, first after 1 s, then after twice as long each time, at most this.
+/// After a failure a service is read again after about this long, then after twice as long each time, up to the longest.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
 
 /// What is to be read.
@@ -62,6 +65,7 @@ pub(super) struct Failure {
     pub(super) tries: u32,
     pub(super) why: String,
     again: Instant,
+    backoff: Backoff,
 }
 
 impl Reads {
@@ -139,12 +143,16 @@ impl Reads {
         match outcome {
             Ok(()) => drop(self.failed.remove(name)),
             Err(why) => {
-                let before = self.failed.get(name).map_or(0, |failed| failed.tries);
-                let wait = Duration::from_secs(1 << before.min(5)).min(LONGEST_RETRY);
+                let before = self.failed.remove(name);
+                let (tries, mut backoff) = match before {
+                    Some(failed) => (failed.tries, failed.backoff),
+                    None => (0, Backoff::new(FIRST_RETRY, LONGEST_RETRY)),
+                };
                 let failure = Failure {
-                    tries: before + 1,
+                    tries: tries + 1,
                     why,
-                    again: now + wait,
+                    again: now + backoff.next(),
+                    backoff,
                 };
                 self.failed.insert(Arc::clone(name), failure);
             }
@@ -304,10 +312,15 @@ mod tests {
             reads.done(&web, Err("why".to_owned()), now);
             assert_eq!(given(&mut reads, now), []);
             let again = reads.wake_at().unwrap();
-            waits.push((again - now).as_secs());
+            waits.push((again - now).as_secs_f64());
             now = again;
         }
-        assert_eq!(waits, [1, 2, 4, 8, 16, 30, 30, 30]);
+        for (wait, most) in waits
+            .iter()
+            .zip([1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0])
+        {
+            assert!((most / 2.0..=most).contains(wait), "{waits:?}");
+        }
         reads.now(&web);
         given(&mut reads, now);
         reads.done(&web, Ok(()), now);

@@ -94,6 +94,7 @@ fn service(name: &str, endpoint: &str) -> Service {
             tls: ServiceTls::PassThrough,
             upstream: place,
             broken: None,
+            mesh: false,
             warnings: Vec::new(),
         }],
         skipped: Vec::new(),

@@ -120,6 +120,7 @@ impl Compiler<'_> {
             priority: route.priority.unwrap_or_else(|| route.rule.priority()),
             action,
             upstream: Arc::clone(&route.upstream),
+            mesh: route.mesh,
             warnings: route.warnings.clone(),
             metrics: self.metrics.route(&route.name),
         }

@@ -34,6 +34,7 @@ fn route(name: &str, rule: &str) -> Route {
         rule,
         action: Action::PassThrough,
         upstream: "u".into(),
+        mesh: false,
         warnings: Vec::new(),
         metrics: Arc::default(),
     }

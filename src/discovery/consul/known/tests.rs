@@ -235,6 +235,23 @@ fn a_wake_that_nothing_explains_reads_all_at_once() {
 }
 
 #[test]
+fn after_a_failure_nothing_is_whole_before_all_has_been_read_again() {
+    let mut world = World::known();
+    for _ in 0..3 {
+        world.known.start_anew(world.now);
+        world.settle();
+        assert!(world.known.is_whole());
+    }
+    // It fails and recovers all the time, and has to wait for its turn.
+    world.known.start_anew(world.now);
+    world.settle();
+    assert!(!world.known.is_whole());
+    world.now = world.known.wake_at().unwrap();
+    world.settle();
+    assert!(world.known.is_whole());
+}
+
+#[test]
 fn what_changes_while_it_is_read_is_read_again() {
     let mut world = World::known();
     world.take_read();

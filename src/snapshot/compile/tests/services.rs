@@ -48,6 +48,7 @@ pub(super) fn asked(name: &str, rule: &str, upstream: &str) -> ServiceRoute {
         tls: ServiceTls::PassThrough,
         upstream: upstream.into(),
         broken: None,
+        mesh: false,
         warnings: Vec::new(),
     }
 }

@@ -161,3 +161,34 @@ fn an_upstream_that_comes_to_stand_for_a_service_dials_its_former_endpoints_no_m
     desk.compile();
     assert!(desk.snapshot.upstream("b").is_none());
 }
+
+#[test]
+fn a_route_that_asks_for_the_mesh_refuses_an_upstream_outside_it_whoever_owns_that() {
+    let mut desk = Desk::new(inputs(""));
+    let mut web = usual("web", "10.0.1.1:80");
+    web.routes[0].upstream = "other@consul".into();
+    web.routes[0].mesh = true;
+    let way = |desk: &Desk| {
+        let route = route(&desk.snapshot, "web.test").unwrap();
+        let way = desk.snapshot.way(route);
+        way.map(|upstream| upstream.name.to_string())
+            .map_err(str::to_owned)
+    };
+    desk.learn([web.clone()]);
+    let gone = "its upstream does not exist".to_owned();
+    assert_eq!(way(&desk), Err(gone));
+
+    desk.learn([usual("other", "10.0.1.2:80")]);
+    let why = way(&desk).unwrap_err();
+    assert!(why.contains("asks for the mesh"), "{why}");
+
+    let mut other = usual("other", "10.0.1.2:80");
+    other.upstreams[0].mesh = in_mesh("other");
+    desk.inputs.identity = Some(identity());
+    desk.learn([other]);
+    assert_eq!(way(&desk), Ok("other@consul".to_owned()));
+
+    web.routes[0].mesh = false;
+    desk.learn([web, usual("other", "10.0.1.2:80")]);
+    assert_eq!(way(&desk), Ok("other@consul".to_owned()));
+}

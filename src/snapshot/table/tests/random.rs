@@ -163,6 +163,7 @@ pub(super) fn copy(route: &Route) -> Route {
         priority: route.priority,
         action: route.action.clone(),
         upstream: Arc::clone(&route.upstream),
+        mesh: false,
         warnings: Vec::new(),
         metrics: Arc::clone(&route.metrics),
     }
