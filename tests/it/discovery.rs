@@ -1,0 +1,148 @@
+//! What the gateway makes of a Consul that changes, fails and recovers: the changes it tells, in order.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use portcullis::api::consul::Client;
+use portcullis::config::Consul;
+use portcullis::discovery::consul;
+use portcullis::discovery::exposure::Exposure;
+use portcullis::snapshot::service::{Change, Service};
+use portcullis::status::State;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::support::PATIENCE;
+
+mod agent;
+mod faults;
+
+/// A watch over Consul, and everything that it has told.
+struct Watched {
+    changes: mpsc::Receiver<Change>,
+    services: BTreeMap<String, Arc<Service>>,
+    state: State,
+    /// In short, and in order: `+web`, `-web`, `ready`, `degraded`, `not ready`.
+    told: Vec<String>,
+    tasks: JoinSet<()>,
+}
+
+impl Watched {
+    fn start(consul: &Consul) -> Self {
+        let exposure = Exposure {
+            entry_points: consul.entry_points.clone(),
+            mesh: true,
+            ..Exposure::default()
+        };
+        let (send, changes) = mpsc::channel(16);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(consul::watch(Client::new(consul).unwrap(), exposure, send));
+        Self {
+            changes,
+            services: BTreeMap::new(),
+            state: State::NotReady(String::new()),
+            told: Vec::new(),
+            tasks,
+        }
+    }
+
+    /// Takes what is told until this is so.
+    async fn until(&mut self, what: &str, is_so: impl Fn(&Self) -> bool) {
+        while !is_so(self) {
+            let change = timeout(PATIENCE, self.changes.recv()).await;
+            match change {
+                Ok(Some(change)) => self.take(change),
+                Ok(None) => panic!("the watch has ended; told: {:?}", self.told),
+                Err(_) => panic!(
+                    "in vain until {what}; told: {:?}, {:?}, {:#?}",
+                    self.told, self.state, self.services
+                ),
+            }
+        }
+    }
+
+    async fn until_ready(&mut self) {
+        self.until("it is ready", |watched| watched.state == State::Ready)
+            .await;
+    }
+
+    /// Until what it says of itself holds this text.
+    async fn until_degraded(&mut self, text: &str) {
+        self.until(
+            text,
+            |watched| matches!(&watched.state, State::Degraded(why) if why.contains(text)),
+        )
+        .await;
+    }
+
+    /// Takes what is told in this time, which must not end it.
+    async fn during(&mut self, time: Duration) {
+        let end = tokio::time::Instant::now() + time;
+        while let Ok(change) = tokio::time::timeout_at(end, self.changes.recv()).await {
+            self.take(change.expect("the watch goes on"));
+        }
+    }
+
+    fn take(&mut self, change: Change) {
+        let told = match change {
+            Change::Service(service) => {
+                let name = service.key.name.to_string();
+                let told = format!("+{name}");
+                self.services.insert(name, service);
+                told
+            }
+            Change::Gone(key) => {
+                let known = self.services.remove(&*key.name);
+                assert!(known.is_some(), "{key:?} was never told of");
+                format!("-{}", key.name)
+            }
+            Change::State(part, state) => {
+                assert_eq!(part, "consul");
+                assert_ne!(state, self.state, "it is told when it changes");
+                self.state = state;
+                match self.state {
+                    State::Ready => "ready",
+                    State::Degraded(_) => "degraded",
+                    State::NotReady(_) => "not ready",
+                }
+                .to_owned()
+            }
+            Change::Identity(_) => panic!("that is another's"),
+        };
+        self.told.push(told);
+    }
+
+    /// What was told since this was last called.
+    fn take_told(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.told)
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.services.contains_key(name)
+    }
+
+    /// The endpoints of a service, sorted: `address*weight`.
+    fn endpoints(&self, name: &str) -> Vec<String> {
+        let upstreams = self.services.get(name).map(|service| &service.upstreams);
+        let endpoints = upstreams.into_iter().flatten();
+        let endpoints = endpoints.flat_map(|upstream| &upstream.endpoints);
+        let endpoints = endpoints.map(|endpoint| (endpoint.address, endpoint.weight));
+        let endpoints: BTreeSet<_> = endpoints.collect();
+        let endpoints = endpoints.iter();
+        endpoints
+            .map(|(address, weight)| format!("{address}*{weight}"))
+            .collect()
+    }
+}
+
+/// The tags of a route to this host.
+fn route(host: &str) -> Vec<String> {
+    let name = host.replace('.', "-");
+    vec![
+        "traefik.enable=true".to_owned(),
+        format!("traefik.tcp.routers.{name}.rule=HostSNI(`{host}`)"),
+        format!("traefik.tcp.routers.{name}.tls=true"),
+    ]
+}

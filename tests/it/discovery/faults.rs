@@ -1,0 +1,293 @@
+//! What a Consul that fails, hangs, lies or forgets does to what is served: nothing.
+
+use std::time::Duration;
+
+use portcullis::status::State;
+use serde_json::json;
+use tokio::time::Instant;
+
+use super::{Watched, route};
+use crate::fake_consul::{FakeConsul, Fault, World};
+
+fn register(world: &mut World, name: &str) {
+    let tags = route(&format!("{name}.example"));
+    let tags: Vec<&str> = tags.iter().map(String::as_str).collect();
+    world.register(name, &tags);
+}
+
+/// Two services, all told.
+async fn ready() -> (FakeConsul, Watched) {
+    let consul = FakeConsul::start().await;
+    consul.change(|world| {
+        register(world, "api");
+        register(world, "web");
+    });
+    let mut watched = Watched::start(&consul.config());
+    watched.until_ready().await;
+    assert_eq!(watched.take_told(), ["not ready", "+api", "+web", "ready"]);
+    (consul, watched)
+}
+
+#[tokio::test]
+async fn a_gateway_is_ready_when_all_that_is_known_has_been_told() {
+    let consul = FakeConsul::start().await;
+    for n in 0..200 {
+        consul.change(|world| register(world, &format!("s{n}")));
+    }
+    let mut watched = Watched::start(&consul.config());
+    watched.until_ready().await;
+    assert_eq!(watched.services.len(), 200);
+    assert_eq!(watched.told.len(), 202);
+    assert_eq!(watched.told[0], "not ready");
+}
+
+#[tokio::test]
+async fn a_gateway_waits_for_a_consul_that_is_not_well_yet_and_says_why() {
+    for (fault, why) in [
+        (Fault::Status(500, "No cluster leader"), "No cluster leader"),
+        (
+            Fault::Status(403, "Permission denied"),
+            "needs service:read and node:read",
+        ),
+        (Fault::Close, "broke off"),
+        (Fault::Body("[[["), "is not what was expected"),
+    ] {
+        let consul = FakeConsul::start().await;
+        consul.change(|world| {
+            register(world, "web");
+            world.faults.insert("", fault.clone());
+        });
+        let mut watched = Watched::start(&consul.config());
+        watched
+            .until(
+                "it says why",
+                |watched| matches!(&watched.state, State::NotReady(text) if text.contains(why)),
+            )
+            .await;
+        consul.change(|world| world.faults.clear());
+        watched.until_ready().await;
+        assert!(watched.has("web"), "{fault:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_was_known_is_served_while_consul_fails_and_what_changed_is_told_before_it_is_ready_again()
+ {
+    for fault in [
+        Fault::Status(500, "No cluster leader"),
+        Fault::Status(403, "Permission denied"),
+        Fault::Status(301, ""),
+        Fault::Close,
+        Fault::Body("\"maintenance\""),
+    ] {
+        let (consul, mut watched) = ready().await;
+        consul.fail("", fault.clone());
+        watched.until_degraded("what was known").await;
+        consul.change(|world| {
+            register(world, "new");
+            world.deregister("api");
+            world.faults.clear();
+        });
+        watched.until_ready().await;
+        let mut told = watched.take_told();
+        assert_eq!(told.pop().unwrap(), "ready", "{fault:?}");
+        told.retain(|told| told != "degraded");
+        told.sort();
+        assert_eq!(told, ["+new", "-api"], "{fault:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_consul_that_hangs_is_noticed_and_loses_nothing() {
+    let (consul, mut watched) = ready().await;
+    consul.fail("", Fault::Hang);
+    watched.during(Duration::from_secs(200)).await;
+    assert_eq!(watched.services.len(), 2);
+    let State::Degraded(why) = &watched.state else {
+        panic!("{:?}", watched.told)
+    };
+    assert!(why.contains("did not answer"), "{why}");
+    // The polls that hang end in their own time.
+    consul.change(|world| world.faults.clear());
+    watched.during(Duration::from_secs(600)).await;
+    assert_eq!(watched.state, State::Ready);
+    let told = watched.take_told();
+    assert!(
+        told.iter().all(|told| !told.starts_with(['+', '-'])),
+        "{told:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_empty_catalog_is_asked_for_twice_in_consistent_mode_before_it_is_believed() {
+    for empty in [json!({}), json!(null)] {
+        let (consul, mut watched) = ready().await;
+        consul.asked();
+        consul.change(|world| {
+            world.catalog = Some(empty);
+            world.services.clear();
+            world.index[0] += 1;
+        });
+        let start = Instant::now();
+        watched.until_degraded("2 of 2 services").await;
+        watched.until_ready().await;
+        assert!(start.elapsed() >= Duration::from_secs(5));
+        assert_eq!(watched.take_told(), ["degraded", "-api", "-web", "ready"]);
+        let asked = consul.asked();
+        let consistent = asked.iter().filter(|asked| asked.contains("?consistent"));
+        assert_eq!(consistent.count(), 2, "{asked:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_consul_that_forgot_everything_takes_no_route_down() {
+    let (consul, mut watched) = ready().await;
+    consul.fail("", Fault::Close);
+    watched.until_degraded("what was known").await;
+    consul.change(|world| {
+        world.faults.clear();
+        world.services.clear();
+        world.index = [3, 3];
+    });
+    watched
+        .until_degraded("as if Consul had lost its data")
+        .await;
+    watched.during(Duration::from_secs(3600)).await;
+    assert_eq!(watched.services.len(), 2);
+    // A service that registers again is what it was; the other is missed on.
+    consul.change(|world| register(world, "web"));
+    watched.until_degraded("1 of 2 services").await;
+    watched.during(Duration::from_secs(3600)).await;
+    assert!(watched.has("api"));
+    consul.change(|world| register(world, "api"));
+    watched.until_ready().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn services_that_acls_hide_are_kept() {
+    let (consul, mut watched) = ready().await;
+    consul.change(|world| {
+        world.filtered = true;
+        world.deregister("api");
+    });
+    watched.until_degraded("1 of 2 services").await;
+    watched.during(Duration::from_secs(3600)).await;
+    assert!(watched.has("api"));
+    consul.change(|world| {
+        world.filtered = false;
+        world.index[0] += 1;
+    });
+    watched
+        .until("it is believed", |watched| !watched.has("api"))
+        .await;
+    watched.until_ready().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_without_a_leader_takes_nothing_down() {
+    let (consul, mut watched) = ready().await;
+    consul.change(|world| {
+        world.known_leader = false;
+        world.deregister("api");
+    });
+    watched.until_degraded("knows no leader").await;
+    assert!(watched.has("api"));
+    // No poll tells that there is a leader again: it is asked.
+    consul.change(|world| world.known_leader = true);
+    watched.until_ready().await;
+    assert!(!watched.has("api"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_service_that_cannot_be_read_holds_no_other_up_and_keeps_what_it_had() {
+    let (consul, mut watched) = ready().await;
+    let before = watched.endpoints("web");
+    consul.change(|world| {
+        world
+            .faults
+            .insert("/service/web", Fault::Status(500, "rpc error"));
+        register(world, "web");
+        register(world, "api");
+    });
+    watched
+        .until("the other is told", |watched| {
+            watched.told.contains(&"+api".to_owned())
+        })
+        .await;
+    watched
+        .until_degraded("\"web\": consul answered /v1/health/service/web with the status 500")
+        .await;
+    assert_eq!(watched.endpoints("web"), before);
+    // A gateway that starts now comes up without it.
+    let mut other = Watched::start(&consul.config());
+    other.until_degraded("\"web\"").await;
+    let mut told = other.take_told();
+    told.dedup();
+    assert_eq!(told, ["not ready", "+api", "not ready", "degraded"]);
+    consul.change(|world| world.faults.clear());
+    watched.until_ready().await;
+    other.until_ready().await;
+    assert_ne!(watched.endpoints("web"), before);
+    assert!(other.has("web"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_entry_of_rubbish_hides_no_other() {
+    let (consul, mut watched) = ready().await;
+    consul.change(|world| {
+        let entries = world
+            .services
+            .get_mut("web")
+            .unwrap()
+            .as_array_mut()
+            .unwrap();
+        entries.extend([
+            json!(7),
+            json!({"Node": {"Node": "n2"}, "Service": {"ID": "\u{1b}", "Port": []}}),
+        ]);
+        world.catalog =
+            Some(json!({"web": route("web.example"), "api": route("api.example"), "x": 7}));
+        world.index[0] += 1;
+    });
+    watched
+        .until("it is listed", |watched| {
+            watched.services["web"].skipped.len() == 2
+        })
+        .await;
+    assert_eq!(watched.endpoints("web").len(), 1);
+    assert_eq!(watched.services["web"].routes.len(), 1);
+    assert_eq!(watched.state, State::Ready);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_without_a_trace_is_found_at_once_and_churn_is_read_once_a_second() {
+    let (consul, mut watched) = ready().await;
+    let before = watched.endpoints("web");
+    watched.during(Duration::from_secs(10)).await;
+    consul.asked();
+    let start = Instant::now();
+    // Another port, and no other tag.
+    consul.change(|world| register(world, "web"));
+    watched
+        .until("it is told", |watched| watched.endpoints("web") != before)
+        .await;
+    assert!(
+        start.elapsed() < Duration::from_millis(10),
+        "{:?}",
+        start.elapsed()
+    );
+    for _ in 0..50 {
+        consul.change(|world| world.index[0] += 1);
+        watched.during(Duration::from_millis(100)).await;
+    }
+    let asked = consul.asked();
+    let reads = asked.iter().filter(|asked| asked.contains("/service/web"));
+    assert!((5..=9).contains(&reads.count()), "{asked:?}");
+}
+
+#[tokio::test]
+async fn the_watch_ends_with_its_receiver() {
+    let (_consul, mut watched) = ready().await;
+    watched.changes.close();
+    watched.tasks.join_next().await.unwrap().unwrap();
+}

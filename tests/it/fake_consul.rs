@@ -1,0 +1,234 @@
+//! A Consul of the test's own, for what a real one does not do on demand: it says whatever it is told to, well or badly.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::future;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use portcullis::config::{Consul, ConsulAddress};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+/// It ends with its owner. Blocking queries are held as Consul holds them.
+pub(crate) struct FakeConsul {
+    address: SocketAddr,
+    world: watch::Sender<World>,
+    asked: Arc<Mutex<Vec<String>>>,
+    _tasks: JoinSet<()>,
+}
+
+/// What it says.
+#[derive(Clone)]
+pub(crate) struct World {
+    /// That of the catalog, and of the checks.
+    pub(crate) index: [u64; 2],
+    /// `catalog/services`, if it is not what follows from `services`.
+    pub(crate) catalog: Option<Value>,
+    /// `health/state/any`.
+    pub(crate) checks: Value,
+    /// `health/service/NAME`.
+    pub(crate) services: BTreeMap<String, Value>,
+    /// `health/connect/NAME`.
+    pub(crate) connect: BTreeMap<String, Value>,
+    pub(crate) known_leader: bool,
+    pub(crate) filtered: bool,
+    pub(crate) default_deny: bool,
+    /// What becomes of a question whose path and parameters hold this text; held ones are not spared.
+    pub(crate) faults: BTreeMap<&'static str, Fault>,
+}
+
+/// What becomes of a question.
+#[derive(Clone, Debug)]
+pub(crate) enum Fault {
+    /// Another status, with a text.
+    Status(u16, &'static str),
+    /// This, in place of the answer, with headers as they should be.
+    Body(&'static str),
+    /// Nothing, for ever.
+    Hang,
+    /// The end of the connection.
+    Close,
+}
+
+impl FakeConsul {
+    pub(crate) async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (world, seen) = watch::channel(World {
+            index: [10, 10],
+            catalog: None,
+            checks: json!([]),
+            services: BTreeMap::new(),
+            connect: BTreeMap::new(),
+            known_leader: true,
+            filtered: false,
+            default_deny: false,
+            faults: BTreeMap::new(),
+        });
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let mut tasks = JoinSet::new();
+        let log = Arc::clone(&asked);
+        tasks.spawn(async move {
+            let mut connections = JoinSet::new();
+            loop {
+                let (tcp, _) = listener.accept().await.unwrap();
+                tcp.set_nodelay(true).unwrap();
+                let (seen, log) = (seen.clone(), Arc::clone(&log));
+                let service = service_fn(move |request| {
+                    let target = request.uri().path_and_query().unwrap().to_string();
+                    log.lock().unwrap().push(target);
+                    answer(request, seen.clone())
+                });
+                let served = http1::Builder::new().serve_connection(TokioIo::new(tcp), service);
+                // A client that goes away is no fault of ours.
+                connections.spawn(async move { drop(served.await) });
+            }
+        });
+        Self {
+            address,
+            world,
+            asked,
+            _tasks: tasks,
+        }
+    }
+
+    /// How a gateway is told to ask it.
+    pub(crate) fn config(&self) -> Consul {
+        Consul {
+            address: ConsulAddress::Tcp(self.address.ip().to_string(), self.address.port()),
+            https: false,
+            prefix: String::new(),
+            token: None,
+            basic_auth: None,
+            roots: Vec::new(),
+            certificate: None,
+            server_name: None,
+            mesh_identity: None,
+            entry_points: vec!["https".to_owned()],
+            allow_default_from_tags: false,
+        }
+    }
+
+    /// Lets it say something else from now on.
+    pub(crate) fn change(&self, change: impl FnOnce(&mut World)) {
+        self.world.send_modify(change);
+    }
+
+    /// Lets it fail whoever asks what holds this text, in its path or parameters; `""` is everything.
+    pub(crate) fn fail(&self, text: &'static str, fault: Fault) {
+        self.change(|world| {
+            world.faults.insert(text, fault);
+        });
+    }
+
+    /// What it has been asked since this was last called: paths with their parameters.
+    pub(crate) fn asked(&self) -> Vec<String> {
+        std::mem::take(&mut self.asked.lock().unwrap())
+    }
+}
+
+impl World {
+    /// Registers an instance of a service of that name.
+    pub(crate) fn register(&mut self, name: &str, tags: &[&str]) {
+        let entry = json!({
+            "Node": { "Node": "n1", "Address": "127.0.0.1", "Datacenter": "dc1" },
+            "Service": { "ID": name, "Service": name, "Port": 9000 + self.index[0], "Tags": tags,
+                "ModifyIndex": self.index[0] },
+            "Checks": [],
+        });
+        self.services.insert(name.to_owned(), json!([entry]));
+        self.index[0] += 1;
+    }
+
+    /// Takes all its instances away.
+    pub(crate) fn deregister(&mut self, name: &str) {
+        self.services.remove(name);
+        self.index[0] += 1;
+    }
+
+    /// The union of the tags of each service.
+    fn listed(&self) -> Value {
+        let services = self.services.iter().map(|(name, entries)| {
+            let entries = entries.as_array().unwrap().iter();
+            let tags = entries.flat_map(|entry| entry["Service"]["Tags"].as_array().unwrap());
+            (name.clone(), tags.cloned().collect())
+        });
+        services.collect::<serde_json::Map<_, _>>().into()
+    }
+
+    /// The answer to a path, and its index.
+    fn answer(&self, path: &str) -> (Value, u64) {
+        let [catalog, checks] = self.index;
+        let entries = |of: &BTreeMap<String, Value>, name: &str| {
+            (of.get(name).cloned().unwrap_or(json!([])), catalog)
+        };
+        match path.split('/').collect::<Vec<_>>()[2..] {
+            ["catalog", "services"] => {
+                let listed = || self.listed();
+                (self.catalog.clone().unwrap_or_else(listed), catalog)
+            }
+            ["health", "state", "any"] => (self.checks.clone(), checks),
+            ["health", "service", name] => entries(&self.services, name),
+            ["health", "connect", name] => entries(&self.connect, name),
+            _ => panic!("nobody asks {path}"),
+        }
+    }
+}
+
+async fn answer(
+    request: Request<Incoming>,
+    mut seen: watch::Receiver<World>,
+) -> Result<Response<Full<Bytes>>, &'static str> {
+    let target = request.uri().path_and_query().unwrap().to_string();
+    let parameter = |name: &str| -> Option<u64> {
+        let mut pairs = request.uri().query()?.split('&');
+        let value = pairs.find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))?;
+        Some(value.trim_end_matches('s').parse().unwrap())
+    };
+    let known = parameter("index").unwrap_or(0);
+    let end = tokio::time::sleep(Duration::from_secs(parameter("wait").unwrap_or(300)));
+    tokio::pin!(end);
+    let mut has_ended = false;
+    loop {
+        let world = seen.borrow_and_update().clone();
+        let mut faults = world.faults.iter();
+        let fault = faults.find(|(text, _)| target.contains(**text));
+        let (value, index) = world.answer(request.uri().path());
+        let body = match fault {
+            Some((_, Fault::Status(status, text))) => {
+                let response = Response::builder().status(*status);
+                return Ok(response.body(Full::from(*text)).unwrap());
+            }
+            Some((_, Fault::Hang)) => future::pending::<Infallible>().await.to_string(),
+            Some((_, Fault::Close)) => return Err("closed"),
+            Some((_, Fault::Body(text))) => (*text).to_owned(),
+            None => value.to_string(),
+        };
+        if known == 0 || index > known || fault.is_some() || has_ended {
+            let mut response = Response::builder()
+                .header("X-Consul-Index", index)
+                .header("X-Consul-KnownLeader", world.known_leader.to_string());
+            if world.filtered {
+                response = response.header("X-Consul-Results-Filtered-By-ACLs", "true");
+            }
+            if world.default_deny {
+                response = response.header("X-Consul-Default-ACL-Policy", "deny");
+            }
+            return Ok(response.body(Full::from(body)).unwrap());
+        }
+        tokio::select! {
+            () = &mut end => has_ended = true,
+            changed = seen.changed() => changed.map_err(|_| "the test is over")?,
+        }
+    }
+}
