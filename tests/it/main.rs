@@ -19,6 +19,7 @@ mod edge;
 mod ejection;
 mod fake_consul;
 mod faults;
+mod fake_consul;
 mod gateway;
 mod half_close;
 mod hello;
