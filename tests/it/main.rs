@@ -19,7 +19,6 @@ mod edge;
 mod ejection;
 mod fake_consul;
 mod faults;
-mod fake_consul;
 mod gateway;
 mod half_close;
 mod hello;
