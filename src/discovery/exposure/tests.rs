@@ -161,7 +161,7 @@ fn the_tags_of_a_job_make_a_route_through_the_mesh() {
         tls: ServiceTls::Terminate(None),
         upstream: "web@consul".into(),
         broken: None,
-        mesh: false,
+        mesh: true,
         warnings: Vec::new(),
     };
     assert_eq!(service.routes, [expected]);
@@ -270,17 +270,18 @@ fn a_router_leads_where_its_service_is() {
 
 #[test]
 fn a_service_that_asks_for_the_mesh_asks_it_of_another_service_too_but_not_of_the_operator() {
-    let connect = "traefik.consulcatalog.connect=true";
     for (tags, mesh) in [
         (&["traefik.tcp.routers.web.service=other"][..], false),
-        (&["traefik.tcp.routers.web.service=other", connect], true),
+        (&["traefik.tcp.routers.web.service=other", CONNECT], true),
         (
-            &["traefik.tcp.routers.web.service=bastion@file", connect],
+            &["traefik.tcp.routers.web.service=bastion@file", CONNECT],
             false,
         ),
-        (&[connect], true),
+        (&[CONNECT], true),
     ] {
-        let service = tagged(&with(SSH, tags));
+        let mut found = web(vec![instance("a", &with(SSH, tags))]);
+        found.sidecars = Some(vec![sidecar("a")]);
+        let service = service(&found, &exposure());
         assert_eq!(route(&service).mesh, mesh, "{tags:?}");
     }
 }
