@@ -49,3 +49,4 @@ mod stderr;
 mod support;
 mod upstream;
 mod upstreams;
+mod vm;
