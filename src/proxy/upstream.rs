@@ -7,7 +7,7 @@ use crate::net::relay::{self, Outcome, Patience, Socket};
 use crate::net::session::Session;
 use crate::reason::Fault;
 use crate::snapshot::upstream::{Intention, Transport, Upstream};
-use crate::snapshot::{Route, Snapshot};
+use crate::snapshot::{Action, Route, Snapshot};
 use crate::tls;
 
 /// A client and its upstream, ready for bytes.
@@ -49,8 +49,12 @@ impl Pair {
     }
 }
 
-/// Where a route's bytes go, if what dials it could be made.
+/// Where a route's bytes go, if what dials it could be made. What is wrong with the route itself is told first, as in
+/// `/v1/routes`: it knows better what its owner can mend.
 pub(super) fn of<'a>(route: &Route, snapshot: &'a Snapshot) -> Result<&'a Upstream, Failure> {
+    if let Action::Broken(why) = &route.action {
+        return Err(Failure::RouteBroken(why.clone()));
+    }
     let way = snapshot.way(route).map(|upstream| &**upstream);
     way.map_err(|why| Failure::RouteBroken(format!("upstream `{}`: {why}", route.upstream)))
 }

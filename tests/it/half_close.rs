@@ -3,23 +3,26 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::SupportedProtocolVersion;
 use rustls::version::{TLS12, TLS13};
+use rustls::{ClientConfig, SupportedProtocolVersion};
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinSet;
 
 use crate::authority::Authority;
 use crate::gateway::Gateway;
 use crate::upstream::Upstream;
 
+/// What the clients of these tests ask for.
+const NAME: &str = "half.example.test";
+
 /// What the side that ends first has said before.
 const QUESTION: usize = 3_000;
 
 /// What ends first, and what comes back how late.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Case {
+pub(crate) struct Case {
     upstream_first: bool,
     delay: Duration,
     reply: usize,
@@ -91,8 +94,8 @@ async fn as_client<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, case: Case)
     }
 }
 
-/// Tells of a case only when everything in it came as it should.
-async fn as_upstream<S: AsyncRead + AsyncWrite + Unpin>(
+/// Does the upstream's part, and tells of a case only when everything in it came as it should.
+pub(crate) async fn as_upstream<S: AsyncRead + AsyncWrite + Unpin>(
     mut stream: S,
     well: UnboundedSender<Case>,
 ) {
@@ -110,8 +113,8 @@ async fn as_upstream<S: AsyncRead + AsyncWrite + Unpin>(
 /// All cases at once through one route, with one version of TLS.
 async fn every_case(mode: &str, version: &'static SupportedProtocolVersion) {
     let authority = Authority::new();
-    let issued = authority.issue_files("edge", &["half.example.test"]);
-    let (well, mut went_well) = unbounded_channel();
+    let issued = authority.issue_files("edge", &[NAME]);
+    let (well, went_well) = unbounded_channel();
     let upstream = if mode == "terminate" {
         Upstream::tcp(move |tcp| as_upstream(tcp, well.clone())).await
     } else {
@@ -125,24 +128,32 @@ async fn every_case(mode: &str, version: &'static SupportedProtocolVersion) {
         _ => "upstream = \"u\"",
     };
     let tls = match mode {
-        "re-encrypt" => "tls = { roots = [\"ca.pem\"], server_name = \"half.example.test\" }",
-        _ => "",
+        "re-encrypt" => format!("tls = {{ roots = [\"ca.pem\"], server_name = \"{NAME}\" }}"),
+        _ => String::new(),
     };
     let tables = format!(
         "certificates = [{{ chain = \"edge.pem\", key = \"edge.key\" }}]\n\
-         [routes.half]\nhost = \"half.example.test\"\n{route}\n\
+         [routes.half]\nhost = \"{NAME}\"\n{route}\n\
          [upstreams.u]\naddress = \"{}\"\n{tls}\n",
         upstream.address
     );
     let mut gateway = Gateway::start(&authority, &tables).await;
     let config = Arc::new(authority.client(&[version]));
+    every_case_through(&mut gateway, &config, NAME, mode, went_well).await;
+}
+
+/// All cases at once through the route for this name, to an upstream that does its part by [`as_upstream`].
+pub(crate) async fn every_case_through(
+    gateway: &mut Gateway,
+    config: &Arc<ClientConfig>,
+    name: &str,
+    mode: &str,
+    mut went_well: UnboundedReceiver<Case>,
+) {
     let mut clients = JoinSet::new();
     let mut cases = Vec::new();
     for case in Case::all() {
-        let stream = gateway
-            .connect_tls(&config, "half.example.test")
-            .await
-            .unwrap();
+        let stream = gateway.connect_tls(config, name).await.unwrap();
         cases.push((stream.get_ref().0.local_addr().unwrap().to_string(), case));
         clients.spawn(as_client(stream, case));
     }
