@@ -42,6 +42,7 @@ const SECONDS: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 2
 /// | `portcullis_accept_errors_total` | counter | `kind` | calls to accept that failed: `files`, `memory`, `aborted`, `other` |
 /// | `portcullis_access_log_dropped_total` | counter, lines | | access log lines lost to a slow or closed output |
 /// | `portcullis_access_log_suppressed_total` | counter, lines | | refusals counted instead of logged during a flood |
+/// | `portcullis_discovery_services` | gauge | `source`, `state` | services found: `routed`, `partly` (something they ask for is skipped), `skipped` (all of it), `unrouted` (they ask for no route) |
 /// | `portcullis_snapshot_generation` | gauge | | how many snapshots were published |
 /// | `portcullis_certificate_not_after_seconds` | gauge, seconds since 1970 | `name` | when an edge certificate ends |
 /// | `portcullis_mesh_identity_not_after_seconds` | gauge, seconds since 1970 | | when the gateway's certificate in the mesh ends; absent while it has none |
@@ -50,6 +51,7 @@ pub struct Metrics {
     registry: Registry,
     accepted: Family<[(&'static str, String); 1], Counter>,
     accept_errors: Family<[(&'static str, &'static str); 1], Counter>,
+    services: Family<[(&'static str, &'static str); 2], Gauge>,
     generation: Gauge,
     /// A histogram is 12 series: by route it would be that times the number of routes. The access log has both times of every connection.
     handshake: Histogram,
@@ -64,6 +66,7 @@ impl Metrics {
         let mut registry = Registry::with_prefix("portcullis");
         let accepted = Family::default();
         let accept_errors = Family::default();
+        let services = Family::<_, Gauge>::default();
         let generation = Gauge::default();
         let handshake = Histogram::new(SECONDS);
         let dial = Histogram::new(SECONDS);
@@ -79,6 +82,11 @@ impl Metrics {
             "accept_errors",
             "Calls to accept that failed",
             accept_errors.clone(),
+        );
+        registry.register(
+            "discovery_services",
+            "Services found, by what became of the routes that they ask for",
+            services.clone(),
         );
         registry.register(
             "snapshot_generation",
@@ -102,6 +110,7 @@ impl Metrics {
             registry,
             accepted,
             accept_errors,
+            services,
             generation,
             handshake,
             dial,
@@ -162,6 +171,13 @@ impl Metrics {
     pub fn published(&self, generation: u64) {
         self.generation
             .set(i64::try_from(generation).unwrap_or(i64::MAX));
+    }
+
+    /// Tells how many services of a source are in a state; both are words of closed sets.
+    pub fn services(&self, source: &'static str, state: &'static str, count: usize) {
+        let labels = [("source", source), ("state", state)];
+        let gauge = self.services.get_or_create(&labels);
+        gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// Replaces the edge certificates: each one's name in the configuration, and when it ends.

@@ -5,15 +5,22 @@ use std::time::Instant;
 
 use serde::Serialize;
 
+use crate::name::SpiffeId;
+use crate::snapshot::service::{ServiceKey, Skipped};
 use crate::snapshot::upstream::{Transport, Upstream};
 use crate::snapshot::{Action, Route, Snapshot};
 use crate::tls::client;
 
-/// The routes of a snapshot in the table's order, with the one that hides each, if one does.
+/// The routes of a snapshot in the table's order, with the one that hides each, if one does, and what services asked for
+/// in vain.
 pub(super) fn json(snapshot: &Snapshot) -> Vec<u8> {
     let now = Instant::now();
     let table = &snapshot.table;
     let routes = table.routes().into_iter();
+    let services = snapshot.services();
+    let lost: Vec<Vec<Skipped>> = (services.iter())
+        .map(|service| snapshot.lost(service))
+        .collect();
     let list = List {
         generation: snapshot.generation,
         routes: routes
@@ -29,6 +36,14 @@ pub(super) fn json(snapshot: &Snapshot) -> Vec<u8> {
                 )
             })
             .collect(),
+        skipped: services
+            .iter()
+            .zip(&lost)
+            .flat_map(|(service, lost)| {
+                let skipped = service.skipped.iter().chain(lost);
+                skipped.map(|skipped| SkippedEntry::new(&service.key, skipped))
+            })
+            .collect(),
     };
     // Strings and numbers alone cannot fail to become JSON.
     let mut json = serde_json::to_vec_pretty(&list).unwrap_or_default();
@@ -40,6 +55,7 @@ pub(super) fn json(snapshot: &Snapshot) -> Vec<u8> {
 struct List<'a> {
     generation: u64,
     routes: Vec<Entry<'a>>,
+    skipped: Vec<SkippedEntry<'a>>,
 }
 
 /// One route. The keys are an interface: add to them, never change one.
@@ -47,6 +63,8 @@ struct List<'a> {
 struct Entry<'a> {
     name: &'a str,
     source: &'static str,
+    /// The service that asks for it; null in the file.
+    service: Option<&'a str>,
     rule: &'a str,
     priority: i64,
     /// Whether it takes clients that name no host.
@@ -61,6 +79,8 @@ struct Entry<'a> {
     endpoints: Vec<EndpointEntry<'a>>,
     /// The route that takes every client this one could have had.
     shadowed_by: Option<Name<'a>>,
+    /// What its owner should know, though it serves.
+    warnings: Vec<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -70,6 +90,12 @@ struct UpstreamEntry<'a> {
     tls: bool,
     /// The name in the gateway's hello, which it must prove unless it must prove something else.
     server_name: Option<String>,
+    /// The SPIFFE ID that it must prove.
+    spiffe: Option<&'a str>,
+    /// Whether it is a service of the mesh, dialled with the gateway's identity there.
+    mesh: bool,
+    /// Why there is nothing to dial, if there is not.
+    empty: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -81,6 +107,18 @@ struct EndpointEntry<'a> {
     failures: u64,
     /// For how long it is passed over; null where nothing is against it, 0 when it is due or being tried.
     out_for_seconds: Option<u64>,
+}
+
+/// What a service asked for and does not get.
+#[derive(Serialize)]
+struct SkippedEntry<'a> {
+    source: &'static str,
+    service: &'a str,
+    /// The instance that asked; null for the whole service.
+    instance: Option<&'a str>,
+    /// The router that its tags name; null where it was none.
+    router: Option<&'a str>,
+    reason: &'a str,
 }
 
 #[derive(Serialize)]
@@ -101,13 +139,19 @@ impl<'a> Entry<'a> {
             Action::Terminate { options, .. } => ("terminate", options.as_deref(), None),
             Action::Broken(reason) => ("broken", None, Some(reason.as_str())),
         };
-        let (action, tls_options, broken_reason) = match upstream.map(|u| &u.transport) {
-            Some(Transport::Broken(reason)) => ("broken", None, broken_reason.or(Some(reason))),
-            _ => (action, tls_options, broken_reason),
+        let upstream_reason = match upstream.map(|upstream| &upstream.transport) {
+            Some(Transport::Broken(reason)) => Some(&**reason),
+            Some(Transport::Plain | Transport::Tls(_)) => None,
+            None => Some("its upstream does not exist"),
+        };
+        let (action, tls_options, broken_reason) = match upstream_reason {
+            Some(reason) => ("broken", None, broken_reason.or(Some(reason))),
+            None => (action, tls_options, broken_reason),
         };
         Self {
             name: &route.name,
             source: route.source.as_str(),
+            service: route.service.as_ref().map(|service| &*service.name),
             rule: route.rule.text(),
             priority: route.priority,
             default: route.rule.is_default(),
@@ -120,22 +164,40 @@ impl<'a> Entry<'a> {
                 source: by.source.as_str(),
                 name: &by.name,
             }),
+            warnings: route.warnings.iter().map(|warning| &**warning).collect(),
         }
     }
 }
 
 impl<'a> UpstreamEntry<'a> {
-    fn new(name: &'a str, upstream: Option<&Upstream>) -> Self {
+    fn new(name: &'a str, upstream: Option<&'a Upstream>) -> Self {
         let tls = upstream.and_then(|upstream| match &upstream.transport {
             Transport::Tls(tls) => Some(tls),
             Transport::Plain | Transport::Broken(_) => None,
         });
+        let spiffe = tls.and_then(|tls| tls.spiffe.as_ref());
+        let server_name = tls
+            .map(|tls| &tls.server_name)
+            .filter(|name| **name != client::no_server_name());
         Self {
             name,
             tls: tls.is_some(),
-            server_name: tls
-                .filter(|tls| tls.server_name != client::no_server_name())
-                .map(|tls| tls.server_name.to_str().into_owned()),
+            server_name: server_name.map(|name| name.to_str().into_owned()),
+            spiffe: spiffe.map(SpiffeId::as_str),
+            mesh: upstream.is_some_and(Upstream::is_mesh),
+            empty: upstream.and_then(|upstream| upstream.empty.as_deref()),
+        }
+    }
+}
+
+impl<'a> SkippedEntry<'a> {
+    fn new(ServiceKey { source, name }: &'a ServiceKey, skipped: &'a Skipped) -> Self {
+        Self {
+            source: source.as_str(),
+            service: name,
+            instance: skipped.instance.as_deref(),
+            router: skipped.router.as_deref(),
+            reason: &skipped.reason,
         }
     }
 }
@@ -161,143 +223,4 @@ fn endpoints(upstream: &Upstream, now: Instant) -> Vec<EndpointEntry<'_>> {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::indexing_slicing)]
-mod tests {
-    use std::sync::Arc;
-
-    use serde_json::json;
-
-    use super::*;
-    use crate::rule::Rule;
-    use crate::snapshot::certificates::Certificates;
-    use crate::snapshot::table::Table;
-    use crate::snapshot::upstream::{Endpoint, UpstreamTls};
-    use crate::snapshot::{Listeners, Source};
-    use crate::tls::options::Options;
-    use crate::tls::server::ServerPolicy;
-
-    fn upstream(name: &str, transport: Transport) -> Upstream {
-        let endpoint = Endpoint {
-            address: "10.0.0.5:22".parse().unwrap(),
-            configured: "vm.internal:22".into(),
-            weight: 3,
-        };
-        Upstream::new(name.into(), vec![endpoint], transport, Arc::default())
-    }
-
-    fn route(name: &str, priority: i64, action: Action, upstream: &str) -> Arc<Route> {
-        Arc::new(Route {
-            name: name.into(),
-            source: Source::File,
-            service: None,
-            listeners: Listeners::All,
-            rule: Rule::parse(&format!("HostSNI(`{name}`)")).unwrap(),
-            priority,
-            action,
-            upstream: upstream.into(),
-            warnings: Vec::new(),
-            metrics: Arc::default(),
-        })
-    }
-
-    fn tls() -> UpstreamTls {
-        let provider = crate::tls::provider();
-        let config = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(rustls::RootCertStore::empty())
-            .with_no_client_auth();
-        UpstreamTls {
-            config: Arc::new(config),
-            server_name: "db.internal".try_into().unwrap(),
-            spiffe: None,
-            identity: None,
-            former: None,
-        }
-    }
-
-    fn terminate() -> Action {
-        let certificates = Arc::new(Certificates::default());
-        let policy = ServerPolicy::new(&Options::default(), certificates, None).unwrap();
-        Action::Terminate {
-            policy: Arc::new(policy),
-            options: Some("strict".into()),
-        }
-    }
-
-    #[test]
-    fn every_route_is_shown_whole_and_in_order() {
-        let mut table = Table::default();
-        let broken = Action::Broken("no option set is named `lost`".into());
-        table.insert(route("vm.example.com", 25, broken, "tls"));
-        table.insert(route("*.example.com", 100, Action::PassThrough, "vms"));
-        table.insert(route("*", -1, Action::PassThrough, "vms"));
-        table.insert(route("db.example.com", 101, terminate(), "vms"));
-        let mut snapshot = Snapshot::default();
-        snapshot.generation = 7;
-        snapshot.table = table;
-        let snapshot = snapshot
-            .with(upstream("vms", Transport::Plain))
-            .with(upstream("tls", Transport::Tls(tls())));
-        let json: serde_json::Value = serde_json::from_slice(&json(&snapshot)).unwrap();
-        let plain = json!({ "name": "vms", "tls": false, "server_name": null });
-        let tls = json!({ "name": "tls", "tls": true, "server_name": "db.internal" });
-        let endpoints = json!([{ "address": "10.0.0.5:22", "configured": "vm.internal:22", "weight": 3,
-            "failures": 0, "out_for_seconds": null }]);
-        let all = json!({
-            "name": "*", "source": "file", "rule": "HostSNI(`*`)", "priority": -1,
-            "default": true, "action": "pass_through", "tls_options": null, "broken_reason": null,
-            "upstream": plain, "endpoints": endpoints, "shadowed_by": null,
-        });
-        let wildcard = json!({
-            "name": "*.example.com", "source": "file", "rule": "HostSNI(`*.example.com`)",
-            "priority": 100, "default": false, "action": "pass_through", "tls_options": null,
-            "broken_reason": null, "upstream": plain, "endpoints": endpoints, "shadowed_by": null,
-        });
-        let db = json!({
-            "name": "db.example.com", "source": "file", "rule": "HostSNI(`db.example.com`)",
-            "priority": 101, "default": false, "action": "terminate", "tls_options": "strict",
-            "broken_reason": null, "upstream": plain, "endpoints": endpoints, "shadowed_by": null,
-        });
-        let vm = json!({
-            "name": "vm.example.com", "source": "file", "rule": "HostSNI(`vm.example.com`)",
-            "priority": 25, "default": false, "action": "broken", "tls_options": null,
-            "broken_reason": "no option set is named `lost`", "upstream": tls,
-            "endpoints": endpoints, "shadowed_by": { "source": "file", "name": "*.example.com" },
-        });
-        assert_eq!(
-            json,
-            json!({ "generation": 7, "routes": [all, wildcard, db, vm] })
-        );
-    }
-
-    #[test]
-    fn a_name_that_goes_unsaid_is_not_shown() {
-        let unsaid = UpstreamTls {
-            server_name: client::no_server_name(),
-            ..tls()
-        };
-        let upstream = upstream("db", Transport::Tls(unsaid));
-        let entry = UpstreamEntry::new("db", Some(&upstream));
-        assert!(entry.tls);
-        assert_eq!(entry.server_name, None);
-    }
-
-    #[test]
-    fn an_endpoint_that_is_passed_over_says_for_how_long() {
-        let upstream = upstream("u", Transport::Plain);
-        let shown = |now| serde_json::to_value(endpoints(&upstream, now)).unwrap()[0].clone();
-        let now = Instant::now();
-        upstream.turn(now).next().unwrap().failed(now).unwrap();
-        assert_eq!(
-            (&shown(now)["failures"], &shown(now)["out_for_seconds"]),
-            (&json!(1), &json!(1))
-        );
-        let due = now + std::time::Duration::from_secs(2);
-        assert_eq!(shown(due)["out_for_seconds"], json!(0));
-        upstream.turn(due).next().unwrap().succeeded();
-        assert_eq!(
-            (&shown(due)["failures"], &shown(due)["out_for_seconds"]),
-            (&json!(0), &json!(null))
-        );
-    }
-}
+mod tests;

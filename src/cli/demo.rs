@@ -16,6 +16,7 @@ mod screen;
 
 use crate::admin::BindError;
 use crate::config::{self, AdminAddress, LogFormat};
+use crate::lifecycle::Shutdown;
 use crate::log::AccessLog;
 use crate::serve::{self, Gateway};
 use files::{Files, Upstreams};
@@ -110,7 +111,7 @@ async fn demo(args: &DemoArgs) -> anyhow::Result<()> {
 async fn start(path: &std::path::Path, log: AccessLog) -> anyhow::Result<Gateway> {
     let checked = config::load(path)
         .map_err(|mistakes| anyhow::anyhow!("the demo's own configuration is wrong: {mistakes}"))?;
-    serve::start(checked, log).await
+    serve::start(checked, log, Shutdown::new()).await
 }
 
 /// Listens from the call on for what ends a command in a terminal.

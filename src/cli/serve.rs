@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use crate::lifecycle::Shutdown;
 use crate::log::AccessLog;
 use crate::{config, lifecycle, log, serve};
 
@@ -56,8 +57,10 @@ fn gateway(checked: config::Checked) -> ExitCode {
         }
     };
     let ended = runtime.block_on(async {
-        let gateway = serve::start(checked, access).await?;
-        tokio::spawn(lifecycle::signals(gateway.shutdown())?);
+        // Before anybody is told that it listens: who is may send a signal at once.
+        let shutdown = Shutdown::new();
+        tokio::spawn(lifecycle::signals(shutdown.clone())?);
+        let gateway = serve::start(checked, access, shutdown).await?;
         gateway.finished().await
     });
     match ended {

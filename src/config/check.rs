@@ -12,8 +12,8 @@ use super::file::{self, File, TlsOptions};
 use super::upstreams::Own;
 use super::value::{self, Wrong, choice, read};
 use super::{
-    Config, Diagnostic, Diagnostics, Keepalive, Level, Limits, Log, LogFormat, files, listen,
-    routes, syntax, upstreams,
+    Config, Diagnostic, Diagnostics, Environment, Keepalive, Level, Limits, Log, LogFormat, consul,
+    files, listen, routes, syntax, upstreams,
 };
 use crate::tls::files::Certificate;
 use crate::tls::options::{ClientAuth, Options, Version};
@@ -29,7 +29,7 @@ pub struct Checked {
     pub warnings: Diagnostics,
 }
 
-/// Reads and checks a file; relative paths in it start at its folder.
+/// Reads and checks a file; relative paths in it start at its folder, and the environment of this process completes it.
 pub fn load(path: &Path) -> Result<Checked, Diagnostics> {
     let unreadable = |message: String, help: &str| Diagnostics {
         path: path.to_owned(),
@@ -61,17 +61,26 @@ pub fn load(path: &Path) -> Result<Checked, Diagnostics> {
             "save it as UTF-8",
         )
     })?;
-    parse(&text, path)
+    parse_with(&text, path, &Environment::of_process())
 }
 
-/// Checks a text as if it stood in `path`, which need not exist. The files it names are read.
+/// Checks a text as if it stood in `path`, which need not exist, in an empty environment. The files it names are read.
 pub fn parse(text: &str, path: &Path) -> Result<Checked, Diagnostics> {
+    parse_with(text, path, &Environment::default())
+}
+
+/// The same, completed from this environment where the text has a `[consul]` section.
+pub fn parse_with(
+    text: &str,
+    path: &Path,
+    environment: &Environment,
+) -> Result<Checked, Diagnostics> {
     let folder = path.parent().unwrap_or(Path::new(""));
     let mut findings = Findings::new(text);
     let (tree, errors) = DeTable::parse_recoverable(text);
     syntax::report(&errors, &mut findings);
     let file = File::read(tree.get_ref(), &mut findings);
-    let (config, certificates) = mean(&file, folder, &mut findings);
+    let (config, certificates) = mean(&file, folder, environment, &mut findings);
     let is_broken = findings.has_errors();
     let diagnostics = findings.finish(path.to_owned());
     if is_broken {
@@ -85,7 +94,12 @@ pub fn parse(text: &str, path: &Path) -> Result<Checked, Diagnostics> {
 }
 
 /// What a file means. What is broken is reported and left out, so that all the rest is looked at too.
-fn mean(file: &File, folder: &Path, findings: &mut Findings<'_>) -> (Config, Vec<Certificate>) {
+fn mean(
+    file: &File,
+    folder: &Path,
+    environment: &Environment,
+    findings: &mut Findings<'_>,
+) -> (Config, Vec<Certificate>) {
     let listeners = listen::listeners(file, findings);
     let admin = listen::admin(file, &listeners, folder, findings);
     let certificates = files::certificates(&file.certificates, folder, findings);
@@ -97,6 +111,8 @@ fn mean(file: &File, folder: &Path, findings: &mut Findings<'_>) -> (Config, Vec
     let mut upstreams = upstreams::upstreams(file, own, folder, findings);
     let loaded = &certificates.loaded;
     let routes = routes::routes(file, own, &mut upstreams, loaded, findings);
+    let consul = file.consul.as_ref();
+    let consul = consul.map(|section| consul::consul(section, folder, environment, findings));
     let limits = limits(&file.limits, findings);
     let log = log(file, findings);
     let config = Config {
@@ -108,7 +124,7 @@ fn mean(file: &File, folder: &Path, findings: &mut Findings<'_>) -> (Config, Vec
         upstreams,
         limits,
         log,
-        consul: None,
+        consul,
     };
     (config, certificates.loaded)
 }

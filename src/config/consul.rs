@@ -1,5 +1,13 @@
 //! The section `[consul]`: which agent is asked, as whom, and what of its catalog is routed.
 
+mod address;
+mod meaning;
+mod section;
+mod security;
+
+pub(super) use meaning::{consul, service_name};
+pub(super) use section::Section;
+
 use std::fmt;
 use std::io::Read;
 use std::path::{Path, PathBuf};

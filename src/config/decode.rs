@@ -5,6 +5,7 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::Secret;
 use super::diagnostic::Findings;
 use super::value::suggest;
 
@@ -14,6 +15,17 @@ pub(super) struct Typed<T> {
     pub(super) key: String,
     pub(super) value: T,
     pub(super) span: Range<usize>,
+}
+
+impl<T> Typed<T> {
+    /// The key and the place alone.
+    pub(super) fn place(&self) -> Typed<()> {
+        Typed {
+            key: self.key.clone(),
+            value: (),
+            span: self.span.clone(),
+        }
+    }
 }
 
 /// A list that was typed; what was wrong in it is reported and left out.
@@ -120,7 +132,7 @@ impl<'a> Table<'a> {
 
     /// Reports the keys that nobody asked for.
     pub(super) fn finish(self, findings: &mut Findings<'_>) {
-        for name in self.entries.keys() {
+        for (name, value) in self.entries {
             if self.asked.contains(&name.get_ref().as_ref()) {
                 continue;
             }
@@ -130,7 +142,11 @@ impl<'a> Table<'a> {
                 table => format!("unknown key `{unknown}` in `{table}`"),
             };
             let known = format!("known here: {}", self.asked.join(", "));
-            let help = match suggest(name.get_ref(), &self.asked) {
+            let meant = suggest(name.get_ref(), &self.asked);
+            if meant == Some("token") {
+                findings.conceal(value.span());
+            }
+            let help = match meant {
                 Some(meant) => format!("did you mean `{meant}`? {known}"),
                 None => known,
             };
@@ -159,6 +175,22 @@ impl<'a> Item<'a> {
         match self.value.get_ref() {
             DeValue::String(text) => Some(self.typed(text.to_string())),
             _ => self.wrong("a string", findings),
+        }
+    }
+
+    /// A string that no report shows.
+    pub(super) fn secret(self, findings: &mut Findings<'_>) -> Option<Typed<Secret>> {
+        findings.conceal(self.value.span());
+        match self.value() {
+            DeValue::String(text) => Some(self.typed(Secret::new(text.to_string()))),
+            _ => {
+                let span = self.value.span();
+                if !span.is_empty() {
+                    let message = format!("`{}` must be a string", self.key);
+                    findings.error(span, message, "put it in quotes");
+                }
+                None
+            }
         }
     }
 

@@ -9,6 +9,8 @@ use annotate_snippets::{
     normalize_untrusted_str,
 };
 
+use super::value::suggest;
+
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
@@ -163,6 +165,9 @@ impl Level {
     }
 }
 
+/// The place of what stands in no line of the file: a variable of the environment.
+pub(super) const NOWHERE: Range<usize> = usize::MAX..usize::MAX;
+
 /// What is found while a text is read; it grows until the end, whatever has been found.
 #[derive(Debug)]
 pub(super) struct Findings<'a> {
@@ -170,6 +175,8 @@ pub(super) struct Findings<'a> {
     list: Vec<Diagnostic>,
     /// The lines that TOML itself could not read: what their values mean is not asked.
     unreadable: Vec<Range<usize>>,
+    /// What no report may show.
+    secrets: Vec<Range<usize>>,
 }
 
 impl<'a> Findings<'a> {
@@ -178,6 +185,7 @@ impl<'a> Findings<'a> {
             text,
             list: Vec::new(),
             unreadable: Vec::new(),
+            secrets: Vec::new(),
         }
     }
 
@@ -199,6 +207,11 @@ impl<'a> Findings<'a> {
     pub(super) fn ignore(&mut self, span: Range<usize>) {
         let lines = self.lines(&span);
         self.unreadable.push(lines);
+    }
+
+    /// What stands there is a secret: a report shows asterisks in its place.
+    pub(super) fn conceal(&mut self, span: Range<usize>) {
+        self.secrets.push(span);
     }
 
     /// A mistake at a place.
@@ -250,7 +263,10 @@ impl<'a> Findings<'a> {
         self.list.dedup();
         Diagnostics {
             path,
-            text: self.text.to_owned(),
+            text: match self.list.is_empty() {
+                true => self.text.to_owned(),
+                false => concealed(self.text, &self.secrets),
+            },
             list: self.list,
         }
     }
@@ -264,7 +280,7 @@ impl<'a> Findings<'a> {
     ) {
         self.list.push(Diagnostic {
             level,
-            span: span.map(|span| {
+            span: span.filter(|span| *span != NOWHERE).map(|span| {
                 let start = floor(self.text, span.start);
                 start..floor(self.text, span.end).max(start)
             }),
@@ -274,6 +290,9 @@ impl<'a> Findings<'a> {
     }
 
     fn is_unreadable(&self, span: &Range<usize>) -> bool {
+        if *span == NOWHERE {
+            return false;
+        }
         let lines = self.lines(span);
         self.unreadable
             .iter()
@@ -289,6 +308,31 @@ impl<'a> Findings<'a> {
         let start = before.rfind('\n').map_or(0, |newline| newline + 1);
         start..end + after.find('\n').unwrap_or(after.len())
     }
+}
+
+/// The text with an asterisk for each byte of a secret, and of what stands behind `token =`, or what was meant to be that:
+/// a line that is no TOML has no values.
+fn concealed(text: &str, secrets: &[Range<usize>]) -> String {
+    let mut secrets = secrets.to_vec();
+    let mut start = 0;
+    for line in text.split_inclusive('\n') {
+        if let Some((key, value)) = line.split_once('=')
+            && let Some(last) = key.rsplit('.').next()
+            && suggest(last.trim(), &["token"]).is_some()
+        {
+            secrets.push(start + line.len() - value.len()..start + line.len());
+        }
+        start += line.len();
+    }
+    let mut bytes = text.as_bytes().to_vec();
+    for span in secrets {
+        // Line by line, as before.
+        let secret = bytes.get_mut(span).into_iter().flatten();
+        secret
+            .filter(|byte| !matches!(byte, b'\n' | b'\r'))
+            .for_each(|byte| *byte = b'*');
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// The last place, not after `byte`, at which a character begins or the text ends.

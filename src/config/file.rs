@@ -2,6 +2,7 @@
 
 use toml::de::{DeTable, DeValue};
 
+use super::consul::Section;
 use super::decode::{Item, List, Table, Typed};
 use super::diagnostic::Findings;
 use super::upstream_tls;
@@ -17,6 +18,7 @@ pub(super) struct File {
     pub(super) tls_options: Vec<(Typed<String>, TlsOptions)>,
     pub(super) routes: Vec<(Typed<String>, Route)>,
     pub(super) upstreams: Vec<(Typed<String>, Upstream)>,
+    pub(super) consul: Option<Section>,
     pub(super) limits: Limits,
     pub(super) log_format: Option<Typed<String>>,
 }
@@ -71,6 +73,8 @@ pub(super) enum Names {
 #[derive(Debug, Default)]
 pub(super) struct Upstream {
     pub(super) endpoints: Option<List<Endpoint>>,
+    pub(super) service: Option<Typed<String>>,
+    pub(super) mesh: Option<Typed<bool>>,
     pub(super) tls: Option<upstream_tls::Section>,
 }
 
@@ -113,6 +117,9 @@ impl File {
             tls_options: root.take("tls", findings, read_tls).unwrap_or_default(),
             routes: read_named(&mut root, "routes", findings, read_route),
             upstreams: read_named(&mut root, "upstreams", findings, read_upstream),
+            consul: root.take("consul", findings, |item, findings| {
+                Some(Section::read(item, findings))
+            }),
             limits: root
                 .take("limits", findings, read_limits)
                 .unwrap_or_default(),
@@ -257,17 +264,19 @@ fn read_route(mut table: Table<'_>, findings: &mut Findings<'_>) -> Route {
 
 fn read_upstream(mut table: Table<'_>, findings: &mut Findings<'_>) -> Upstream {
     let section = table.key();
-    let both = (table.place("address"), table.place("endpoints"));
-    match both {
-        (Some(address), Some(_)) => findings.error(
-            address,
-            format!("`{}` has both `address` and `endpoints`", section.key),
-            "keep one: `address` is short for a list of one endpoint",
+    let kinds = ["address", "endpoints", "service"];
+    let written = kinds.map(|kind| table.place(kind).map(|place| (place, kind)));
+    let written: Vec<_> = written.into_iter().flatten().collect();
+    match written.as_slice() {
+        [(place, one), (_, other), ..] => findings.error(
+            place.clone(),
+            format!("`{}` has both `{one}` and `{other}`", section.key),
+            "keep one: `address` is short for a list of one endpoint, and a `service` brings its own",
         ),
-        (None, None) if !table.has("address") && !table.has("endpoints") => findings.missing(
+        [] if !kinds.iter().any(|kind| table.has(kind)) => findings.missing(
             section.span,
-            format!("`{}` has neither `address` nor `endpoints`", section.key),
-            "add `address = \"10.0.0.5:22\"`, or a list of `endpoints`",
+            format!("`{}` has neither `address` nor `endpoints` nor `service`", section.key),
+            "add `address = \"10.0.0.5:22\"`, a list of `endpoints`, or a `service` of Consul",
         ),
         _ => {}
     }
@@ -288,6 +297,8 @@ fn read_upstream(mut table: Table<'_>, findings: &mut Findings<'_>) -> Upstream 
     });
     let upstream = Upstream {
         endpoints: endpoints.or(address),
+        service: table.take("service", findings, Item::string),
+        mesh: table.take("mesh", findings, Item::boolean),
         tls: table.take("tls", findings, upstream_tls::Section::read),
     };
     table.finish(findings);

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use super::CertificateFiles;
 use super::decode::{List, Typed};
-use super::diagnostic::Findings;
+use super::diagnostic::{Findings, NOWHERE};
 use super::file;
 use crate::tls::files::{Certificate, FileError, Pair, load_roots, missing};
 
@@ -195,13 +195,17 @@ pub(super) fn path(
     findings.error(
         typed.span.clone(),
         format!("`{}`: the path {wrong}", typed.key),
-        RELATIVE,
+        where_paths_start(typed),
     );
     None
 }
 
-const RELATIVE: &str =
-    "write a path from the root, or one from the folder that this configuration is in";
+fn where_paths_start(typed: &Typed<String>) -> &'static str {
+    match typed.span == NOWHERE {
+        true => "write a path from the root",
+        false => "write a path from the root, or one from the folder that this configuration is in",
+    }
+}
 
 fn report(typed: &Typed<String>, error: &FileError, findings: &mut Findings<'_>) {
     let (message, help) = told(typed, error);
@@ -212,6 +216,9 @@ fn told(typed: &Typed<String>, error: &FileError) -> (String, String) {
     let message = format!("`{}`: {error}", typed.key);
     (
         message,
-        error.help.clone().unwrap_or_else(|| RELATIVE.to_owned()),
+        error
+            .help
+            .clone()
+            .unwrap_or_else(|| where_paths_start(typed).to_owned()),
     )
 }

@@ -11,7 +11,7 @@ use super::value::{Wrong, choice, listen_address, read};
 use super::{AdminAddress, EndpointAddress, Listener, UnknownName, files};
 
 /// Linux: `sun_path` has 108 bytes, one of them the NUL at the end.
-const LONGEST_SOCKET_PATH: usize = 107;
+pub(super) const LONGEST_SOCKET_PATH: usize = 107;
 
 /// The listeners, in the order of the file. `[::]:8443` if none is written: the port clients of the gateway are told of.
 pub(super) fn listeners(file: &File, findings: &mut Findings<'_>) -> Vec<Listener> {

@@ -9,6 +9,7 @@ mod check;
 mod consul;
 mod decode;
 mod diagnostic;
+mod environment;
 mod file;
 mod files;
 mod listen;
@@ -20,9 +21,10 @@ mod upstream_tls;
 mod upstreams;
 mod value;
 
-pub use check::{Checked, load, parse};
+pub use check::{Checked, load, parse, parse_with};
 pub use consul::{Consul, ConsulAddress, Secret, Token, TokenError};
 pub use diagnostic::{Diagnostic, Diagnostics, Level};
+pub use environment::Environment;
 pub(crate) use listen::reaches;
 pub use settings::{Keepalive, Limits};
 

@@ -23,7 +23,8 @@ pub(super) fn routes(
     certificates: &[Certificate],
     findings: &mut Findings<'_>,
 ) -> BTreeMap<String, Route> {
-    if file.routes.is_empty() {
+    // With Consul they may come from there.
+    if file.routes.is_empty() && file.consul.is_none() {
         findings.warning(
             None,
             "there are no `routes`: every client is refused",

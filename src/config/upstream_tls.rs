@@ -17,7 +17,7 @@ use crate::tls::verify::{AltName, Proof};
 /// `[upstreams.NAME.tls]`, or `tls = true` for its defaults.
 #[derive(Debug)]
 pub(super) struct Section {
-    place: Typed<()>,
+    pub(super) place: Typed<()>,
     roots: Written<List<Typed<String>>>,
     server_name: Written<Typed<String>>,
     spiffe: Written<Typed<String>>,

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use super::consul::{self, Section};
 use super::decode::{List, Typed};
 use super::diagnostic::Findings;
 use super::file::{self, File};
 use super::value::{self, endpoint_address, read};
-use super::{AdminAddress, Endpoint, EndpointAddress, Listener, Upstream, listen};
+use super::{AdminAddress, ConsulService, Endpoint, EndpointAddress, Listener, Upstream, listen};
 
 /// What our own addresses are: no endpoint may be one of them.
 #[derive(Clone, Copy, Debug)]
@@ -34,8 +35,8 @@ pub(super) fn upstreams(
             .tls
             .as_ref()
             .and_then(|tls| tls.mean(&endpoints, folder, findings));
-        if !endpoints.is_empty() {
-            let service = None;
+        let service = service(typed, file.consul.as_ref(), findings);
+        if !endpoints.is_empty() || service.is_some() {
             upstreams.insert(
                 name.value.clone(),
                 Upstream {
@@ -47,6 +48,62 @@ pub(super) fn upstreams(
         }
     }
     upstreams
+}
+
+/// The service that an upstream stands for.
+fn service(
+    upstream: &file::Upstream,
+    consul: Option<&Section>,
+    findings: &mut Findings<'_>,
+) -> Option<ConsulService> {
+    let Some(typed) = &upstream.service else {
+        if let Some(mesh) = &upstream.mesh {
+            findings.missing(
+                mesh.span.clone(),
+                format!(
+                    "`{}` without `service`: only a service of Consul is in its mesh",
+                    mesh.key
+                ),
+                "add `service = \"web\"`, or remove it",
+            );
+        }
+        return None;
+    };
+    let name = consul::service_name(typed, findings);
+    if let Some(tls) = &upstream.tls {
+        findings.error(
+            tls.place.span.clone(),
+            format!(
+                "`{}` beside `service`: the mesh brings its own TLS",
+                tls.place.key
+            ),
+            "remove it; for TLS of its own to a service outside the mesh, write its `endpoints`",
+        );
+    }
+    let Some(consul) = consul else {
+        findings.missing(
+            typed.span.clone(),
+            format!(
+                "`{}`: there is no [consul] section to find it by",
+                typed.key
+            ),
+            "add a line `[consul]`; an agent on this machine needs nothing below it",
+        );
+        return None;
+    };
+    let mesh = match &upstream.mesh {
+        Some(mesh) if mesh.value && !consul.names_identity => {
+            findings.missing(
+                mesh.span.clone(),
+                format!("`{}`: the gateway has no identity to show in the mesh", mesh.key),
+                "add `mesh_identity = \"portcullis\"` to [consul]: a service whose certificate the gateway may have",
+            );
+            false
+        }
+        Some(mesh) => mesh.value,
+        None => consul.names_identity,
+    };
+    name.map(|name| ConsulService { name, mesh })
 }
 
 /// The endpoint that an address typed in a route stands for.

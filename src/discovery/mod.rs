@@ -1,5 +1,6 @@
 //! What sources of discovery say of services, in one shape, and what is made of it.
 
+pub mod consul;
 mod endpoints;
 pub mod exposure;
 pub mod instance;

@@ -18,6 +18,7 @@ fn full() -> Arc<Metrics> {
     metrics.ended(None, Reason::NotTls);
     metrics.ended(None, Reason::NotTls);
     metrics.upstream("db").ejections.inc();
+    metrics.services("consul", "partly", 2);
     metrics.published(3);
     let end = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
     metrics.certificates([("edge.pem".to_owned(), end)]);
@@ -106,6 +107,10 @@ fn a_scrape_shows_what_was_counted() {
         (r#"portcullis_endpoint_ejections_total{upstream="db"}"#, 1.0),
         (r#"portcullis_accept_errors_total{kind="files"}"#, 1.0),
         ("portcullis_access_log_dropped_total", 0.0),
+        (
+            r#"portcullis_discovery_services{source="consul",state="partly"}"#,
+            2.0,
+        ),
         ("portcullis_snapshot_generation", 3.0),
         (
             r#"portcullis_certificate_not_after_seconds{name="edge.pem"}"#,
@@ -146,6 +151,8 @@ fn labels_are_configured_names_and_closed_sets_only() {
         "name",
         "reason",
         "route",
+        "source",
+        "state",
         "upstream",
         "version",
     ];

@@ -9,6 +9,7 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
 
+mod consul;
 mod load;
 mod publish;
 
@@ -43,12 +44,15 @@ pub struct Gateway {
 
 /// Starts a gateway: everything is read and bound before the first connection is taken, or nothing starts.
 ///
-/// Must be called on a runtime. Sessions are written to `log`.
-pub async fn start(checked: Checked, log: AccessLog) -> anyhow::Result<Gateway> {
+/// Must be called on a runtime. Sessions are written to `log`; `shutdown` makes it stop, from now on.
+pub async fn start(
+    checked: Checked,
+    log: AccessLog,
+    shutdown: Shutdown,
+) -> anyhow::Result<Gateway> {
     let metrics = Metrics::new();
     metrics.access_log(log.clone());
     let status = Status::default();
-    let shutdown = Shutdown::new();
 
     let (config, loaded) = load::load(checked);
     let Loaded {
@@ -83,10 +87,16 @@ pub async fn start(checked: Checked, log: AccessLog) -> anyhow::Result<Gateway> 
     if let Some(AdminAddress::Tcp(address)) = admin_address {
         own.push(address);
     }
+    let own: Arc<[SocketAddr]> = own.into();
+    let mut tasks = JoinSet::new();
+    // For the parts that find services and keep the identity; the publisher goes on while anyone holds it.
+    let (changes, learnt) = mpsc::channel(64);
+    consul::start(&config, &own, &changes, &status, &mut tasks)?;
+    drop(changes);
     let inputs = Inputs {
         config,
         listeners,
-        own: own.into(),
+        own,
         certificates,
         policies,
         client_configs,
@@ -94,7 +104,6 @@ pub async fn start(checked: Checked, log: AccessLog) -> anyhow::Result<Gateway> 
         identity: None,
     };
 
-    let mut tasks = JoinSet::new();
     let publisher = Publisher::new(inputs, Arc::clone(&metrics), status.clone());
     let cell = publisher.cell();
     let (answers, received) = mpsc::channel(64);
@@ -102,9 +111,6 @@ pub async fn start(checked: Checked, log: AccessLog) -> anyhow::Result<Gateway> 
         tasks.spawn(resolve::watch(name, answers.clone()));
     }
     drop(answers);
-    // For the parts that find services and keep the identity; the publisher goes on while anyone holds it.
-    let (changes, learnt) = mpsc::channel(64);
-    drop(changes);
     tasks.spawn(publisher.run(received, learnt));
 
     if let Some(listener) = admin {

@@ -152,6 +152,10 @@ impl Publisher {
             next = compile(&self.inputs, Some(&next), &self.metrics);
             next.generation = generation;
         }
+        for ((source, standing), count) in next.standings() {
+            let (source, state) = (source.as_str(), standing.as_str());
+            self.metrics.services(source, state, *count);
+        }
         self.metrics.published(next.generation);
         self.cell.store(Arc::new(next));
     }

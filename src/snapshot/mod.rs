@@ -19,7 +19,7 @@ use crate::rule::Rule;
 use crate::tls::server::ServerPolicy;
 
 use certificates::Certificates;
-use service::{Service, ServiceKey};
+use service::{Service, ServiceKey, Skipped, Standing};
 use shards::Shards;
 use table::{RouteId, Table};
 use upstream::Upstream;
@@ -35,6 +35,8 @@ pub struct Snapshot {
     pub certificates: Arc<Certificates>,
     upstreams: Shards<Arc<str>, Arc<Upstream>>,
     services: Shards<ServiceKey, Arc<Service>>,
+    /// How many services there are of each standing; one that there was stays, with none.
+    standings: BTreeMap<(Source, Standing), usize>,
     /// The services that ask for a name which another has; empty but for mistakes.
     rivals: Arc<BTreeMap<Claim, BTreeSet<ServiceKey>>>,
     /// What each listener does.
@@ -75,6 +77,43 @@ impl Snapshot {
         let mut services: Vec<_> = self.services.values().collect();
         services.sort_unstable_by_key(|service| &service.key);
         services
+    }
+
+    /// How many services of each source have become what; one that there was stays, with none.
+    pub fn standings(&self) -> &BTreeMap<(Source, Standing), usize> {
+        &self.standings
+    }
+
+    /// The names that a service asks for and does not have, because they are another's.
+    pub fn lost(&self, service: &Service) -> Vec<Skipped> {
+        let key = &service.key;
+        let theirs = |owner: &Option<ServiceKey>| match owner {
+            Some(owner) if owner == key => None,
+            Some(owner) => Some(format!("service `{}` has the name", owner.name)),
+            None => Some("the file has the name".to_owned()),
+        };
+        let skipped = |router: Option<&Arc<str>>, reason: String| Skipped {
+            instance: None,
+            router: router.cloned(),
+            reason: reason.into(),
+        };
+        let upstreams = service.upstreams.iter().filter_map(|upstream| {
+            let reason = match self.upstream(&upstream.name) {
+                Some(upstream) => theirs(&upstream.service)?,
+                None => "the file has none that stands for a service".to_owned(),
+            };
+            let reason = format!("upstream `{}`: {reason}", upstream.name);
+            Some(skipped(None, reason))
+        });
+        let routes = service.routes.iter().filter_map(|route| {
+            let id = RouteId {
+                source: key.source,
+                name: Arc::clone(&route.name),
+            };
+            let reason = theirs(&self.table.route(&id)?.service)?;
+            Some(skipped(Some(&route.name), reason))
+        });
+        upstreams.chain(routes).collect()
     }
 }
 

@@ -44,6 +44,43 @@ pub struct Service {
     pub skipped: Vec<Skipped>,
 }
 
+impl Service {
+    /// What has become of what it asked for.
+    pub fn standing(&self) -> Standing {
+        match (self.routes.is_empty(), self.skipped.is_empty()) {
+            (false, true) => Standing::Routed,
+            (false, false) => Standing::Partly,
+            (true, false) => Standing::Skipped,
+            (true, true) => Standing::Unrouted,
+        }
+    }
+}
+
+/// What has become of what a service asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Standing {
+    /// It has routes, and all that it asked for.
+    Routed,
+    /// It has routes, and asked for something else in vain.
+    Partly,
+    /// All that it asked for was in vain.
+    Skipped,
+    /// It asks for no route: the file names it.
+    Unrouted,
+}
+
+impl Standing {
+    /// The word that stands in metric labels.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Standing::Routed => "routed",
+            Standing::Partly => "partly",
+            Standing::Skipped => "skipped",
+            Standing::Unrouted => "unrouted",
+        }
+    }
+}
+
 /// Endpoints that a service has at the moment.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ServiceUpstream {

@@ -126,11 +126,12 @@ impl Table {
     }
 
     fn shadow_at(&self, route: &Route, key: &Key) -> Option<&Arc<Route>> {
-        let own = Entry::claims(route);
         let precedence = Precedence::of(route, key);
-        let precedes = |other: &Entry| match (other.claim, own) {
-            (true, false) if route.source != Source::File => true,
-            (false, true) if other.route.source != Source::File => false,
+        let is_of_the_file = |route: &Route| route.source == Source::File;
+        let precedes = |other: &Entry| match (is_of_the_file(&other.route), is_of_the_file(route)) {
+            (true, false) if other.claim => true,
+            // Where another route of the file claims the name, only those of the file count.
+            (false, true) => false,
             _ => other.precedence < precedence,
         };
         let takes_all = |other: &Route| {

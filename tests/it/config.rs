@@ -7,6 +7,8 @@ use std::os::unix::fs::PermissionsExt;
 use portcullis::config::{self, Checked, Diagnostics, Level};
 use tempfile::TempDir;
 
+mod consul;
+mod environment;
 mod meaning;
 mod report;
 mod sections;

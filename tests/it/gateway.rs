@@ -59,7 +59,7 @@ impl Gateway {
         };
         // A test asks for the record of each refusal, and makes them faster than the world does.
         let log = AccessLog::start_sampled(LogFormat::Json, Box::new(lines), u32::MAX);
-        let gateway = serve::start(checked, log).await.unwrap();
+        let gateway = serve::start(checked, log, Shutdown::new()).await.unwrap();
         Self {
             address: gateway.addresses[0],
             admin: gateway.admin.clone(),

@@ -43,7 +43,6 @@ fn secret(text: &str) -> Token {
 /// Short enough to wait for.
 fn short() -> Limits {
     Limits {
-        connect: Duration::from_millis(200),
         answer: Duration::from_millis(200),
         body: Duration::from_millis(200),
         ..Limits::default()

@@ -21,7 +21,7 @@ impl TokenId {
     }
 
     /// A fingerprint whose key is of this process only, so that nobody can try tokens against it.
-    fn of(token: &Secret) -> Self {
+    pub(crate) fn of(token: &Secret) -> Self {
         static KEY: OnceLock<RandomState> = OnceLock::new();
         let key = KEY.get_or_init(RandomState::new);
         Self(Some(key.hash_one(token.reveal())))

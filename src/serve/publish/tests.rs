@@ -239,6 +239,9 @@ fn changes_that_wait_together_are_one_publication_and_the_last_word_counts() {
     assert_eq!(desk.endpoints("web@consul"), ["10.0.1.2:80"]);
     assert_eq!(desk.endpoints("gone@consul"), ["10.0.3.2:80"]);
     assert!(snapshot.upstream("db@consul").is_none());
+    let services = r#"portcullis_discovery_services{source="consul",state="routed"} 2"#;
+    let scraped = desk.publisher.metrics.encode();
+    assert!(scraped.lines().any(|line| line == services), "{scraped}");
 }
 
 #[test]

@@ -22,6 +22,7 @@ impl Compiler<'_> {
         self.next.services.change(key.clone(), |slot| {
             last = slot.replace(Arc::clone(service));
         });
+        self.count(last.as_deref(), Some(service));
         let is_news = !last.as_ref().is_some_and(|last| Arc::ptr_eq(last, service));
         if let Some(last) = last.filter(|_| is_news) {
             let kept: BTreeSet<Claim> = claims(service).collect();
@@ -49,8 +50,21 @@ impl Compiler<'_> {
         self.next
             .services
             .change(key.clone(), |slot| last = slot.take());
+        self.count(last.as_deref(), None);
         for claim in last.iter().flat_map(|last| claims(last)) {
             self.release(key, claim);
+        }
+    }
+
+    /// A service takes the place of what it was.
+    fn count(&mut self, last: Option<&Service>, now: Option<&Service>) {
+        let standings = &mut self.next.standings;
+        let of = |service: &Service| (service.key.source, service.standing());
+        if let Some(count) = last.and_then(|last| standings.get_mut(&of(last))) {
+            *count = count.saturating_sub(1);
+        }
+        if let Some(now) = now {
+            *standings.entry(of(now)).or_default() += 1;
         }
     }
 

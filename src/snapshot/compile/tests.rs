@@ -13,6 +13,7 @@ mod claims;
 mod former;
 mod random;
 mod services;
+mod upstreams;
 
 const ROUTES: &str = r#"
     [routes.one]

@@ -7,6 +7,7 @@ use crate::rule::Rule;
 use crate::snapshot::Action;
 
 mod random;
+mod sources;
 
 const FIRST: ListenerId = ListenerId(0);
 const SECOND: ListenerId = ListenerId(1);

@@ -6,8 +6,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use portcullis::config::{
-    self, Action, AdminAddress, CertificateFiles, Checked, EndpointAddress, Limits, LogFormat,
-    UnknownName,
+    self, Action, AdminAddress, CertificateFiles, Checked, Consul, EndpointAddress, Limits,
+    LogFormat, UnknownName,
 };
 use portcullis::name::SpiffeId;
 use portcullis::tls::client::no_server_name;
@@ -91,9 +91,10 @@ fn example(name: &str) -> (TempDir, Checked) {
     let source = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("config")
         .join(name);
-    let path = folder.path().join(name);
-    fs::copy(source, &path).unwrap();
-    let checked = config::load(&path).unwrap_or_else(|diagnostics| panic!("{diagnostics}"));
+    // Not loaded: the environment of the tests is not the example's.
+    let text = fs::read_to_string(source).unwrap();
+    let checked = config::parse(&text, &folder.path().join(name));
+    let checked = checked.unwrap_or_else(|diagnostics| panic!("{diagnostics}"));
     (folder, checked)
 }
 
@@ -146,6 +147,13 @@ fn the_full_example_means_what_its_comments_say() {
     let tls = config.upstreams["billing"].tls.as_ref().unwrap();
     let billing = "spiffe://mesh.example.com/ns/default/dc/dc1/svc/billing";
     assert_eq!(tls.proof, Proof::Spiffe(SpiffeId::parse(billing).unwrap()));
+    let vault = config.upstreams["vault"].service.as_ref().unwrap();
+    assert!(vault.name == "vault" && vault.mesh);
+    let consul = Consul {
+        mesh_identity: Some("portcullis".to_owned()),
+        ..good("[consul]").config.consul.unwrap()
+    };
+    assert_eq!(config.consul, Some(consul));
     let directory = CertificateFiles::Directory(folder.path().join("certificates"));
     assert_eq!(config.certificates[1], directory);
     assert_eq!(checked.certificates.len(), 2);
@@ -174,6 +182,7 @@ fn the_full_example_shows_every_key() {
         "[upstreams.a]",
         "[upstreams.a.tls]",
         "[[upstreams.a.endpoints]]",
+        "[consul]",
         "[limits]",
         "[limits.keepalive]",
         "[log]",

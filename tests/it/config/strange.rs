@@ -58,7 +58,7 @@ fn check_reports(text: &str) {
 
 /// An example with some of its bytes left out, doubled or replaced.
 fn mutated() -> impl Strategy<Value = String> {
-    let examples = ["minimal.toml", "full.toml", "ssh.toml"].map(|name| {
+    let examples = ["minimal.toml", "full.toml", "ssh.toml", "consul.toml"].map(|name| {
         let path = Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("config")
             .join(name);

@@ -4,30 +4,39 @@ use super::*;
 
 const HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n";
 
-/// Asks a server that does this once, of which nothing is to be waited for long.
+/// Asks a server that does this once.
 async fn fault(fault: Reply) -> Error {
+    within(Limits::default(), fault).await
+}
+
+/// The same of a server that would have to be waited for.
+async fn stall(fault: Reply) -> Error {
+    within(short(), fault).await
+}
+
+async fn within(limits: Limits, fault: Reply) -> Error {
     let server = Server::start([fault]).await;
-    let client = Client::with_limits(&server.consul(), short()).unwrap();
-    let asked = tokio::time::timeout(Duration::from_secs(10), ask(&client));
+    let client = Client::with_limits(&server.consul(), limits).unwrap();
+    let asked = tokio::time::timeout(Duration::from_secs(20), ask(&client));
     asked.await.expect("it takes too long").unwrap_err()
 }
 
 #[tokio::test]
 async fn an_agent_that_does_not_answer_or_stops_in_the_middle_is_given_up() {
-    let nothing = fault(Reply::Hang(String::new())).await;
+    let nothing = stall(Reply::Hang(String::new())).await;
     assert!(matches!(nothing, Error::Timeout { .. }), "{nothing}");
-    let half_a_head = fault(Reply::Hang("HTTP/1.1 200 OK\r\nX-".to_owned())).await;
+    let half_a_head = stall(Reply::Hang("HTTP/1.1 200 OK\r\nX-".to_owned())).await;
     assert!(
         matches!(half_a_head, Error::Timeout { .. }),
         "{half_a_head}"
     );
-    let after_the_head = fault(Reply::Hang(HEAD.to_owned())).await;
+    let after_the_head = stall(Reply::Hang(HEAD.to_owned())).await;
     assert!(
         matches!(after_the_head, Error::Timeout { .. }),
         "{after_the_head}"
     );
     let drip = Reply::Repeat(HEAD.to_owned(), b"1".to_vec(), Duration::from_millis(20));
-    let drip = fault(drip).await;
+    let drip = stall(drip).await;
     assert!(matches!(drip, Error::Timeout { .. }), "{drip}");
     let text = drip.to_string();
     assert!(

@@ -86,7 +86,11 @@ async fn what_does_not_speak_tls_is_told_as_such_and_given_up_in_time() {
         address: ConsulAddress::Tcp("127.0.0.1".into(), plain.local_addr().unwrap().port()),
         ..trusting(&server, roots)
     };
-    let client = Client::with_limits(&consul, short()).unwrap();
+    let limits = Limits {
+        connect: Duration::from_millis(200),
+        ..Limits::default()
+    };
+    let client = Client::with_limits(&consul, limits).unwrap();
     let silent = ask(&client).await.unwrap_err().to_string();
     assert!(
         silent.ends_with("cannot be reached: no connection within 200ms"),

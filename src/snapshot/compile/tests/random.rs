@@ -108,9 +108,13 @@ fn picture(snapshot: &Snapshot) -> Vec<String> {
         .services()
         .into_iter()
         .map(|service| format!("{service:?}"));
+    let standings = snapshot.standings().iter();
+    let standings = standings
+        .filter(|(_, count)| **count > 0)
+        .map(|standing| format!("{standing:?}"));
     let rivals = snapshot.rivals.iter().map(|rivals| format!("{rivals:?}"));
     let all = routes.chain(hosts).chain(upstreams).chain(services);
-    all.chain(rivals).collect()
+    all.chain(standings).chain(rivals).collect()
 }
 
 proptest! {

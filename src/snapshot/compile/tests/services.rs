@@ -1,6 +1,6 @@
 //! What becomes of a service's routes and upstreams as it comes, changes, clashes with another, and goes.
 
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
 use super::*;
 use crate::config::ConsulService;
@@ -208,6 +208,50 @@ fn a_service_that_nobody_knew_goes_without_a_trace() {
 }
 
 #[test]
+fn services_are_counted_by_what_became_of_what_they_asked_for() {
+    let mut desk = desk();
+    let skipped = Skipped {
+        instance: None,
+        router: None,
+        reason: "it asks for what there is not".into(),
+    };
+    let partly = Service {
+        skipped: vec![skipped.clone()],
+        ..usual("partly", "10.0.1.1:80")
+    };
+    let in_vain = Service {
+        skipped: vec![skipped],
+        ..bare("in_vain")
+    };
+    let routed = || usual("routed", "10.0.1.1:80");
+    desk.learn([routed(), partly, in_vain, bare("named")]);
+    desk.learn([routed()]);
+    desk.compile();
+    let counts = |desk: &Desk| -> Vec<(&str, usize)> {
+        let standings = desk.snapshot.standings().iter();
+        standings
+            .map(|((_, standing), count)| (standing.as_str(), *count))
+            .collect()
+    };
+    let one_each = [
+        ("routed", 1),
+        ("partly", 1),
+        ("skipped", 1),
+        ("unrouted", 1),
+    ];
+    assert_eq!(counts(&desk), one_each);
+    desk.forget("partly");
+    desk.learn([usual("in_vain", "10.0.1.1:80")]);
+    let after = [
+        ("routed", 2),
+        ("partly", 0),
+        ("skipped", 0),
+        ("unrouted", 1),
+    ];
+    assert_eq!(counts(&desk), after);
+}
+
+#[test]
 fn what_a_service_asks_for_is_what_its_route_is() {
     let mut desk = Desk::new(terminated());
     let mut web = usual("web", "10.0.1.1:80");
@@ -303,101 +347,6 @@ fn a_service_told_of_again_and_a_compile_of_everything_make_no_new_object() {
             "{name}"
         );
     }
-}
-
-#[test]
-fn an_upstream_of_the_file_has_the_endpoints_of_the_service_that_it_stands_for() {
-    let mut desk = Desk::new(standing_for_a_service(false));
-    let empty = |desk: &Desk| desk.upstream("web").empty.as_deref().map(str::to_owned);
-    let unknown = Some("consul has no service `web`".to_owned());
-    assert_eq!(empty(&desk), unknown);
-    let web = Service {
-        upstreams: vec![upstream("web", &["10.0.1.1:80"])],
-        ..bare("web")
-    };
-    desk.learn([web.clone()]);
-    assert_eq!(desk.dials("web"), ["10.0.1.1:80"]);
-    assert_eq!(empty(&desk), None);
-    desk.compile();
-    assert_eq!(desk.dials("web"), ["10.0.1.1:80"]);
-
-    let mut critical = web;
-    critical.upstreams[0].endpoints.clear();
-    critical.upstreams[0].empty = Some("its only instance is critical".into());
-    desk.learn([critical]);
-    assert_eq!(
-        empty(&desk).as_deref(),
-        Some("its only instance is critical")
-    );
-
-    desk.forget("web");
-    assert!(desk.dials("web").is_empty());
-    assert_eq!(empty(&desk), unknown);
-    assert_eq!(desk.gets("web.test").as_deref(), Some("web"));
-}
-
-#[test]
-fn an_upstream_of_the_file_that_is_to_be_in_the_mesh_is_never_dialled_plainly() {
-    let mut desk = Desk::new(standing_for_a_service(true));
-    let broken = |desk: &Desk| match &desk.upstream("web").transport {
-        Transport::Broken(why) => why.to_string(),
-        other => panic!("{other:?}"),
-    };
-    assert_eq!(broken(&desk), "nothing is known of its service yet");
-    desk.learn([Service {
-        upstreams: vec![upstream("web", &["10.0.1.1:80"])],
-        ..bare("web")
-    }]);
-    assert_eq!(broken(&desk), "its service is not in the mesh");
-}
-
-#[test]
-fn a_mesh_upstream_waits_for_the_identity_and_a_new_one_keeps_its_turn_and_what_fails() {
-    let mut desk = desk();
-    let mut web = usual("web", "10.0.1.1:80");
-    web.upstreams[0] = ServiceUpstream {
-        mesh: in_mesh("web"),
-        ..upstream("web@consul", &["10.0.1.1:80", "10.0.1.2:80"])
-    };
-    desk.learn([web]);
-    assert_eq!(
-        desk.upstream("web@consul").transport,
-        Transport::Broken("the gateway has no mesh identity".into())
-    );
-    let first = identity();
-    desk.inputs.identity = Some(Arc::clone(&first));
-    desk.compile();
-    let before = desk.upstream("web@consul");
-    let Transport::Tls(tls) = &before.transport else {
-        panic!("{:?}", before.transport);
-    };
-    let id = "spiffe://mesh.test/ns/default/dc/dc1/svc/web";
-    assert_eq!(tls.spiffe.as_ref().map(SpiffeId::as_str), Some(id));
-    assert_eq!(
-        tls.server_name.to_str(),
-        "web.default.dc1.internal.mesh.test"
-    );
-    assert!(before.is_mesh());
-    let now = Instant::now();
-    let failing = before.turn(now).next().unwrap();
-    let address = failing.endpoint.address;
-    assert!(failing.failed(now).is_some());
-
-    let renewed = identity();
-    desk.inputs.identity = Some(Arc::clone(&renewed));
-    desk.compile();
-    let after = desk.upstream("web@consul");
-    let Transport::Tls(tls) = &after.transport else {
-        panic!("{:?}", after.transport);
-    };
-    assert!(Arc::ptr_eq(tls.identity.as_ref().unwrap(), &renewed));
-    assert!(
-        Arc::ptr_eq(&before.state, &after.state),
-        "its turn goes on where it was"
-    );
-    let mut out = after.states().filter(|(_, state)| state.out(now).is_some());
-    assert_eq!(out.next().unwrap().0.address, address);
-    assert!(out.next().is_none());
 }
 
 #[test]

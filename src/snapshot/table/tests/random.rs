@@ -9,7 +9,14 @@ fn found_by_hand<'a>(routes: &'a [Route], client: &Client) -> Option<&'a str> {
     let matching = routes.iter().filter(|route| {
         route.listeners.contain(client.listener) && route.rule.matches(&client.facts())
     });
-    let first = matching.min_by_key(|route| {
+    let matching: Vec<&Route> = matching.collect();
+    let is_claimed = matching
+        .iter()
+        .any(|route| route.source == Source::File && !route.rule.is_default());
+    let counting = matching
+        .into_iter()
+        .filter(|route| !is_claimed || route.source == Source::File);
+    let first = counting.min_by_key(|route| {
         let keys = route.rule.keys();
         let covering = keys
             .iter()
@@ -41,21 +48,23 @@ fn rules() -> impl Strategy<Value = String> {
     })
 }
 
-fn routes() -> impl Strategy<Value = Vec<Route>> {
+pub(super) fn routes() -> impl Strategy<Value = Vec<Route>> {
     let listeners = prop::sample::select(vec![
         Listeners::All,
         Listeners::All,
         Listeners::Only(vec![FIRST]),
         Listeners::Only(vec![SECOND]),
     ]);
-    let one = (rules(), prop::option::of(-1..3_i64), listeners);
+    let source = prop::sample::select(vec![Source::File, Source::Consul]);
+    let one = (rules(), prop::option::of(-1..3_i64), listeners, source);
     prop::collection::vec(one, 0..12).prop_map(|all| {
         let numbered = all.into_iter().enumerate();
-        let routes = numbered.map(|(n, (rule, priority, listeners))| {
+        let routes = numbered.map(|(n, (rule, priority, listeners, source))| {
             let route = route(&format!("r{n:02}"), &rule);
             Route {
                 priority: priority.unwrap_or(route.priority),
                 listeners,
+                source,
                 ..route
             }
         });
@@ -64,7 +73,7 @@ fn routes() -> impl Strategy<Value = Vec<Route>> {
 }
 
 /// Every client that a rule above can tell from another.
-fn clients() -> Vec<Client> {
+pub(super) fn clients() -> Vec<Client> {
     let names = [
         "a.test",
         "b.test",
@@ -108,7 +117,10 @@ proptest! {
         let mut table = Table::default();
         for one in &routes {
             // Replaced at once: an index that keeps traces of the first would be found out.
-            let other = prior(1000, route(&one.name, "HostSNI(`*`)"));
+            let other = Route {
+                source: one.source,
+                ..prior(1000, route(&one.name, "HostSNI(`*`)"))
+            };
             table.insert(Arc::new(other));
         }
         let mut routes = routes;
@@ -141,7 +153,7 @@ proptest! {
 }
 
 /// A copy: routes are not cloned outside tests.
-fn copy(route: &Route) -> Route {
+pub(super) fn copy(route: &Route) -> Route {
     Route {
         name: Arc::clone(&route.name),
         source: route.source,

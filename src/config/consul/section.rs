@@ -1,0 +1,60 @@
+//! The section `[consul]` as it is typed.
+
+use super::Secret;
+use crate::config::decode::{Item, List, Typed};
+use crate::config::diagnostic::Findings;
+
+/// `[consul]`. `None` is a key that is absent, or wrong and reported.
+#[derive(Debug, Default)]
+pub(in crate::config) struct Section {
+    pub(super) address: Option<Typed<String>>,
+    pub(super) token: Option<Typed<Secret>>,
+    pub(super) token_file: Option<Typed<String>>,
+    pub(super) roots: Option<List<Typed<String>>>,
+    pub(super) chain: Option<Typed<String>>,
+    pub(super) key: Option<Typed<String>>,
+    pub(super) server_name: Option<Typed<String>>,
+    pub(super) mesh_identity: Option<Typed<String>>,
+    pub(super) entry_points: Option<List<Typed<String>>>,
+    pub(super) allow_default_from_tags: Option<Typed<bool>>,
+    /// A mesh identity is written, right or wrong.
+    pub(in crate::config) names_identity: bool,
+}
+
+impl Section {
+    /// Reads the section; one that is no table is reported, and stands there nevertheless.
+    pub(in crate::config) fn read(item: Item<'_>, findings: &mut Findings<'_>) -> Self {
+        let Some(mut table) = item.table(findings) else {
+            return Self {
+                names_identity: true,
+                ..Self::default()
+            };
+        };
+        if let (Some(token), Some(file)) = (table.place("token"), table.place("token_file")) {
+            findings.error(
+                if token.start > file.start {
+                    token
+                } else {
+                    file
+                },
+                "`consul` has both `token` and `token_file`",
+                "keep one: the file can be written anew without a restart",
+            );
+        }
+        let section = Self {
+            address: table.take("address", findings, Item::string),
+            token: table.take("token", findings, Item::secret),
+            token_file: table.take("token_file", findings, Item::string),
+            roots: table.take("roots", findings, Item::strings),
+            chain: table.take("chain", findings, Item::string),
+            key: table.take("key", findings, Item::string),
+            server_name: table.take("server_name", findings, Item::string),
+            names_identity: table.has("mesh_identity"),
+            mesh_identity: table.take("mesh_identity", findings, Item::string),
+            entry_points: table.take("entry_points", findings, Item::strings),
+            allow_default_from_tags: table.take("allow_default_from_tags", findings, Item::boolean),
+        };
+        table.finish(findings);
+        section
+    }
+}

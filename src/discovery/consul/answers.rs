@@ -1,0 +1,218 @@
+//! The shapes of Consul's answers, each entry read on its own, so that a broken one spoils no other.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+
+use super::super::instance::Health;
+use crate::api::consul::null_is_default;
+
+/// As many characters of a stranger's text are repeated in a reason.
+const LONGEST_QUOTE: usize = 100;
+
+/// `GET /v1/catalog/services`: each service with the tags of all its instances, sorted: Consul's order means nothing.
+#[derive(Debug, Deserialize)]
+#[serde(from = "Option<BTreeMap<String, Box<RawValue>>>")]
+pub(super) struct Services(pub(super) BTreeMap<Arc<str>, Vec<Arc<str>>>);
+
+impl From<Option<BTreeMap<String, Box<RawValue>>>> for Services {
+    fn from(names: Option<BTreeMap<String, Box<RawValue>>>) -> Self {
+        let listed = names.into_iter().flatten().map(|(name, tags)| {
+            // A name whose tags cannot be read is there all the same, and asks for nothing.
+            let tags: Vec<Box<RawValue>> = parse(&tags).unwrap_or_default();
+            let tags = tags.iter().filter_map(|tag| parse::<String>(tag).ok());
+            let mut tags: Vec<Arc<str>> = tags.map(Arc::from).collect();
+            tags.sort_unstable();
+            (name.into(), tags)
+        });
+        Self(listed.collect())
+    }
+}
+
+/// `GET /v1/health/state/any`: every check there is that can be read.
+#[derive(Debug, Deserialize)]
+#[serde(from = "Option<Vec<Box<RawValue>>>")]
+pub(super) struct Checks(pub(super) Vec<Check>);
+
+impl From<Option<Vec<Box<RawValue>>>> for Checks {
+    fn from(checks: Option<Vec<Box<RawValue>>>) -> Self {
+        let checks = checks.into_iter().flatten();
+        Self(checks.filter_map(|check| parse(&check).ok()).collect())
+    }
+}
+
+/// One check, of a node or of an instance.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(super) struct Check {
+    #[serde(deserialize_with = "null_is_default")]
+    pub(super) node: String,
+    #[serde(rename = "CheckID", deserialize_with = "null_is_default")]
+    pub(super) check_id: String,
+    #[serde(deserialize_with = "null_is_default")]
+    pub(super) status: String,
+    /// Empty for a check of the node.
+    #[serde(deserialize_with = "null_is_default")]
+    pub(super) service_name: String,
+    #[serde(deserialize_with = "null_is_default")]
+    pub(super) modify_index: u64,
+}
+
+impl Check {
+    /// What it says of its instance. A status that nobody knows is none to rely on.
+    pub(super) fn health(&self) -> Health {
+        let id = self.check_id.as_str();
+        if id == "_node_maintenance" || id.starts_with("_service_maintenance:") {
+            return Health::Maintenance;
+        }
+        match self.status.as_str() {
+            "passing" => Health::Passing,
+            "warning" => Health::Warning,
+            _ => Health::Critical,
+        }
+    }
+}
+
+/// `GET /v1/health/service/NAME` and `GET /v1/health/connect/NAME`: instances with their nodes and checks.
+#[derive(Debug, Deserialize)]
+#[serde(from = "Option<Vec<Box<RawValue>>>")]
+pub(super) struct Entries(pub(super) Vec<Result<Entry, Unreadable>>);
+
+/// An entry that is none.
+#[derive(Debug)]
+pub(super) struct Unreadable {
+    /// `NODE/ID`, if that can be read.
+    pub(super) id: Option<Arc<str>>,
+    pub(super) why: String,
+}
+
+impl From<Option<Vec<Box<RawValue>>>> for Entries {
+    fn from(entries: Option<Vec<Box<RawValue>>>) -> Self {
+        let entries = entries.into_iter().flatten().map(|raw| {
+            let entry: Entry = parse(&raw).map_err(|error| Unreadable {
+                id: id_in(&raw),
+                why: format!("its entry cannot be read: {}", quoted(&error.to_string())),
+            })?;
+            match entry.node.node.is_empty() || entry.service.id.is_empty() {
+                false => Ok(entry),
+                true => Err(Unreadable {
+                    id: None,
+                    why: "it does not say which instance of which node it is".to_owned(),
+                }),
+            }
+        });
+        Self(entries.collect())
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(super) struct Entry {
+    #[serde(deserialize_with = "null_is_default")]
+    pub(super) node: Node,
+    #[serde(deserialize_with = "null_is_default")]
+    pub(super) service: Service,
+    #[serde(deserialize_with = "null_is_default")]
+    pub(super) checks: Vec<Check>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(super) struct Node {
+    #[serde(deserialize_with = "null_is_default")]
+    pub(super) node: String,
+    #[serde(alias = "address", deserialize_with = "null_is_default")]
+    pub(super) address: String,
+    #[serde(deserialize_with = "null_is_default")]
+    pub(super) datacenter: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(super) struct Service {
+    #[serde(deserialize_with = "null_is_default")]
+    pub(super) kind: String,
+    #[serde(rename = "ID", deserialize_with = "null_is_default")]
+    pub(super) id: String,
+    #[serde(deserialize_with = "null_is_default")]
+    pub(super) service: String,
+    #[serde(deserialize_with = "null_is_default")]
+    pub(super) namespace: String,
+    #[serde(deserialize_with = "null_is_default")]
+    pub(super) tags: Vec<String>,
+    #[serde(alias = "address", deserialize_with = "null_is_default")]
+    pub(super) address: String,
+    #[serde(alias = "port", deserialize_with = "null_is_default")]
+    pub(super) port: i64,
+    #[serde(deserialize_with = "null_is_default")]
+    pub(super) socket_path: String,
+    #[serde(deserialize_with = "null_is_default")]
+    pub(super) weights: Weights,
+    #[serde(deserialize_with = "null_is_default")]
+    pub(super) proxy: Proxy,
+    #[serde(deserialize_with = "null_is_default")]
+    pub(super) connect: Connect,
+    #[serde(deserialize_with = "null_is_default")]
+    pub(super) modify_index: u64,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(super) struct Weights {
+    pub(super) passing: i64,
+    pub(super) warning: i64,
+}
+
+/// As Consul has it where nothing was registered.
+impl Default for Weights {
+    fn default() -> Self {
+        Self {
+            passing: 1,
+            warning: 1,
+        }
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(super) struct Proxy {
+    #[serde(deserialize_with = "null_is_default")]
+    pub(super) destination_service_name: String,
+    #[serde(rename = "DestinationServiceID", deserialize_with = "null_is_default")]
+    pub(super) destination_service_id: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(super) struct Connect {
+    pub(super) native: bool,
+}
+
+impl Entry {
+    /// `NODE/ID`.
+    pub(super) fn id(&self) -> Arc<str> {
+        format!("{}/{}", self.node.node, self.service.id).into()
+    }
+}
+
+/// The id of an entry that cannot be read otherwise.
+fn id_in(raw: &RawValue) -> Option<Arc<str>> {
+    let entry: serde_json::Value = parse(raw).ok()?;
+    let node = entry.get("Node")?.get("Node")?.as_str()?;
+    let id = entry.get("Service")?.get("ID")?.as_str()?;
+    Some(format!("{node}/{id}").into())
+}
+
+/// What a stranger wrote, for a person: short, and on one line.
+pub(super) fn quoted(text: &str) -> String {
+    let short: String = text.chars().take(LONGEST_QUOTE).collect();
+    let more = if short.len() < text.len() { "…" } else { "" };
+    format!("{short:?}{more}")
+}
+
+fn parse<T: DeserializeOwned>(raw: &RawValue) -> serde_json::Result<T> {
+    serde_json::from_str(raw.get())
+}

@@ -1,0 +1,204 @@
+//! Which disappearances from Consul's catalog are believed: a bad answer must not take routes down.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::api::consul::{Answer, TokenId};
+
+/// Between two questions whether it is true, while something is doubted.
+///
+/// 5 s: longer than an election among servers, or the start of one.
+pub(super) const ASKED_AGAIN: Duration = Duration::from_secs(5);
+
+/// As many names are told of a doubt.
+const NAMES_SHOWN: usize = 3;
+
+/// The services that would be missed, and those that are missing and not given up.
+#[derive(Debug, Default)]
+pub(super) struct Doubts {
+    /// With the answer that listed each last.
+    seen: BTreeMap<Arc<str>, Sight>,
+    /// Whether something was left out of the last answer that nothing was missing from.
+    filtered: bool,
+    missing: BTreeSet<Arc<str>>,
+    why: Option<Why>,
+    /// When the catalog was last asked for the sake of a doubt.
+    asked: Option<Instant>,
+    /// Since when each answer to that has listed none of the services, and could be believed.
+    empty_since: Option<Instant>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Sight {
+    index: u64,
+    token: TokenId,
+}
+
+/// Why it is not believed that a service is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+enum Why {
+    #[error("the server that answered knows no leader")]
+    NoLeader,
+    #[error("what ACLs hide from its token has changed")]
+    Filtered,
+    #[error("it was asked with another ACL token than before")]
+    OtherToken,
+    #[error("no ACL token was sent, and what no policy allows is hidden")]
+    NoToken,
+    #[error(
+        "the answer is older than what was known (index {0} after {1}), as if Consul had lost its data"
+    )]
+    Older(u64, u64),
+    #[error("nothing is left, so it is asked again")]
+    Empty,
+}
+
+impl Doubts {
+    /// Takes in what an answer about the catalog says of itself, and the services of interest that it lists; `is_listed`
+    /// tells whether any other name is listed. `asked` says that the question was asked for the sake of a doubt, in
+    /// consistent mode. Returns the services that are gone for good.
+    pub(super) fn judge(
+        &mut self,
+        answer: &Answer<()>,
+        listed: &BTreeSet<Arc<str>>,
+        is_listed: impl Fn(&str) -> bool,
+        asked: bool,
+        now: Instant,
+    ) -> Vec<Arc<str>> {
+        if asked {
+            self.asked = Some(now);
+        }
+        // What is listed and no longer of interest is not missed.
+        self.seen
+            .retain(|name, _| listed.contains(name) || !is_listed(name));
+        let missing: Vec<_> = self
+            .seen
+            .iter()
+            .filter(|(name, _)| !listed.contains(*name))
+            .map(|(name, sight)| (Arc::clone(name), *sight))
+            .collect();
+        let sight = Sight {
+            index: answer.index,
+            token: answer.token,
+        };
+        let seen = listed.iter().map(|name| (Arc::clone(name), sight));
+        self.seen.extend(seen);
+
+        let (mut gone, mut kept) = (Vec::new(), BTreeSet::new());
+        self.why = None;
+        if listed.is_empty() && !missing.is_empty() {
+            self.why = self.why_not_empty(answer, &missing, asked, now);
+            match self.why {
+                Some(_) => kept.extend(missing.into_iter().map(|(name, _)| name)),
+                None => gone.extend(missing.into_iter().map(|(name, _)| name)),
+            }
+        } else {
+            self.empty_since = None;
+            for (name, sight) in missing {
+                match self.why_not_gone(answer, sight) {
+                    Some(why) => {
+                        self.why.get_or_insert(why);
+                        kept.insert(name);
+                    }
+                    None => gone.push(name),
+                }
+            }
+        }
+        self.missing = kept;
+        for name in &gone {
+            self.seen.remove(name);
+        }
+        if self.missing.is_empty() {
+            self.filtered = answer.filtered;
+            self.asked = None;
+            self.empty_since = None;
+        }
+        gone
+    }
+
+    /// The question that was asked for the sake of a doubt has no answer.
+    pub(super) fn unanswered(&mut self, now: Instant) {
+        self.asked = Some(now);
+        self.empty_since = None;
+    }
+
+    /// When the catalog is to be asked in consistent mode, for the sake of a doubt.
+    pub(super) fn ask_at(&self, now: Instant) -> Option<Instant> {
+        let doubted = !self.missing.is_empty();
+        doubted.then(|| self.asked.map_or(now, |asked| asked + ASKED_AGAIN))
+    }
+
+    /// Whether a service is missing, and served on.
+    pub(super) fn keep(&self, name: &str) -> bool {
+        self.missing.contains(name)
+    }
+
+    /// What is doubted, for people.
+    pub(super) fn told(&self) -> Option<String> {
+        let why = self.why?;
+        let mut names: Vec<String> = (self.missing.iter().take(NAMES_SHOWN))
+            .map(|name| format!("{name:?}"))
+            .collect();
+        if self.missing.len() > NAMES_SHOWN {
+            names.push("…".to_owned());
+        }
+        Some(format!(
+            "consul no longer lists {} of {} services, which are served on as they were ({}): {why}",
+            self.missing.len(),
+            self.seen.len(),
+            names.join(", ")
+        ))
+    }
+
+    /// Why one service that is missing among others is not given up.
+    fn why_not_gone(&self, answer: &Answer<()>, sight: Sight) -> Option<Why> {
+        if !answer.known_leader {
+            Some(Why::NoLeader)
+        } else if answer.filtered && !self.filtered {
+            Some(Why::Filtered)
+        } else if answer.token != sight.token {
+            Some(Why::OtherToken)
+        } else if answer.index < sight.index {
+            Some(Why::Older(answer.index, sight.index))
+        } else {
+            None
+        }
+    }
+
+    /// Why they are not given up when all are missing at once.
+    fn why_not_empty(
+        &mut self,
+        answer: &Answer<()>,
+        missing: &[(Arc<str>, Sight)],
+        asked: bool,
+        now: Instant,
+    ) -> Option<Why> {
+        let singly = missing
+            .iter()
+            .find_map(|(_, sight)| self.why_not_gone(answer, *sight));
+        let why = if singly.is_some() {
+            singly
+        } else if answer.filtered != self.filtered {
+            Some(Why::Filtered)
+        } else if answer.token.is_anonymous() && answer.default_deny {
+            Some(Why::NoToken)
+        } else {
+            None
+        };
+        if why.is_some() {
+            self.empty_since = None;
+            return why;
+        }
+        if !asked {
+            return Some(Why::Empty);
+        }
+        let since = *self.empty_since.get_or_insert(now);
+        (now - since < ASKED_AGAIN).then_some(Why::Empty)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,335 @@
+//! What is known of Consul's services, and what follows from an answer: what to read again, and what has changed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::super::exposure::{self, Exposure};
+use super::answers;
+use super::catalog::Catalog;
+use super::checks::Checks;
+use super::doubt::Doubts;
+use super::listing::Listing;
+use super::reads::Reads;
+use crate::api::consul::Answer;
+use crate::snapshot::Source;
+use crate::snapshot::service::{Change, Service, ServiceKey};
+
+/// A service whose reading fails is told of after as many tries: a single one is soon made good.
+const TRIES_IN_SILENCE: u32 = 2;
+
+/// The first pass, and one after a failure, waits for as many tries to read a service, and no longer: others work.
+const TRIES_WAITED_FOR: u32 = 3;
+
+/// Everything that is known. Answers go in; what is to be read, and what has changed, come out.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    exposure: Exposure,
+    /// The last index of the catalog; `None` before its first answer.
+    index: Option<u64>,
+    catalog: Catalog,
+    /// `None` before their first answer.
+    checks: Option<Checks>,
+    doubts: Doubts,
+    reads: Reads,
+    services: BTreeMap<Arc<str>, Held>,
+    /// The datacenter that answers, once an answer has told.
+    datacenter: Option<Arc<str>>,
+    /// Whether nothing is listed to a gateway that sent no token, where what no policy allows is denied.
+    is_hidden: bool,
+    /// Whether a sweep over everything is owed before anything is whole.
+    is_stale: bool,
+    changes: Vec<Change>,
+}
+
+/// A service that has been told of.
+#[derive(Debug)]
+struct Held {
+    told: Arc<Service>,
+    nodes: BTreeSet<Arc<str>>,
+    speakers: BTreeSet<Arc<str>>,
+    /// How many spoke for it in the mesh, where anybody has looked.
+    sidecars: Option<usize>,
+    filtered: bool,
+}
+
+/// What was read of a service.
+#[derive(Debug)]
+pub(super) struct Read {
+    pub(super) listing: Listing,
+    /// Whether something was left out that the token may not see.
+    pub(super) filtered: bool,
+}
+
+impl Known {
+    pub(super) fn new(exposure: Exposure) -> Self {
+        Self {
+            exposure,
+            ..Self::default()
+        }
+    }
+
+    /// Takes in the catalog. `asked` says that it was asked for the sake of a doubt, in consistent mode.
+    pub(super) fn catalog(
+        &mut self,
+        mut answer: Answer<answers::Services>,
+        asked: bool,
+        now: Instant,
+    ) {
+        let changed = self.catalog.take(std::mem::take(&mut answer.value.0));
+        let answer = answer.map(drop);
+        let before = self.index.replace(answer.index);
+        let hides = answer.token.is_anonymous() && answer.default_deny;
+        self.is_hidden = hides && self.catalog.is_empty();
+
+        let mut listed = self.catalog.routed();
+        let wanted = self.exposure.wanted.keys().map(String::as_str);
+        let wanted = wanted.filter(|name| self.catalog.lists(name));
+        listed.extend(wanted.map(Arc::from));
+        let is_listed = |name: &str| self.catalog.lists(name);
+        let gone = self.doubts.judge(&answer, &listed, is_listed, asked, now);
+        for name in gone {
+            if self.is_wanted(&name) {
+                self.reads.now(&name);
+            } else {
+                self.reads.forget(&name);
+                self.give_up(&name);
+            }
+        }
+        if !self.has_begun() {
+            return;
+        }
+        let Some(before) = before else {
+            return self.start_anew(now);
+        };
+        let has_mesh = self.services.values().any(|held| held.sidecars.is_some());
+        for name in &changed {
+            // A stranger may be the sidecar of a service that we know.
+            let may_speak = has_mesh && self.catalog.lists(name);
+            if self.is_read(name) || may_speak {
+                self.reads.now(name);
+            }
+        }
+        self.read_again(|held| !held.speakers.is_disjoint(&changed));
+        if answer.index < before || (answer.index > before && changed.is_empty()) {
+            self.reads.sweep_now(now);
+        } else if !changed.is_empty() {
+            self.reads.sweep_soon(now);
+        }
+    }
+
+    /// Takes in all checks.
+    pub(super) fn checks(&mut self, answer: answers::Checks, now: Instant) {
+        let Some(checks) = &mut self.checks else {
+            // What is read before the checks are known may change without being noticed.
+            self.checks.insert(Checks::default()).take(answer);
+            if self.has_begun() {
+                self.start_anew(now);
+            }
+            return;
+        };
+        let touched = checks.take(answer);
+        for name in &touched.services {
+            // A sidecar's checks count for those it speaks for.
+            if self.is_read(name) && !self.catalog.is_sidecar(name) {
+                self.reads.now(name);
+            }
+        }
+        self.read_again(|held| {
+            !held.speakers.is_disjoint(&touched.services) || !held.nodes.is_disjoint(&touched.nodes)
+        });
+    }
+
+    /// Takes in what was read of a service, or why it could not be read: then it stays as it was.
+    pub(super) fn read(&mut self, name: &Arc<str>, outcome: Result<Read, String>, now: Instant) {
+        let outcome = outcome.and_then(|read| self.take(name, read));
+        self.reads.done(name, outcome, now);
+    }
+
+    /// The question that was asked for the sake of a doubt has no answer.
+    pub(super) fn unanswered(&mut self, now: Instant) {
+        self.doubts.unanswered(now);
+    }
+
+    /// Everything may have changed.
+    pub(super) fn start_anew(&mut self, now: Instant) {
+        self.is_stale = true;
+        self.reads.sweep_now(now);
+    }
+
+    /// The service that is to be read next, if there is one now, and whether its sidecars are.
+    pub(super) fn next(&mut self, now: Instant) -> Option<(Arc<str>, bool)> {
+        if !self.has_begun() {
+            return None;
+        }
+        if self.reads.is_sweep_due(now) {
+            let mut names = self.catalog.routed();
+            names.extend(self.catalog.routed_sidecars().cloned());
+            names.extend(self.exposure.wanted.keys().map(|name| name.as_str().into()));
+            names.extend(self.services.keys().cloned());
+            self.reads.sweep(names, now);
+            self.is_stale = false;
+        }
+        let name = self.reads.next(now)?;
+        let wanted = self.exposure.wanted.get(&*name).into_iter().flatten();
+        let mesh = wanted.into_iter().any(|wanted| wanted.mesh);
+        let mesh = mesh || self.catalog.asks_for_mesh(&name);
+        Some((name, mesh))
+    }
+
+    /// When [`next`](Self::next) is to be called though nothing has come.
+    pub(super) fn wake_at(&self) -> Option<Instant> {
+        self.has_begun().then(|| self.reads.wake_at()).flatten()
+    }
+
+    /// When the catalog is to be asked in consistent mode, for the sake of a doubt.
+    pub(super) fn ask_at(&self, now: Instant) -> Option<Instant> {
+        self.doubts.ask_at(now)
+    }
+
+    /// What has changed since this was last called, in order.
+    pub(super) fn changes(&mut self) -> Vec<Change> {
+        std::mem::take(&mut self.changes)
+    }
+
+    /// Whether everything has been read that was to be read, as far as it can be.
+    pub(super) fn is_whole(&self) -> bool {
+        let failed = self.reads.failed().values();
+        self.has_begun()
+            && !self.is_stale
+            && self.reads.are_done()
+            && failed
+                .into_iter()
+                .all(|failed| failed.tries >= TRIES_WAITED_FOR)
+    }
+
+    /// What an operator should know of it, though Consul answers.
+    pub(super) fn trouble(&self) -> Option<String> {
+        if let Some(doubt) = self.doubts.told() {
+            return Some(doubt);
+        }
+        if self.is_hidden {
+            return Some(
+                "consul lists nothing: it denies what no policy allows, and no ACL token is sent"
+                    .to_owned(),
+            );
+        }
+        let mut failed = self.reads.failed().iter();
+        let (name, first) = failed.find(|(_, failed)| failed.tries >= TRIES_IN_SILENCE)?;
+        let more = failed.filter(|(_, failed)| failed.tries >= TRIES_IN_SILENCE);
+        Some(format!(
+            "{} of consul's services cannot be read, and stay as they were; {name:?}: {}",
+            1 + more.count(),
+            first.why
+        ))
+    }
+
+    /// Whether nothing can be seen for want of a token.
+    pub(super) fn is_hidden(&self) -> bool {
+        self.is_hidden
+    }
+
+    /// The datacenter for a service that nothing is listed of. Nothing is dialled by it, so Consul's default will do.
+    pub(super) fn datacenter(&self) -> Arc<str> {
+        self.datacenter.clone().unwrap_or_else(|| "dc1".into())
+    }
+
+    /// Both long polls have answered. What is read before may change unnoticed.
+    fn has_begun(&self) -> bool {
+        self.index.is_some() && self.checks.is_some()
+    }
+
+    fn is_wanted(&self, name: &str) -> bool {
+        self.exposure.wanted.contains_key(name)
+    }
+
+    /// Whether a change of this name concerns us.
+    fn is_read(&self, name: &str) -> bool {
+        self.catalog.is_routed(name)
+            || self.catalog.is_sidecar(name)
+            || self.is_wanted(name)
+            || self.services.contains_key(name)
+    }
+
+    fn read_again(&mut self, concerns: impl Fn(&Held) -> bool) {
+        for (name, held) in &self.services {
+            if concerns(held) {
+                self.reads.now(name);
+            }
+        }
+    }
+
+    fn take(&mut self, name: &Arc<str>, read: Read) -> Result<(), String> {
+        let Read { listing, filtered } = read;
+        if let Some(datacenter) = &listing.datacenter {
+            self.datacenter = Some(Arc::clone(datacenter));
+        }
+        if !listing.is_empty && !listing.is_unreadable {
+            for beside in self.catalog.learn(name, listing.stands_for.clone()) {
+                if self.is_read(&beside) {
+                    self.reads.now(&beside);
+                }
+            }
+        }
+        if !self.is_read(name) {
+            return Ok(());
+        }
+        if listing.is_unreadable {
+            return Err("none of its entries can be read".to_owned());
+        }
+        let sidecars = listing.found.sidecars.as_ref().map(Vec::len);
+        if listing.is_empty {
+            if self.doubts.keep(name) {
+                return Ok(());
+            }
+            // Where it has no instance, its sidecars are what is listed.
+            let is_hidden = self.catalog.is_routed(name) && sidecars.unwrap_or_default() == 0;
+            if self.catalog.lists(name) || is_hidden {
+                return Err("the catalog lists it, and nothing is listed of it".to_owned());
+            }
+        }
+        let held = self.services.get(name);
+        let had_sidecars = held.filter(|held| held.sidecars > Some(0));
+        if sidecars == Some(0) && had_sidecars.is_some_and(|held| filtered && !held.filtered) {
+            let why =
+                "nothing that speaks for it in the mesh is listed, and what ACLs hide has changed";
+            return Err(why.to_owned());
+        }
+
+        let service = exposure::service(&listing.found, &self.exposure);
+        if service.routes.is_empty() && service.skipped.is_empty() && !self.is_wanted(name) {
+            self.give_up(name);
+            return Ok(());
+        }
+        let told = match held {
+            Some(held) if *held.told == service => Arc::clone(&held.told),
+            _ => {
+                let service = Arc::new(service);
+                self.changes.push(Change::Service(Arc::clone(&service)));
+                service
+            }
+        };
+        let held = Held {
+            told,
+            nodes: listing.nodes,
+            speakers: listing.speakers,
+            sidecars,
+            filtered,
+        };
+        self.services.insert(Arc::clone(name), held);
+        Ok(())
+    }
+
+    fn give_up(&mut self, name: &Arc<str>) {
+        if self.services.remove(name).is_some() {
+            self.changes.push(Change::Gone(ServiceKey {
+                source: Source::Consul,
+                name: Arc::clone(name),
+            }));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,271 @@
+//! What the entries of a service say of it: its instances, what stands for it in the mesh, and what cannot be used.
+
+use std::collections::{BTreeMap, BTreeSet, btree_map};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use super::super::instance::{Found, Instance};
+use super::answers::{Check, Entries, Entry, Node, Service, Unreadable, quoted};
+use crate::name::MeshService;
+use crate::snapshot::Source;
+use crate::snapshot::service::ServiceKey;
+
+/// Of one service as many instances are taken; the rest are told of in one line.
+///
+/// 10,000: more than any cluster runs of one service, and a snapshot of them is still compiled in milliseconds.
+const MOST_INSTANCES: usize = 10_000;
+
+/// As many entries of one service are told of one by one when they cannot be used; the rest in one line.
+const MOST_UNUSABLE: usize = 50;
+
+/// A service as its entries tell it, and what they tell of others.
+#[derive(Debug, PartialEq)]
+pub(super) struct Listing {
+    pub(super) found: Found,
+    /// The nodes whose checks count for it.
+    pub(super) nodes: BTreeSet<Arc<str>>,
+    /// The names under which its sidecars and gateways are in the catalog: their checks count for it too.
+    pub(super) speakers: BTreeSet<Arc<str>>,
+    /// The services that instances of this name stand beside, where all are sidecars.
+    pub(super) stands_for: BTreeSet<Arc<str>>,
+    /// Where it was asked, if an entry told.
+    pub(super) datacenter: Option<Arc<str>>,
+    /// Whether no instance is listed, of any kind and in any state.
+    pub(super) is_empty: bool,
+    /// Whether something is listed, and no entry of it can be read: that is no list of this kind.
+    pub(super) is_unreadable: bool,
+}
+
+/// What the answers say of the service `name`; `connect` is `None` where nobody has looked. `datacenter` is the one
+/// that was asked, for a service that has no entry to tell it.
+pub(super) fn listing(
+    name: &Arc<str>,
+    service: &Entries,
+    connect: Option<&Entries>,
+    datacenter: &Arc<str>,
+) -> Listing {
+    let mut lister = Lister {
+        listing: Listing {
+            found: Found {
+                key: ServiceKey {
+                    source: Source::Consul,
+                    name: Arc::clone(name),
+                },
+                mesh: MeshService {
+                    namespace: "default".into(),
+                    datacenter: Arc::clone(datacenter),
+                    service: Arc::clone(name),
+                },
+                instances: Vec::new(),
+                sidecars: None,
+                unusable: Vec::new(),
+            },
+            nodes: BTreeSet::new(),
+            speakers: BTreeSet::new(),
+            stands_for: BTreeSet::new(),
+            datacenter: None,
+            is_empty: service.0.is_empty(),
+            is_unreadable: false,
+        },
+        left_out: 0,
+    };
+    lister.listing.found.instances = lister.read(service, Lister::instance);
+    lister.listing.found.sidecars = connect.map(|connect| lister.read(connect, Lister::speaker));
+    let mut listing = lister.listing;
+    if !listing.found.instances.is_empty() {
+        listing.stands_for.clear();
+    }
+    listing.found.unusable.sort_unstable();
+    if lister.left_out > 0 {
+        let why = format!("{} more entries are left out", lister.left_out);
+        let unusable = &mut listing.found.unusable;
+        unusable.push((Arc::clone(name), why.into()));
+    }
+    listing
+}
+
+struct Lister {
+    listing: Listing,
+    /// Entries that are told of in one line.
+    left_out: usize,
+}
+
+impl Lister {
+    /// Each entry, by its id: Consul's order means nothing, and must not look like a change.
+    fn read(
+        &mut self,
+        entries: &Entries,
+        take: fn(&mut Self, &Entry) -> Option<Instance>,
+    ) -> Vec<Instance> {
+        let mut taken = BTreeMap::new();
+        let mut is_readable = entries.0.is_empty();
+        for (place, entry) in entries.0.iter().enumerate() {
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(Unreadable { id, why }) => {
+                    let id = id
+                        .clone()
+                        .unwrap_or_else(|| format!("entry {place}").into());
+                    self.unusable(id, why.clone());
+                    continue;
+                }
+            };
+            is_readable = true;
+            self.learn(entry);
+            let Some(instance) = take(self, entry) else {
+                continue;
+            };
+            match taken.entry(Arc::clone(&instance.id)) {
+                btree_map::Entry::Vacant(place) => {
+                    place.insert(instance);
+                }
+                btree_map::Entry::Occupied(_) => {
+                    self.unusable(instance.id, "it is listed twice".to_owned())
+                }
+            }
+        }
+        self.listing.is_unreadable |= !is_readable;
+        self.left_out += taken.len().saturating_sub(MOST_INSTANCES);
+        taken.into_values().take(MOST_INSTANCES).collect()
+    }
+
+    fn learn(&mut self, entry: &Entry) {
+        let listing = &mut self.listing;
+        listing.nodes.insert(entry.node.node.as_str().into());
+        if *entry.service.service != *listing.found.key.name {
+            let speaker = entry.service.service.as_str().into();
+            listing.speakers.insert(speaker);
+        }
+        if !entry.node.datacenter.is_empty() {
+            let datacenter: Arc<str> = entry.node.datacenter.as_str().into();
+            listing.found.mesh.datacenter = Arc::clone(&datacenter);
+            listing.datacenter = Some(datacenter);
+        }
+        if !entry.service.namespace.is_empty() {
+            listing.found.mesh.namespace = entry.service.namespace.as_str().into();
+        }
+    }
+
+    /// An instance of the service itself. Proxies and gateways are in the catalog as services, and are none.
+    fn instance(&mut self, entry: &Entry) -> Option<Instance> {
+        match entry.service.kind.as_str() {
+            "" => self
+                .is_ours(entry, &entry.service.service)
+                .then(|| self.usable(entry, None))?,
+            "connect-proxy" => {
+                let destination = entry.service.proxy.destination_service_name.as_str();
+                if !destination.is_empty() {
+                    self.listing.stands_for.insert(destination.into());
+                }
+                None
+            }
+            _ => None,
+        }
+    }
+
+    /// What is dialled over the mesh for the service.
+    fn speaker(&mut self, entry: &Entry) -> Option<Instance> {
+        let proxy = &entry.service.proxy;
+        match entry.service.kind.as_str() {
+            "" if entry.service.connect.native => self
+                .is_ours(entry, &entry.service.service)
+                .then(|| self.usable(entry, None))?,
+            "connect-proxy" => {
+                let beside = Some(proxy.destination_service_id.as_str())
+                    .filter(|id| !id.is_empty())
+                    .map(|id| format!("{}/{id}", entry.node.node).into());
+                self.is_ours(entry, &proxy.destination_service_name)
+                    .then(|| self.usable(entry, beside))?
+            }
+            "terminating-gateway" => {
+                let mut gateway = self.usable(entry, None)?;
+                // It stands for many services, and its tags are about none of them.
+                gateway.tags.clear();
+                Some(gateway)
+            }
+            kind => {
+                let why = format!("its kind {} is none to dial", quoted(kind));
+                self.unusable(entry.id(), why);
+                None
+            }
+        }
+    }
+
+    /// Consul finds names in any case, but proves them in theirs.
+    fn is_ours(&mut self, entry: &Entry, service: &str) -> bool {
+        let name = &self.listing.found.key.name;
+        if service == &**name {
+            return true;
+        }
+        // What differs in case only is another service of the catalog, and listed there.
+        if !service.eq_ignore_ascii_case(name) {
+            let why = format!("it is of another service, {}", quoted(service));
+            self.unusable(entry.id(), why);
+        }
+        false
+    }
+
+    fn usable(&mut self, entry: &Entry, beside: Option<Arc<str>>) -> Option<Instance> {
+        let id = entry.id();
+        let service = &entry.service;
+        let address = match dialled(&entry.node, service) {
+            Ok(address) => address,
+            Err(why) => {
+                self.unusable(id, why);
+                return None;
+            }
+        };
+        let health = entry.checks.iter().map(Check::health).max();
+        Some(Instance {
+            id,
+            beside,
+            address,
+            health: health.unwrap_or_default(),
+            weight_passing: weight(service.weights.passing),
+            weight_warning: weight(service.weights.warning),
+            modified: service.modify_index,
+            tags: service.tags.iter().map(|tag| tag.as_str().into()).collect(),
+        })
+    }
+
+    fn unusable(&mut self, id: Arc<str>, why: String) {
+        let unusable = &mut self.listing.found.unusable;
+        if unusable.len() < MOST_UNUSABLE {
+            unusable.push((id, why.into()));
+        } else {
+            self.left_out += 1;
+        }
+    }
+}
+
+/// Where an instance is dialled. Its tagged addresses are for others: `consul-virtual` leads nowhere without a
+/// transparent proxy.
+fn dialled(node: &Node, service: &Service) -> Result<SocketAddr, String> {
+    if !service.socket_path.is_empty() {
+        return Err("it listens on a UNIX socket of its node".to_owned());
+    }
+    let text = [&service.address, &node.address]
+        .into_iter()
+        .find(|text| !text.is_empty())
+        .ok_or("it has no address, and neither has its node")?;
+    let ip: IpAddr = text.parse().map_err(|_| {
+        let text = quoted(text);
+        format!("its address {text} is no IP address, and names are not resolved")
+    })?;
+    let ip = ip.to_canonical();
+    if ip.is_unspecified() || ip.is_multicast() {
+        return Err(format!("its address {ip} cannot be dialled"));
+    }
+    match u16::try_from(service.port) {
+        Ok(0) => Err("it has no port".to_owned()),
+        Ok(port) => Ok(SocketAddr::new(ip, port)),
+        Err(_) => Err(format!("its port {} is none", service.port)),
+    }
+}
+
+fn weight(weight: i64) -> u32 {
+    u32::try_from(weight.max(0)).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests;

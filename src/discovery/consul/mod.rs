@@ -1,0 +1,234 @@
+//! Consul's catalog, watched: which services have routes, where they are dialled, and what changed.
+
+mod answers;
+mod catalog;
+mod checks;
+mod doubt;
+mod known;
+mod listing;
+mod reads;
+mod report;
+
+use std::future;
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+
+use super::exposure::Exposure;
+use super::tags::asks_for_mesh;
+use crate::api::consul::{Answer, Client, Error, Query, Watch};
+use crate::snapshot::service::Change;
+use answers::{Checks, Entries, Services};
+use known::{Known, Read};
+use listing::listing;
+use report::{Poll, Report};
+
+/// What this part is called in `/readyz`.
+pub const PART: &str = "consul";
+
+/// Tells of every service in Consul's catalog that is exposed, and of what changes, until the receiver is gone.
+///
+/// Two blocking queries tell that something has changed: `catalog/services`, and `health/state/any`. What they say is
+/// compared with what they said before, and the services that it concerns are read again (`health/service/NAME`,
+/// `health/connect/NAME`), or all of them where it does not tell. What fails or is doubted stays as it was last known.
+pub async fn watch(client: Client, exposure: Exposure, changes: mpsc::Sender<Change>) {
+    let (send, mut polled) = mpsc::channel(1);
+    let mut watcher = Watcher {
+        known: Known::new(exposure),
+        report: Report::default(),
+        tasks: JoinSet::new(),
+        is_asking: false,
+        client,
+    };
+    watcher.poll(&["catalog", "services"], Heard::Catalog, &send);
+    watcher.poll(&["health", "state", "any"], Heard::Checks, &send);
+    loop {
+        watcher.ask();
+        for change in watcher.news() {
+            if changes.send(change).await.is_err() {
+                return;
+            }
+        }
+        let wake_at = watcher.wake_at();
+        let wake = async {
+            match wake_at {
+                Some(at) => sleep_until(at).await,
+                None => future::pending().await,
+            }
+        };
+        let heard = tokio::select! {
+
+            Some(heard) = polled.recv() => heard,
+            Some(done) = watcher.tasks.join_next() => match done {
+                Ok(heard) => heard,
+                Err(error) => match error.try_into_panic() {
+                    Ok(panic) => std::panic::resume_unwind(panic),
+                    Err(_) => continue,
+                },
+            },
+            () = wake => continue,
+        };
+        watcher.hear(heard, Instant::now());
+    }
+}
+
+/// What has come.
+enum Heard {
+    Catalog(Result<Answer<Services>, Error>),
+    Checks(Result<Answer<Checks>, Error>),
+    Read(Arc<str>, Result<Read, Error>),
+    /// The catalog, asked for the sake of a doubt.
+    Asked(Result<Answer<Services>, Error>),
+}
+
+struct Watcher {
+    client: Client,
+    known: Known,
+    report: Report,
+    /// The polls, and the reads under way: they end with it.
+    tasks: JoinSet<Heard>,
+    /// Whether the catalog is being asked for the sake of a doubt.
+    is_asking: bool,
+}
+
+impl Watcher {
+    fn poll<T: DeserializeOwned + Send + 'static>(
+        &mut self,
+        path: &[&str],
+        heard: fn(Result<Answer<T>, Error>) -> Heard,
+        send: &mpsc::Sender<Heard>,
+    ) {
+        let mut watch = Watch::new(self.client.clone(), path, &[]);
+        let send = send.clone();
+        self.tasks.spawn(async move {
+            loop {
+                let answer = heard(watch.next().await);
+                if let Err(mpsc::error::SendError(unheard)) = send.send(answer).await {
+                    return unheard;
+                }
+            }
+        });
+    }
+
+    /// Asks whatever is to be asked now.
+    fn ask(&mut self) {
+        let now = Instant::now();
+        while !self.report.is_silent()
+            && let Some((name, mesh)) = self.known.next(now)
+        {
+            let (client, datacenter) = (self.client.clone(), self.known.datacenter());
+            self.tasks.spawn(async move {
+                let read = read(&client, &name, mesh, &datacenter).await;
+                Heard::Read(name, read)
+            });
+        }
+        if !self.is_asking && self.known.ask_at(now).is_some_and(|at| at <= now) {
+            self.is_asking = true;
+            let client = self.client.clone();
+            self.tasks.spawn(async move {
+                let query = Query {
+                    path: &["catalog", "services"],
+                    parameters: &[],
+                    consistent: true,
+                };
+                Heard::Asked(client.read(&query).await)
+            });
+        }
+    }
+
+    /// When something is to be asked though nothing has come.
+    fn wake_at(&self) -> Option<Instant> {
+        let ask = self.known.ask_at(Instant::now());
+        let ask = ask.filter(|_| !self.is_asking);
+        let read = self.known.wake_at();
+        let read = read.filter(|_| !self.report.is_silent());
+        ask.into_iter().chain(read).min()
+    }
+
+    fn hear(&mut self, heard: Heard, now: Instant) {
+        match heard {
+            Heard::Catalog(answer) => {
+                self.polled(Poll::Catalog, answer.as_ref().err(), now);
+                if let Ok(answer) = answer {
+                    self.known.catalog(answer, false, now);
+                }
+            }
+            Heard::Checks(answer) => {
+                self.polled(Poll::Checks, answer.as_ref().err(), now);
+                if let Ok(answer) = answer {
+                    self.known.checks(answer.value, now);
+                }
+            }
+            Heard::Read(name, read) => {
+                let read = read.map_err(|error| told(&error));
+                self.known.read(&name, read, now);
+            }
+            Heard::Asked(answer) => {
+                self.is_asking = false;
+                match answer {
+                    Ok(answer) => self.known.catalog(answer, true, now),
+                    Err(_) => self.known.unanswered(now),
+                }
+            }
+        }
+    }
+
+    fn polled(&mut self, poll: Poll, error: Option<&Error>, now: Instant) {
+        if self.report.heard(poll, error.map(told)) {
+            self.known.start_anew(now);
+        }
+    }
+
+    /// What has changed, and then what there is to say of it.
+    fn news(&mut self) -> Vec<Change> {
+        let mut news = self.known.changes();
+        let state = self.report.news(&self.known);
+        news.extend(state.map(|state| Change::State(PART, state)));
+        news
+    }
+}
+
+/// Reads a service; its sidecars too if they are known to be asked for, or its instances ask for them.
+async fn read(
+    client: &Client,
+    name: &Arc<str>,
+    mesh: bool,
+    datacenter: &Arc<str>,
+) -> Result<Read, Error> {
+    let entries = async |kind| {
+        let query = Query {
+            path: &["health", kind, name],
+            ..Query::default()
+        };
+        client.read::<Entries>(&query).await
+    };
+    let service = entries("service").await?;
+    let alone = listing(name, &service.value, None, datacenter);
+    let mut instances = alone.found.instances.iter();
+    let asks = mesh || instances.any(|instance| asks_for_mesh(&instance.tags));
+    // Nothing speaks for what is a sidecar itself.
+    if !asks || !alone.stands_for.is_empty() {
+        return Ok(Read {
+            listing: alone,
+            filtered: service.filtered,
+        });
+    }
+    let connect = entries("connect").await?;
+    Ok(Read {
+        listing: listing(name, &service.value, Some(&connect.value), datacenter),
+        filtered: service.filtered || connect.filtered,
+    })
+}
+
+/// An error as it is told to people.
+fn told(error: &Error) -> String {
+    match error.is_denied() {
+        true => {
+            format!("{error} (its ACL token needs service:read and node:read on what is routed)")
+        }
+        false => error.to_string(),
+    }
+}

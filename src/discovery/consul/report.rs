@@ -1,0 +1,110 @@
+//! What the watch over Consul says of itself, told and logged when it changes.
+
+use jiff::Timestamp;
+
+use super::known::Known;
+use crate::status::State;
+
+/// The two long polls.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Poll {
+    Catalog,
+    Checks,
+}
+
+/// What was last said, and what there is to say.
+#[derive(Debug, Default)]
+pub(super) struct Report {
+    /// What keeps each of the polls from being answered.
+    catalog: Option<String>,
+    checks: Option<String>,
+    /// Since when one of them has not been, or what changed in that time has not been read.
+    since: Option<Timestamp>,
+    /// Whether everything has been known once.
+    is_complete: bool,
+    told: Option<State>,
+    logged: Logged,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+enum Logged {
+    #[default]
+    Nothing,
+    Failing,
+    Troubled,
+}
+
+impl Report {
+    /// A poll was answered, or why it was not. Returns whether it is answered again.
+    pub(super) fn heard(&mut self, poll: Poll, error: Option<String>) -> bool {
+        let place = match poll {
+            Poll::Catalog => &mut self.catalog,
+            Poll::Checks => &mut self.checks,
+        };
+        let before = std::mem::replace(place, error);
+        let fails = place.is_some();
+        if fails {
+            self.since.get_or_insert_with(Timestamp::now);
+        }
+        before.is_some() && !fails
+    }
+
+    /// Whether nothing at all is heard of Consul.
+    pub(super) fn is_silent(&self) -> bool {
+        self.catalog.is_some() && self.checks.is_some()
+    }
+
+    /// What is to be said now, if it is something new.
+    pub(super) fn news(&mut self, known: &Known) -> Option<State> {
+        let state = self.state(known)?;
+        if self.told.as_ref() == Some(&state) {
+            return None;
+        }
+        self.told = Some(state.clone());
+        Some(state)
+    }
+
+    fn state(&mut self, known: &Known) -> Option<State> {
+        if let Some(error) = self.catalog.as_ref().or(self.checks.as_ref()) {
+            if self.logged != Logged::Failing {
+                tracing::warn!(%error, "consul does not answer");
+                self.logged = Logged::Failing;
+            }
+            let since = self.since.unwrap_or_default();
+            return Some(match self.is_complete {
+                true => State::Degraded(format!(
+                    "what was known of consul's services at {since:.0} is served: {error}"
+                )),
+                false => State::NotReady(format!("waiting for consul: {error}")),
+            });
+        }
+        let trouble = known.trouble();
+        if known.is_whole() {
+            self.since = None;
+            self.is_complete |= !known.is_hidden();
+        } else if self.is_complete && self.since.is_some() {
+            // It answers again, and what changed in the meantime is being read.
+            return None;
+        }
+        if let Some(trouble) = &trouble
+            && self.logged != Logged::Troubled
+        {
+            tracing::warn!("{trouble}");
+            self.logged = Logged::Troubled;
+        }
+        Some(match trouble {
+            Some(trouble) if self.is_complete => State::Degraded(trouble),
+            Some(trouble) => State::NotReady(trouble),
+            None if !self.is_complete => {
+                State::NotReady("waiting for consul's first answers".to_owned())
+            }
+            None => {
+                if self.logged != Logged::Nothing {
+                    tracing::info!("consul answers again, and nothing is in doubt");
+                    self.logged = Logged::Nothing;
+                }
+                State::Ready
+            }
+        })
+    }
+}
