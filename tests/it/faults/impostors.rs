@@ -239,6 +239,7 @@ async fn an_impostor_among_good_sidecars_is_told_of_and_passed_over() {
     second["Check"] = Value::Null;
     consul.put("/v1/agent/service/register", &second);
     let scene = Scene::start_unready(consul.http(), "").await;
+    scene.is_ready().await;
     scene
         .until("it has both sidecars", async || {
             let route = scene.route(ROUTE).await;
