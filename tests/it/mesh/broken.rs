@@ -47,13 +47,20 @@ async fn tags_that_make_no_sense_take_no_other_service_with_them() {
         let routes = mesh
             .told(name, |routes| !routes.skipped(name).is_empty())
             .await;
-        let skipped = &routes.skipped(name)[0];
-        assert_eq!(skipped["source"], "consul", "{skipped}");
-        let reason = skipped["reason"].as_str().unwrap();
-        assert!(reason.contains(word), "{name}: {reason}");
-        assert!(routes.route(&format!("{name}@consul")).is_none(), "{name}");
+        let skipped = routes.skipped(name);
+        assert!(skipped.iter().all(|one| one["source"] == "consul"));
+        let mut reasons = skipped.iter().filter_map(|one| one["reason"].as_str());
+        assert!(reasons.any(|reason| reason.contains(word)), "{skipped:?}");
+        // Where no instance can be read, what is known of the route stands and refuses: a wider one must not take over.
+        let (action, reason) = match name {
+            "number" => (Some("broken"), "route_broken"),
+            _ => (None, "unknown_name"),
+        };
+        let route = routes.route(&format!("{name}@consul"));
+        let found = route.map(|route| route["action"].as_str().unwrap());
+        assert_eq!(found, action, "{name}");
         let record = mesh.refuses(&format!("{name}.example.test")).await;
-        assert_eq!(record["reason"], "unknown_name", "{record}");
+        assert_eq!(record["reason"], reason, "{record}");
     }
 
     // Mended, each is routed as if nothing had been.
