@@ -102,21 +102,25 @@ impl Gateway {
         let Some(AdminAddress::Tcp(address)) = self.admin else {
             panic!("no admin interface on TCP");
         };
-        let mut tcp = TcpStream::connect(address).await.unwrap();
-        let request =
-            format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-        tcp.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        tcp.read_to_string(&mut answer).await.unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        (status, body.to_owned())
+        ask(address, path).await
     }
 
     /// Whether no session has ended that was not asked for.
     pub(crate) fn has_no_more_records(&mut self) -> bool {
         self.records.try_recv().is_err()
     }
+}
+
+/// What an admin interface answers to a GET: status and body.
+pub(crate) async fn ask(admin: SocketAddr, path: &str) -> (u16, String) {
+    let mut tcp = TcpStream::connect(admin).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n");
+    tcp.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    tcp.read_to_string(&mut answer).await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, body.to_owned())
 }
 
 /// Sends bytes and reads the answer to its end; a reset counts as the end, and is told.

@@ -26,6 +26,7 @@ mod hello_bytes;
 mod identity;
 mod intentions;
 mod loops;
+mod mesh;
 mod names;
 mod openssl;
 mod peers;

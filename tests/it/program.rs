@@ -2,11 +2,12 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::process::Command;
+use std::path::Path;
 
 use serde_json::Value;
 
 use crate::authority::Authority;
+use crate::peers;
 use crate::support::Child;
 
 /// A gateway in a process of its own, with its addresses.
@@ -19,9 +20,20 @@ pub(crate) struct Program {
 impl Program {
     /// Starts it on free ports with these tables, which must have `admin` on TCP and the log in JSON.
     pub(crate) fn start(authority: &Authority, tables: &str) -> Self {
+        Self::start_with(authority, tables, &[])
+    }
+
+    /// Starts it so with these variables in its environment, and none of Consul's that are not among them.
+    pub(crate) fn start_with(
+        authority: &Authority,
+        tables: &str,
+        variables: &[(&str, String)],
+    ) -> Self {
         let text = format!("listen = [\"127.0.0.1:0\"]\n{tables}");
         let config = authority.write("portcullis.toml", &text);
-        let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
+        let program = Path::new(env!("CARGO_BIN_EXE_portcullis"));
+        let mut command = peers::unconfigured(program, "CONSUL_");
+        command.envs(variables.iter().cloned());
         command.arg("serve").arg("--config").arg(config);
         let child = Child::spawn(&command);
         let address = |message: &str| {
