@@ -105,6 +105,7 @@ async fn when_no_instance_answers_they_are_tried_all_the_same() {
                 .is_some_and(|all| all.len() == 2)
         })
         .await;
+    scene.is_ready().await;
     for _ in 0..6 {
         assert!(scene.way.echo(HOST).await.is_err());
         let record = scene.gateway.ended().await;
