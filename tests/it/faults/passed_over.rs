@@ -89,7 +89,16 @@ async fn when_no_instance_answers_they_are_tried_all_the_same() {
     let (_other, other_at) = dead();
     register_instance(&consul, "one", one_at);
     register_instance(&consul, "other", other_at);
-    let mut scene = with_two_instances(&consul, "").await;
+    let mut scene = Scene::start_unready(consul.http(), "").await;
+    scene
+        .until("it has both instances", async || {
+            let route = scene.route(ROUTE).await;
+            route["endpoints"]
+                .as_array()
+                .is_some_and(|all| all.len() == 2)
+        })
+        .await;
+    scene.is_ready().await;
     for _ in 0..6 {
         assert!(scene.way.echo(HOST).await.is_err());
         let record = scene.gateway.ended().await;
