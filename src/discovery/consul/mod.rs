@@ -11,11 +11,12 @@ mod report;
 
 use std::future;
 use std::sync::Arc;
+use std::time::Duration;
 
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::exposure::Exposure;
 use super::tags::asks_for_mesh;
@@ -28,6 +29,14 @@ use report::{Poll, Report};
 
 /// What this part is called in `/readyz`.
 pub const PART: &str = "consul";
+
+/// Between two questions whether Consul is there: a blocking query that waits looks like one that hangs.
+///
+/// 10 s: it costs an agent nothing, and an operator who looks at `/readyz` sees a hanging one within a quarter of a minute.
+const PULSE: Duration = Duration::from_secs(10);
+
+/// How long the answer may take. 5 s: it comes from memory; an election in between may take as long.
+const PULSE_ANSWER: Duration = Duration::from_secs(5);
 
 /// Tells of every service in Consul's catalog that is exposed, and of what changes, until the receiver is gone.
 ///
@@ -45,6 +54,7 @@ pub async fn watch(client: Client, exposure: Exposure, changes: mpsc::Sender<Cha
     };
     watcher.poll(&["catalog", "services"], Heard::Catalog, &send);
     watcher.poll(&["health", "state", "any"], Heard::Checks, &send);
+    watcher.feel_pulse(send);
     loop {
         watcher.ask();
         for change in watcher.news() {
@@ -79,6 +89,8 @@ pub async fn watch(client: Client, exposure: Exposure, changes: mpsc::Sender<Cha
 enum Heard {
     Catalog(Result<Answer<Services>, Error>),
     Checks(Result<Answer<Checks>, Error>),
+    /// What keeps Consul from answering whatever it is asked, if anything does.
+    Pulse(Option<String>),
     Read(Arc<str>, Result<Read, Error>),
     /// The catalog, asked for the sake of a doubt.
     Asked(Result<Answer<Services>, Error>),
@@ -107,6 +119,29 @@ impl Watcher {
             loop {
                 let answer = heard(watch.next().await);
                 if let Err(mpsc::error::SendError(unheard)) = send.send(answer).await {
+                    return unheard;
+                }
+            }
+        });
+    }
+
+    /// Asks for the leader (`/v1/status/leader`, which needs no token) every now and then.
+    fn feel_pulse(&mut self, send: mpsc::Sender<Heard>) {
+        let client = self.client.clone();
+        self.tasks.spawn(async move {
+            loop {
+                sleep(PULSE).await;
+                let query = Query {
+                    path: &["status", "leader"],
+                    ..Query::default()
+                };
+                let answer = timeout(PULSE_ANSWER, client.read::<IgnoredAny>(&query)).await;
+                let trouble = match answer {
+                    Ok(answer) => answer.err().as_ref().map(told),
+                    Err(_) => Some(format!("consul does not answer within {PULSE_ANSWER:?}")),
+                };
+                if let Err(mpsc::error::SendError(unheard)) = send.send(Heard::Pulse(trouble)).await
+                {
                     return unheard;
                 }
             }
@@ -151,17 +186,18 @@ impl Watcher {
     fn hear(&mut self, heard: Heard, now: Instant) {
         match heard {
             Heard::Catalog(answer) => {
-                self.polled(Poll::Catalog, answer.as_ref().err(), now);
+                self.polled(Poll::Catalog, answer.as_ref().err().map(told), now);
                 if let Ok(answer) = answer {
                     self.known.catalog(answer, false, now);
                 }
             }
             Heard::Checks(answer) => {
-                self.polled(Poll::Checks, answer.as_ref().err(), now);
+                self.polled(Poll::Checks, answer.as_ref().err().map(told), now);
                 if let Ok(answer) = answer {
                     self.known.checks(answer.value, now);
                 }
             }
+            Heard::Pulse(trouble) => self.polled(Poll::Pulse, trouble, now),
             Heard::Read(name, read) => {
                 let read = read.map_err(|error| told(&error));
                 self.known.read(&name, read, now);
@@ -176,8 +212,8 @@ impl Watcher {
         }
     }
 
-    fn polled(&mut self, poll: Poll, error: Option<&Error>, now: Instant) {
-        if self.report.heard(poll, error.map(told)) {
+    fn polled(&mut self, poll: Poll, error: Option<String>, now: Instant) {
+        if self.report.heard(poll, error) {
             self.known.start_anew(now);
         }
     }

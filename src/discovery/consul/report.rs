@@ -5,19 +5,22 @@ use jiff::Timestamp;
 use super::known::Known;
 use crate::status::State;
 
-/// The two long polls.
+/// What is asked again and again.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Poll {
     Catalog,
     Checks,
+    /// Whether anybody answers at all.
+    Pulse,
 }
 
 /// What was last said, and what there is to say.
 #[derive(Debug, Default)]
 pub(super) struct Report {
-    /// What keeps each of the polls from being answered.
+    /// What keeps each of them from being answered.
     catalog: Option<String>,
     checks: Option<String>,
+    pulse: Option<String>,
     /// Since when one of them has not been, or what changed in that time has not been read.
     since: Option<Timestamp>,
     /// Whether everything has been known once.
@@ -41,6 +44,7 @@ impl Report {
         let place = match poll {
             Poll::Catalog => &mut self.catalog,
             Poll::Checks => &mut self.checks,
+            Poll::Pulse => &mut self.pulse,
         };
         let before = std::mem::replace(place, error);
         let fails = place.is_some();
@@ -66,7 +70,8 @@ impl Report {
     }
 
     fn state(&mut self, known: &Known) -> Option<State> {
-        if let Some(error) = self.catalog.as_ref().or(self.checks.as_ref()) {
+        let polls = [&self.catalog, &self.checks, &self.pulse];
+        if let Some(error) = polls.into_iter().flatten().next() {
             if self.logged != Logged::Failing {
                 tracing::warn!(%error, "consul does not answer");
                 self.logged = Logged::Failing;
