@@ -90,6 +90,12 @@ impl Error {
         // Servers before 1.7 say it with the status 500.
         matches!(self, Self::Status { code, text, .. } if *code == 403 || text.contains("ACL not found"))
     }
+
+    /// Whether Consul takes this question amiss, and would answer others: it cannot be asked for a service that is called
+    /// `..`, say, though it lists one.
+    pub fn is_unaskable(&self) -> bool {
+        matches!(self, Self::Status { code, .. } if matches!(code, 300..400 | 400 | 404 | 405 | 414))
+    }
 }
 
 /// Text from outside in one line, cut where it is long.

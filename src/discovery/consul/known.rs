@@ -14,7 +14,7 @@ use super::listing::Listing;
 use super::reads::Reads;
 use crate::api::consul::Answer;
 use crate::snapshot::Source;
-use crate::snapshot::service::{Change, Service, ServiceKey};
+use crate::snapshot::service::{Change, Service, ServiceKey, Skipped};
 
 /// A service whose reading fails is told of after as many tries: a single one is soon made good.
 const TRIES_IN_SILENCE: u32 = 2;
@@ -145,6 +145,36 @@ impl Known {
     pub(super) fn read(&mut self, name: &Arc<str>, outcome: Result<Read, String>, now: Instant) {
         let outcome = outcome.and_then(|read| self.take(name, read));
         self.reads.done(name, outcome, now);
+    }
+
+    /// Consul lists a service and cannot be asked for it. That is its owner's affair, unless it served before.
+    pub(super) fn refused(&mut self, name: &Arc<str>, why: String, now: Instant) {
+        let held = self.services.get(name);
+        if held.is_some_and(|held| !held.told.upstreams.is_empty()) || self.is_wanted(name) {
+            return self.read(name, Err(why), now);
+        }
+        let service = Service {
+            key: ServiceKey {
+                source: Source::Consul,
+                name: Arc::clone(name),
+            },
+            upstreams: Vec::new(),
+            routes: Vec::new(),
+            skipped: vec![Skipped {
+                instance: None,
+                router: None,
+                reason: why.into(),
+            }],
+        };
+        let held = Held {
+            told: self.tell(name, service),
+            nodes: BTreeSet::new(),
+            speakers: BTreeSet::new(),
+            sidecars: None,
+            filtered: false,
+        };
+        self.services.insert(Arc::clone(name), held);
+        self.reads.done(name, Ok(()), now);
     }
 
     /// The question that was asked for the sake of a doubt has no answer.
@@ -302,16 +332,8 @@ impl Known {
             self.give_up(name);
             return Ok(());
         }
-        let told = match held {
-            Some(held) if *held.told == service => Arc::clone(&held.told),
-            _ => {
-                let service = Arc::new(service);
-                self.changes.push(Change::Service(Arc::clone(&service)));
-                service
-            }
-        };
         let held = Held {
-            told,
+            told: self.tell(name, service),
             nodes: listing.nodes,
             speakers: listing.speakers,
             sidecars,
@@ -319,6 +341,18 @@ impl Known {
         };
         self.services.insert(Arc::clone(name), held);
         Ok(())
+    }
+
+    /// Tells of a service, if that is news.
+    fn tell(&mut self, name: &Arc<str>, service: Service) -> Arc<Service> {
+        match self.services.get(name).map(|held| &held.told) {
+            Some(last) if **last == service => Arc::clone(last),
+            _ => {
+                let service = Arc::new(service);
+                self.changes.push(Change::Service(Arc::clone(&service)));
+                service
+            }
+        }
     }
 
     fn give_up(&mut self, name: &Arc<str>) {

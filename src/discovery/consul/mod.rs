@@ -198,10 +198,14 @@ impl Watcher {
                 }
             }
             Heard::Pulse(trouble) => self.polled(Poll::Pulse, trouble, now),
-            Heard::Read(name, read) => {
-                let read = read.map_err(|error| told(&error));
-                self.known.read(&name, read, now);
-            }
+            Heard::Read(name, read) => match read {
+                Err(error) if error.is_unaskable() => {
+                    self.known.refused(&name, error.to_string(), now);
+                }
+                read => self
+                    .known
+                    .read(&name, read.map_err(|error| told(&error)), now),
+            },
             Heard::Asked(answer) => {
                 self.is_asking = false;
                 match answer {

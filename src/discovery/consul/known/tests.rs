@@ -150,6 +150,27 @@ impl World {
 }
 
 #[test]
+fn a_service_that_consul_lists_and_cannot_be_asked_for_troubles_its_owner_alone() {
+    let mut world = World::known();
+    let refused = |world: &mut World, name: &str| {
+        world
+            .known
+            .refused(&name.into(), "400".to_owned(), world.now);
+        world.told()
+    };
+    assert_eq!(refused(&mut world, ".."), ["service .."]);
+    assert_eq!(&*world.service("..").skipped[0].reason, "400");
+    assert_eq!(refused(&mut world, ".."), [""; 0], "it is no news");
+    assert_eq!(world.known.trouble(), None);
+
+    // One that served before stays, and is told of.
+    for _ in 0..3 {
+        assert_eq!(refused(&mut world, "web"), [""; 0]);
+    }
+    assert!(world.known.trouble().unwrap().contains("web"));
+}
+
+#[test]
 fn nothing_is_read_before_both_polls_have_answered_and_then_all_that_is_routed_or_wanted() {
     let wanted = Wanted {
         upstream: "files".into(),
