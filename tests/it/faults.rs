@@ -19,6 +19,7 @@ use tokio_rustls::client::TlsStream;
 use crate::authority::Authority;
 use crate::consul::{Consul, Http, Options, service, sidecar};
 use crate::gateway::Gateway;
+use crate::mesh;
 use crate::support::PATIENCE;
 use crate::upstream::{Upstream, echo};
 
@@ -276,19 +277,12 @@ impl Traffic {
     }
 }
 
-/// The tags of a Nomad job that asks for a route over the mesh.
+/// The tags by which a service asks for a route over the mesh, whose host is called as it is.
 fn tags(name: &str) -> Vec<String> {
-    vec![
-        "traefik.enable=true".to_owned(),
-        "traefik.consulcatalog.connect=true".to_owned(),
-        format!("traefik.tcp.routers.{name}.entrypoints=https"),
-        format!("traefik.tcp.routers.{name}.tls=true"),
-        format!("traefik.tcp.routers.{name}.rule=HostSNI(`{name}.domain.com`)"),
-        format!("traefik.tcp.routers.{name}.service={name}"),
-    ]
+    mesh::tags(name, &format!("{name}.domain.com"))
 }
 
-/// Registers a service with these tags, which listens there, and its sidecar on this port of 127.0.0.1. The sidecar has no
+/// Registers a service with those tags, which listens there, and its sidecar on this port of 127.0.0.1. The sidecar has no
 /// check: an agent that starts with the data of another would have it critical until it was made.
 fn register(consul: &Consul, name: &str, service_at: SocketAddr, sidecar_port: u16) {
     let tags = tags(name);

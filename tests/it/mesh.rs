@@ -211,7 +211,7 @@ impl Routes {
 }
 
 /// The tags of a service that a gateway is to route through the mesh, as a job for Traefik carries them.
-fn tags(name: &str, host: &str) -> Vec<String> {
+pub(crate) fn tags(name: &str, host: &str) -> Vec<String> {
     let mut tags = plain_tags(name, host);
     tags.push("traefik.consulcatalog.connect=true".to_owned());
     tags
