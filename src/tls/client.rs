@@ -13,7 +13,7 @@ use rustls_native_certs::CertificateResult;
 use rustls_pki_types::ServerName;
 
 use super::files::{FileError, Pair, load_roots};
-use super::verify::{AnyOf, Proof, Verifier};
+use super::verify::{Proof, Verifier};
 
 /// Makes a configuration that verifies the chain against `roots` (the system's when empty) and always the proof,
 /// and shows `certificate` (chain, key) if the peer asks for one. Offers no ALPN.
@@ -68,20 +68,21 @@ pub(super) struct Part {
     pub(super) proof: Proof,
 }
 
-/// For a peer that is in one of several meshes, the likeliest first: all that one of them asks for it must prove, and it
-/// is shown the certificate of the one whose roots it names.
-pub(super) fn in_one_mesh_of(parts: Vec<Part>) -> Result<Arc<ClientConfig>, ClientError> {
-    let verifiers = parts
-        .iter()
-        .map(|part| Verifier::new(Arc::clone(&part.roots), part.proof.clone()));
-    let verifier = Arc::new(AnyOf(verifiers.collect()));
-    let certificates = parts
-        .into_iter()
-        .map(|part| (part.roots.subjects(), part.certificate));
+/// For a peer that is in one of two meshes, the likelier first: all that one of them asks for it must prove, and it is
+/// shown the certificate of the one whose roots it names.
+pub(super) fn in_one_mesh_of(
+    likelier: Part,
+    other: Part,
+) -> Result<Arc<ClientConfig>, ClientError> {
+    let certificates = vec![
+        (likelier.roots.subjects(), likelier.certificate),
+        (other.roots.subjects(), other.certificate),
+    ];
+    let verifier = Verifier::new(likelier.roots, likelier.proof).or(other.roots, other.proof);
     let mut config = builder()?
         .dangerous()
-        .with_custom_certificate_verifier(verifier)
-        .with_client_cert_resolver(Arc::new(ByRoots(certificates.collect())));
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_client_cert_resolver(Arc::new(ByRoots(certificates)));
     config.resumption = Resumption::disabled();
     Ok(Arc::new(config))
 }

@@ -58,7 +58,7 @@ impl Identity {
         former: &Self,
         former_peer: &SpiffeId,
     ) -> Result<Arc<ClientConfig>, ClientError> {
-        client::in_one_mesh_of(vec![self.part(peer), former.part(former_peer)])
+        client::in_one_mesh_of(self.part(peer), former.part(former_peer))
     }
 
     fn part(&self, peer: &SpiffeId) -> Part {

@@ -105,19 +105,58 @@ pub enum WrongIdentity {
 /// Not looked at: the common name, which is no name, and revocation, which a mesh replaces by short lives.
 #[derive(Debug)]
 pub(super) struct Verifier {
+    demand: Demand,
+    /// Any of which will do in its stead.
+    others: Vec<Demand>,
+    provider: Arc<CryptoProvider>,
+}
+
+/// Roots and a proof, which a peer must meet together.
+#[derive(Debug)]
+struct Demand {
     roots: Arc<RootCertStore>,
     proof: Proof,
-    provider: Arc<CryptoProvider>,
 }
 
 impl Verifier {
     /// For any proof but [`Proof::ServerName`], which is rustls's own.
     pub(super) fn new(roots: Arc<RootCertStore>, proof: Proof) -> Self {
         Self {
-            roots,
-            proof,
+            demand: Demand { roots, proof },
+            others: Vec::new(),
             provider: super::provider(),
         }
+    }
+
+    /// The same, which takes a peer that meets these roots and this proof, too. The reason of a refusal stays that of the
+    /// first.
+    pub(super) fn or(mut self, roots: Arc<RootCertStore>, proof: Proof) -> Self {
+        self.others.push(Demand { roots, proof });
+        self
+    }
+}
+
+impl Demand {
+    fn verify(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+        provider: &CryptoProvider,
+    ) -> Result<(), Error> {
+        let parsed = ParsedCertificate::try_from(end_entity)?;
+        let algorithms = provider.signature_verification_algorithms.all;
+        verify_server_cert_signed_by_trust_anchor(
+            &parsed,
+            &self.roots,
+            intermediates,
+            now,
+            algorithms,
+        )?;
+        self.check(end_entity).map_err(|wrong| {
+            let other = CertificateError::Other(OtherError(Arc::new(wrong)));
+            Error::InvalidCertificate(other)
+        })
     }
 
     fn check(&self, certificate: &CertificateDer<'_>) -> Result<(), WrongIdentity> {
@@ -149,21 +188,13 @@ impl ServerCertVerifier for Verifier {
         _: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let parsed = ParsedCertificate::try_from(end_entity)?;
-        let algorithms = self.provider.signature_verification_algorithms.all;
-        verify_server_cert_signed_by_trust_anchor(
-            &parsed,
-            &self.roots,
-            intermediates,
-            now,
-            algorithms,
-        )?;
-        match self.check(end_entity) {
-            Ok(()) => Ok(ServerCertVerified::assertion()),
-            Err(wrong) => Err(Error::InvalidCertificate(CertificateError::Other(
-                OtherError(Arc::new(wrong)),
-            ))),
-        }
+        let verify =
+            |demand: &Demand| demand.verify(end_entity, intermediates, now, &self.provider);
+        verify(&self.demand).or_else(|refused| {
+            let met = self.others.iter().any(|other| verify(other).is_ok());
+            if met { Ok(()) } else { Err(refused) }
+        })?;
+        Ok(ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -190,64 +221,6 @@ impl ServerCertVerifier for Verifier {
         self.provider
             .signature_verification_algorithms
             .supported_schemes()
-    }
-}
-
-/// Takes what one of several takes, roots and identity together. The reason of a refusal is that of the first.
-#[derive(Debug)]
-pub(super) struct AnyOf(pub(super) Vec<Verifier>);
-
-impl AnyOf {
-    fn first(&self) -> Result<&Verifier, Error> {
-        let none = || Error::General("nothing verifies the peer".to_owned());
-        self.0.first().ok_or_else(none)
-    }
-}
-
-impl ServerCertVerifier for AnyOf {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        name: &ServerName<'_>,
-        ocsp: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        let verify = |verifier: &Verifier| {
-            verifier.verify_server_cert(end_entity, intermediates, name, ocsp, now)
-        };
-        let refused = match verify(self.first()?) {
-            Ok(verified) => return Ok(verified),
-            Err(refused) => refused,
-        };
-        let others = self.0.iter().skip(1);
-        others.map(verify).find_map(Result::ok).ok_or(refused)
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.first()?
-            .verify_tls12_signature(message, certificate, signature)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.first()?
-            .verify_tls13_signature(message, certificate, signature)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.first()
-            .map(Verifier::supported_verify_schemes)
-            .unwrap_or_default()
     }
 }
 

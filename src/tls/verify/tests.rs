@@ -398,6 +398,6 @@ fn a_verifier_that_is_given_nothing_to_prove_takes_nobody() {
     for proof in [Proof::ServerName, Proof::AnyOf(Vec::new())] {
         let verifier = Verifier::new(ca.roots(), proof);
         let issued = ca.issue(&["unrelated.example"]);
-        assert!(verifier.check(&issued.chain[0]).is_err());
+        assert!(verifier.demand.check(&issued.chain[0]).is_err());
     }
 }
