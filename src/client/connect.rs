@@ -77,7 +77,7 @@ pub enum Failure {
 
 impl Connect {
     /// Opens the tunnel. The chain and the name are verified always: there is no way to leave that out.
-    pub async fn open(&self) -> Result<tls::Stream, Failure> {
+    pub async fn open(&self) -> Result<Box<tls::Stream>, Failure> {
         let certificate = self.certificate.as_ref();
         let certificate = certificate.map(|(chain, key)| (chain.as_path(), key.as_path()));
         let config =
@@ -122,7 +122,7 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// alone, unless that is typed by a person. When the user has `hung_up`, or nobody reads stdout any more, the last of
 /// the input still goes up and the tunnel ends as it should, so that neither end takes it for a failure.
 pub async fn relay(
-    mut tunnel: tls::Stream,
+    mut tunnel: Box<tls::Stream>,
     input_ended: &AtomicBool,
     hung_up: impl Future<Output = ()>,
 ) -> Result<(), Failure> {
@@ -135,7 +135,7 @@ pub async fn relay(
     let (mut up, mut down) = (Tally::default(), Tally::default());
     let relay = relay::relay(
         &mut stdio,
-        &mut tunnel,
+        &mut *tunnel,
         Vec::new(),
         patience,
         &mut up,

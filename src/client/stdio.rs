@@ -89,39 +89,27 @@ impl<'a> Stdio<'a> {
 }
 
 impl Stream for Stdio<'_> {
-    fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &self.over {
+    fn poll_receive(
+        &mut self,
+        cx: &mut Context<'_>,
+        take: &mut dyn FnMut(&[u8]),
+    ) -> Poll<io::Result<Option<End>>> {
+        let is_over = match &self.over {
             // Nobody is left who could take an answer.
             Some(Over::Output(_) | Over::Peer(End::Truncated)) => {
                 return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
             }
-            Some(Over::Peer(End::Clean)) if self.ends_together => return Poll::Ready(Ok(())),
-            Some(Over::Peer(End::Clean)) | None => {}
-        }
-        let read = ready!(Pin::new(&mut self.stdin).poll_fill_buf(cx))?;
-        if read.is_empty() {
+            Some(Over::Peer(End::Clean)) => self.ends_together,
+            None => false,
+        };
+        if !is_over && ready!(Pin::new(&mut self.stdin).poll_fill_buf(cx))?.is_empty() {
             self.input_ended.store(true, Ordering::Relaxed);
         }
-        Poll::Ready(Ok(()))
-    }
-
-    fn try_read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let read = self.stdin.buffer();
-        let count = read.len().min(buf.len());
-        if count == 0 {
-            let ended = self.over.is_some() && self.ends_together
-                || self.input_ended.load(Ordering::Relaxed);
-            return if ended {
-                Ok(0)
-            } else {
-                Err(io::ErrorKind::WouldBlock.into())
-            };
-        }
-        if let (Some(to), Some(from)) = (buf.get_mut(..count), read.get(..count)) {
-            to.copy_from_slice(from);
-        }
+        let count = read.len();
+        take(read);
         Pin::new(&mut self.stdin).consume(count);
-        Ok(count)
+        Poll::Ready(Ok((count == 0).then_some(End::Clean)))
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {

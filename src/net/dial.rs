@@ -54,7 +54,7 @@ impl Dial {
             return Ok(Stream::Tcp(tcp));
         };
         match tls::Stream::connect(tcp, Arc::clone(config), name.clone()).await {
-            Ok(stream) => Ok(Stream::Tls(Box::new(stream))),
+            Ok(stream) => Ok(Stream::Tls(stream)),
             Err(failed) => Err(DialError::Tls(failed.error)),
         }
     }

@@ -7,6 +7,7 @@ pub mod resolve;
 pub mod session;
 
 mod close;
+mod splice;
 mod stream;
 
 pub use close::close;

@@ -1,42 +1,40 @@
 //! The relay: bytes both ways between two streams, each direction ending on its own.
 
-use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::net::TcpStream;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
+
+mod direction;
+mod timer;
 
 use super::session::Tally;
 use crate::tls::End;
+use direction::{Broken, Direction};
+use timer::Timer;
 
-/// How much is moved at a time.
-///
-/// 64 KiB: four full TLS records; larger reads gained nothing on loopback. One such buffer exists per thread, not per connection.
-const CHUNK: usize = 64 * 1024;
-
-/// How many chunks one direction moves before others get their turn.
-const CHUNKS_PER_TURN: usize = 16;
-
-thread_local! {
-    static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; CHUNK].into_boxed_slice());
-}
-
-/// What a relay moves bytes between: it says that it is readable before a buffer is taken.
+/// What a relay moves bytes between.
 pub trait Stream {
-    /// Ready when [`try_read`](Self::try_read) may have something to say.
-    fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
-    /// Reads what is there. `Ok(0)` is the end, `UnexpectedEof` an end that TLS had not announced, `WouldBlock` not yet.
-    fn try_read(&mut self, buf: &mut [u8]) -> io::Result<usize>;
+    /// Reads once, and hands what came to `take`, piece by piece. Ready, perhaps with nothing, with whether the peer has
+    /// ended its direction, and how. No buffer is held for a stream that has nothing to say.
+    fn poll_receive(
+        &mut self,
+        cx: &mut Context<'_>,
+        take: &mut dyn FnMut(&[u8]),
+    ) -> Poll<io::Result<Option<End>>>;
     /// Takes bytes; ready with how many.
     fn poll_write(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>>;
     /// Ready when the bytes taken are in the kernel.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
     /// Ends the direction towards this stream; the other stays open.
     fn poll_shutdown(&mut self, cx: &mut Context<'_>, end: End) -> Poll<io::Result<()>>;
+    /// The socket, if its bytes are those of the relay: the kernel can move them by itself.
+    fn plain(&self) -> Option<&TcpStream> {
+        None
+    }
 }
 
 /// A stream over TCP, as every one is but a program's stdin and stdout.
@@ -94,10 +92,7 @@ pub async fn relay<C: Stream, U: Socket>(
     up_tally: &mut Tally,
     down_tally: &mut Tally,
 ) -> Relayed {
-    let mut up = Direction {
-        held: early,
-        ..Direction::default()
-    };
+    let mut up = Direction::holding(early);
     let mut down = Direction::default();
     let mut timer = Timer::default();
     let mut upload = Upload {
@@ -115,7 +110,7 @@ pub async fn relay<C: Stream, U: Socket>(
                 true
             }
             Poll::Ready(Ok(())) => {
-                upload.delivered = up.failure.is_none();
+                upload.delivered = !up.has_failed();
                 true
             }
             Poll::Pending => false,
@@ -135,7 +130,7 @@ pub async fn relay<C: Stream, U: Socket>(
             Poll::Pending => false,
         };
         if up_done && down_done {
-            return Poll::Ready(match (up.failure.take(), down.failure.take()) {
+            return Poll::Ready(match (up.take_failure(), down.take_failure()) {
                 (_, Some(e)) => Outcome::ClientFailed(e),
                 (Some(e), None) => Outcome::UpstreamFailed(e),
                 (None, None) => Outcome::Closed,
@@ -213,196 +208,6 @@ impl<U: Socket> Drop for Upload<'_, U> {
     fn drop(&mut self) {
         if !self.delivered {
             self.upstream.reset();
-        }
-    }
-}
-
-/// One direction of a relay.
-#[derive(Debug, Default)]
-struct Direction {
-    phase: Phase,
-    /// What the sink did not take yet; empty while the direction keeps up.
-    held: Vec<u8>,
-    /// How much of `held` is gone.
-    gone: usize,
-    /// Why it ended early, while the other direction may still have bytes to bring.
-    failure: Option<io::Error>,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Phase {
-    #[default]
-    Moving,
-    Ending(End),
-    Ended,
-}
-
-/// Which end of a direction broke.
-enum Broken {
-    Source(io::Error),
-    Sink(io::Error),
-}
-
-impl Direction {
-    /// `was_reset` says that a write to the source has met a reset. The kernel tells of one only once, and a read
-    /// then says that all is at its end.
-    fn poll<S: Stream, K: Stream>(
-        &mut self,
-        source: &mut S,
-        sink: &mut K,
-        was_reset: bool,
-        tally: &mut Tally,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<(), Broken>> {
-        for _ in 0..CHUNKS_PER_TURN {
-            match self.phase {
-                Phase::Ended => return Poll::Ready(Ok(())),
-                Phase::Ending(end) => {
-                    ready!(self.poll_held(sink, tally, cx)).map_err(Broken::Sink)?;
-                    // A sink that is gone already cannot be told; its own direction says why.
-                    let _ = ready!(sink.poll_shutdown(cx, end));
-                    self.phase = Phase::Ended;
-                }
-                Phase::Moving => {
-                    ready!(self.poll_held(sink, tally, cx)).map_err(Broken::Sink)?;
-                    ready!(sink.poll_flush(cx)).map_err(Broken::Sink)?;
-                    ready!(source.poll_readable(cx)).map_err(Broken::Source)?;
-                    self.move_chunk(source, sink, tally, cx)?;
-                    if was_reset && matches!(self.phase, Phase::Ending(_)) {
-                        let reset = io::ErrorKind::ConnectionReset.into();
-                        return Poll::Ready(Err(Broken::Source(reset)));
-                    }
-                }
-            }
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    }
-
-    /// Reads once into the thread's buffer and writes what the sink takes; only the rest is kept.
-    fn move_chunk<S: Stream, K: Stream>(
-        &mut self,
-        source: &mut S,
-        sink: &mut K,
-        tally: &mut Tally,
-        cx: &mut Context<'_>,
-    ) -> Result<(), Broken> {
-        BUFFER.with_borrow_mut(|buffer| {
-            let read = match source.try_read(buffer) {
-                Ok(0) => {
-                    self.phase = Phase::Ending(End::Clean);
-                    return Ok(());
-                }
-                Ok(n) => n,
-                Err(e) => match e.kind() {
-                    io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => return Ok(()),
-                    io::ErrorKind::UnexpectedEof => {
-                        self.phase = Phase::Ending(End::Truncated);
-                        return Ok(());
-                    }
-                    _ => return Err(Broken::Source(e)),
-                },
-            };
-            let mut rest = buffer.get(..read).unwrap_or_default();
-            while !rest.is_empty() {
-                match sink.poll_write(cx, rest) {
-                    Poll::Ready(Ok(0)) => {
-                        return Err(Broken::Sink(io::ErrorKind::WriteZero.into()));
-                    }
-                    Poll::Ready(Ok(n)) => {
-                        tally.add(n);
-                        rest = rest.get(n..).unwrap_or_default();
-                    }
-                    Poll::Ready(Err(e)) => return Err(Broken::Sink(e)),
-                    Poll::Pending => {
-                        self.held = rest.to_vec();
-                        self.gone = 0;
-                        break;
-                    }
-                }
-            }
-            Ok(())
-        })
-    }
-
-    fn poll_held<K: Stream>(
-        &mut self,
-        sink: &mut K,
-        tally: &mut Tally,
-        cx: &mut Context<'_>,
-    ) -> Poll<io::Result<()>> {
-        while let Some(rest) = self.held.get(self.gone..).filter(|rest| !rest.is_empty()) {
-            let n = ready!(sink.poll_write(cx, rest))?;
-            if n == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-            tally.add(n);
-            self.gone += n;
-        }
-        if !self.held.is_empty() {
-            self.held = Vec::new();
-            self.gone = 0;
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    /// The sink is gone. What comes from it may still be on its way, so only this direction ends.
-    fn fail(&mut self, error: io::Error) {
-        self.phase = Phase::Ended;
-        self.held = Vec::new();
-        self.failure = Some(error);
-    }
-
-    /// Whether the source has said that no more is to come.
-    fn source_ended(&self) -> bool {
-        self.phase != Phase::Moving && self.failure.is_none()
-    }
-
-    /// Whether the sink was reset before it had ended its own direction: after a FIN the kernel says EPIPE instead.
-    fn met_reset(&self) -> bool {
-        (self.failure.as_ref()).is_some_and(|e| e.kind() == io::ErrorKind::ConnectionReset)
-    }
-}
-
-/// A timer that exists only while there is a limit.
-#[derive(Default)]
-struct Timer {
-    sleep: Option<Pin<Box<Sleep>>>,
-    last: Option<Instant>,
-    half: bool,
-}
-
-impl Timer {
-    /// Ready when nothing has moved for `limit`. `half` starts the count anew when it changes.
-    fn poll(
-        &mut self,
-        limit: Option<Duration>,
-        moved: bool,
-        half: bool,
-        cx: &mut Context<'_>,
-    ) -> Poll<()> {
-        let Some(limit) = limit else {
-            return Poll::Pending;
-        };
-        let now = Instant::now();
-        if moved || half != self.half || self.last.is_none() {
-            self.last = Some(now);
-        }
-        let due = self.last.unwrap_or(now) + limit;
-        // A stale timer is left to fire: it costs one wake-up, setting it anew would cost every chunk.
-        if half != self.half || self.sleep.is_none() {
-            self.half = half;
-            self.sleep = Some(Box::pin(tokio::time::sleep_until(due)));
-        }
-        let Some(sleep) = self.sleep.as_mut() else {
-            return Poll::Pending;
-        };
-        loop {
-            ready!(sleep.as_mut().poll(cx));
-            if due <= Instant::now() {
-                return Poll::Ready(());
-            }
-            sleep.as_mut().reset(due);
         }
     }
 }

@@ -105,7 +105,7 @@ impl Session {
     }
 
     /// The client's handshake is finished, with this agreed.
-    pub fn handshake_done(&mut self, tls: &rustls::Connection) {
+    pub fn handshake_done(&mut self, tls: &rustls::CommonState) {
         let time = self.lap();
         self.record.handshake_time = Some(time);
         if let Some(route) = &self.route {

@@ -25,9 +25,6 @@ pub(super) struct Hello {
     pub(super) name: Option<HostName>,
     /// The protocols it offers, in its order (RFC 7301).
     pub(super) alpn: Vec<Vec<u8>>,
-    /// The state that goes on to end TLS.
-    accepted: Accepted,
-    taken: usize,
 }
 
 /// Why there is no hello.
@@ -83,7 +80,7 @@ impl Hello {
                     _ => return Err(HelloError::TooLarge { limit }),
                 }
                 match acceptor.accept() {
-                    Ok(Some(accepted)) => return Self::new(bytes, taken, accepted),
+                    Ok(Some(accepted)) => return Self::new(bytes, &accepted),
                     Ok(None) => {}
                     Err(_) if bytes.first() != Some(&HANDSHAKE_RECORD) => {
                         return Err(HelloError::NotTls);
@@ -94,17 +91,12 @@ impl Hello {
         }
     }
 
-    /// Every byte that was read: what the upstream of a pass-through route is sent.
+    /// Every byte that was read: what ends TLS takes in the same hello, and so does the upstream of a pass-through route.
     pub(super) fn into_bytes(self) -> Vec<u8> {
         self.bytes
     }
 
-    /// The state that goes on to end TLS, and what was read behind the hello and has not gone into it.
-    pub(super) fn into_unread(mut self) -> (Accepted, Vec<u8>) {
-        (self.accepted, self.bytes.split_off(self.taken))
-    }
-
-    fn new(bytes: Vec<u8>, taken: usize, accepted: Accepted) -> Result<Self, HelloError> {
+    fn new(bytes: Vec<u8>, accepted: &Accepted) -> Result<Self, HelloError> {
         let hello = accepted.client_hello();
         let sni = hello.server_name().map(str::to_owned);
         let name = match sni.as_deref().map(HostName::parse) {
@@ -121,8 +113,6 @@ impl Hello {
             sni,
             name,
             alpn,
-            accepted,
-            taken,
         })
     }
 }

@@ -122,7 +122,7 @@ impl Proxy {
             Action::Terminate { policy, .. } => {
                 let certificates = &snapshot.certificates;
                 let tls = terminate::accept(tcp, hello, policy, certificates, deadline).await?;
-                session.handshake_done(tls.tls());
+                session.handshake_done(tls.agreed());
                 (Stream::Tls(tls), Vec::new())
             }
             Action::Broken(why) => {

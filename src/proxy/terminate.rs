@@ -39,10 +39,9 @@ pub(super) async fn accept(
         );
     }
     let config = policy.config(&hello.alpn).clone();
-    let (accepted, unread) = hello.into_unread();
-    let handshake = tls::Stream::accept(tcp, accepted, &unread, config);
+    let handshake = tls::Stream::accept(tcp, hello.into_bytes(), config);
     match timeout_at(deadline, handshake).await {
-        Ok(Ok(stream)) => Ok(Box::new(stream)),
+        Ok(Ok(stream)) => Ok(stream),
         Ok(Err(failed)) => {
             Err(Failure::Handshake(failed.error).answered(failed.tcp, Answer::Close))
         }

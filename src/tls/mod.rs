@@ -7,6 +7,7 @@ pub mod mesh;
 mod names;
 pub mod options;
 mod pem;
+pub mod records;
 mod refusal;
 pub mod server;
 mod stream;

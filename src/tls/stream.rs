@@ -1,30 +1,44 @@
 //! A TLS connection over TCP, read and written when it is ready, so that no buffer is held by an idle one.
 
-use std::io::{self, IoSlice, Read, Write};
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io::{self, Write};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use rustls::server::{Accepted, AcceptedAlert};
-use rustls::{ClientConfig, ClientConnection, Connection, ServerConfig};
+use rustls::server::AcceptedAlert;
+use rustls::{ClientConfig, CommonState, ServerConfig};
 use rustls_pki_types::ServerName;
-use tokio::io::AsyncWrite;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::records::{CHUNK, FULL_RECORD, Records, SEALED};
 use super::refusal::describe;
+
+/// How much ciphertext is read at a time, with what was left over before: four full records, so that a peer that sends
+/// such leaves nothing over.
+const READ: usize = 4 * FULL_RECORD;
+
+thread_local! {
+    /// Ciphertext that came, decrypted in place: a read, behind as much of one handshake message.
+    static OPENED: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ + CHUNK].into_boxed_slice());
+    /// Ciphertext that goes.
+    static SEALING: RefCell<Box<[u8]>> = RefCell::new(vec![0; SEALED].into_boxed_slice());
+}
 
 /// A TLS connection over TCP, after its handshake.
 ///
-/// Nothing but this type knows how the records are made: whoever reads asks [`poll_readable`](Self::poll_readable)
-/// first and takes a buffer only then.
+/// Nothing but this type knows how the records are made. Buffers belong to the thread: a connection holds only what is
+/// left over, half a record or what its peer does not take.
 #[derive(Debug)]
 pub struct Stream {
     tcp: TcpStream,
-    tls: Connection,
-    /// Decrypted bytes that wait inside `tls`.
-    plaintext: usize,
-    /// The peer has ended its direction, cleanly or not; the next read says which.
-    ended: bool,
+    records: Records,
+    /// Plaintext that came with the last of the handshake.
+    early: Vec<u8>,
+    /// How the peer has ended its direction, once it has.
+    end: Option<End>,
     /// Why nothing can be sent any more. The kernel tells of a reset only once.
     broken: Option<io::ErrorKind>,
 }
@@ -59,25 +73,21 @@ pub enum HandshakeError {
 }
 
 impl Stream {
-    /// Ends the TLS of a client whose hello has been read: `accepted` has taken it in, `unread` is what had been
-    /// read behind it and not been taken.
+    /// Ends the TLS of a client of which `received` has been read, its hello first.
     ///
     /// Cancelling it closes the connection; the caller sets the deadline.
     pub async fn accept(
         tcp: TcpStream,
-        accepted: Accepted,
-        unread: &[u8],
+        received: Vec<u8>,
         config: Arc<ServerConfig>,
-    ) -> Result<Self, HandshakeFailed> {
-        let tls = match accepted.into_connection(config) {
-            Ok(tls) => Connection::Server(tls),
-            Err((error, alert)) => {
-                send_alert(&tcp, alert);
-                let error = HandshakeError::Tls(error);
-                return Err(HandshakeFailed { error, tcp });
-            }
-        };
-        Self::new(tcp, tls).handshake(unread).await
+    ) -> Result<Box<Self>, HandshakeFailed> {
+        match Records::server(config) {
+            Ok(records) => Self::new(tcp, records).handshake(received).await,
+            Err(error) => Err(HandshakeFailed {
+                error: error.into(),
+                tcp,
+            }),
+        }
     }
 
     /// Opens TLS towards a server, which must prove that it is `name`.
@@ -87,19 +97,19 @@ impl Stream {
         tcp: TcpStream,
         config: Arc<ClientConfig>,
         name: ServerName<'static>,
-    ) -> Result<Self, HandshakeFailed> {
-        match ClientConnection::new(config, name) {
-            Ok(tls) => Self::new(tcp, Connection::Client(tls)).handshake(&[]).await,
-            Err(error) => {
-                let error = HandshakeError::Tls(error);
-                Err(HandshakeFailed { error, tcp })
-            }
+    ) -> Result<Box<Self>, HandshakeFailed> {
+        match Records::client(config, name) {
+            Ok(records) => Self::new(tcp, records).handshake(Vec::new()).await,
+            Err(error) => Err(HandshakeFailed {
+                error: error.into(),
+                tcp,
+            }),
         }
     }
 
-    /// The connection's TLS, for what was agreed: version, protocol, certificates.
-    pub fn tls(&self) -> &Connection {
-        &self.tls
+    /// What was agreed: version, protocol, certificates.
+    pub fn agreed(&self) -> &CommonState {
+        self.records.agreed()
     }
 
     /// The socket underneath.
@@ -112,40 +122,61 @@ impl Stream {
         self.tcp
     }
 
-    /// Ready when [`try_read`](Self::try_read) may have something to say: bytes, the end, or an error.
-    pub fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.plaintext > 0 || self.ended {
-            return Poll::Ready(Ok(()));
-        }
-        // Answers that TLS itself owes (a key update's) go out even when this side has nothing to say. A peer that takes
-        // no more may have said why, or all that it had to say: that is still to be read, and whoever writes is told.
-        if self.tls.wants_write() {
-            let _ = self.poll_flush(cx);
-        }
-        self.tcp.poll_read_ready(cx)
-    }
-
-    /// Reads what is there. `Ok(0)` is a clean end, `UnexpectedEof` one without `close_notify`,
-    /// `ConnectionReset` also one that a write has met before, and `WouldBlock` means not yet.
+    /// Reads once from the socket, and hands the plaintext to `take` record by record. Ready, perhaps with nothing, with
+    /// whether the peer has ended its direction.
     ///
-    /// Asks the socket once at most: a peer that sends records with nothing in them gets its turn, and no more.
-    pub fn try_read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        match self.take_plaintext(buf) {
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                self.receive()?;
-                self.take_plaintext(buf)
+    /// An end without `close_notify` that follows on a reset is told as `ConnectionReset`, also when a write has met the reset before.
+    /// `InvalidData` is a breach of TLS, or its alert.
+    pub fn poll_receive(
+        &mut self,
+        cx: &mut Context<'_>,
+        take: &mut dyn FnMut(&[u8]),
+    ) -> Poll<io::Result<Option<End>>> {
+        if !self.early.is_empty() {
+            take(&std::mem::take(&mut self.early));
+        } else if self.end.is_none() {
+            // Answers that TLS itself owes (a refused renegotiation's) go out even when this side has nothing to say. A peer
+            // that takes no more may have said why, or all that it had to say: that is still to be read, and whoever writes is told.
+            if !self.records.owed().is_empty() {
+                let _ = self.poll_flush(cx);
             }
-            taken => taken,
+            match ready!(self.poll_open(cx, take)) {
+                Ok(()) => {}
+                Err(HandshakeError::Io(e)) => return Poll::Ready(Err(e)),
+                Err(HandshakeError::Tls(e)) => {
+                    // The alert, if rustls made one: best effort, nobody waits for it.
+                    let _ = self.poll_flush(cx);
+                    return Poll::Ready(Err(invalid(e)));
+                }
+            }
+        }
+        match self.end {
+            // The peer is gone without a word, or was reset and a write has been told so.
+            Some(End::Truncated) if self.broken == Some(io::ErrorKind::ConnectionReset) => {
+                Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()))
+            }
+            end => Poll::Ready(Ok(end)),
         }
     }
 
     /// Takes bytes to encrypt and send. Ready with how many were taken, once all that were taken before are in the kernel.
     pub fn poll_write(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         ready!(self.poll_flush(cx))?;
-        let taken = self.tls.writer().write(buf)?;
-        // What does not fit into the kernel now goes out with the next write or flush.
-        let _ = self.poll_flush(cx)?;
-        Poll::Ready(Ok(taken))
+        let taken = SEALING.with_borrow_mut(|out| {
+            let (taken, sealed) = self.records.seal(buf, out).map_err(invalid)?;
+            let mut rest = out.get(..sealed).unwrap_or_default();
+            while !rest.is_empty() {
+                match Pin::new(&mut self.tcp).poll_write(cx, rest) {
+                    Poll::Ready(sent) => rest = rest.get(some(sent)?..).unwrap_or_default(),
+                    Poll::Pending => {
+                        self.records.owe(rest);
+                        break;
+                    }
+                }
+            }
+            Ok(taken)
+        });
+        Poll::Ready(taken.inspect_err(|e: &io::Error| self.broken = Some(e.kind())))
     }
 
     /// Ready when everything that was taken is in the kernel.
@@ -153,116 +184,112 @@ impl Stream {
         if let Some(broken) = self.broken {
             return Poll::Ready(Err(broken.into()));
         }
-        let flushed = self.poll_send(cx);
-        if let Poll::Ready(Err(e)) = &flushed {
-            self.broken = Some(e.kind());
-        }
-        flushed
-    }
-
-    /// Ends this side's direction, the other stays open: `close_notify` for a clean end, then FIN.
-    pub fn poll_shutdown(&mut self, cx: &mut Context<'_>, end: End) -> Poll<io::Result<()>> {
-        if end == End::Clean {
-            // rustls queues it once, however often this is polled.
-            self.tls.send_close_notify();
-        }
-        ready!(self.poll_flush(cx))?;
-        Pin::new(&mut self.tcp).poll_shutdown(cx)
-    }
-
-    fn take_plaintext(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        match self.tls.reader().read(buf) {
-            Ok(n) => {
-                self.plaintext = self.plaintext.saturating_sub(n);
-                Ok(n)
-            }
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock && !self.ended => {
-                self.plaintext = 0;
-                Err(e)
-            }
-            // The peer is gone without a word, or was reset and a write has been told so.
-            Err(_) if self.broken == Some(io::ErrorKind::ConnectionReset) => {
-                Err(io::ErrorKind::ConnectionReset.into())
-            }
-            Err(_) => Err(io::ErrorKind::UnexpectedEof.into()),
-        }
-    }
-
-    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while self.tls.wants_write() {
-            match self.tls.write_tls(&mut Socket(&self.tcp)) {
-                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                Ok(_) => {}
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                    ready!(self.tcp.poll_write_ready(cx))?;
+        while !self.records.owed().is_empty() {
+            let sent = Pin::new(&mut self.tcp).poll_write(cx, self.records.owed());
+            match ready!(sent).and_then(|n| some(Ok(n))) {
+                Ok(n) => self.records.paid(n),
+                Err(e) => {
+                    self.broken = Some(e.kind());
+                    return Poll::Ready(Err(e));
                 }
-                Err(e) => return Poll::Ready(Err(e)),
             }
         }
         Poll::Ready(Ok(()))
     }
 
-    fn new(tcp: TcpStream, tls: Connection) -> Self {
-        Self {
+    /// Ends this side's direction, the other stays open: `close_notify` for a clean end, then FIN.
+    pub fn poll_shutdown(&mut self, cx: &mut Context<'_>, end: End) -> Poll<io::Result<()>> {
+        if end == End::Clean && self.broken.is_none() {
+            self.records.close().map_err(invalid)?;
+        }
+        ready!(self.poll_flush(cx))?;
+        Pin::new(&mut self.tcp).poll_shutdown(cx)
+    }
+
+    fn new(tcp: TcpStream, records: Records) -> Box<Self> {
+        Box::new(Self {
             tcp,
-            tls,
-            plaintext: 0,
-            ended: false,
+            records,
+            early: Vec::new(),
+            end: None,
             broken: None,
-        }
-    }
-
-    async fn handshake(mut self, mut unread: &[u8]) -> Result<Self, HandshakeFailed> {
-        match self.drive(&mut unread).await {
-            Ok(()) => Ok(self),
-            Err(error) => {
-                // The alert, if rustls made one: best effort, nobody waits for it.
-                let _ = self.tls.write_tls(&mut Socket(&self.tcp));
-                let tcp = self.tcp;
-                Err(HandshakeFailed { error, tcp })
-            }
-        }
-    }
-
-    async fn drive(&mut self, unread: &mut &[u8]) -> Result<(), HandshakeError> {
-        // What came in one read with the hello may be inside already.
-        self.process()?;
-        // A read of nothing would be an end to rustls; it takes nothing more once the peer has closed.
-        while !unread.is_empty() && self.tls.read_tls(unread)? > 0 {
-            self.process()?;
-        }
-        loop {
-            std::future::poll_fn(|cx| self.poll_flush(cx)).await?;
-            if !self.tls.is_handshaking() {
-                return Ok(());
-            }
-            self.tcp.readable().await?;
-            match self.tls.read_tls(&mut Socket(&self.tcp)) {
-                Ok(0) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
-                Ok(_) => self.process()?,
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                Err(e) => return Err(e.into()),
-            }
-        }
-    }
-
-    /// One read from the socket, and what it decrypts to.
-    fn receive(&mut self) -> io::Result<()> {
-        if self.tls.read_tls(&mut Socket(&self.tcp))? == 0 {
-            self.ended = true;
-        }
-        self.process().map_err(|e| {
-            let _ = self.tls.write_tls(&mut Socket(&self.tcp));
-            io::Error::new(io::ErrorKind::InvalidData, e)
         })
     }
 
-    fn process(&mut self) -> Result<(), rustls::Error> {
-        let state = self.tls.process_new_packets()?;
-        self.plaintext = state.plaintext_bytes_to_read();
-        self.ended |= state.peer_has_closed();
+    async fn handshake(
+        mut self: Box<Self>,
+        received: Vec<u8>,
+    ) -> Result<Box<Self>, HandshakeFailed> {
+        match self.drive(received).await {
+            Ok(()) => Ok(self),
+            Err(error) => {
+                // The alert, if rustls made one: best effort, nobody waits for it.
+                let _ = self.tcp.try_write(self.records.owed());
+                Err(HandshakeFailed {
+                    error,
+                    tcp: self.tcp,
+                })
+            }
+        }
+    }
+
+    async fn drive(&mut self, mut received: Vec<u8>) -> Result<(), HandshakeError> {
+        // A client says the first word here; bytes of its own come with the last of the handshake.
+        let mut early = Vec::new();
+        let mut take = |piece: &[u8]| early.extend_from_slice(piece);
+        self.records.open(&mut received, &mut take)?;
+        drop(received);
+        loop {
+            poll_fn(|cx| self.poll_flush(cx)).await?;
+            if !self.agreed().is_handshaking() {
+                break;
+            }
+            match self.end {
+                None => poll_fn(|cx| self.poll_open(cx, &mut take)).await?,
+                Some(_) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+            }
+        }
+        self.early = early;
         Ok(())
     }
+
+    /// One read from the socket, and what it decrypts to.
+    fn poll_open(
+        &mut self,
+        cx: &mut Context<'_>,
+        take: &mut dyn FnMut(&[u8]),
+    ) -> Poll<Result<(), HandshakeError>> {
+        let kept = self.records.kept()?;
+        OPENED.with_borrow_mut(|buffer| {
+            let end = READ.max(kept + FULL_RECORD);
+            let mut read = ReadBuf::new(buffer.get_mut(kept..end).unwrap_or_default());
+            ready!(Pin::new(&mut self.tcp).poll_read(cx, &mut read))?;
+            let new = read.filled().len();
+            if new == 0 {
+                self.end = Some(End::Truncated);
+                return Poll::Ready(Ok(()));
+            }
+            let opened = self
+                .records
+                .open(buffer.get_mut(..kept + new).unwrap_or_default(), take);
+            if self.records.ended() {
+                self.end = Some(End::Clean);
+            }
+            Poll::Ready(opened.map_err(HandshakeError::Tls))
+        })
+    }
+}
+
+/// The kernel takes something, or says why not.
+fn some(sent: io::Result<usize>) -> io::Result<usize> {
+    match sent {
+        Ok(0) => Err(io::ErrorKind::WriteZero.into()),
+        sent => sent,
+    }
+}
+
+fn invalid(error: rustls::Error) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
 /// The refusal in an error of a [`Stream`], if an alert of the peer is what it tells.
@@ -282,22 +309,12 @@ pub fn send_alert(tcp: &TcpStream, mut alert: AcceptedAlert) -> bool {
     matches!(alert.write(&mut Socket(tcp)), Ok(written) if written > 0)
 }
 
-/// The socket as rustls wants it: reads and writes that do not wait.
+/// The socket as rustls wants it: writes that do not wait.
 struct Socket<'a>(&'a TcpStream);
-
-impl Read for Socket<'_> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        self.0.try_read(buf)
-    }
-}
 
 impl Write for Socket<'_> {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         self.0.try_write(buf)
-    }
-
-    fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.0.try_write_vectored(bufs)
     }
 
     fn flush(&mut self) -> io::Result<()> {

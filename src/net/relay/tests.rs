@@ -6,7 +6,8 @@ use std::task::Waker;
 use proptest::prelude::*;
 
 use super::*;
-use script::{Script, Step};
+use direction::MOVES_PER_TURN;
+use script::{CHUNK, Script, Step};
 
 mod script;
 
@@ -85,7 +86,7 @@ async fn one_direction_that_never_pauses_leaves_the_other_its_turn() {
     let mut upstream = Script::new([Step::Bytes(5), Step::Stop], []);
     poll(&mut client, &mut upstream, 1).await;
     assert_eq!(client.received.len(), 5);
-    assert_eq!(upstream.received.len(), CHUNKS_PER_TURN * CHUNK);
+    assert_eq!(upstream.received.len(), MOVES_PER_TURN * CHUNK);
 }
 
 #[tokio::test]
@@ -164,11 +165,12 @@ async fn an_end_that_was_not_announced_is_passed_on_as_such() {
 async fn a_sink_that_takes_nothing_is_broken_and_not_asked_for_ever() {
     struct Nothing(Script);
     impl Stream for Nothing {
-        fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-            self.0.poll_readable(cx)
-        }
-        fn try_read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-            self.0.try_read(buf)
+        fn poll_receive(
+            &mut self,
+            cx: &mut Context<'_>,
+            take: &mut dyn FnMut(&[u8]),
+        ) -> Poll<io::Result<Option<End>>> {
+            self.0.poll_receive(cx, take)
         }
         fn poll_write(&mut self, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
             Poll::Ready(Ok(0))

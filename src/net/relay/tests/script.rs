@@ -10,6 +10,9 @@ use tokio::net::TcpStream;
 use super::super::{Socket, Stream};
 use crate::tls::End;
 
+/// How much it hands over at a time.
+pub(super) const CHUNK: usize = 64 * 1024;
+
 /// What a stream does when it is asked for something; each step once.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Step {
@@ -63,38 +66,36 @@ pub(super) fn byte(place: u64) -> u8 {
 }
 
 impl Stream for Script {
-    fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_receive(
+        &mut self,
+        cx: &mut Context<'_>,
+        take: &mut dyn FnMut(&[u8]),
+    ) -> Poll<io::Result<Option<End>>> {
         self.polls += 1;
-        match self.reads.front() {
-            Some(Step::Pause) => {
-                self.reads.pop_front();
-                cx.waker().wake_by_ref();
-                Poll::Pending
-            }
-            Some(Step::Stop) => Poll::Pending,
-            _ => Poll::Ready(Ok(())),
-        }
-    }
-
-    fn try_read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         match self.reads.pop_front() {
-            None => Ok(0),
+            None => Poll::Ready(Ok(Some(End::Clean))),
             Some(Step::Bytes(count)) => {
-                let read = count.min(buf.len());
-                for slot in &mut buf[..read] {
-                    *slot = byte(self.sent);
-                    self.sent += 1;
-                }
+                let read = count.min(CHUNK);
+                let piece: Vec<u8> = (self.sent..).take(read).map(byte).collect();
+                self.sent += read as u64;
+                take(&piece);
                 if read < count {
                     self.reads.push_front(Step::Bytes(count - read));
                 }
-                match read {
-                    0 => Err(io::ErrorKind::WouldBlock.into()),
-                    _ => Ok(read),
-                }
+                Poll::Ready(Ok(None))
             }
-            Some(Step::Fails(kind)) => Err(kind.into()),
-            Some(Step::Pause | Step::Stop) => Err(io::ErrorKind::WouldBlock.into()),
+            Some(Step::Fails(io::ErrorKind::UnexpectedEof)) => {
+                Poll::Ready(Ok(Some(End::Truncated)))
+            }
+            Some(Step::Fails(kind)) => Poll::Ready(Err(kind.into())),
+            Some(Step::Pause) => {
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            Some(Step::Stop) => {
+                self.reads.push_front(Step::Stop);
+                Poll::Pending
+            }
         }
     }
 

@@ -1,0 +1,215 @@
+//! One direction of a relay: what was read is written on, or moved by the kernel, and only what the sink does not take is kept.
+
+use std::io;
+use std::task::{Context, Poll, ready};
+
+use super::Stream;
+use crate::net::session::Tally;
+use crate::net::splice::Pipe;
+use crate::tls::End;
+
+/// How often one direction moves bytes before others get their turn.
+pub(super) const MOVES_PER_TURN: usize = 16;
+
+/// A read of so many bytes is followed by another, most likely: the kernel is asked to move what comes next.
+///
+/// 32 KiB: less costs the same either way, and a session of keystrokes never takes a pipe.
+const BULK: usize = 32 * 1024;
+
+/// One direction of a relay.
+#[derive(Debug, Default)]
+pub(super) struct Direction {
+    phase: Phase,
+    /// What the sink did not take yet; empty while the direction keeps up.
+    held: Vec<u8>,
+    /// How much of `held` is gone.
+    gone: usize,
+    /// What the kernel moves bytes through, while they flow.
+    pipe: Option<Pipe>,
+    /// The last read was a large one.
+    bulk: bool,
+    /// Why it ended early, while the other direction may still have bytes to bring.
+    failure: Option<io::Error>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Phase {
+    #[default]
+    Moving,
+    Ending(End),
+    Ended,
+}
+
+/// Which end of a direction broke.
+pub(super) enum Broken {
+    Source(io::Error),
+    Sink(io::Error),
+}
+
+impl Direction {
+    /// A direction whose first bytes are there already.
+    pub(super) fn holding(held: Vec<u8>) -> Self {
+        Self {
+            held,
+            ..Self::default()
+        }
+    }
+
+    /// `was_reset` says that a write to the source has met a reset. The kernel tells of one only once, and a read
+    /// then says that all is at its end.
+    pub(super) fn poll<S: Stream, K: Stream>(
+        &mut self,
+        source: &mut S,
+        sink: &mut K,
+        was_reset: bool,
+        tally: &mut Tally,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Broken>> {
+        for _ in 0..MOVES_PER_TURN {
+            match self.phase {
+                Phase::Ended => return Poll::Ready(Ok(())),
+                Phase::Ending(end) => {
+                    ready!(self.poll_held(sink, tally, cx)).map_err(Broken::Sink)?;
+                    // A sink that is gone already cannot be told; its own direction says why.
+                    let _ = ready!(sink.poll_shutdown(cx, end));
+                    self.phase = Phase::Ended;
+                }
+                Phase::Moving => {
+                    ready!(self.poll_held(sink, tally, cx)).map_err(Broken::Sink)?;
+                    ready!(sink.poll_flush(cx)).map_err(Broken::Sink)?;
+                    match ready!(self.poll_move(source, sink, tally, cx))? {
+                        Some(_) if was_reset => {
+                            let reset = io::ErrorKind::ConnectionReset.into();
+                            return Poll::Ready(Err(Broken::Source(reset)));
+                        }
+                        Some(end) => self.phase = Phase::Ending(end),
+                        None => {}
+                    }
+                }
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// The sink is gone. What comes from it may still be on its way, so only this direction ends.
+    pub(super) fn fail(&mut self, error: io::Error) {
+        *self = Self {
+            phase: Phase::Ended,
+            failure: Some(error),
+            ..Self::default()
+        };
+    }
+
+    /// Whether the sink is gone.
+    pub(super) fn has_failed(&self) -> bool {
+        self.failure.is_some()
+    }
+
+    /// Why it ended early, if it did.
+    pub(super) fn take_failure(&mut self) -> Option<io::Error> {
+        self.failure.take()
+    }
+
+    /// Whether the source has said that no more is to come.
+    pub(super) fn source_ended(&self) -> bool {
+        self.phase != Phase::Moving && !self.has_failed()
+    }
+
+    /// Whether the sink was reset before it had ended its own direction: after a FIN the kernel says EPIPE instead.
+    pub(super) fn met_reset(&self) -> bool {
+        (self.failure.as_ref()).is_some_and(|e| e.kind() == io::ErrorKind::ConnectionReset)
+    }
+
+    /// Moves what is there, once; tells how the source has ended, once it has. Nothing is held for one that is silent.
+    fn poll_move<S: Stream, K: Stream>(
+        &mut self,
+        source: &mut S,
+        sink: &mut K,
+        tally: &mut Tally,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<End>, Broken>> {
+        if self.bulk
+            && let (Some(from), Some(_)) = (source.plain(), sink.plain())
+        {
+            self.pipe = self.pipe.take().or_else(Pipe::take);
+            if let Some(pipe) = &mut self.pipe {
+                let filled = pipe.poll_fill(from, cx);
+                self.bulk = matches!(filled, Poll::Ready(Ok(BULK..)));
+                match filled {
+                    Poll::Ready(Ok(0)) => return Poll::Ready(Ok(Some(End::Clean))),
+                    Poll::Ready(Ok(_)) => return Poll::Ready(Ok(None)),
+                    // A socket that the kernel cannot take bytes out of (splice(2): EINVAL), or nothing there.
+                    Poll::Ready(Err(e)) if e.kind() == io::ErrorKind::InvalidInput => {}
+                    Poll::Ready(Err(e)) => return Poll::Ready(Err(Broken::Source(e))),
+                    Poll::Pending => {}
+                }
+            }
+        }
+        self.pipe = None;
+        self.poll_copy(source, sink, tally, cx)
+    }
+
+    /// Reads once into a buffer of the thread's and writes what the sink takes; only the rest is kept.
+    fn poll_copy<S: Stream, K: Stream>(
+        &mut self,
+        source: &mut S,
+        sink: &mut K,
+        tally: &mut Tally,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<End>, Broken>> {
+        let waker = cx.waker();
+        let mut broken = None;
+        let mut moved = 0;
+        let mut take = |mut piece: &[u8]| {
+            moved += piece.len();
+            while self.held.is_empty() && broken.is_none() && !piece.is_empty() {
+                match sink.poll_write(&mut Context::from_waker(waker), piece) {
+                    Poll::Ready(Ok(0)) => broken = Some(io::ErrorKind::WriteZero.into()),
+                    Poll::Ready(Ok(n)) => {
+                        tally.add(n);
+                        piece = piece.get(n..).unwrap_or_default();
+                    }
+                    Poll::Ready(Err(e)) => broken = Some(e),
+                    Poll::Pending => break,
+                }
+            }
+            if broken.is_none() {
+                self.held.extend_from_slice(piece);
+            }
+        };
+        let received = source.poll_receive(&mut Context::from_waker(waker), &mut take);
+        self.bulk = moved >= BULK;
+        match broken {
+            Some(e) => Poll::Ready(Err(Broken::Sink(e))),
+            None => received.map_err(Broken::Source),
+        }
+    }
+
+    /// Writes what the sink did not take before.
+    fn poll_held<K: Stream>(
+        &mut self,
+        sink: &mut K,
+        tally: &mut Tally,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        if let (Some(pipe), Some(to)) = (&mut self.pipe, sink.plain()) {
+            while pipe.held() > 0 {
+                tally.add(ready!(pipe.poll_drain(to, cx))?);
+            }
+        }
+        while let Some(rest) = self.held.get(self.gone..).filter(|rest| !rest.is_empty()) {
+            let n = ready!(sink.poll_write(cx, rest))?;
+            if n == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            tally.add(n);
+            self.gone += n;
+        }
+        if !self.held.is_empty() {
+            self.held = Vec::new();
+            self.gone = 0;
+        }
+        Poll::Ready(Ok(()))
+    }
+}

@@ -1,0 +1,156 @@
+//! Bytes moved from socket to socket by the kernel (splice(2)), through a pipe that is held only while they flow.
+
+use std::cell::RefCell;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
+
+use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+
+/// How much a pipe is asked to hold.
+///
+/// 256 KiB: a pipe has a slot for each page or fragment of one, and a socket's bytes come in fragments of any size.
+const SIZE: usize = 256 * 1024;
+
+/// How many pipes there may be.
+///
+/// 256: a pipe is two descriptors and what is in it, and a sink that does not take its bytes keeps one for as long. Who
+/// gets none is served by read and write.
+const MOST: usize = 256;
+
+/// How many empty pipes a thread keeps for the next who needs one.
+const SPARE: usize = 16;
+
+static PIPES: AtomicUsize = AtomicUsize::new(0);
+
+thread_local! {
+    static POOL: RefCell<Vec<Ends>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A pipe out of the pool. It goes back there when it is dropped empty, and is closed otherwise.
+#[derive(Debug)]
+pub(super) struct Pipe {
+    /// `None` only while it is dropped.
+    ends: Option<Ends>,
+    held: usize,
+}
+
+/// The descriptors of a pipe that counts.
+#[derive(Debug)]
+struct Ends {
+    read: OwnedFd,
+    write: OwnedFd,
+}
+
+impl Pipe {
+    /// A pipe, if there may be one more, and the system has one.
+    pub(super) fn take() -> Option<Self> {
+        let pooled = POOL.with_borrow_mut(Vec::pop);
+        let ends = pooled.or_else(Ends::open)?;
+        Some(Self {
+            ends: Some(ends),
+            held: 0,
+        })
+    }
+
+    /// How many bytes are in it.
+    pub(super) fn held(&self) -> usize {
+        self.held
+    }
+
+    /// Moves bytes out of a socket into the pipe, which must be empty; ready with how many. 0 is the end.
+    pub(super) fn poll_fill(
+        &mut self,
+        source: &TcpStream,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        let Some(ends) = &self.ends else {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        };
+        loop {
+            ready!(source.poll_read_ready(cx))?;
+            let moved = source.try_io(Interest::READABLE, || {
+                let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
+                Ok(splice(source, None, &ends.write, None, SIZE, flags)?)
+            });
+            match moved {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                Ok(n) => {
+                    self.held += n;
+                    return Poll::Ready(Ok(n));
+                }
+                Err(e) => return Poll::Ready(Err(e)),
+            }
+        }
+    }
+
+    /// Moves bytes out of the pipe into a socket; ready with how many.
+    pub(super) fn poll_drain(
+        &mut self,
+        sink: &TcpStream,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        let Some(ends) = &self.ends else {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        };
+        loop {
+            ready!(sink.poll_write_ready(cx))?;
+            let moved = sink.try_io(Interest::WRITABLE, || {
+                let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
+                Ok(splice(&ends.read, None, sink, None, self.held, flags)?)
+            });
+            match moved {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Ok(n) => {
+                    self.held = self.held.saturating_sub(n);
+                    return Poll::Ready(Ok(n));
+                }
+                Err(e) => return Poll::Ready(Err(e)),
+            }
+        }
+    }
+}
+
+impl Drop for Pipe {
+    fn drop(&mut self) {
+        if let Some(ends) = self.ends.take().filter(|_| self.held == 0) {
+            // A thread that ends has no pool any more.
+            let _ = POOL.try_with(|pool| {
+                let mut pool = pool.borrow_mut();
+                if pool.len() < SPARE {
+                    pool.push(ends);
+                }
+            });
+        }
+    }
+}
+
+impl Ends {
+    fn open() -> Option<Self> {
+        let counted = PIPES.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |pipes| {
+            (pipes < MOST).then_some(pipes + 1)
+        });
+        counted.ok()?;
+        match pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK) {
+            Ok((read, write)) => {
+                // Whose pipes are many already gets a smaller one (pipe(7), /proc/sys/fs/pipe-user-pages-soft).
+                let _ = fcntl_setpipe_size(&write, SIZE);
+                Some(Self { read, write })
+            }
+            Err(_) => {
+                PIPES.fetch_sub(1, Ordering::Relaxed);
+                None
+            }
+        }
+    }
+}
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        PIPES.fetch_sub(1, Ordering::Relaxed);
+    }
+}
