@@ -1,6 +1,6 @@
 //! The relay: bytes both ways between two streams, each direction ending on its own.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -84,14 +84,16 @@ pub enum Outcome {
 ///
 /// An end in one direction is passed on and leaves the other alone (RFC 9293 §3.6, RFC 8446 §6.1). Dropping the
 /// future stops at once; what was moved until then stands in the tallies.
-pub async fn relay<C: Stream, U: Socket>(
+///
+/// Not an `async fn`: such a future holds its arguments twice, and there is one for each tunnel.
+pub fn relay<C: Stream, U: Socket>(
     client: &mut C,
     upstream: &mut U,
     early: Vec<u8>,
     patience: Patience,
     up_tally: &mut Tally,
     down_tally: &mut Tally,
-) -> Relayed {
+) -> impl Future<Output = Relayed> {
     let mut up = Direction::holding(early);
     let mut down = Direction::default();
     let mut timer = Timer::default();
@@ -100,11 +102,13 @@ pub async fn relay<C: Stream, U: Socket>(
         delivered: false,
     };
     let mut answer = Answer::default();
-    let outcome = poll_fn(|cx| {
+    poll_fn(move |cx| {
         let upstream = &mut *upload.upstream;
         let before = up_tally.bytes() + down_tally.bytes();
         let up_done = match up.poll(client, upstream, down.met_reset(), up_tally, cx) {
-            Poll::Ready(Err(Broken::Source(e))) => return Poll::Ready(Outcome::ClientFailed(e)),
+            Poll::Ready(Err(Broken::Source(e))) => {
+                return answer.at(Outcome::ClientFailed(e));
+            }
             Poll::Ready(Err(Broken::Sink(e))) => {
                 up.fail(e);
                 true
@@ -121,7 +125,9 @@ pub async fn relay<C: Stream, U: Socket>(
             answer.upstream_ended(!up.source_ended(), down_tally);
         }
         let down_done = match polled {
-            Poll::Ready(Err(Broken::Source(e))) => return Poll::Ready(Outcome::UpstreamFailed(e)),
+            Poll::Ready(Err(Broken::Source(e))) => {
+                return answer.at(Outcome::UpstreamFailed(e));
+            }
             Poll::Ready(Err(Broken::Sink(e))) => {
                 down.fail(e);
                 true
@@ -130,7 +136,7 @@ pub async fn relay<C: Stream, U: Socket>(
             Poll::Pending => false,
         };
         if up_done && down_done {
-            return Poll::Ready(match (up.take_failure(), down.take_failure()) {
+            return answer.at(match (up.take_failure(), down.take_failure()) {
                 (_, Some(e)) => Outcome::ClientFailed(e),
                 (Some(e), None) => Outcome::UpstreamFailed(e),
                 (None, None) => Outcome::Closed,
@@ -144,17 +150,12 @@ pub async fn relay<C: Stream, U: Socket>(
         };
         let moved = before != up_tally.bytes() + down_tally.bytes();
         ready!(timer.poll(limit, moved, half, cx));
-        Poll::Ready(if half {
+        answer.at(if half {
             Outcome::HalfClosed
         } else {
             Outcome::Idle
         })
     })
-    .await;
-    Relayed {
-        outcome,
-        unanswered: answer.is_missing(),
-    }
 }
 
 /// An upstream that ends later than this after the client's first byte has not ended at it.
@@ -189,8 +190,12 @@ impl Answer {
         });
     }
 
-    fn is_missing(&self) -> bool {
-        self.missing == Some(true)
+    /// The end of the relay.
+    fn at(&self, outcome: Outcome) -> Poll<Relayed> {
+        Poll::Ready(Relayed {
+            outcome,
+            unanswered: self.missing == Some(true),
+        })
     }
 }
 

@@ -120,34 +120,36 @@ fn now() -> std::time::Instant {
 }
 
 /// Relays until the end.
-pub(super) async fn relay(pair: Pair, session: &mut Session) -> Result<(), Ending> {
-    let Pair {
-        mut client,
-        mut upstream,
-        early,
-        patience,
-        intention,
-    } = pair;
-    let (up, down) = (&mut session.up, &mut session.down);
-    let relayed = relay::relay(&mut client, &mut upstream, early, patience, up, down).await;
-    let denial = (intention.clone())
-        .filter(|_| relayed.unanswered)
-        .map(Failure::PossibleIntentionDenial);
-    let failure = match relayed.outcome {
-        Outcome::Closed => None,
-        Outcome::ClientFailed(e) => Some(Failure::ClientReset(e)),
-        Outcome::UpstreamFailed(e) => {
-            let failure = match tls::late_refusal(&e).filter(|_| session.down.bytes() == 0) {
-                Some(refusal) => Failure::upstream_tls(refusal, intention),
-                None => denial.unwrap_or(Failure::UpstreamReset(e)),
-            };
-            // The client may still be sending; a reset on top would cost it the upstream's last words.
-            return Err(failure.answered(client.into_tcp(), Answer::Close));
-        }
-        Outcome::Idle => Some(Failure::Idle),
-        Outcome::HalfClosed => Some(Failure::HalfClosed),
-    };
-    denial
-        .or(failure)
-        .map_or(Ok(()), |failure| Err(failure.into()))
+///
+/// Not an `async fn`: such a future holds its arguments twice.
+pub(super) fn relay(
+    mut pair: Pair,
+    session: &mut Session,
+) -> impl Future<Output = Result<(), Ending>> {
+    async move {
+        let early = std::mem::take(&mut pair.early);
+        let (client, upstream) = (&mut pair.client, &mut pair.upstream);
+        let (up, down) = (&mut session.up, &mut session.down);
+        let relayed = relay::relay(client, upstream, early, pair.patience, up, down).await;
+        let denial = (pair.intention.clone())
+            .filter(|_| relayed.unanswered)
+            .map(Failure::PossibleIntentionDenial);
+        let failure = match relayed.outcome {
+            Outcome::Closed => None,
+            Outcome::ClientFailed(e) => Some(Failure::ClientReset(e)),
+            Outcome::UpstreamFailed(e) => {
+                let failure = match tls::late_refusal(&e).filter(|_| session.down.bytes() == 0) {
+                    Some(refusal) => Failure::upstream_tls(refusal, pair.intention),
+                    None => denial.unwrap_or(Failure::UpstreamReset(e)),
+                };
+                // The client may still be sending; a reset on top would cost it the upstream's last words.
+                return Err(failure.answered(pair.client.into_tcp(), Answer::Close));
+            }
+            Outcome::Idle => Some(Failure::Idle),
+            Outcome::HalfClosed => Some(Failure::HalfClosed),
+        };
+        denial
+            .or(failure)
+            .map_or(Ok(()), |failure| Err(failure.into()))
+    }
 }
