@@ -128,7 +128,7 @@ impl Stream for Stdio<'_> {
         Poll::Ready(self.watch(flushed, (), cx))
     }
 
-    fn poll_shutdown(&mut self, cx: &mut Context<'_>, end: End) -> Poll<io::Result<()>> {
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>, end: End, _: bool) -> Poll<io::Result<()>> {
         ready!(self.poll_flush(cx))?;
         let closed = close_stdout();
         self.watch(closed, (), cx)?;

@@ -29,8 +29,10 @@ pub trait Stream {
     fn poll_write(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>>;
     /// Ready when the bytes taken are in the kernel.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
-    /// Ends the direction towards this stream; the other stays open.
-    fn poll_shutdown(&mut self, cx: &mut Context<'_>, end: End) -> Poll<io::Result<()>>;
+    /// Ends the direction towards this stream; the other stays open. It is the `last` to end where the other has ended
+    /// already: the stream is dropped next, which sends the FIN.
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>, end: End, last: bool)
+    -> Poll<io::Result<()>>;
     /// The socket, if its bytes are those of the relay: the kernel can move them by itself.
     fn plain(&self) -> Option<&TcpStream> {
         None
@@ -105,7 +107,7 @@ pub fn relay<C: Stream, U: Socket>(
     poll_fn(move |cx| {
         let upstream = &mut *upload.upstream;
         let before = up_tally.bytes() + down_tally.bytes();
-        let up_done = match up.poll(client, upstream, down.met_reset(), up_tally, cx) {
+        let up_done = match up.poll(client, upstream, &down, up_tally, cx) {
             Poll::Ready(Err(Broken::Source(e))) => {
                 return answer.at(Outcome::ClientFailed(e));
             }
@@ -120,7 +122,7 @@ pub fn relay<C: Stream, U: Socket>(
             Poll::Pending => false,
         };
         answer.went_up(up_tally, down_tally);
-        let polled = down.poll(upstream, client, up.met_reset(), down_tally, cx);
+        let polled = down.poll(upstream, client, &up, down_tally, cx);
         if down.source_ended() || matches!(polled, Poll::Ready(Err(Broken::Source(_)))) {
             answer.upstream_ended(!up.source_ended(), down_tally);
         }

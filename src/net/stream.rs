@@ -56,10 +56,15 @@ impl relay::Stream for Stream {
         }
     }
 
-    fn poll_shutdown(&mut self, cx: &mut Context<'_>, end: End) -> Poll<io::Result<()>> {
+    fn poll_shutdown(
+        &mut self,
+        cx: &mut Context<'_>,
+        end: End,
+        last: bool,
+    ) -> Poll<io::Result<()>> {
         match self {
-            Self::Tcp(tcp) => Pin::new(tcp).poll_shutdown(cx),
-            Self::Tls(tls) => tls.poll_shutdown(cx, end),
+            Self::Tcp(tcp) => relay::Stream::poll_shutdown(tcp, cx, end, last),
+            Self::Tls(tls) => tls.poll_shutdown(cx, end, last),
         }
     }
 
@@ -110,8 +115,11 @@ impl relay::Stream for TcpStream {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(&mut self, cx: &mut Context<'_>, _: End) -> Poll<io::Result<()>> {
-        AsyncWrite::poll_shutdown(Pin::new(self), cx)
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>, _: End, last: bool) -> Poll<io::Result<()>> {
+        match last {
+            true => Poll::Ready(Ok(())),
+            false => AsyncWrite::poll_shutdown(Pin::new(self), cx),
+        }
     }
 
     fn plain(&self) -> Option<&TcpStream> {
@@ -147,8 +155,13 @@ impl relay::Stream for tls::Stream {
         self.poll_flush(cx)
     }
 
-    fn poll_shutdown(&mut self, cx: &mut Context<'_>, end: End) -> Poll<io::Result<()>> {
-        self.poll_shutdown(cx, end)
+    fn poll_shutdown(
+        &mut self,
+        cx: &mut Context<'_>,
+        end: End,
+        last: bool,
+    ) -> Poll<io::Result<()>> {
+        self.poll_shutdown(cx, end, last)
     }
 }
 

@@ -1,10 +1,10 @@
 //! Reading a client's hello: the bytes are kept, rustls parses them, and only what it refuses is answered.
 
-use std::io;
-
 use rustls::server::{Accepted, AcceptedAlert, Acceptor};
 use rustls::{Error, InvalidMessage, PeerIncompatible};
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
+use tokio_util::bytes::BufMut;
 
 use crate::name::HostName;
 use crate::tls;
@@ -63,7 +63,7 @@ pub(super) enum HelloError {
 
 impl Hello {
     /// Reads a client's hello, of at most `limit` bytes as they come over the wire. The caller sets the deadline.
-    pub(super) async fn read(tcp: &TcpStream, limit: usize) -> Result<Self, HelloError> {
+    pub(super) async fn read(tcp: &mut TcpStream, limit: usize) -> Result<Self, HelloError> {
         // Nothing is allocated for a client that has said nothing.
         tcp.readable()
             .await
@@ -135,30 +135,21 @@ fn refused(tcp: &TcpStream, error: Error, alert: AcceptedAlert, limit: usize) ->
 }
 
 /// Reads once more, within the limit.
-async fn receive(tcp: &TcpStream, bytes: &mut Vec<u8>, limit: usize) -> Result<(), HelloError> {
+async fn receive(tcp: &mut TcpStream, bytes: &mut Vec<u8>, limit: usize) -> Result<(), HelloError> {
     let room = limit.saturating_sub(bytes.len()).min(READ);
     if room == 0 {
         return Err(HelloError::TooLarge { limit });
     }
     let gone = HelloError::Gone { bytes: bytes.len() };
-    loop {
-        if tcp.readable().await.is_err() {
-            return Err(gone);
-        }
-        // Not at each read: a hello that comes byte by byte would be copied as often.
-        if bytes.len() == bytes.capacity() {
-            bytes.reserve_exact(room);
-        }
-        match read_into(tcp, bytes, room) {
-            Ok(0) => return Err(gone),
-            Ok(_) => return Ok(()),
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-            Err(_) => return Err(gone),
-        }
+    if tcp.readable().await.is_err() {
+        return Err(gone);
     }
-}
-
-fn read_into(tcp: &TcpStream, bytes: &mut Vec<u8>, room: usize) -> io::Result<usize> {
-    let mut limited = tokio_util::bytes::BufMut::limit(bytes, room);
-    tcp.try_read_buf(&mut limited)
+    // Not at each read: a hello that comes byte by byte would be copied as often.
+    if bytes.len() == bytes.capacity() {
+        bytes.reserve_exact(room);
+    }
+    match tcp.read_buf(&mut BufMut::limit(bytes, room)).await {
+        Ok(0) | Err(_) => Err(gone),
+        Ok(_) => Ok(()),
+    }
 }

@@ -81,7 +81,7 @@ impl Proxy {
 
     async fn establish(
         &self,
-        tcp: TcpStream,
+        mut tcp: TcpStream,
         listener: ListenerId,
         session: &mut Session,
     ) -> Result<Pair, Ending> {
@@ -89,7 +89,7 @@ impl Proxy {
         let limits = &snapshot.limits;
         let deadline = session.started() + limits.handshake;
 
-        let hello = match timeout_at(deadline, Hello::read(&tcp, limits.hello_bytes)).await {
+        let hello = match timeout_at(deadline, Hello::read(&mut tcp, limits.hello_bytes)).await {
             Ok(Ok(hello)) => hello,
             Ok(Err(error)) => return Err(failure::bad_hello(tcp, error)),
             Err(_) => return Err(Failure::HelloTimeout.into()),

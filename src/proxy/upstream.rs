@@ -36,7 +36,7 @@ impl Pair {
             half_closed: limits.half_closed,
         };
         let intention = upstream.intention();
-        match dial(upstream, snapshot, session).await {
+        match dial(upstream, !early.is_empty(), snapshot, session).await {
             Ok(upstream) => Ok(Self {
                 client,
                 upstream,
@@ -64,6 +64,7 @@ pub(super) fn of<'a>(route: &Route, snapshot: &'a Snapshot) -> Result<&'a Upstre
 /// No byte of the client has gone up yet, so that trying another is safe.
 async fn dial(
     upstream: &Upstream,
+    speaks: bool,
     snapshot: &Snapshot,
     session: &mut Session,
 ) -> Result<Stream, Failure> {
@@ -77,6 +78,7 @@ async fn dial(
         tls,
         timeout: limits.dial,
         keepalive: limits.keepalive,
+        speaks,
     };
     let mut failure = Failure::NoHealthyUpstream(upstream.empty.clone());
     for attempt in upstream.turn(now()).take(limits.dial_attempts) {

@@ -21,10 +21,27 @@ pub use stream::{End, HandshakeError, HandshakeFailed, Stream, late_refusal, sen
 
 use std::sync::Arc;
 
+use rustls::CipherSuite;
 use rustls::crypto::CryptoProvider;
 
 /// The one source of cryptography: AWS-LC, hybrid post-quantum key exchange (X25519MLKEM768) first.
+///
+/// Of the cipher suites AES-128 comes first, as in Go and BoringSSL: the SHA-384 that comes with AES-256 costs a handshake
+/// more than both its signatures where a processor has instructions for SHA-256 only. A server takes the client's order.
 pub fn provider() -> Arc<CryptoProvider> {
     static PROVIDER: std::sync::OnceLock<Arc<CryptoProvider>> = std::sync::OnceLock::new();
-    Arc::clone(PROVIDER.get_or_init(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider())))
+    Arc::clone(PROVIDER.get_or_init(|| {
+        let mut provider = rustls::crypto::aws_lc_rs::default_provider();
+        provider.cipher_suites.sort_by_key(|suite| {
+            use CipherSuite as C;
+            match suite.suite() {
+                C::TLS13_AES_128_GCM_SHA256 => 0,
+                C::TLS13_AES_256_GCM_SHA384 | C::TLS13_CHACHA20_POLY1305_SHA256 => 1,
+                C::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256
+                | C::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256 => 2,
+                _ => 3,
+            }
+        });
+        Arc::new(provider)
+    }))
 }

@@ -20,8 +20,8 @@ pub const FULL_RECORD: usize = 5 + 16_384 + 1 + 16;
 /// 64 KiB: one write of four records costs a third of four writes, and the thread's buffers stay in its cache.
 pub const CHUNK: usize = 64 * 1024;
 
-/// What a chunk becomes, and room for what TLS itself may owe before it: a key update, an alert.
-pub const SEALED: usize = CHUNK + 4096;
+/// What a chunk becomes, and room for what TLS itself may owe before it: a key update, an alert, a flight that was held.
+pub const SEALED: usize = CHUNK + 8192;
 
 /// A handshake message that is not whole yet may keep this much back, as in rustls's own buffer.
 const LARGEST_PARTIAL: usize = 0xffff;
@@ -62,6 +62,11 @@ impl Records {
             Side::Server(tls) => tls,
             Side::Client(tls) => tls,
         }
+    }
+
+    /// Whether this is the side of a client.
+    pub fn is_client(&self) -> bool {
+        matches!(self.side, Side::Client(_))
     }
 
     /// The peer has ended its direction with a `close_notify`. What comes behind it is ignored (RFC 8446 §6.1).

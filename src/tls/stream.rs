@@ -7,10 +7,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use rustix::net::SendFlags;
 use rustls::server::AcceptedAlert;
-use rustls::{ClientConfig, CommonState, ServerConfig};
+use rustls::{ClientConfig, CommonState, ProtocolVersion, ServerConfig};
 use rustls_pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::records::{CHUNK, FULL_RECORD, Records, SEALED};
@@ -19,6 +20,11 @@ use super::refusal::describe;
 /// How much ciphertext is read at a time, with what was left over before: four full records, so that a peer that sends
 /// such leaves nothing over.
 const READ: usize = 4 * FULL_RECORD;
+
+/// How much of a handshake's last flight may wait for the first words behind it.
+///
+/// 4 KiB: a client's certificate with its chain, or a ticket. A larger one goes at once.
+const HELD: usize = 4096;
 
 thread_local! {
     /// Ciphertext that came, decrypted in place: a read, behind as much of one handshake message.
@@ -37,6 +43,9 @@ pub struct Stream {
     records: Records,
     /// Plaintext that came with the last of the handshake.
     early: Vec<u8>,
+    /// The last flight of the handshake waits for what is said first, so that both go in one segment: a server's ticket
+    /// until the first write, a client's Finished until nothing is there to be written.
+    held: bool,
     /// How the peer has ended its direction, once it has.
     end: Option<End>,
     /// Why nothing can be sent any more. The kernel tells of a reset only once.
@@ -135,9 +144,10 @@ impl Stream {
         if !self.early.is_empty() {
             take(&std::mem::take(&mut self.early));
         } else if self.end.is_none() {
+            self.held &= !self.records.is_client();
             // Answers that TLS itself owes (a refused renegotiation's) go out even when this side has nothing to say. A peer
             // that takes no more may have said why, or all that it had to say: that is still to be read, and whoever writes is told.
-            if !self.records.owed().is_empty() {
+            if !self.held && !self.records.owed().is_empty() {
                 let _ = self.poll_flush(cx);
             }
             match ready!(self.poll_open(cx, take)) {
@@ -163,8 +173,10 @@ impl Stream {
     pub fn poll_write(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         ready!(self.poll_flush(cx))?;
         let taken = SEALING.with_borrow_mut(|out| {
-            let (taken, sealed) = self.records.seal(buf, out).map_err(invalid)?;
-            let mut rest = out.get(..sealed).unwrap_or_default();
+            let held = self.take_held(out);
+            let room = out.get_mut(held..).unwrap_or_default();
+            let (taken, sealed) = self.records.seal(buf, room).map_err(invalid)?;
+            let mut rest = out.get(..held + sealed).unwrap_or_default();
             while !rest.is_empty() {
                 match Pin::new(&mut self.tcp).poll_write(cx, rest) {
                     Poll::Ready(sent) => rest = rest.get(some(sent)?..).unwrap_or_default(),
@@ -184,7 +196,7 @@ impl Stream {
         if let Some(broken) = self.broken {
             return Poll::Ready(Err(broken.into()));
         }
-        while !self.records.owed().is_empty() {
+        while !self.held && !self.records.owed().is_empty() {
             let sent = Pin::new(&mut self.tcp).poll_write(cx, self.records.owed());
             match ready!(sent).and_then(|n| some(Ok(n))) {
                 Ok(n) => self.records.paid(n),
@@ -197,13 +209,32 @@ impl Stream {
         Poll::Ready(Ok(()))
     }
 
-    /// Ends this side's direction, the other stays open: `close_notify` for a clean end, then FIN.
-    pub fn poll_shutdown(&mut self, cx: &mut Context<'_>, end: End) -> Poll<io::Result<()>> {
+    /// Ends this side's direction, the other stays open: `close_notify` for a clean end, then FIN, which is left to the
+    /// stream's drop where this is the `last` direction to end.
+    pub fn poll_shutdown(
+        &mut self,
+        cx: &mut Context<'_>,
+        end: End,
+        last: bool,
+    ) -> Poll<io::Result<()>> {
         if end == End::Clean && self.broken.is_none() {
             self.records.close().map_err(invalid)?;
+            // The FIN that follows goes in one segment with it; what does not fit now goes without.
+            match send_before_fin(&self.tcp, self.records.owed()) {
+                Ok(sent) => self.records.paid(sent),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                Err(e) => {
+                    self.broken = Some(e.kind());
+                    return Poll::Ready(Err(e));
+                }
+            }
         }
+        self.held = false;
         ready!(self.poll_flush(cx))?;
-        Pin::new(&mut self.tcp).poll_shutdown(cx)
+        match last {
+            true => Poll::Ready(Ok(())),
+            false => Pin::new(&mut self.tcp).poll_shutdown(cx),
+        }
     }
 
     fn new(tcp: TcpStream, records: Records) -> Box<Self> {
@@ -211,6 +242,7 @@ impl Stream {
             tcp,
             records,
             early: Vec::new(),
+            held: false,
             end: None,
             broken: None,
         })
@@ -240,8 +272,14 @@ impl Stream {
         self.records.open(&mut received, &mut take)?;
         drop(received);
         loop {
+            let agreed = self.agreed();
+            let finished = !agreed.is_handshaking();
+            // In TLS 1.2 the peer may wait for it.
+            self.held = finished
+                && agreed.protocol_version() == Some(ProtocolVersion::TLSv1_3)
+                && self.records.owed().len() <= HELD;
             poll_fn(|cx| self.poll_flush(cx)).await?;
-            if !self.agreed().is_handshaking() {
+            if finished {
                 break;
             }
             match self.end {
@@ -251,6 +289,20 @@ impl Stream {
         }
         self.early = early;
         Ok(())
+    }
+
+    /// Puts what was held at the front of `out`, and tells how much that is.
+    fn take_held(&mut self, out: &mut [u8]) -> usize {
+        let held = match self.held {
+            true => self.records.owed().len(),
+            false => 0,
+        };
+        self.held = false;
+        if let Some(front) = out.get_mut(..held) {
+            front.copy_from_slice(self.records.owed());
+        }
+        self.records.paid(held);
+        held
     }
 
     /// One read from the socket, and what it decrypts to.
@@ -286,6 +338,21 @@ fn some(sent: io::Result<usize>) -> io::Result<usize> {
         Ok(0) => Err(io::ErrorKind::WriteZero.into()),
         sent => sent,
     }
+}
+
+/// Sends what there is room for now, and lets the kernel wait for the FIN that comes at once.
+fn send_before_fin(tcp: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
+    if bytes.is_empty() {
+        return Ok(0);
+    }
+    #[cfg(target_os = "linux")]
+    let more = SendFlags::MORE;
+    #[cfg(not(target_os = "linux"))]
+    let more = SendFlags::empty();
+    let flags = SendFlags::NOSIGNAL | more;
+    tcp.try_io(Interest::WRITABLE, || {
+        Ok(rustix::net::send(tcp, bytes, flags)?)
+    })
 }
 
 fn invalid(error: rustls::Error) -> io::Error {

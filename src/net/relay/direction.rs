@@ -55,13 +55,13 @@ impl Direction {
         }
     }
 
-    /// `was_reset` says that a write to the source has met a reset. The kernel tells of one only once, and a read
-    /// then says that all is at its end.
+    /// `other` is the way back. A write there may have met a reset of the source: the kernel tells of one only once, and
+    /// a read then says that all is at its end.
     pub(super) fn poll<S: Stream, K: Stream>(
         &mut self,
         source: &mut S,
         sink: &mut K,
-        was_reset: bool,
+        other: &Self,
         tally: &mut Tally,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Broken>> {
@@ -71,14 +71,14 @@ impl Direction {
                 Phase::Ending(end) => {
                     ready!(self.poll_held(sink, tally, cx)).map_err(Broken::Sink)?;
                     // A sink that is gone already cannot be told; its own direction says why.
-                    let _ = ready!(sink.poll_shutdown(cx, end));
+                    let _ = ready!(sink.poll_shutdown(cx, end, other.phase == Phase::Ended));
                     self.phase = Phase::Ended;
                 }
                 Phase::Moving => {
                     ready!(self.poll_held(sink, tally, cx)).map_err(Broken::Sink)?;
                     ready!(sink.poll_flush(cx)).map_err(Broken::Sink)?;
                     match ready!(self.poll_move(source, sink, tally, cx))? {
-                        Some(_) if was_reset => {
+                        Some(_) if other.met_reset() => {
                             let reset = io::ErrorKind::ConnectionReset.into();
                             return Poll::Ready(Err(Broken::Source(reset)));
                         }
@@ -117,7 +117,7 @@ impl Direction {
     }
 
     /// Whether the sink was reset before it had ended its own direction: after a FIN the kernel says EPIPE instead.
-    pub(super) fn met_reset(&self) -> bool {
+    fn met_reset(&self) -> bool {
         (self.failure.as_ref()).is_some_and(|e| e.kind() == io::ErrorKind::ConnectionReset)
     }
 

@@ -178,8 +178,13 @@ async fn a_sink_that_takes_nothing_is_broken_and_not_asked_for_ever() {
         fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
             self.0.poll_flush(cx)
         }
-        fn poll_shutdown(&mut self, cx: &mut Context<'_>, end: End) -> Poll<io::Result<()>> {
-            self.0.poll_shutdown(cx, end)
+        fn poll_shutdown(
+            &mut self,
+            cx: &mut Context<'_>,
+            end: End,
+            last: bool,
+        ) -> Poll<io::Result<()>> {
+            self.0.poll_shutdown(cx, end, last)
         }
     }
     impl Socket for Nothing {

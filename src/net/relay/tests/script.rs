@@ -124,7 +124,7 @@ impl Stream for Script {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(&mut self, _: &mut Context<'_>, end: End) -> Poll<io::Result<()>> {
+    fn poll_shutdown(&mut self, _: &mut Context<'_>, end: End, _: bool) -> Poll<io::Result<()>> {
         assert_eq!(self.ended, None, "ended twice");
         self.ended = Some(end);
         Poll::Ready(Ok(()))
