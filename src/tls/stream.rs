@@ -155,6 +155,7 @@ impl Stream {
                 Err(HandshakeError::Io(e)) => return Poll::Ready(Err(e)),
                 Err(HandshakeError::Tls(e)) => {
                     // The alert, if rustls made one: best effort, nobody waits for it.
+                    self.held = false;
                     let _ = self.poll_flush(cx);
                     return Poll::Ready(Err(invalid(e)));
                 }
