@@ -88,6 +88,23 @@ fn two_builds_differ_where_every_round_says_so_and_nothing_disturbed_them() {
 }
 
 #[test]
+fn the_plot_is_xml_with_a_bar_for_every_figure_that_has_something_to_be_compared_with() {
+    let folder = tempfile::tempdir().unwrap();
+    let plot = folder.path().join("plot.svg");
+    told(FIGURES, &["--plot", plot.to_str().unwrap()]);
+    let bars = "import sys, xml.dom.minidom as xml\n\
+                bars = xml.parse(sys.argv[1]).getElementsByTagName('rect')\n\
+                print(*sorted(bar.getAttribute('class') for bar in bars))";
+    let mut read = Command::new("python3");
+    let done = read.args(["-c", bars]).arg(&plot).output().unwrap();
+    // One of each kind that is not ours stands in the legend; nobody's idle connections but ours were measured.
+    assert_eq!(
+        String::from_utf8_lossy(&done.stdout).trim(),
+        "other other other ours page plain"
+    );
+}
+
+#[test]
 fn a_wish_that_makes_no_sense_is_refused() {
     for (wish, why) in [
         (["--only", "nonsense"], "no row's name contains `nonsense`"),
