@@ -47,7 +47,7 @@ class Subjects:
         self.upstream = self.announced(stack, self.cpu_of_load, "serve", "--certificate", folder, lines=4)
 
     def start(self, stack, subject):
-        """The process and where it listens, for each way to speak that it understands."""
+        """The process and where it listens, for each way to speak that it understands; `raw-bulk` if bulk has a port of its own."""
         if subject in ("portcullis", "base"):
             return self.gateway(stack, subject)
         if subject == "relay":
@@ -85,7 +85,7 @@ class Subjects:
         return {"pid": process.pid, **dict.fromkeys(["raw", "tls", "mesh"], address)}
 
     def haproxy(self, stack):
-        ports = self.ports_for_modes()
+        ports = self.ports_for_modes("bulk_port")
         config = self.configured("haproxy.cfg", folder=self.folder, **ports, **self.upstream)
         return self.peer(stack, "haproxy", ["-db", "-f", config], ports)
 
@@ -114,7 +114,7 @@ class Subjects:
             process = self.spawn(stack, self.cpu, [self.programs[name], *arguments], death, stdout=output, stderr=subprocess.STDOUT)
         for port in ports.values():
             self.wait(name, process, said, lambda port=port: answers(port))
-        modes = {"pass_port": "raw", "terminate_port": "tls", "mesh_port": "mesh"}
+        modes = {"pass_port": "raw", "bulk_port": "raw-bulk", "terminate_port": "tls", "mesh_port": "mesh"}
         return {"pid": process.pid, **{modes[mode]: f"127.0.0.1:{port}" for mode, port in ports.items()}}
 
     def announced(self, stack, cpu, *command, lines):
@@ -144,8 +144,8 @@ class Subjects:
         file.write_text(text)
         return file
 
-    def ports_for_modes(self):
-        return {mode: self.port() for mode in ("pass_port", "terminate_port", "mesh_port")}
+    def ports_for_modes(self, *more):
+        return {mode: self.port() for mode in ("pass_port", "terminate_port", "mesh_port", *more)}
 
     def port(self):
         for port in self.ports:
