@@ -12,6 +12,8 @@ import sys
 import time
 from pathlib import Path
 
+from rows import CALM
+
 HERE = Path(__file__).resolve().parent
 
 # The option that asks for its version, and where the answer has it and that of its TLS library.
@@ -162,8 +164,26 @@ class Subjects:
             if done.returncode == 0:
                 return done.stdout
             say(f"`{' '.join(command)}` has failed{f' with {of}' if of else ''}{', and is tried again' if left else ''}")
+            if left:
+                wait_for_calm()
         said = self.folder / f"{of}.said"
         sys.exit(f"error: {of or 'this'} cannot be measured" + (f"; it said:\n{said.read_text()}" if said.exists() else ""))
+
+
+def wait_for_calm():
+    """Until the machine has nothing else to do; on one that never has, for a while."""
+    late = time.monotonic() + 20
+    while time.monotonic() < late:
+        before = busy()
+        time.sleep(0.5)
+        if (busy() - before) / 0.5 < CALM:
+            return
+
+
+def busy():
+    """Seconds of all CPUs: user, nice, system, irq, softirq, steal; in ticks of 10 ms (USER_HZ)."""
+    ticks = [int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]]
+    return sum(ticks[at] for at in (0, 1, 2, 5, 6, 7)) / 100
 
 
 def end(process, death):
