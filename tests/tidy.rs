@@ -52,7 +52,7 @@ fn no_test_is_ignored() {
 #[test]
 fn every_script_starts() {
     let mut scripts = vec![".ci/run".to_owned()];
-    // What lies deeper belongs to a peer, and is no command.
+    // What lies deeper belongs to a script or a peer, and is no command.
     scripts.extend(
         files("tools")
             .into_iter()

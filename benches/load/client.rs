@@ -1,56 +1,34 @@
 //! The client: many short connections, few busy ones, or many idle ones, and what they cost the process they go to.
 
 use std::cell::{Cell, RefCell};
-use std::io;
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use clap::ValueEnum;
-use rustls::ClientConfig;
-use rustls::pki_types::ServerName;
+use rustix::net::{RecvFlags, recv};
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::task::{JoinSet, spawn_local};
+use tokio::io::Interest;
+use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
-use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 
+use crate::connection::{AT_ONCE, Load, PATIENCE, To};
 use crate::process;
-use crate::server::{ECHO, SOURCE};
-use crate::tls::{self, Exchange, MESHED, PASSED, TERMINATED};
+use crate::server::{ECHO, SINK, SOURCE};
 
-/// Longer than anything takes that works.
-const PATIENCE: Duration = Duration::from_secs(10);
-
-/// How many connections are opened at once, where that is not what is measured.
-const AT_ONCE: usize = 64;
+/// What a ping-pong sends: a keystroke in a terminal is about as long once ssh has wrapped it.
+const MESSAGE: [u8; 64] = [b'.'; 64];
 
 /// What to do, to whom, and for how long.
 #[derive(Clone, clap::Args)]
 pub(crate) struct Run {
-    /// Where to connect
-    #[arg(long)]
-    address: SocketAddr,
-    /// How to speak there
-    #[arg(long)]
-    speak: Speak,
-    /// The key exchange of the hello
-    #[arg(long, default_value = "x25519")]
-    exchange: Exchange,
-    /// The folder with edge.pem
-    #[arg(long)]
-    certificate: PathBuf,
+    #[command(flatten)]
+    to: To,
     /// How many connections there are at a time
     #[arg(long)]
     connections: usize,
     /// How long to measure
     #[arg(long, default_value_t = 1.0)]
     secs: f64,
-    /// The process whose cost is told
+    /// The process whose cost is told, with those that it has started
     #[arg(long)]
     pid: u32,
     /// Its upstream's, whose cost is ours and no disturbance
@@ -58,21 +36,20 @@ pub(crate) struct Run {
     upstream_pid: u32,
 }
 
-/// How a connection begins.
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Speak {
-    /// With a TLS handshake.
-    Tls,
-    /// With a TLS handshake, for the route whose upstream is a service of a mesh.
-    Mesh,
-    /// With the bytes of a hello, and in clear from then on: a relay that passes TLS through sees no difference.
-    Raw,
+/// The same, in one direction.
+#[derive(Clone, clap::Args)]
+pub(crate) struct Bulk {
+    #[command(flatten)]
+    run: Run,
+    /// From the client to the upstream
+    #[arg(long)]
+    up: bool,
 }
 
 impl Run {
     /// Opens, asks for one byte, closes, again and again.
     pub(crate) async fn connections(self) -> anyhow::Result<()> {
-        let load = Load::new(&self)?;
+        let load = Load::new(&self.to)?;
         let done = Rc::new(Cell::new(0_u64));
         let mut clients = JoinSet::new();
         for _ in 0..self.connections {
@@ -88,36 +65,44 @@ impl Run {
         print(json!({
             "count": count,
             "per_second": count / used.secs,
-            "cpu_us_per_connection": used.cpu * 1e6 / count.max(1.0),
+            "cpu_us_per_connection": used.cpu * 1e6 / count,
             "foreign": used.foreign,
         }));
         Ok(())
     }
 
-    /// Has bytes sent down. What comes is thrown away as it comes, encrypted or not: decrypting it would cost the
-    /// client's CPU more than most gateways need.
-    pub(crate) async fn bulk(self) -> anyhow::Result<()> {
-        let load = Load::new(&self)?;
-        let read = Rc::new(Cell::new(0_u64));
+    /// Sends a few bytes and waits until they are back, again and again, on connections that stay.
+    pub(crate) async fn pingpong(self) -> anyhow::Result<()> {
+        let load = Load::new(&self.to)?;
+        let done = Rc::new(Cell::new(0_u64));
+        let times = Rc::new(RefCell::new(Vec::new()));
         let mut clients = JoinSet::new();
         for _ in 0..self.connections {
-            let (load, read) = (Rc::clone(&load), Rc::clone(&read));
+            let (load, done, times) = (Rc::clone(&load), Rc::clone(&done), Rc::clone(&times));
             clients.spawn_local(async move {
-                let opened = timeout(PATIENCE, load.open(&[SOURCE])).await??;
-                let mut tcp = opened.into_tcp();
-                let mut buffer = vec![0; 256 * 1024];
+                let mut connection = timeout(PATIENCE, load.open(&[ECHO])).await??;
+                let mut back = [0; MESSAGE.len()];
                 loop {
-                    let n = tcp.read(&mut buffer).await?;
-                    anyhow::ensure!(n > 0, "the upstream has ended");
-                    read.set(read.get() + n as u64);
+                    let begin = Instant::now();
+                    connection.send(&MESSAGE).await?;
+                    connection.receive(&mut back).await?;
+                    times.borrow_mut().push(begin.elapsed());
+                    done.set(done.get() + 1);
+                    anyhow::ensure!(back == MESSAGE, "other bytes came back");
                 }
             });
         }
-        let (bytes, used) = self.measure(&mut clients, &read).await?;
+        let (count, used) = self.measure(&mut clients, &done).await?;
+        // Those of the time before the measurement stand in front.
+        let mut times = times.take();
+        let mut times = times.split_off(times.len() - count as usize);
+        times.sort_unstable();
         print(json!({
-            "bytes": bytes,
-            "gbit_per_second": bytes * 8e-9 / used.secs,
-            "cpu_s_per_gb": used.cpu / (bytes.max(1.0) * 1e-9),
+            "count": count,
+            "per_second": count / used.secs,
+            "p50_us": quantile(&times, 0.50),
+            "p99_us": quantile(&times, 0.99),
+            "cpu_us_per_round_trip": used.cpu * 1e6 / count,
             "foreign": used.foreign,
         }));
         Ok(())
@@ -125,15 +110,16 @@ impl Run {
 
     /// Opens, asks for one byte, and stays silent.
     pub(crate) async fn idle(self) -> anyhow::Result<()> {
-        let load = Load::new(&self)?;
+        let load = Load::new(&self.to)?;
         // What is set up once and for all must be there before.
         let warm = load.open_many(AT_ONCE).await?;
         drop(warm);
         sleep(Duration::from_millis(500)).await;
-        let before = process::memory(self.pid)?;
+        let processes = process::family(self.pid)?;
+        let before = process::memory(&processes)?;
         let mut opened = load.open_many(self.connections).await?;
         sleep(Duration::from_secs(1)).await;
-        let after = process::memory(self.pid)?;
+        let after = process::memory(&processes)?;
         for connection in &mut opened {
             timeout(PATIENCE, connection.ask()).await??;
         }
@@ -153,12 +139,18 @@ impl Run {
     ) -> anyhow::Result<(f64, Used)> {
         let measured = async {
             sleep(Duration::from_millis(300)).await;
-            let (before, count) = (Used::until_now(self)?, counter.get());
+            let processes = process::family(self.pid)?;
+            let upstream = [self.upstream_pid];
+            let (before, count) = (Used::until_now(&processes, &upstream)?, counter.get());
             let start = Instant::now();
             sleep(Duration::from_secs_f64(self.secs)).await;
-            let (after, counted) = (Used::until_now(self)?, counter.get() - count);
+            let (after, counted) = (
+                Used::until_now(&processes, &upstream)?,
+                counter.get() - count,
+            );
+            anyhow::ensure!(counted > 0, "nothing was done in {} s", self.secs);
             let used = after.since(&before, start.elapsed().as_secs_f64());
-            anyhow::Ok((counted as f64, used))
+            Ok((counted as f64, used))
         };
         tokio::select! {
             measured = measured => measured,
@@ -170,12 +162,68 @@ impl Run {
     }
 }
 
+impl Bulk {
+    pub(crate) async fn run(self) -> anyhow::Result<()> {
+        let load = Load::new(&self.run.to)?;
+        let moved = Rc::new(Cell::new(0_u64));
+        let mut clients = JoinSet::new();
+        for _ in 0..self.run.connections {
+            let (load, moved) = (Rc::clone(&load), Rc::clone(&moved));
+            if self.up {
+                clients.spawn_local(send(load, moved));
+            } else {
+                clients.spawn_local(receive(load, moved));
+            }
+        }
+        let (bytes, used) = self.run.measure(&mut clients, &moved).await?;
+        print(json!({
+            "bytes": bytes,
+            "gbit_per_second": bytes * 8e-9 / used.secs,
+            "cpu_s_per_gb": used.cpu / (bytes * 1e-9),
+            "foreign": used.foreign,
+        }));
+        Ok(())
+    }
+}
+
+/// Has bytes sent down. What comes is thrown away as it comes, encrypted or not: decrypting it would cost the client's
+/// CPU more than most gateways need.
+async fn receive(load: Rc<Load>, moved: Rc<Cell<u64>>) -> anyhow::Result<()> {
+    let opened = timeout(PATIENCE, load.open(&[SOURCE])).await??;
+    let tcp = opened.into_tcp();
+    // With TRUNC the kernel counts what it throws away, and copies nothing.
+    let mut untouched = vec![0; 4 << 20];
+    let mut discard = || Ok(recv(&tcp, &mut untouched, RecvFlags::TRUNC)?.1);
+    loop {
+        let n = tcp.async_io(Interest::READABLE, &mut discard).await?;
+        anyhow::ensure!(n > 0, "the upstream has ended");
+        moved.set(moved.get() + n as u64);
+    }
+}
+
+/// Sends bytes up. They are encrypted one by one: there is no way around that.
+async fn send(load: Rc<Load>, moved: Rc<Cell<u64>>) -> anyhow::Result<()> {
+    let mut connection = timeout(PATIENCE, load.open(&[SINK])).await??;
+    let bytes = vec![b'.'; 256 * 1024];
+    loop {
+        let n = connection.send_some(&bytes).await?;
+        moved.set(moved.get() + n as u64);
+    }
+}
+
+/// In microseconds: what this part of them, which are in order, have not exceeded.
+fn quantile(times: &[Duration], part: f64) -> f64 {
+    let at = (part * times.len() as f64).ceil() as usize;
+    let time = times.get(at.saturating_sub(1));
+    time.map_or(0.0, |time| time.as_secs_f64() * 1e6)
+}
+
 /// CPU time in seconds.
 struct Used {
     secs: f64,
-    /// Of the process that is measured.
+    /// Of the processes that are measured.
     cpu: f64,
-    /// Of it, its upstream and ourselves.
+    /// Of them, their upstream and ourselves.
     ours: f64,
     machine: f64,
     /// What everything else took, as a share of one CPU.
@@ -183,9 +231,9 @@ struct Used {
 }
 
 impl Used {
-    fn until_now(run: &Run) -> anyhow::Result<Self> {
-        let cpu = process::cpu(run.pid)?;
-        let ours = cpu + process::cpu(run.upstream_pid)? + process::cpu(std::process::id())?;
+    fn until_now(processes: &[u32], upstream: &[u32]) -> anyhow::Result<Self> {
+        let cpu = process::cpu(processes)?;
+        let ours = cpu + process::cpu(upstream)? + process::cpu(&[std::process::id()])?;
         Ok(Self {
             secs: 0.0,
             cpu,
@@ -203,133 +251,6 @@ impl Used {
             ours,
             machine,
             foreign: ((machine - ours) / secs).max(0.0),
-        }
-    }
-}
-
-/// How to open connections.
-struct Load {
-    address: SocketAddr,
-    speak: Speak,
-    config: Arc<ClientConfig>,
-    hello: Vec<u8>,
-}
-
-impl Load {
-    fn new(run: &Run) -> anyhow::Result<Rc<Self>> {
-        let config = tls::client(&run.certificate, run.exchange)?;
-        Ok(Rc::new(Self {
-            address: run.address,
-            speak: run.speak,
-            hello: tls::hello(&config, PASSED)?,
-            config,
-        }))
-    }
-
-    /// A connection on which the first bytes have been sent.
-    async fn open(&self, first: &[u8]) -> anyhow::Result<Connection> {
-        let mut tcp = TcpStream::connect(self.address).await?;
-        tcp.set_nodelay(true)?;
-        match self.speak {
-            Speak::Raw => {
-                tcp.write_all(&[&self.hello, first].concat()).await?;
-                Ok(Connection::Raw(tcp))
-            }
-            Speak::Tls | Speak::Mesh => {
-                let connector = TlsConnector::from(Arc::clone(&self.config));
-                let name = match self.speak {
-                    Speak::Mesh => MESHED,
-                    _ => TERMINATED,
-                };
-                let name = ServerName::try_from(name)?;
-                let mut stream = connector.connect(name, tcp).await?;
-                stream.write_all(first).await?;
-                stream.flush().await?;
-                Ok(Connection::Tls(Box::new(stream)))
-            }
-        }
-    }
-
-    /// A connection from its beginning to its end.
-    async fn once(&self) -> anyhow::Result<()> {
-        let mut connection = self.open(&[ECHO, b'.']).await?;
-        connection.hear().await?;
-        connection.close().await?;
-        Ok(())
-    }
-
-    /// This many, on each of which a byte has come back.
-    async fn open_many(self: &Rc<Self>, count: usize) -> anyhow::Result<Vec<Connection>> {
-        let opened = Rc::new(RefCell::new(Vec::with_capacity(count)));
-        let left = Rc::new(Cell::new(count));
-        let openers = (0..AT_ONCE).map(|_| {
-            let (load, opened, left) = (Rc::clone(self), Rc::clone(&opened), Rc::clone(&left));
-            spawn_local(async move {
-                while left.get() > 0 {
-                    left.set(left.get() - 1);
-                    let mut connection = timeout(PATIENCE, load.open(&[ECHO, b'.'])).await??;
-                    timeout(PATIENCE, connection.hear()).await??;
-                    opened.borrow_mut().push(connection);
-                }
-                anyhow::Ok(())
-            })
-        });
-        for opener in openers.collect::<Vec<_>>() {
-            opener.await??;
-        }
-        Ok(opened.take())
-    }
-}
-
-enum Connection {
-    Raw(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
-}
-
-impl Connection {
-    async fn ask(&mut self) -> io::Result<()> {
-        match self {
-            Self::Raw(tcp) => tcp.write_all(b".").await?,
-            Self::Tls(stream) => {
-                stream.write_all(b".").await?;
-                stream.flush().await?;
-            }
-        }
-        self.hear().await
-    }
-
-    async fn hear(&mut self) -> io::Result<()> {
-        let byte = match self {
-            Self::Raw(tcp) => tcp.read_u8().await?,
-            Self::Tls(stream) => stream.read_u8().await?,
-        };
-        if byte == b'.' {
-            Ok(())
-        } else {
-            Err(io::Error::other("another byte came back"))
-        }
-    }
-
-    /// Ends this side, and waits until the other has: what the connection costs has been spent by then.
-    async fn close(self) -> io::Result<()> {
-        let mut rest = Vec::new();
-        match self {
-            Self::Raw(mut tcp) => {
-                tcp.shutdown().await?;
-                tcp.read_to_end(&mut rest).await?;
-            }
-            Self::Tls(mut stream) => {
-                stream.shutdown().await?;
-                stream.read_to_end(&mut rest).await?;
-            }
-        }
-        Ok(())
-    }
-
-    fn into_tcp(self) -> TcpStream {
-        match self {
-            Self::Raw(tcp) => tcp,
-            Self::Tls(stream) => stream.into_inner().0,
         }
     }
 }

@@ -1,12 +1,15 @@
-//! The load generator of `tools/bench`, with the bare server and the plain relay that a gateway is compared with.
+//! The load generator of `tools/bench`, with the bare server and the plain relays that a gateway is compared with.
 
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+mod check;
 mod client;
+mod connection;
 mod process;
 mod server;
+mod splice;
 mod tls;
 
 #[derive(Parser)]
@@ -29,10 +32,16 @@ enum Command {
     Serve(server::Serve),
     /// Relay as plainly as can be
     Relay(server::Relay),
+    /// Relay by splice(2), which is less than that
+    Splice(splice::Splice),
+    /// See whether the right upstream answers, and gives back what it is sent
+    Check(check::Check),
     /// Open connections one after the other, and print what each cost the process
     Connections(client::Run),
-    /// Have bytes sent, and print what they cost the process
-    Bulk(client::Run),
+    /// Have bytes sent, or send them, and print what they cost the process
+    Bulk(client::Bulk),
+    /// Send a few bytes and wait for them, and print how long that takes
+    Pingpong(client::Run),
     /// Open connections, keep them, and print the memory of the process that each takes
     Idle(client::Run),
 }
@@ -52,7 +61,10 @@ fn main() -> anyhow::Result<()> {
             Command::Serve(serve) => serve.run().await,
             Command::Relay(relay) => relay.run().await,
             Command::Connections(run) => run.connections().await,
-            Command::Bulk(run) => run.bulk().await,
+            Command::Splice(splice) => Ok(splice.run()?),
+            Command::Check(check) => check.run().await,
+            Command::Bulk(bulk) => bulk.run().await,
+            Command::Pingpong(run) => run.pingpong().await,
             Command::Idle(run) => run.idle().await,
         }
     })

@@ -1,19 +1,49 @@
-//! What a process has used, as Linux counts it.
+//! What processes have used, as Linux counts it.
 
 use std::fs;
 
 use anyhow::Context;
 
-/// CPU time of the threads that live, in seconds; counted in nanoseconds, where `utime` and `stime` count in 10 ms.
-pub(crate) fn cpu(process: u32) -> anyhow::Result<f64> {
-    let mut nanoseconds = 0;
+/// A process and all that descend from it: some servers have a process that works and one that watches it.
+pub(crate) fn family(eldest: u32) -> anyhow::Result<Vec<u32>> {
+    let mut parents = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let name = entry?.file_name();
+        let Some(process) = name.to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        // One that has ended meanwhile is of no family.
+        if let Some(parent) = stat(process).and_then(|stat| stat.parent) {
+            parents.push((process, parent));
+        }
+    }
+    let mut found = vec![eldest];
+    let mut next = 0;
+    while let Some(&parent) = found.get(next) {
+        let children = parents.iter().filter(|(_, its)| *its == parent);
+        found.extend(children.map(|(child, _)| *child));
+        next += 1;
+    }
+    Ok(found)
+}
+
+/// CPU time of these processes, in seconds.
+pub(crate) fn cpu(processes: &[u32]) -> anyhow::Result<f64> {
+    let used = processes.iter().map(|&process| cpu_of_one(process));
+    used.sum::<anyhow::Result<u64>>().map(seconds)
+}
+
+/// The threads that live count in nanoseconds. Those that have ended are counted by the process alone, in 10 ms: where it
+/// has counted more, there were such.
+fn cpu_of_one(process: u32) -> anyhow::Result<u64> {
+    let mut living = 0;
     for thread in fs::read_dir(format!("/proc/{process}/task"))? {
-        // One that has ended meanwhile is not counted.
         let stat = fs::read_to_string(thread?.path().join("schedstat")).unwrap_or_default();
         let used = stat.split(' ').next().and_then(|used| used.parse().ok());
-        nanoseconds += used.unwrap_or(0_u64);
+        living += used.unwrap_or(0_u64);
     }
-    Ok(seconds(nanoseconds))
+    let stat = stat(process).context("a process has ended")?;
+    Ok(living.max(stat.nanoseconds))
 }
 
 /// CPU time of the whole machine, in seconds.
@@ -24,17 +54,45 @@ pub(crate) fn machine() -> anyhow::Result<f64> {
         .split_whitespace()
         .filter_map(|field| field.parse().ok())
         .collect();
-    // user nice system idle iowait irq softirq steal; a tick is 10 ms on every Linux there is (USER_HZ).
+    // user nice system idle iowait irq softirq steal
     let busy = [0, 1, 2, 5, 6].iter().filter_map(|&at| ticks.get(at));
-    Ok(seconds(busy.sum::<u64>() * 10_000_000))
+    Ok(seconds(busy.sum::<u64>() * TICK))
 }
 
-/// Memory in KiB: its own, and its part of what it shares.
-pub(crate) fn memory(process: u32) -> anyhow::Result<f64> {
-    let rollup = fs::read_to_string(format!("/proc/{process}/smaps_rollup"))?;
-    let pss = rollup.lines().find_map(|line| line.strip_prefix("Pss:"));
-    let number = pss.and_then(|pss| pss.split_whitespace().next());
-    Ok(number.context("smaps_rollup tells no Pss")?.parse()?)
+/// Memory of these processes in KiB: their own, and their part of what they share.
+pub(crate) fn memory(processes: &[u32]) -> anyhow::Result<f64> {
+    let mut sum = 0.0;
+    for process in processes {
+        let rollup = fs::read_to_string(format!("/proc/{process}/smaps_rollup"))?;
+        let pss = rollup.lines().find_map(|line| line.strip_prefix("Pss:"));
+        let number = pss.and_then(|pss| pss.split_whitespace().next());
+        sum += number
+            .context("smaps_rollup tells no Pss")?
+            .parse::<f64>()?;
+    }
+    Ok(sum)
+}
+
+/// Nanoseconds in a tick, which is 10 ms on every Linux there is (USER_HZ).
+const TICK: u64 = 10_000_000;
+
+/// What /proc/PID/stat says.
+struct Stat {
+    parent: Option<u32>,
+    /// CPU time of the threads that live and of those that have ended.
+    nanoseconds: u64,
+}
+
+fn stat(process: u32) -> Option<Stat> {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    // The second field is a name in parentheses, which may hold anything; what follows are numbers, but for one letter.
+    let (_, rest) = stat.rsplit_once(") ")?;
+    let fields: Vec<&str> = rest.split(' ').collect();
+    let ticks = |at: usize| fields.get(at).and_then(|field| field.parse::<u64>().ok());
+    Some(Stat {
+        parent: fields.get(1).and_then(|field| field.parse().ok()),
+        nanoseconds: (ticks(11)? + ticks(12)?) * TICK,
+    })
 }
 
 fn seconds(nanoseconds: u64) -> f64 {

@@ -14,6 +14,10 @@ use crate::tls;
 pub(crate) const ECHO: u8 = b'e';
 /// The client's first byte: send until the connection breaks.
 pub(crate) const SOURCE: u8 = b's';
+/// The client's first byte: take all that follows and throw it away.
+pub(crate) const SINK: u8 = b'k';
+/// The client's first byte: say which of the listeners has it, and end.
+pub(crate) const NAME: u8 = b'n';
 
 /// Listens four times: `plain` for the client's bytes, `tls` for the same under TLS, `raw` for a hello as mere bytes in front,
 /// `mesh` for a gateway that shows who it is.
@@ -27,21 +31,21 @@ pub(crate) struct Serve {
 impl Serve {
     pub(crate) async fn run(self) -> anyhow::Result<()> {
         let acceptor = TlsAcceptor::from(tls::server(&self.certificate)?);
-        listen("plain", serve).await?;
+        listen("plain", async |tcp| serve(tcp, "plain").await).await?;
         listen("tls", move |tcp| {
             let acceptor = acceptor.clone();
-            async move { serve(acceptor.accept(tcp).await?).await }
+            async move { serve(acceptor.accept(tcp).await?, "tls").await }
         })
         .await?;
         listen("raw", async |mut tcp| {
             skip_hello(&mut tcp).await?;
-            serve(tcp).await
+            serve(tcp, "raw").await
         })
         .await?;
         let acceptor = TlsAcceptor::from(tls::service(&self.certificate)?);
         listen("mesh", move |tcp| {
             let acceptor = acceptor.clone();
-            async move { serve(acceptor.accept(tcp).await?).await }
+            async move { serve(acceptor.accept(tcp).await?, "mesh").await }
         })
         .await?;
         std::future::pending().await
@@ -129,7 +133,10 @@ where
     Ok(())
 }
 
-async fn serve<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) -> io::Result<()> {
+async fn serve<S>(mut stream: S, name: &str) -> io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     match stream.read_u8().await? {
         ECHO => {
             // An idle connection holds a small buffer only: the memory of a bare server is measured too.
@@ -148,6 +155,15 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) -> io::Result<(
             loop {
                 stream.write_all(&BYTES).await?;
             }
+        }
+        SINK => {
+            let mut buffer = vec![0; 256 * 1024];
+            while stream.read(&mut buffer).await? > 0 {}
+            stream.shutdown().await
+        }
+        NAME => {
+            stream.write_all(name.as_bytes()).await?;
+            stream.shutdown().await
         }
         other => Err(io::Error::other(format!("{other} is no command"))),
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use clap::ValueEnum;
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType};
 use rustls::client::Resumption;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{cipher_suite, kx_group};
@@ -26,7 +26,7 @@ pub(crate) const MESHED: &str = "mesh.bench.test";
 const SERVICE: &str = "spiffe://bench.test/ns/default/dc/dc1/svc/service";
 /// What the gateway proves to be there.
 const GATEWAY: &str = "spiffe://bench.test/ns/default/dc/dc1/svc/gateway";
-/// A name that the service has too, for a relay that asks no more than that.
+/// A name that the service has too, for those that can ask no more than that.
 const SERVICE_NAME: &str = "service.bench.test";
 
 /// The key exchange that the client offers.
@@ -47,6 +47,8 @@ pub(crate) fn write_certificate(folder: &Path) -> anyhow::Result<()> {
 
     let mut ca = CertificateParams::default();
     ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    // OpenSSL takes a certificate for self-signed whose issuer is called as it is itself.
+    ca.distinguished_name.push(DnType::CommonName, "mesh CA");
     let ca_key = KeyPair::generate()?;
     let certificate = ca.self_signed(&ca_key)?;
     std::fs::write(folder.join("mesh-ca.pem"), certificate.pem())?;
@@ -78,10 +80,12 @@ pub(crate) fn service(folder: &Path) -> anyhow::Result<Arc<ServerConfig>> {
     let roots = Arc::new(mesh_roots(folder)?);
     let provider = portcullis::tls::provider();
     let clients = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(&provider));
-    let config = ServerConfig::builder_with_provider(provider)
+    let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&TLS13])?
         .with_client_cert_verifier(clients.build()?)
         .with_single_cert(vec![certificate(folder, "service.pem")?], key)?;
+    // Some proxies would come back with a ticket: each connection is to have a whole handshake.
+    config.send_tls13_tickets = 0;
     Ok(Arc::new(config))
 }
 

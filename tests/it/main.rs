@@ -6,6 +6,7 @@ mod admin;
 mod agent;
 mod authority;
 mod bao;
+mod bench;
 mod broken_off;
 mod config;
 mod connect;

@@ -148,7 +148,64 @@ fn what_cannot_be_executed_is_no_program() {
     assert_eq!(find("folder", &places), None);
 }
 
+#[test]
+fn what_only_the_bench_needs_is_fetched_only_when_it_is_asked_for() {
+    let tree = tempfile::tempdir().unwrap();
+    copy(Path::new(env!("CARGO_MANIFEST_DIR")), tree.path(), "tools");
+    let stand_ins = tree.path().join("stand-ins");
+    std::fs::create_dir(&stand_ins).unwrap();
+    let tools_peers = |arguments: &[&str]| {
+        let mut path = stand_ins.clone().into_os_string();
+        path.push(":");
+        path.push(env::var_os("PATH").unwrap_or_default());
+        let mut command = Command::new(tree.path().join("tools/peers"));
+        command.args(arguments).env("PATH", path).output().unwrap()
+    };
+    // What Debian has is there already; what would fetch the rest only notes what it was to fetch, and where it was.
+    let listed = String::from_utf8(tools_peers(&["--list"]).stdout).unwrap();
+    for line in listed.lines() {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        if words[1] == "debian" {
+            program(&stand_ins.join(words[0]), 0o755);
+        }
+    }
+    let notes = tree.path().join("notes");
+    let note = format!(
+        "#!/bin/sh\necho \"$PWD $*\" >>{}\necho go99\n",
+        notes.display()
+    );
+    for fetcher in ["go", "python3"] {
+        program(&stand_ins.join(fetcher), 0o755);
+        std::fs::write(stand_ins.join(fetcher), &note).unwrap();
+    }
+
+    assert!(!tools_peers(&[]).status.success());
+    let fetched = std::fs::read_to_string(&notes).unwrap();
+    for wanted in ["peers.d/consul", "peers.d/envoy", "peers.d/bao"] {
+        assert!(fetched.contains(wanted), "{fetched}");
+    }
+    for unwanted in ["peers.d/haproxy", "peers.d/nginx"] {
+        assert!(!fetched.contains(unwanted), "{fetched}");
+    }
+    assert!(!tools_peers(&["nginx"]).status.success());
+    let fetched = std::fs::read_to_string(&notes).unwrap();
+    assert!(fetched.contains("peers.d/nginx"), "{fetched}");
+    assert!(!fetched.contains("peers.d/haproxy"), "{fetched}");
+}
+
 fn program(path: &Path, mode: u32) {
     std::fs::write(path, "#!/bin/sh\n").unwrap();
     std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+}
+
+fn copy(from: &Path, to: &Path, name: &str) {
+    let (from, to) = (from.join(name), to.join(name));
+    if from.is_dir() {
+        std::fs::create_dir(&to).unwrap();
+        for entry in std::fs::read_dir(&from).unwrap() {
+            copy(&from, &to, entry.unwrap().file_name().to_str().unwrap());
+        }
+    } else {
+        std::fs::copy(&from, &to).unwrap();
+    }
 }
