@@ -13,6 +13,7 @@ mod consul;
 mod curl;
 mod demo;
 mod deploy;
+mod differential;
 mod discovery;
 mod drain;
 mod edge;
