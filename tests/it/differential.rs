@@ -23,9 +23,17 @@ use peer::{Both, Heard, HeardEnd, Peer};
 use schedule::{Ending, Schedule};
 
 mod buffered;
+mod closing;
+mod duel;
+mod forge;
 mod gate;
+mod handshakes;
+mod hostile;
+mod messages;
+mod old;
 mod peer;
 mod schedule;
+mod wire;
 
 #[tokio::test]
 async fn generated_schedules_end_alike_where_tls_is_terminated() {
@@ -128,10 +136,7 @@ fn expect(schedule: &Schedule, outcome: &Outcome) {
         | ([false, true], How::UpstreamFailed(_)) => {}
         (_, how) => panic!("{how:?} {schedule:#?}"),
     }
-    let tls = [
-        schedule.mode != Mode::Pass,
-        schedule.mode == Mode::ReEncrypt,
-    ];
+    let tls = schedule.mode.tls();
     for side in [0, 1] {
         let other = schedule.ending(1 - side);
         match (&heard[side].end, other) {

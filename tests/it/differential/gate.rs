@@ -4,12 +4,12 @@ use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use portcullis::net;
 use portcullis::net::relay::{Outcome, Patience, Socket, relay};
 use portcullis::net::session::Tally;
-use portcullis::tls::{self, HandshakeError};
+use portcullis::net::{self, Stream};
+use portcullis::tls::{self, HandshakeError, HandshakeFailed};
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ServerConfig};
+use rustls::{ClientConfig, InvalidMessage, ServerConfig};
 use tokio::net::TcpStream;
 
 use super::buffered::{Buffered, ReadWrite};
@@ -33,6 +33,8 @@ pub(super) enum Mode {
     Terminate,
     ReEncrypt,
     Pass,
+    /// Towards the upstream alone.
+    Originate,
 }
 
 /// The TLS of both sides.
@@ -70,6 +72,16 @@ pub(super) enum Why {
     Tls(rustls::Error),
 }
 
+impl Mode {
+    /// Whether there is TLS to end with the client, and to begin with the upstream.
+    pub(super) fn tls(self) -> [bool; 2] {
+        [
+            matches!(self, Self::Terminate | Self::ReEncrypt),
+            matches!(self, Self::Originate | Self::ReEncrypt),
+        ]
+    }
+}
+
 impl Gate {
     /// Carries one tunnel to its end.
     pub(super) async fn carry(
@@ -79,60 +91,69 @@ impl Gate {
         client: TcpStream,
         upstream: TcpStream,
     ) -> Ended {
-        match path {
+        let carried = match path {
             Path::Unbuffered => self.unbuffered(mode, client, upstream).await,
             Path::Buffered => self.buffered(mode, client, upstream).await,
-        }
-    }
-
-    async fn unbuffered(self, mode: Mode, client: TcpStream, upstream: TcpStream) -> Ended {
-        let name = ServerName::try_from(NAME).unwrap();
-        if mode == Mode::Pass {
-            return join(client, upstream).await;
-        }
-        let received = match received(&client, self.kept).await {
-            Ok(received) => received,
-            Err(error) => return Ended::before(How::NoClient(error.into())),
         };
-        let client = match tls::Stream::accept(client, received, self.server).await {
-            Ok(client) => *client,
-            Err(failed) => return closing(failed.tcp, How::NoClient(failed.error.into())).await,
-        };
-        if mode == Mode::Terminate {
-            return join(client, upstream).await;
-        }
-        match tls::Stream::connect(upstream, self.client, name).await {
-            Ok(upstream) => join(client, *upstream).await,
-            Err(failed) => closing(failed.tcp, How::NoUpstream(failed.error.into())).await,
-        }
-    }
-
-    async fn buffered(self, mode: Mode, client: TcpStream, upstream: TcpStream) -> Ended {
-        let name = ServerName::try_from(NAME).unwrap();
-        if mode == Mode::Pass {
-            return join(ReadWrite(client), ReadWrite(upstream)).await;
-        }
-        let client = match Buffered::accept(client, self.server).await {
-            Ok(client) => client,
-            Err(error) => return Ended::before(How::NoClient(error.into())),
-        };
-        if mode == Mode::Terminate {
-            return join(client, ReadWrite(upstream)).await;
-        }
-        match Buffered::connect(upstream, self.client, name).await {
-            Ok(upstream) => join(client, upstream).await,
-            Err(error) => Ended::before(How::NoUpstream(error.into())),
-        }
-    }
-}
-
-impl Ended {
-    fn before(how: How) -> Self {
-        Self {
+        carried.unwrap_or_else(|how| Ended {
             how,
             up: 0,
             down: 0,
-        }
+        })
+    }
+
+    async fn unbuffered(
+        self,
+        mode: Mode,
+        client: TcpStream,
+        upstream: TcpStream,
+    ) -> Result<Ended, How> {
+        let [ends, begins] = mode.tls();
+        let client = match ends {
+            false => Stream::Tcp(client),
+            true => {
+                let received = received(&client, self.kept).await;
+                let received = received.map_err(|e| How::NoClient(e.into()))?;
+                match tls::Stream::accept(client, received, self.server).await {
+                    Ok(client) => Stream::Tls(client),
+                    Err(failed) => return Err(How::NoClient(told(failed).await)),
+                }
+            }
+        };
+        let upstream = match begins {
+            false => Stream::Tcp(upstream),
+            true => match tls::Stream::connect(upstream, self.client, name()).await {
+                Ok(upstream) => Stream::Tls(upstream),
+                Err(failed) => return Err(How::NoUpstream(told(failed).await)),
+            },
+        };
+        Ok(join(client, upstream).await)
+    }
+
+    async fn buffered(
+        self,
+        mode: Mode,
+        client: TcpStream,
+        upstream: TcpStream,
+    ) -> Result<Ended, How> {
+        let (server, config) = (self.server, self.client);
+        let accept = async |client| {
+            let accepted = Buffered::accept(client, server).await;
+            accepted.map_err(|e| How::NoClient(e.into()))
+        };
+        let connect = async |upstream| {
+            let connected = Buffered::connect(upstream, config, name()).await;
+            connected.map_err(|e| How::NoUpstream(e.into()))
+        };
+        Ok(match mode {
+            Mode::Pass => join(ReadWrite(client), ReadWrite(upstream)).await,
+            Mode::Terminate => join(accept(client).await?, ReadWrite(upstream)).await,
+            Mode::Originate => join(ReadWrite(client), connect(upstream).await?).await,
+            Mode::ReEncrypt => {
+                let client = accept(client).await?;
+                join(client, connect(upstream).await?).await
+            }
+        })
     }
 }
 
@@ -141,6 +162,10 @@ impl From<io::Error> for Why {
         let tls = error.get_ref().and_then(|inner| inner.downcast_ref());
         match tls {
             Some(tls) => Self::Tls(Clone::clone(tls)),
+            // rustls's own buffer is full of one message: it has no error of its own for that.
+            None if error.kind() == ErrorKind::InvalidData => {
+                Self::Tls(InvalidMessage::HandshakePayloadTooLarge.into())
+            }
             None => Self::Io(error.kind()),
         }
     }
@@ -201,8 +226,12 @@ async fn join(mut client: impl Socket, mut upstream: impl Socket) -> Ended {
     }
 }
 
-/// Lets the alert arrive.
-async fn closing(tcp: TcpStream, how: How) -> Ended {
-    net::close(tcp).await;
-    Ended::before(how)
+/// Why a handshake failed; lets the alert arrive.
+async fn told(failed: HandshakeFailed) -> Why {
+    net::close(failed.tcp).await;
+    failed.error.into()
+}
+
+fn name() -> ServerName<'static> {
+    ServerName::try_from(NAME).unwrap()
 }

@@ -77,7 +77,7 @@ impl Schedule {
     /// The schedule of this seed; always the same.
     pub(super) fn new(seed: u64, mode: Mode) -> Self {
         let mut dice = Dice::new(seed);
-        let tls = [mode != Mode::Pass, mode == Mode::ReEncrypt];
+        let tls = mode.tls();
         let old = [dice.one_in(3), dice.one_in(3)];
         let mut script = Script::default();
         let turns = dice.below(9);
