@@ -2,7 +2,7 @@
 
 use rustls::{AlertDescription, Error, InvalidMessage, PeerMisbehaved};
 
-use super::duel::{Act, Forged, TLS_1_3};
+use super::duel::{self, Act, Forged, Seen, TLS_1_3};
 use super::forge::{DATA, Forge, HANDSHAKE, KEY_UPDATE, TICKET, message};
 use super::hostile::{refused, sent};
 use super::wire;
@@ -205,6 +205,55 @@ async fn a_message_may_come_in_records_of_one_byte() {
     })
     .await;
     assert_eq!((seen.error, seen.text.as_slice()), (None, &b"a"[..]));
+}
+
+/// rustls's buffered connection keeps 65,535 bytes of a message with the records around it, and no more.
+#[tokio::test]
+async fn a_message_may_fill_sixty_four_kibibytes_with_its_records_and_no_more() {
+    // Four records, with 22 bytes around the content of each.
+    const MOST: usize = 0xffff - 4 * 22 - 4;
+    let said = |size: usize, pieces: usize| {
+        move |forge: &mut Forge| -> Vec<Act> {
+            let before = forge.data(b"before");
+            let large = forge.message(TICKET, &ticket(size), RECORD);
+            let bytes = [before, large, forge.data(b"after")].concat();
+            bytes
+                .chunks(pieces)
+                .map(|piece| Act::Send(piece.to_vec()))
+                .collect()
+        }
+    };
+    for (size, taken) in [
+        (60_000, true),
+        (MOST - 1, true),
+        (MOST, true),
+        (MOST + 1, false),
+        (MOST + 60, false),
+        (0xffff, false),
+        (0x1_0000, false),
+        (0x1_0001, false),
+        (1_000_000, false),
+    ] {
+        for pieces in [usize::MAX, 65_624, 16_406, 1_460] {
+            let seen = duel::alike(Forged::Server, TLS_1_3, said(size, pieces));
+            is_taken(&seen, taken, size);
+        }
+        let seen = wire::alike(Forged::Server, TLS_1_3, said(size, usize::MAX)).await;
+        is_taken(&seen, taken, size);
+    }
+}
+
+fn is_taken(seen: &Seen, taken: bool, size: usize) {
+    let error = Error::from(InvalidMessage::HandshakePayloadTooLarge);
+    let (text, error): (&[u8], _) = match taken {
+        true => (b"beforeafter", None),
+        false => (b"before", Some(error)),
+    };
+    assert_eq!(
+        (seen.text.as_slice(), &seen.error),
+        (text, &error),
+        "{size}"
+    );
 }
 
 /// What a NewSessionTicket says (RFC 8446 §4.6.1), so many bytes of it; as far as a ticket can be so large.
