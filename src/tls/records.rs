@@ -23,8 +23,11 @@ pub const CHUNK: usize = 64 * 1024;
 /// What a chunk becomes, and room for what TLS itself may owe before it: a key update, an alert, a flight that was held.
 pub const SEALED: usize = CHUNK + 8192;
 
-/// A handshake message that is not whole yet may keep this much back, as in rustls's own buffer.
-const LARGEST_PARTIAL: usize = 0xffff;
+/// How much of the bytes is shown to rustls at once, as in its own buffer: a handshake message that is not whole in so
+/// many, with the records around it, is too large, however TCP has cut it.
+const WINDOW: usize = 0xffff;
+
+const TOO_LARGE: InvalidMessage = InvalidMessage::HandshakePayloadTooLarge;
 
 /// One connection's TLS. It holds no buffer but what is left over: half a record, or what the peer has not taken.
 pub struct Records {
@@ -78,8 +81,8 @@ impl Records {
     /// where the peer has sent more of one message than any may have.
     pub fn kept(&self) -> Result<usize, Error> {
         match self.partial.len() {
-            kept if kept <= LARGEST_PARTIAL => Ok(kept),
-            _ => Err(InvalidMessage::HandshakePayloadTooLarge.into()),
+            kept if kept < WINDOW => Ok(kept),
+            _ => Err(TOO_LARGE.into()),
         }
     }
 
@@ -155,7 +158,9 @@ impl Records {
         self.usable()?;
         let mut opened = 0;
         loop {
-            let incoming = buffer.get_mut(opened..).unwrap_or_default();
+            let end = buffer.len().min(opened + WINDOW);
+            let more = end < buffer.len();
+            let incoming = buffer.get_mut(opened..end).unwrap_or_default();
             let (discard, step) = match &mut self.side {
                 Side::Server(tls) => read(tls.process_tls_records(incoming), take, &mut self.owed)?,
                 Side::Client(tls) => read(tls.process_tls_records(incoming), take, &mut self.owed)?,
@@ -164,7 +169,9 @@ impl Records {
             match step {
                 Step::Again => {}
                 Step::PeerClosed => self.ended = true,
-                Step::Done => return Ok(opened),
+                Step::Done if self.ended || !more => return Ok(opened),
+                Step::Done if discard == 0 => return Err(TOO_LARGE.into()),
+                Step::Done => {}
             }
         }
     }

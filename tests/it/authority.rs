@@ -7,6 +7,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, Issuer,
     KeyPair,
 };
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
 
@@ -95,7 +96,16 @@ impl Authority {
 
     /// A client that trusts this CA, offers these versions and shows no certificate.
     pub(crate) fn client(&self, versions: &[&'static SupportedProtocolVersion]) -> ClientConfig {
-        ClientConfig::builder_with_provider(portcullis::tls::provider())
+        self.client_by(portcullis::tls::provider(), versions)
+    }
+
+    /// The same with this cryptography.
+    pub(crate) fn client_by(
+        &self,
+        provider: Arc<CryptoProvider>,
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> ClientConfig {
+        ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(versions)
             .unwrap()
             .with_root_certificates(self.roots())
@@ -109,15 +119,22 @@ impl Issued {
         &self,
         versions: &[&'static SupportedProtocolVersion],
     ) -> Arc<ServerConfig> {
+        Arc::new(self.server_by(portcullis::tls::provider(), versions))
+    }
+
+    /// The same with this cryptography.
+    pub(crate) fn server_by(
+        &self,
+        provider: Arc<CryptoProvider>,
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> ServerConfig {
         let key = PrivateKeyDer::try_from(self.key.serialize_der()).unwrap();
-        Arc::new(
-            ServerConfig::builder_with_provider(portcullis::tls::provider())
-                .with_protocol_versions(versions)
-                .unwrap()
-                .with_no_client_auth()
-                .with_single_cert(vec![self.certificate.der().clone()], key)
-                .unwrap(),
-        )
+        ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(versions)
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![self.certificate.der().clone()], key)
+            .unwrap()
     }
 }
 

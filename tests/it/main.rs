@@ -14,6 +14,7 @@ mod consul;
 mod curl;
 mod demo;
 mod deploy;
+mod differential;
 mod discovery;
 mod drain;
 mod edge;

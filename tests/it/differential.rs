@@ -1,0 +1,270 @@
+//! The data path against tokio-rustls and plain reads and writes: the same bytes in, the same bytes and the same end out.
+
+use std::ops::Range;
+use std::sync::{Arc, LazyLock};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::ServerName;
+use rustls::version::{TLS12, TLS13};
+use rustls::{
+    CipherSuiteCommon, ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection,
+    SupportedCipherSuite, SupportedProtocolVersion, Tls13CipherSuite,
+};
+use socket2::SockRef;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::time::timeout;
+
+use crate::authority::Authority;
+use crate::peers;
+use crate::support::PATIENCE;
+use gate::{Ended, Gate, How, Mode, NAME, PATHS, Path};
+use peer::{Both, Heard, HeardEnd, Peer};
+use schedule::{Ending, Schedule};
+
+mod buffered;
+mod closing;
+mod duel;
+mod forge;
+mod gate;
+mod handshakes;
+mod hostile;
+mod messages;
+mod old;
+mod peer;
+mod schedule;
+mod wire;
+
+#[tokio::test]
+async fn generated_schedules_end_alike_where_tls_is_terminated() {
+    alike(Mode::Terminate, 0..750).await;
+}
+
+#[tokio::test]
+async fn generated_schedules_end_alike_where_tls_goes_on_to_the_upstream() {
+    alike(Mode::ReEncrypt, 0..500).await;
+}
+
+#[tokio::test]
+async fn generated_schedules_end_alike_where_bare_sockets_are_passed_through() {
+    alike(Mode::Pass, 0..1000).await;
+}
+
+/// Of seeds that nobody has seen before; a schedule that fails tells its own.
+#[tokio::test]
+async fn many_more_generated_schedules_end_alike() {
+    if !peers::long() {
+        return;
+    }
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let first = now.as_secs() << 16;
+    tokio::join!(
+        alike(Mode::Terminate, first..first + 5_000),
+        alike(Mode::ReEncrypt, first..first + 3_000),
+        alike(Mode::Pass, first..first + 5_000)
+    );
+}
+
+/// What becomes of one schedule.
+#[derive(Debug, PartialEq)]
+struct Outcome {
+    ended: Ended,
+    heard: [Heard; 2],
+}
+
+/// Plays the schedules of these seeds through both paths.
+async fn alike(mode: Mode, seeds: Range<u64>) {
+    let tls = Tls::new();
+    for seed in seeds {
+        let schedule = Schedule::new(seed, mode);
+        let [ours, reference] = [
+            play(&tls, &schedule, PATHS[0]).await,
+            play(&tls, &schedule, PATHS[1]).await,
+        ];
+        assert_eq!(ours, reference, "{schedule:#?}");
+        expect(&schedule, &ours);
+    }
+}
+
+async fn play(tls: &Tls, schedule: &Schedule, path: Path) -> Outcome {
+    let (client, accepted) = sockets(schedule.narrow).await;
+    let (dialled, upstream) = sockets(schedule.narrow).await;
+    let gate = tls.gate(schedule);
+    // A task of its own: nobody wakes it but its sockets.
+    let carried = tokio::spawn(gate.carry(path, schedule.mode, accepted, dialled));
+    let both = Both::default();
+    let [client_tls, upstream_tls] = tls.ends(schedule);
+    let playing = async {
+        tokio::join!(
+            Peer::new(0, client, client_tls, schedule, &both).play(),
+            Peer::new(1, upstream, upstream_tls, schedule, &both).play(),
+            carried
+        )
+    };
+    match timeout(PATIENCE, playing).await {
+        Ok((client, upstream, ended)) => Outcome {
+            ended: ended.unwrap(),
+            heard: [client, upstream],
+        },
+        Err(_) => panic!("{path:?} does not end: {both:?} {schedule:#?}"),
+    }
+}
+
+/// What must come of it, whatever the path.
+fn expect(schedule: &Schedule, outcome: &Outcome) {
+    let reset = [0, 1].map(|side| {
+        matches!(
+            schedule.ending(side),
+            Some(Ending::Reset | Ending::TornReset)
+        )
+    });
+    let Outcome { ended, heard } = outcome;
+    assert_eq!(
+        heard[1].bytes,
+        schedule.said(0),
+        "{outcome:?} {schedule:#?}"
+    );
+    assert_eq!(
+        heard[0].bytes,
+        schedule.said(1),
+        "{outcome:?} {schedule:#?}"
+    );
+    assert_eq!((ended.up, ended.down), (schedule.said(0), schedule.said(1)));
+    match (reset, &ended.how) {
+        ([false, false], How::Closed)
+        | ([true, false], How::ClientFailed(_))
+        | ([false, true], How::UpstreamFailed(_)) => {}
+        (_, how) => panic!("{how:?} {schedule:#?}"),
+    }
+    let tls = schedule.mode.tls();
+    for side in [0, 1] {
+        let other = schedule.ending(1 - side);
+        match (&heard[side].end, other) {
+            (HeardEnd::Gone, _) if reset[side] => {}
+            (HeardEnd::Clean, Some(Ending::Clean)) => {}
+            (HeardEnd::Clean, Some(_)) if !tls[side] && !reset[1 - side] => {}
+            // A bare socket tells of no truncation: its end is a clean one.
+            (HeardEnd::Clean, Some(Ending::Fin)) if !tls[1 - side] => {}
+            (HeardEnd::Truncated, Some(Ending::Fin | Ending::Torn)) if tls[1 - side] => {}
+            (HeardEnd::Truncated | HeardEnd::Clean, Some(_)) if side == 0 && reset[1] => {}
+            (HeardEnd::Failed(_), Some(_)) if side == 1 && reset[0] => {}
+            (end, other) => panic!("{end:?} of {other:?} {schedule:#?}"),
+        }
+    }
+}
+
+/// Two ends of a TCP connection.
+async fn sockets(narrow: bool) -> (TcpStream, TcpStream) {
+    let socket = TcpSocket::new_v4().unwrap();
+    let dialling = TcpSocket::new_v4().unwrap();
+    if narrow {
+        for socket in [&socket, &dialling] {
+            let socket = SockRef::from(socket);
+            socket.set_recv_buffer_size(32 << 10).unwrap();
+            socket.set_send_buffer_size(32 << 10).unwrap();
+        }
+    }
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener: TcpListener = socket.listen(1).unwrap();
+    let address = listener.local_addr().unwrap();
+    let (dialled, accepted) = tokio::join!(dialling.connect(address), listener.accept());
+    let ends = (dialled.unwrap(), accepted.unwrap().0);
+    for end in [&ends.0, &ends.1] {
+        end.set_nodelay(true).unwrap();
+    }
+    ends
+}
+
+/// The certificates of a test, and what is made of them.
+struct Tls {
+    gate: Gate,
+    /// Whose keys wear out after a few records.
+    worn: Gate,
+    /// TLS 1.3 and TLS 1.2.
+    clients: [Arc<ClientConfig>; 2],
+    upstreams: [Arc<ServerConfig>; 2],
+}
+
+/// Cryptography whose TLS 1.3 keys are good for six records: then they are updated (RFC 8446 §5.5).
+static WORN: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
+    let mut provider = CryptoProvider::clone(&portcullis::tls::provider());
+    for suite in &mut provider.cipher_suites {
+        if let SupportedCipherSuite::Tls13(&Tls13CipherSuite {
+            common:
+                CipherSuiteCommon {
+                    suite: name,
+                    hash_provider,
+                    ..
+                },
+            hkdf_provider,
+            aead_alg,
+            quic,
+        }) = *suite
+        {
+            *suite = SupportedCipherSuite::Tls13(Box::leak(Box::new(Tls13CipherSuite {
+                common: CipherSuiteCommon {
+                    suite: name,
+                    hash_provider,
+                    confidentiality_limit: 6,
+                },
+                hkdf_provider,
+                aead_alg,
+                quic,
+            })));
+        }
+    }
+    Arc::new(provider)
+});
+
+const VERSIONS: [&[&SupportedProtocolVersion]; 2] = [&[&TLS13], &[&TLS12]];
+
+impl Tls {
+    fn new() -> Self {
+        let authority = Authority::new();
+        let issued = authority.issue(&[NAME]);
+        let both = [&TLS12, &TLS13];
+        let server = issued.server(&both);
+        let client = Arc::new(authority.client(&both));
+        let worn = Gate {
+            server: Arc::new(issued.server_by(WORN.clone(), &both)),
+            client: Arc::new(authority.client_by(WORN.clone(), &both)),
+            kept: 0,
+        };
+        Self {
+            gate: Gate {
+                server,
+                client,
+                kept: 0,
+            },
+            worn,
+            clients: VERSIONS.map(|versions| Arc::new(authority.client(versions))),
+            upstreams: VERSIONS.map(|versions| issued.server(versions)),
+        }
+    }
+
+    fn gate(&self, schedule: &Schedule) -> Gate {
+        let gate = match schedule.worn {
+            true => &self.worn,
+            false => &self.gate,
+        };
+        Gate {
+            kept: schedule.kept,
+            ..gate.clone()
+        }
+    }
+
+    /// The TLS of both ends, where they have any.
+    fn ends(&self, schedule: &Schedule) -> [Option<Connection>; 2] {
+        let version = schedule.old.map(usize::from);
+        let client = (schedule.mode != Mode::Pass).then(|| {
+            let name = ServerName::try_from(NAME).unwrap();
+            let config = self.clients[version[0]].clone();
+            ClientConnection::new(config, name).unwrap().into()
+        });
+        let upstream = (schedule.mode == Mode::ReEncrypt).then(|| {
+            let config = self.upstreams[version[1]].clone();
+            ServerConnection::new(config).unwrap().into()
+        });
+        [client, upstream]
+    }
+}
