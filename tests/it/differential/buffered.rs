@@ -96,7 +96,7 @@ impl Stream for Buffered {
         self.remember(flushed)
     }
 
-    fn poll_shutdown(&mut self, cx: &mut Context<'_>, end: End) -> Poll<io::Result<()>> {
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>, end: End, _: bool) -> Poll<io::Result<()>> {
         match end {
             End::Clean => Pin::new(&mut self.tls).poll_shutdown(cx),
             End::Truncated => {
@@ -140,8 +140,13 @@ impl Stream for ReadWrite {
         Stream::poll_flush(&mut self.0, cx)
     }
 
-    fn poll_shutdown(&mut self, cx: &mut Context<'_>, end: End) -> Poll<io::Result<()>> {
-        Stream::poll_shutdown(&mut self.0, cx, end)
+    fn poll_shutdown(
+        &mut self,
+        cx: &mut Context<'_>,
+        end: End,
+        last: bool,
+    ) -> Poll<io::Result<()>> {
+        Stream::poll_shutdown(&mut self.0, cx, end, last)
     }
 }
 
