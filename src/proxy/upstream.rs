@@ -122,8 +122,10 @@ fn now() -> std::time::Instant {
 }
 
 /// Relays until the end.
-///
-/// Not an `async fn`: such a future holds its arguments twice.
+#[expect(
+    clippy::manual_async_fn,
+    reason = "such a future holds its arguments twice"
+)]
 pub(super) fn relay(
     mut pair: Pair,
     session: &mut Session,

@@ -4,7 +4,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls::client::{ResolvesClientCert, Resumption};
+use rustls::client::danger::ServerCertVerifier;
+use rustls::client::{ResolvesClientCert, Resumption, WebPkiServerVerifier};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{
     ClientConfig, ConfigBuilder, DistinguishedName, RootCertStore, SignatureScheme, WantsVerifier,
@@ -13,6 +14,7 @@ use rustls_native_certs::CertificateResult;
 use rustls_pki_types::ServerName;
 
 use super::files::{FileError, Pair, load_roots};
+use super::known::Known;
 use super::verify::{Proof, Verifier};
 
 /// Makes a configuration that verifies the chain against `roots` (the system's when empty) and always the proof,
@@ -43,15 +45,15 @@ pub fn from_parts(
     proof: Proof,
 ) -> Result<Arc<ClientConfig>, ClientError> {
     let builder = builder()?;
-    let builder = match proof {
-        Proof::ServerName => builder.with_root_certificates(roots),
-        proof => {
-            let verifier = Arc::new(Verifier::new(roots, proof));
-            builder
-                .dangerous()
-                .with_custom_certificate_verifier(verifier)
-        }
+    let verifier: Arc<dyn ServerCertVerifier> = match proof {
+        Proof::ServerName => WebPkiServerVerifier::builder_with_provider(roots, super::provider())
+            .build()
+            .map_err(|error| rustls::Error::General(error.to_string()))?,
+        proof => Arc::new(Verifier::new(roots, proof)),
     };
+    let builder = builder
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Known::new(verifier)));
     let mut config = match certificate {
         Some(pair) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(pair))),
         None => builder.with_no_client_auth(),
@@ -81,7 +83,7 @@ pub(super) fn in_one_mesh_of(
     let verifier = Verifier::new(likelier.roots, likelier.proof).or(other.roots, other.proof);
     let mut config = builder()?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_custom_certificate_verifier(Arc::new(Known::new(Arc::new(verifier))))
         .with_client_cert_resolver(Arc::new(ByRoots(certificates)));
     config.resumption = Resumption::disabled();
     Ok(Arc::new(config))

@@ -3,6 +3,7 @@
 pub mod client;
 mod directory;
 pub mod files;
+mod known;
 pub mod mesh;
 mod names;
 pub mod options;
