@@ -163,7 +163,11 @@ impl Stream {
     pub fn poll_write(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         ready!(self.poll_flush(cx))?;
         let taken = SEALING.with_borrow_mut(|out| {
-            let (taken, sealed) = self.records.seal(buf, out).map_err(invalid)?;
+            let sealed = self.records.seal(buf, out).inspect_err(|_| {
+                // Nothing more is to be read either, and whoever reads is told of it only when it asks.
+                cx.waker().wake_by_ref();
+            });
+            let (taken, sealed) = sealed.map_err(invalid)?;
             let mut rest = out.get(..sealed).unwrap_or_default();
             while !rest.is_empty() {
                 match Pin::new(&mut self.tcp).poll_write(cx, rest) {
