@@ -78,8 +78,9 @@ impl Records {
     }
 
     /// How many bytes at the front of a buffer [`open`](Self::open) fills with what was left over before. It fails
-    /// where the peer has sent more of one message than any may have.
+    /// where nothing more can be opened, or the peer has sent more of one message than any may have.
     pub fn kept(&self) -> Result<usize, Error> {
+        self.usable()?;
         match self.partial.len() {
             kept if kept < WINDOW => Ok(kept),
             _ => Err(TOO_LARGE.into()),

@@ -176,7 +176,11 @@ impl Stream {
         let taken = SEALING.with_borrow_mut(|out| {
             let held = self.take_held(out);
             let room = out.get_mut(held..).unwrap_or_default();
-            let (taken, sealed) = self.records.seal(buf, room).map_err(invalid)?;
+            let sealed = self.records.seal(buf, room).inspect_err(|_| {
+                // Nothing more is to be read either, and whoever reads is told of it only when it asks.
+                cx.waker().wake_by_ref();
+            });
+            let (taken, sealed) = sealed.map_err(invalid)?;
             let mut rest = out.get(..held + sealed).unwrap_or_default();
             while !rest.is_empty() {
                 match Pin::new(&mut self.tcp).poll_write(cx, rest) {

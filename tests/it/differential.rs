@@ -33,6 +33,7 @@ mod messages;
 mod old;
 mod peer;
 mod schedule;
+mod slow;
 mod wire;
 
 #[tokio::test]

@@ -28,6 +28,8 @@ pub(super) struct Direction {
     pipe: Option<Pipe>,
     /// The last read was a large one.
     bulk: bool,
+    /// How the source broke off, while what came from it before is still to be delivered.
+    broken_off: Option<io::Error>,
     /// Why it ended early, while the other direction may still have bytes to bring.
     failure: Option<io::Error>,
 }
@@ -75,8 +77,11 @@ impl Direction {
                     self.phase = Phase::Ended;
                 }
                 Phase::Moving => {
-                    ready!(self.poll_held(sink, tally, cx)).map_err(Broken::Sink)?;
-                    ready!(sink.poll_flush(cx)).map_err(Broken::Sink)?;
+                    ready!(self.poll_held(sink, tally, cx)).map_err(|e| self.broken_by(e))?;
+                    ready!(sink.poll_flush(cx)).map_err(|e| self.broken_by(e))?;
+                    if let Some(e) = self.broken_off.take() {
+                        return Poll::Ready(Err(Broken::Source(e)));
+                    }
                     match ready!(self.poll_move(source, sink, tally, cx))? {
                         Some(_) if other.met_reset() => {
                             let reset = io::ErrorKind::ConnectionReset.into();
@@ -119,6 +124,12 @@ impl Direction {
     /// Whether the sink was reset before it had ended its own direction: after a FIN the kernel says EPIPE instead.
     fn met_reset(&self) -> bool {
         (self.failure.as_ref()).is_some_and(|e| e.kind() == io::ErrorKind::ConnectionReset)
+    }
+
+    /// What a sink's error means: where the source has broken off before, that is why it ended.
+    fn broken_by(&mut self, sink: io::Error) -> Broken {
+        let source = self.broken_off.take();
+        source.map_or(Broken::Sink(sink), Broken::Source)
     }
 
     /// Moves what is there, once; tells how the source has ended, once it has. Nothing is held for one that is silent.
@@ -180,10 +191,13 @@ impl Direction {
         };
         let received = source.poll_receive(&mut Context::from_waker(waker), &mut take);
         self.bulk = moved >= BULK;
-        match broken {
-            Some(e) => Poll::Ready(Err(Broken::Sink(e))),
-            None => received.map_err(Broken::Source),
+        if let Some(e) = broken {
+            return Poll::Ready(Err(Broken::Sink(e)));
         }
+        Poll::Ready(Ok(ready!(received).unwrap_or_else(|e| {
+            self.broken_off = Some(e);
+            None
+        })))
     }
 
     /// Writes what the sink did not take before.

@@ -1,10 +1,16 @@
 //! Records that no honest peer sends, under TLS 1.2: taken alike by both paths, or refused alike.
 
-use rustls::{AlertDescription, Error, PeerMisbehaved};
+use std::sync::Arc;
+
+use rustls::crypto::CryptoProvider;
+use rustls::{
+    AlertDescription, CipherSuiteCommon, Error, PeerMisbehaved, SupportedCipherSuite,
+    Tls12CipherSuite,
+};
 
 use super::duel::{self, Act, Configs, Duel, Forged, Seen, TLS_1_2};
 use super::forge::{ALERT, DATA, Forge, HANDSHAKE, Word, message};
-use super::gate::PATHS;
+use super::gate::{How, PATHS, Path, Why};
 use super::hostile::refused;
 use super::wire;
 
@@ -225,4 +231,45 @@ async fn what_has_no_place_after_the_handshake_is_refused() {
             "{typ}"
         );
     }
+}
+
+/// The keys of TLS 1.2 cannot be renewed. The reference ends it with a `close_notify` and drops what it has taken: a
+/// client would have half an answer for a whole one.
+#[tokio::test]
+async fn keys_that_are_worn_out_break_a_connection_off_and_never_end_it_cleanly() {
+    const RECORDS: usize = 40;
+    let mut provider = CryptoProvider::clone(&super::forge::provider());
+    let SupportedCipherSuite::Tls12(suite) = provider.cipher_suites[1] else {
+        panic!("another order");
+    };
+    let worn = Box::leak(Box::new(Tls12CipherSuite {
+        common: CipherSuiteCommon {
+            suite: suite.common.suite,
+            hash_provider: suite.common.hash_provider,
+            confidentiality_limit: RECORDS as u64,
+        },
+        ..*suite
+    }));
+    provider.cipher_suites = vec![SupportedCipherSuite::Tls12(worn)];
+    let configs = Configs::new(Arc::new(provider), TLS_1_2);
+    let told = wire::tell(Path::Unbuffered, Forged::Client, &configs, |forge| {
+        vec![
+            Act::Send(forge.data(b"a")),
+            Act::Say((RECORDS + 1) * LARGEST),
+        ]
+    })
+    .await;
+    assert!(
+        matches!(
+            told.ended.how,
+            How::ClientFailed(Why::Tls(Error::General(_)))
+        ),
+        "{:?}",
+        told.ended
+    );
+    let [Word::Data(data)] = &told.words[..] else {
+        panic!("{:?}", told.words);
+    };
+    assert!(data.len() > (RECORDS - 6) * LARGEST);
+    assert_eq!(told.ended.down, data.len() as u64);
 }

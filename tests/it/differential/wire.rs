@@ -128,15 +128,15 @@ async fn hear(mut from: OwnedReadHalf, ended: &Notify) -> (Vec<u8>, Option<Error
 }
 
 /// The forge with its socket.
-struct Teller {
+pub(super) struct Teller {
     from: OwnedReadHalf,
-    to: OwnedWriteHalf,
-    forge: Forge,
+    pub(super) to: OwnedWriteHalf,
+    pub(super) forge: Forge,
     words: Vec<Word>,
 }
 
 impl Teller {
-    async fn new(mut tcp: TcpStream, forged: Forged, configs: &Configs) -> Self {
+    pub(super) async fn new(mut tcp: TcpStream, forged: Forged, configs: &Configs) -> Self {
         let mut handshake = configs.handshake(forged);
         let mut received = vec![0; 1 << 16];
         let mut count = 0;
