@@ -258,7 +258,7 @@ fn an_upstream_whose_tls_is_broken_is_never_plain() {
     let transport = |snapshot: &Snapshot| snapshot.upstream("u").unwrap().transport.clone();
     assert_eq!(transport(&first), Transport::Broken("no roots".into()));
 
-    let roots = Arc::new(rustls::RootCertStore::empty());
+    let roots = crate::tls::test_certs::Ca::new("ca").roots();
     let made = client::from_parts(roots, None, Proof::ServerName).unwrap();
     inputs
         .client_configs
@@ -286,7 +286,7 @@ fn the_id_that_an_upstream_of_the_file_must_prove_stands_in_the_snapshot() {
     let id = SpiffeId::parse("spiffe://mesh.test/db").unwrap();
     let tls = inputs.config.upstreams.get_mut("u").unwrap().tls.as_mut();
     tls.unwrap().proof = Proof::Spiffe(id.clone());
-    let roots = Arc::new(rustls::RootCertStore::empty());
+    let roots = crate::tls::test_certs::Ca::new("ca").roots();
     let made = client::from_parts(roots, None, Proof::Spiffe(id.clone()));
     let configs = &mut inputs.client_configs;
     configs.insert("u".to_owned(), Ok(made.unwrap()));
