@@ -45,10 +45,13 @@ fn say(diagnostics: &config::Diagnostics) {
 
 /// Runs a gateway with this configuration until SIGTERM or SIGINT.
 fn gateway(checked: config::Checked) -> ExitCode {
-    let format = checked.config.log.format;
+    let config::Log { format, access } = checked.config.log;
     let _diagnostics = log::init(format);
     raise_file_limit();
-    let access = AccessLog::start(format, Box::new(io::stdout()));
+    let access = match access {
+        true => AccessLog::start(format, Box::new(io::stdout())),
+        false => AccessLog::off(),
+    };
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => {

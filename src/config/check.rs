@@ -355,9 +355,10 @@ fn log(file: &File, findings: &mut Findings<'_>) -> Log {
         ("text", LogFormat::Text),
         ("json", LogFormat::Json),
     ];
-    let format = file.log_format.as_ref();
+    let format = file.log.format.as_ref();
     let format = format.and_then(|typed| read(typed, findings, |text| choice(text, &choices)));
     Log {
         format: format.unwrap_or_default(),
+        access: file.log.access.as_ref().is_none_or(|access| access.value),
     }
 }

@@ -20,7 +20,7 @@ pub(super) struct File {
     pub(super) upstreams: Vec<(Typed<String>, Upstream)>,
     pub(super) consul: Option<Section>,
     pub(super) limits: Limits,
-    pub(super) log_format: Option<Typed<String>>,
+    pub(super) log: Log,
 }
 
 /// `admin`.
@@ -100,6 +100,13 @@ pub(super) struct Limits {
     pub(super) drain_timeout: Option<Typed<String>>,
 }
 
+/// `[log]`.
+#[derive(Debug, Default)]
+pub(super) struct Log {
+    pub(super) format: Option<Typed<String>>,
+    pub(super) access: Option<Typed<bool>>,
+}
+
 impl File {
     pub(super) fn read(entries: &DeTable<'_>, findings: &mut Findings<'_>) -> Self {
         let mut root = Table::root(entries);
@@ -123,16 +130,21 @@ impl File {
             limits: root
                 .take("limits", findings, read_limits)
                 .unwrap_or_default(),
-            log_format: root.take("log", findings, |item, findings| {
-                let mut log = item.table(findings)?;
-                let format = log.take("format", findings, Item::string);
-                log.finish(findings);
-                format
-            }),
+            log: root.take("log", findings, read_log).unwrap_or_default(),
         };
         root.finish(findings);
         file
     }
+}
+
+fn read_log(item: Item<'_>, findings: &mut Findings<'_>) -> Option<Log> {
+    let mut table = item.table(findings)?;
+    let log = Log {
+        format: table.take("format", findings, Item::string),
+        access: table.take("access", findings, Item::boolean),
+    };
+    table.finish(findings);
+    Some(log)
 }
 
 /// A table of tables whose names the user chooses. One that is no table keeps its name, so that what refers to it is not blamed.

@@ -186,11 +186,13 @@ pub struct ConsulService {
     pub mesh: bool,
 }
 
-/// How the log is written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What is written, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Log {
     /// Text or JSON.
     pub format: LogFormat,
+    /// Whether each connection that has ended is a line on stdout. Default: true; the metrics count them either way.
+    pub access: bool,
 }
 
 /// The form of a log line.

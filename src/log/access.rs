@@ -32,7 +32,8 @@ const FLUSH_WAIT: Duration = Duration::from_secs(5);
 /// The writer of records. Cloning gives another handle of the same writer; it ends with the last of them.
 #[derive(Clone, Debug)]
 pub struct AccessLog {
-    handle: Arc<Handle>,
+    /// `None` where nothing is to be written.
+    handle: Option<Arc<Handle>>,
 }
 
 impl AccessLog {
@@ -62,8 +63,18 @@ impl AccessLog {
             queue.lock().ended = true;
         }
         Self {
-            handle: Arc::new(Handle { queue }),
+            handle: Some(Arc::new(Handle { queue })),
         }
+    }
+
+    /// A log of nothing: what is handed over is not written, and counts as neither dropped nor suppressed.
+    pub fn off() -> Self {
+        Self { handle: None }
+    }
+
+    /// Whether what is handed over is to be written.
+    pub fn is_on(&self) -> bool {
+        self.handle.is_some()
     }
 
     /// Hands over a record; never waits for the writer.
@@ -72,7 +83,10 @@ impl AccessLog {
     /// route); the next line of any kind tells how many were not (`suppressed`), and how many lines were lost to a
     /// writer that is behind (`dropped`).
     pub fn write(&self, record: Record) {
-        let mut state = self.handle.queue.lock();
+        let Some(Handle { queue }) = self.handle.as_deref() else {
+            return;
+        };
+        let mut state = queue.lock();
         if record.dial_time.is_none() && !state.refusals.admit(Instant::now()) {
             state.suppressed += 1;
             return;
@@ -93,23 +107,25 @@ impl AccessLog {
         let wake = state.waiting.len() == 1 || state.waiting.len() == CAPACITY / 2;
         drop(state);
         if wake {
-            self.handle.queue.changed.notify_all();
+            queue.changed.notify_all();
         }
     }
 
     /// How many lines were dropped so far: the writer was too far behind, or its output failed.
     pub fn dropped(&self) -> u64 {
-        self.handle.queue.lock().dropped
+        (self.handle.as_ref()).map_or(0, |handle| handle.queue.lock().dropped)
     }
 
     /// How many refusals were counted instead of written so far.
     pub fn suppressed(&self) -> u64 {
-        self.handle.queue.lock().suppressed
+        (self.handle.as_ref()).map_or(0, |handle| handle.queue.lock().suppressed)
     }
 
     /// Waits until every line handed over before is written, for 5 s at most; for the end of the process.
     pub fn flush(&self) {
-        let queue = &self.handle.queue;
+        let Some(Handle { queue }) = self.handle.as_deref() else {
+            return;
+        };
         let mut state = queue.lock();
         state.hurried = true;
         queue.changed.notify_all();

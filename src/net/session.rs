@@ -158,7 +158,9 @@ impl Drop for Session {
         }
         let Sessions { log, metrics } = &self.sessions;
         metrics.ended(self.route.as_deref(), self.record.reason);
-        log.write(self.record.clone());
+        if log.is_on() {
+            log.write(self.record.clone());
+        }
     }
 }
 

@@ -196,6 +196,32 @@ async fn sigterm_drains_the_program_which_then_exits_well() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_an_access_log_connections_are_counted_and_not_written() {
+    let authority = Authority::new();
+    authority.issue_files("edge", &[NAME]);
+    let upstream = Upstream::echo().await;
+    let quiet = tables(upstream.address, "5m").replace("\"json\" }", "\"json\", access = false }");
+    let program = Program::start(&authority, &quiet);
+    let tcp = TcpStream::connect(program.listener).await.unwrap();
+    let mut client = handshake(&authority, tcp).await;
+    echoes(&mut client).await;
+    client.shutdown().await.unwrap();
+    assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
+    let request = b"GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n";
+    let counted = || async {
+        let admin = TcpStream::connect(program.admin).await.unwrap();
+        let (answer, _) = exchange(admin, request).await;
+        let answer = String::from_utf8(answer).unwrap();
+        answer.contains("portcullis_connections_ended_total{route=\"drain\",reason=\"closed\"")
+    };
+    while !counted().await {
+        tokio::task::yield_now().await;
+    }
+    program.child.signal("TERM");
+    assert!(program.records().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sighup_ends_no_tunnel_and_is_told_to_change_nothing() {
     let authority = Authority::new();
     authority.issue_files("edge", &[NAME]);

@@ -37,6 +37,7 @@ fn an_empty_file_is_good_and_warns_that_it_does_nothing() {
     );
     assert_eq!(config.limits, Limits::default());
     assert_eq!(config.log.format, LogFormat::Auto);
+    assert!(config.log.access);
     assert!(config.tls_options.contains_key("default"));
 }
 

@@ -171,6 +171,7 @@ fn a_value_out_of_range_or_unknown_is_told_what_may_stand_there() {
                 "log.format",
                 "auto, text, json",
             ),
+            ("[log]\naccess = «\"off\"»\n", "log.access", "true or false"),
             (
                 "[limits]\nhandshake_timeout = «\"0s\"»\n",
                 "limits.handshake_timeout",
