@@ -64,7 +64,7 @@ impl relay::Stream for Stream {
     ) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(tcp) => relay::Stream::poll_shutdown(tcp, cx, end, last),
-            Self::Tls(tls) => tls.poll_shutdown(cx, end, last),
+            Self::Tls(tls) => tls.poll_shutdown(cx, end),
         }
     }
 
@@ -155,13 +155,8 @@ impl relay::Stream for tls::Stream {
         self.poll_flush(cx)
     }
 
-    fn poll_shutdown(
-        &mut self,
-        cx: &mut Context<'_>,
-        end: End,
-        last: bool,
-    ) -> Poll<io::Result<()>> {
-        self.poll_shutdown(cx, end, last)
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>, end: End, _: bool) -> Poll<io::Result<()>> {
+        self.poll_shutdown(cx, end)
     }
 }
 

@@ -214,14 +214,11 @@ impl Stream {
         Poll::Ready(Ok(()))
     }
 
-    /// Ends this side's direction, the other stays open: `close_notify` for a clean end, then FIN, which is left to the
-    /// stream's drop where this is the `last` direction to end.
-    pub fn poll_shutdown(
-        &mut self,
-        cx: &mut Context<'_>,
-        end: End,
-        last: bool,
-    ) -> Poll<io::Result<()>> {
+    /// Ends this side's direction, the other stays open: `close_notify` for a clean end, then FIN.
+    ///
+    /// The FIN is never left to the close: bytes that came behind the peer's `close_notify` are not read, so that a close
+    /// is a reset (RFC 9293 §3.6.1), which takes along what has not left yet.
+    pub fn poll_shutdown(&mut self, cx: &mut Context<'_>, end: End) -> Poll<io::Result<()>> {
         if end == End::Clean && self.broken.is_none() {
             self.records.close().map_err(invalid)?;
             // The FIN that follows goes in one segment with it; what does not fit now goes without.
@@ -236,10 +233,7 @@ impl Stream {
         }
         self.held = false;
         ready!(self.poll_flush(cx))?;
-        match last {
-            true => Poll::Ready(Ok(())),
-            false => Pin::new(&mut self.tcp).poll_shutdown(cx),
-        }
+        Pin::new(&mut self.tcp).poll_shutdown(cx)
     }
 
     fn new(tcp: TcpStream, records: Records) -> Box<Self> {

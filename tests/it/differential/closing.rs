@@ -2,8 +2,9 @@
 
 use rustls::{AlertDescription, Error};
 
-use super::duel::{Act, Forged, TLS_1_2, TLS_1_3};
+use super::duel::{Act, Configs, Forged, TLS_1_2, TLS_1_3};
 use super::forge::{Forge, Word};
+use super::gate::PATHS;
 use super::wire;
 
 const BOTH_VERSIONS: [&[&rustls::SupportedProtocolVersion]; 2] = [TLS_1_2, TLS_1_3];
@@ -38,6 +39,21 @@ async fn what_comes_behind_a_close_notify_is_ignored() {
                 };
                 assert!(answer.len() > 100_000);
             }
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_last_close_notify_arrives_although_something_was_never_read() {
+    for versions in BOTH_VERSIONS {
+        for path in PATHS {
+            let configs = Configs::of(versions);
+            let told = wire::tell(path, Forged::Client, configs, |forge| {
+                let end = forge.close_notify();
+                vec![Act::Send(end), Act::Say(1), Act::Send(vec![0; 100_000])]
+            })
+            .await;
+            assert_eq!(told.words.last(), Some(&Word::Alert(1, 0)), "{path:?}");
         }
     }
 }
