@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
-/// Two rounds: a ratio is of the figures of one round, and of two such the middle is shown.
+/// Two rounds: a ratio is of the figures of one round, and of two such the middle is shown. Bulk was measured once.
 const FIGURES: &str = r#"{
   "date": "2026-01-02", "commit": "v1.2.3", "congestion_control": "reno",
   "machine": {"cpu": "A & B", "cpus": 2, "kernel": "6.1", "system": "Debian"},
@@ -19,6 +19,9 @@ const FIGURES: &str = r#"{
      "pass-connection": {
        "portcullis": {"cpu_us_per_connection": 104, "per_second": 9000, "foreign": 0.0},
        "splice": {"cpu_us_per_connection": 100, "per_second": 9500, "foreign": 0.0}},
+     "terminate-bulk-1": {
+       "portcullis": {"cpu_s_per_gb": 0.5, "gbit_per_second": 9, "foreign": 0.5},
+       "envoy": {"cpu_s_per_gb": 1.0, "gbit_per_second": 5, "foreign": 0.5}},
      "terminate-idle": {"portcullis": {"kib_per_connection": 6.5}}},
     {"terminate-connection": {
        "portcullis": {"cpu_us_per_connection": 120, "per_second": 8000, "foreign": 0.0},
@@ -49,6 +52,9 @@ fn a_row_has_the_median_of_each_subject_and_says_whether_its_goal_is_met() {
     );
     let row = line(&said, "pass: a connection");
     assert!(row.contains("1.04 of splice, ≤ 1.00 ✗"), "{row}");
+    // Others had the machine: that says neither.
+    let row = line(&said, "terminate: bulk, 1 connection");
+    assert!(row.contains("0.50 of envoy, ≤ 0.70 ?"), "{row}");
     let row = line(&said, "terminate: an idle connection");
     assert!(row.contains("≤ 7 KiB ✓"), "{row}");
     assert!(!said.contains("mesh"), "{said}");
@@ -100,7 +106,7 @@ fn the_plot_is_xml_with_a_bar_for_every_figure_that_has_something_to_be_compared
     // One of each kind that is not ours stands in the legend; nobody's idle connections but ours were measured.
     assert_eq!(
         String::from_utf8_lossy(&done.stdout).trim(),
-        "other other other ours page plain"
+        "other other other other ours ours page plain"
     );
 }
 

@@ -32,7 +32,7 @@ class Subjects:
     """Starts subjects on one CPU, what they talk to on the other; all of it ends with the stack that is handed in."""
 
     def __init__(self, programs, folder, stack):
-        self.programs, self.folder = programs, folder
+        self.programs, self.folder, self.calm = programs, folder, Calm()
         cpus = sorted(os.sched_getaffinity(0))
         self.cpu, self.cpu_of_load = cpus[0], cpus[min(1, len(cpus) - 1)]
         if len(cpus) < 2:
@@ -165,19 +165,26 @@ class Subjects:
                 return done.stdout
             say(f"`{' '.join(command)}` has failed{f' with {of}' if of else ''}{', and is tried again' if left else ''}")
             if left:
-                wait_for_calm()
+                self.calm.wait()
         said = self.folder / f"{of}.said"
         sys.exit(f"error: {of or 'this'} cannot be measured" + (f"; it said:\n{said.read_text()}" if said.exists() else ""))
 
 
-def wait_for_calm():
-    """Until the machine has nothing else to do; on one that never has, for a while."""
-    late = time.monotonic() + 20
-    while time.monotonic() < late:
-        before = busy()
-        time.sleep(0.5)
-        if (busy() - before) / 0.5 < CALM:
-            return
+class Calm:
+    """Waits for a machine that has nothing else to do, and for less and less time if it never is."""
+
+    def __init__(self):
+        self.patience = 20
+
+    def wait(self):
+        late = time.monotonic() + self.patience
+        while time.monotonic() < late:
+            before = busy()
+            time.sleep(0.5)
+            if (busy() - before) / 0.5 < CALM:
+                self.patience = 20
+                return
+        self.patience /= 2
 
 
 def busy():

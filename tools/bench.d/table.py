@@ -38,13 +38,13 @@ def figures(report, earlier):
 
 
 def goals(report, row):
-    """Each goal with what was reached, in the median of the rounds."""
-    told = []
+    """Each goal with what was reached, in the median of the rounds; it is an open question where others had the machine."""
+    told, disturbed = [], (others(report, row) or 0) > CALM
     for subject, bound in row.goals:
         reached = median(report, row, "portcullis") if subject is None else ratio(report, row, "portcullis", subject)
         if reached is None:
             continue
-        mark = "✓" if reached <= bound else "✗"
+        mark = "?" if disturbed else "✓" if reached <= bound else "✗"
         if subject is None:
             told.append(f"≤ {bound:g} {row.unit} {mark}")
         else:
@@ -92,7 +92,7 @@ def comparison(report):
 
 def verdict(each, taken):
     """Something has changed only if every round says so, and the machine was calm."""
-    if taken and taken > CALM:
+    if (taken or 0) > CALM:
         return "disturbed"
     if min(each) > 1.02:
         return "dearer"
