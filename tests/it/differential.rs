@@ -34,6 +34,7 @@ mod old;
 mod peer;
 mod schedule;
 mod slow;
+mod spliced;
 mod wire;
 
 #[tokio::test]
@@ -88,8 +89,9 @@ async fn alike(mode: Mode, seeds: Range<u64>) {
 }
 
 async fn play(tls: &Tls, schedule: &Schedule, path: Path) -> Outcome {
-    let (client, accepted) = sockets(schedule.narrow).await;
-    let (dialled, upstream) = sockets(schedule.narrow).await;
+    let buffers = schedule.narrow.then_some(32 << 10);
+    let (client, accepted) = sockets(buffers).await;
+    let (dialled, upstream) = sockets(buffers).await;
     let gate = tls.gate(schedule);
     // A task of its own: nobody wakes it but its sockets.
     let carried = tokio::spawn(gate.carry(path, schedule.mode, accepted, dialled));
@@ -154,15 +156,15 @@ fn expect(schedule: &Schedule, outcome: &Outcome) {
     }
 }
 
-/// Two ends of a TCP connection.
-async fn sockets(narrow: bool) -> (TcpStream, TcpStream) {
+/// Two ends of a TCP connection, with buffers of the kernel's choice or of this size.
+async fn sockets(buffers: Option<usize>) -> (TcpStream, TcpStream) {
     let socket = TcpSocket::new_v4().unwrap();
     let dialling = TcpSocket::new_v4().unwrap();
-    if narrow {
+    if let Some(size) = buffers {
         for socket in [&socket, &dialling] {
             let socket = SockRef::from(socket);
-            socket.set_recv_buffer_size(32 << 10).unwrap();
-            socket.set_send_buffer_size(32 << 10).unwrap();
+            socket.set_recv_buffer_size(size).unwrap();
+            socket.set_send_buffer_size(size).unwrap();
         }
     }
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();

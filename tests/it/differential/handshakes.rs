@@ -92,8 +92,8 @@ async fn a_handshake_that_ends_in_the_middle_is_told_as_such() {
         for cut in [0, 1, 5, 50, usize::MAX] {
             for path in PATHS {
                 let configs = Configs::of(versions);
-                let (near, mut tcp) = sockets(false).await;
-                let (far, mut plain) = sockets(false).await;
+                let (near, mut tcp) = sockets(None).await;
+                let (far, mut plain) = sockets(None).await;
                 let gate = Gate {
                     server: configs.server.clone(),
                     client: configs.client.clone(),

@@ -15,8 +15,8 @@ const RECORD: usize = 16_384;
 /// How many bytes reach a slow client of an upstream that sends records and then a wrong one, and how it ends.
 async fn before_a_wrong_record(path: Path, records: usize) -> (usize, Ended) {
     let configs = Configs::of(TLS_1_3);
-    let (near, tcp) = sockets(true).await;
-    let (far, mut client) = sockets(true).await;
+    let (near, tcp) = sockets(Some(32 << 10)).await;
+    let (far, mut client) = sockets(Some(32 << 10)).await;
     let gate = Gate {
         server: configs.server.clone(),
         client: configs.client.clone(),

@@ -96,8 +96,8 @@ pub(super) async fn tell(
     configs: &Configs,
     acts: impl Fn(&mut Forge) -> Vec<Act>,
 ) -> Told {
-    let (near, tcp) = sockets(false).await;
-    let (far, plain) = sockets(false).await;
+    let (near, tcp) = sockets(None).await;
+    let (far, plain) = sockets(None).await;
     let gate = Gate {
         server: Arc::clone(&configs.server),
         client: Arc::clone(&configs.client),
