@@ -148,7 +148,11 @@ impl Direction {
                 let filled = pipe.poll_fill(from, cx);
                 self.bulk = matches!(filled, Poll::Ready(Ok(BULK..)));
                 match filled {
-                    Poll::Ready(Ok(0)) => return Poll::Ready(Ok(Some(End::Clean))),
+                    Poll::Ready(Ok(0)) => {
+                        // The other direction may go on for long.
+                        self.pipe = None;
+                        return Poll::Ready(Ok(Some(End::Clean)));
+                    }
                     Poll::Ready(Ok(_)) => return Poll::Ready(Ok(None)),
                     // A socket that the kernel cannot take bytes out of (splice(2): EINVAL), or nothing there.
                     Poll::Ready(Err(e)) if e.kind() == io::ErrorKind::InvalidInput => {}

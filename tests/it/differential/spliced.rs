@@ -320,6 +320,32 @@ async fn blocked_tunnels_take_so_many_pipes_and_those_without_one_lose_nothing()
 }
 
 #[tokio::test]
+async fn a_tunnel_that_moves_nothing_holds_no_pipe() {
+    if !alone("a_tunnel_that_moves_nothing_holds_no_pipe", 1024) {
+        return;
+    }
+    let tls = Tls::new();
+    let before = pipe_ends();
+    for ended in [false, true] {
+        let mut silent = Vec::new();
+        for _ in 0..40 {
+            let mut tunnel = Tunnel::new(&tls, Path::Unbuffered).await;
+            let [client, upstream] = &mut tunnel.ends;
+            let said = fill(client, usize::MAX).await;
+            if ended {
+                client.shutdown().await.unwrap();
+            }
+            // The end, where there is one, is there before the last of the bytes is gone.
+            let most = if ended { usize::MAX } else { said };
+            assert_eq!(drain(upstream, most).await, (said, None));
+            silent.push(tunnel);
+        }
+        let held = pipe_ends() - before;
+        assert!((1..=SPARE).contains(&held), "{held} ends of pipes, {ended}");
+    }
+}
+
+#[tokio::test]
 async fn without_a_descriptor_for_a_pipe_bytes_are_read_and_written() {
     if !alone(
         "without_a_descriptor_for_a_pipe_bytes_are_read_and_written",
