@@ -37,6 +37,7 @@ mod policy;
 mod ports;
 mod program;
 mod proof;
+mod records;
 mod refusals;
 mod relay;
 mod resumption;

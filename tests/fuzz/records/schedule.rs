@@ -1,0 +1,283 @@
+//! What the bytes of an input mean: how two sides are set up, and what happens between them step by step.
+
+use rustls::ContentType;
+
+/// More steps than this show nothing new.
+const STEPS: usize = 400;
+
+/// The smallest limit that rustls sets to records, header and all.
+const SMALLEST: usize = 32;
+
+/// A run.
+#[derive(Debug)]
+pub(crate) struct Schedule {
+    pub(crate) setting: Setting,
+    pub(crate) steps: Vec<Step>,
+}
+
+/// How the two sides are set up.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Setting {
+    /// The records are the server's, and the peer is a client.
+    pub(crate) server: bool,
+    /// TLS 1.2, else 1.3.
+    pub(crate) old: bool,
+    /// Nobody tampers with what the peer sends.
+    pub(crate) honest: bool,
+    /// The handshake is over when the steps begin.
+    pub(crate) greeted: bool,
+    /// The server asks for a certificate.
+    pub(crate) mutual: bool,
+    /// The keys of the records wear out soon, those of the peer do.
+    pub(crate) worn: bool,
+    pub(crate) peer_worn: bool,
+    /// The server wants another key exchange than the one that the client tries first (TLS 1.3: HelloRetryRequest).
+    pub(crate) retry: bool,
+    /// How many tickets a server gives (TLS 1.3).
+    pub(crate) tickets: usize,
+    /// How long the certificates are.
+    pub(crate) certificate: usize,
+    /// The largest record of the peer.
+    pub(crate) fragment: Option<usize>,
+}
+
+/// What happens. Steps that cannot be are passed over.
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// The peer says so many bytes.
+    Say(usize),
+    /// The peer changes its keys.
+    Rekey,
+    /// The peer says that it is done.
+    PeerCloses,
+    /// So many bytes of what the peer has sent arrive, in one read or in several.
+    Deliver { bytes: usize, reads_of: usize },
+    /// All that the peer has sent arrives.
+    DeliverAll,
+    /// The records are opened with nothing new.
+    OpenNothing,
+    /// So many bytes are sealed. So many of what came of them are sent, the rest is owed.
+    Seal { bytes: usize, sent: usize },
+    /// The records are closed.
+    Close,
+    /// So many bytes of what is owed are sent.
+    Pay(usize),
+    /// The peer reads what was sent.
+    Hear,
+    /// The peer seals a record that it should not.
+    Forge(ContentType, Vec<u8>),
+    /// The peer seals one record with so many bytes of what it has to say, too many perhaps, and so much padding (TLS 1.3).
+    ForgeWords { bytes: usize, padding: usize },
+    /// One of the peer's next records is not what it should be.
+    FlipInside { pass: usize, at: usize, bits: u8 },
+    /// A byte is changed on its way.
+    Flip { at: usize, bits: u8 },
+    /// Bytes come from elsewhere.
+    Insert(Vec<u8>),
+    /// The last so many bytes come twice.
+    Repeat(usize),
+    /// The last so many bytes are lost.
+    Lose(usize),
+}
+
+impl Schedule {
+    /// Every input means something.
+    pub(crate) fn parse(input: &[u8]) -> Self {
+        let mut rest = Rest(input);
+        let setting = Setting::parse(&mut rest);
+        let mut steps = Vec::new();
+        while !rest.0.is_empty() && steps.len() < STEPS {
+            let step = Step::parse(&mut rest);
+            if !(setting.honest && step.is_hostile()) {
+                steps.push(step);
+            }
+        }
+        Self { setting, steps }
+    }
+
+    /// On stderr, for a person.
+    pub(crate) fn tell(&self) {
+        eprintln!("{:#?}", self.setting);
+        for step in &self.steps {
+            eprintln!("{step:?}");
+        }
+    }
+}
+
+impl Setting {
+    /// A message may be 64 KiB long with all that its records add to it, and this peer's may be longer.
+    pub(crate) fn is_too_much(&self) -> bool {
+        self.fragment == Some(SMALLEST)
+    }
+
+    fn parse(rest: &mut Rest<'_>) -> Self {
+        let flags = rest.byte();
+        let more = rest.byte();
+        let honest = flags & 4 != 0;
+        let (certificate, fragment) = match more & 0x30 {
+            0 => (300, None),
+            0x10 => (300, Some(64 + usize::from(rest.byte()))),
+            0x20 if honest => (8 + usize::from(rest.byte()) * 160, Some(512)),
+            0x20 => (8 + usize::from(rest.byte()) * 256, Some(SMALLEST)),
+            _ => (8 + usize::from(rest.byte()) * 240, None),
+        };
+        Self {
+            server: flags & 1 != 0,
+            old: flags & 2 != 0,
+            honest,
+            greeted: flags & 8 != 0,
+            mutual: flags & 16 != 0,
+            // rustls does not change its keys while half a message has come: it owes an alert, and goes on with the old ones.
+            worn: flags & 32 != 0 && (honest || flags & 2 != 0),
+            // An end that TLS 1.2 makes of it would be another's close.
+            peer_worn: flags & 64 != 0 && flags & 2 == 0,
+            retry: flags & 128 != 0,
+            tickets: usize::from(more & 3),
+            certificate,
+            fragment,
+        }
+    }
+}
+
+impl Step {
+    fn parse(rest: &mut Rest<'_>) -> Self {
+        match rest.byte() % 24 {
+            0 => Self::Say(rest.short()),
+            1 | 2 => Self::Say(rest.byte().into()),
+            3 => Self::Rekey,
+            4 => Self::PeerCloses,
+            5 => Self::Deliver {
+                bytes: rest.byte().into(),
+                reads_of: 1,
+            },
+            6 | 7 => Self::Deliver {
+                bytes: rest.short(),
+                reads_of: usize::MAX,
+            },
+            8 => Self::Deliver {
+                bytes: rest.short(),
+                reads_of: 1 + usize::from(rest.byte()) * 16,
+            },
+            9 | 10 => Self::DeliverAll,
+            11 => Self::OpenNothing,
+            12 => Self::Seal {
+                bytes: rest.short() * 2,
+                sent: rest.short(),
+            },
+            13 | 14 => Self::Seal {
+                bytes: rest.byte().into(),
+                sent: usize::MAX,
+            },
+            15 => Self::Close,
+            16 => Self::Pay(rest.short()),
+            17 => Self::Hear,
+            18 => Self::forged(rest),
+            19 => Self::ForgeWords {
+                bytes: rest.short(),
+                padding: 0,
+            },
+            20 => Self::FlipInside {
+                pass: (rest.byte() & 7).into(),
+                at: rest.byte().into(),
+                bits: rest.byte() | 1,
+            },
+            21 => Self::Flip {
+                at: rest.short(),
+                bits: rest.byte().max(1),
+            },
+            22 => {
+                let length = rest.byte();
+                Self::Insert(rest.bytes(length))
+            }
+            _ => match rest.byte() {
+                length if length < 128 => Self::Repeat(usize::from(length) * 4),
+                length => Self::Lose(1 + usize::from(length & 127) * 4),
+            },
+        }
+    }
+
+    /// Messages that a peer could send (RFC 8446 §4, RFC 5246 §7), in halves and wholes, and whatever the input says.
+    fn forged(rest: &mut Rest<'_>) -> Self {
+        let (typ, bytes) = match rest.byte() % 14 {
+            0 => (ContentType::Handshake, vec![24, 0, 0, 1, 0]),
+            1 => (ContentType::Handshake, vec![24, 0, 0, 1, 1]),
+            2 => (ContentType::Handshake, [24, 0, 0, 1, 1].repeat(20)),
+            3 => (ContentType::Handshake, vec![24, 0]),
+            // The header of a ticket or of a certificate, and some of it.
+            4 => (ContentType::Handshake, vec![4, 0, 0xff, rest.byte(), 0, 0]),
+            5 => (ContentType::Handshake, vec![11, 0, 1, rest.byte(), 0, 0]),
+            6 => (
+                ContentType::Handshake,
+                vec![0; usize::from(rest.byte()) * 64],
+            ),
+            // A request to begin anew, and a hello that does.
+            7 => (ContentType::Handshake, vec![0, 0, 0, 0]),
+            8 => (ContentType::Handshake, vec![1, 0, 0, 2, 3, 3]),
+            9 => (ContentType::Alert, vec![1, rest.byte() % 113]),
+            10 => (ContentType::Alert, vec![2, rest.byte() % 113]),
+            11 => (ContentType::ChangeCipherSpec, vec![1]),
+            12 => (ContentType::ApplicationData, Vec::new()),
+            _ => {
+                let typ = ContentType::from(rest.byte() % 32);
+                let length = rest.byte() % 64;
+                // Those of no type are padding (RFC 8446 §5.4).
+                let padding = match typ {
+                    ContentType::Unknown(0) => 1 + rest.short(),
+                    _ => 0,
+                };
+                if padding > 0 || typ == ContentType::ApplicationData {
+                    let bytes = length.into();
+                    return Self::ForgeWords { bytes, padding };
+                }
+                (typ, rest.bytes(length))
+            }
+        };
+        Self::Forge(typ, bytes)
+    }
+
+    fn is_hostile(&self) -> bool {
+        match self {
+            Self::Forge(..)
+            | Self::ForgeWords { .. }
+            | Self::FlipInside { .. }
+            | Self::Flip { .. }
+            | Self::Insert(_)
+            | Self::Repeat(_)
+            | Self::Lose(_) => true,
+            Self::Say(_)
+            | Self::Rekey
+            | Self::PeerCloses
+            | Self::Deliver { .. }
+            | Self::DeliverAll
+            | Self::OpenNothing
+            | Self::Seal { .. }
+            | Self::Close
+            | Self::Pay(_)
+            | Self::Hear => false,
+        }
+    }
+}
+
+/// What is left of an input; nothing is zeros.
+struct Rest<'a>(&'a [u8]);
+
+impl Rest<'_> {
+    fn byte(&mut self) -> u8 {
+        let Some((first, rest)) = self.0.split_first() else {
+            return 0;
+        };
+        self.0 = rest;
+        *first
+    }
+
+    fn short(&mut self) -> usize {
+        u16::from_le_bytes([self.byte(), self.byte()]).into()
+    }
+
+    fn bytes(&mut self, length: u8) -> Vec<u8> {
+        let length = usize::from(length).min(self.0.len());
+        let (first, rest) = self.0.split_at(length);
+        self.0 = rest;
+        first.to_vec()
+    }
+}

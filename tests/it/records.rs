@@ -1,0 +1,106 @@
+//! The records of TLS under schedules that nobody would write: those that libFuzzer found worth keeping, and new ones.
+
+use std::env;
+use std::fs;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+#[path = "../fuzz/records/mod.rs"]
+mod schedules;
+
+/// Less than two seconds of one processor, where `tools/fuzz` spends minutes.
+const TRIES: usize = 2000;
+
+#[test]
+fn the_schedules_that_were_worth_keeping_break_no_promise() {
+    for (name, input) in kept() {
+        let _told = Told(name);
+        schedules::run(&input);
+    }
+}
+
+#[test]
+fn no_schedule_by_chance_breaks_a_promise() {
+    let seed = seed();
+    let mut chance = Chance(seed);
+    for number in 0..TRIES {
+        let _told = Told(format!("PORTCULLIS_SEED={seed}, number {number}"));
+        let length = 2 + chance.below(200);
+        let input: Vec<u8> = (0..length).map(|_| chance.byte()).collect();
+        schedules::run(&input);
+    }
+}
+
+#[test]
+fn no_schedule_like_those_that_were_kept_breaks_a_promise() {
+    let kept = kept();
+    let seed = seed();
+    let mut chance = Chance(seed);
+    for number in 0..TRIES {
+        let (name, mut input) = kept[chance.below(kept.len())].clone();
+        let _told = Told(format!("PORTCULLIS_SEED={seed}, number {number}, {name}"));
+        for _ in 0..=chance.below(4) {
+            let at = chance.below(input.len());
+            match chance.below(4) {
+                0 => input[at] = chance.byte(),
+                1 => input.insert(at, chance.byte()),
+                2 if input.len() > 1 => drop(input.remove(at)),
+                // The steps of another from somewhere on.
+                _ => {
+                    let (_, other) = &kept[chance.below(kept.len())];
+                    input.truncate(at + 1);
+                    input.extend_from_slice(&other[chance.below(other.len())..]);
+                }
+            }
+        }
+        schedules::run(&input);
+    }
+}
+
+/// The inputs of `tests/fuzz/corpus/records`, none of them empty.
+fn kept() -> Vec<(String, Vec<u8>)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus/records");
+    let mut kept: Vec<(String, Vec<u8>)> = fs::read_dir(folder)
+        .unwrap()
+        .map(|file| file.unwrap().path())
+        .map(|path| (path.display().to_string(), fs::read(path).unwrap()))
+        .collect();
+    kept.sort();
+    assert!(!kept.is_empty());
+    kept
+}
+
+/// Another one each time, unless one is wanted again.
+fn seed() -> u64 {
+    match env::var("PORTCULLIS_SEED") {
+        Ok(seed) => seed.parse().expect("PORTCULLIS_SEED is a number"),
+        Err(_) => {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+            now.as_nanos() as u64
+        }
+    }
+}
+
+/// Numbers that a seed makes.
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, limit: usize) -> usize {
+        (schedules::crypto::scattered(&mut self.0) % limit as u64) as usize
+    }
+
+    fn byte(&mut self) -> u8 {
+        schedules::crypto::scattered(&mut self.0) as u8
+    }
+}
+
+/// Tells which input it was, when a promise is broken.
+struct Told(String);
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the input: {}", self.0);
+        }
+    }
+}
