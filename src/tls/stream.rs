@@ -29,6 +29,8 @@ const HELD: usize = 4096;
 thread_local! {
     /// Ciphertext that came, decrypted in place: a read, behind as much of one handshake message.
     static OPENED: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ + CHUNK].into_boxed_slice());
+    /// What came of it.
+    static PLAIN: RefCell<Vec<u8>> = RefCell::new(Vec::with_capacity(CHUNK));
     /// Ciphertext that goes.
     static SEALING: RefCell<Box<[u8]>> = RefCell::new(vec![0; SEALED].into_boxed_slice());
 }
@@ -150,7 +152,7 @@ impl Stream {
             if !self.held && !self.records.owed().is_empty() {
                 let _ = self.poll_flush(cx);
             }
-            match ready!(self.poll_open(cx, take)) {
+            match ready!(self.poll_gather(cx, take)) {
                 Ok(()) => {}
                 Err(HandshakeError::Io(e)) => return Poll::Ready(Err(e)),
                 Err(HandshakeError::Tls(e)) => {
@@ -304,7 +306,23 @@ impl Stream {
         held
     }
 
-    /// One read from the socket, and what it decrypts to.
+    /// The same, with the records of one read in one piece: one write of four costs less than four, copying included.
+    fn poll_gather(
+        &mut self,
+        cx: &mut Context<'_>,
+        take: &mut dyn FnMut(&[u8]),
+    ) -> Poll<Result<(), HandshakeError>> {
+        PLAIN.with_borrow_mut(|plain| {
+            plain.clear();
+            let opened = self.poll_open(cx, &mut |record| plain.extend_from_slice(record));
+            if !plain.is_empty() {
+                take(plain);
+            }
+            opened
+        })
+    }
+
+    /// One read from the socket, and what it decrypts to, record by record.
     fn poll_open(
         &mut self,
         cx: &mut Context<'_>,
