@@ -72,11 +72,17 @@ fn two_builds_differ_where_every_round_says_so_and_nothing_disturbed_them() {
             {"terminate-bulk-1": {"base": {"cpu_s_per_gb": 1.0}, "portcullis": {"cpu_s_per_gb": 0.8, "foreign": 0.0}},
              "mesh-bulk-1": {"base": {"cpu_s_per_gb": 1.0}, "portcullis": {"cpu_s_per_gb": 1.1}},
              "pass-bulk-1": {"base": {"cpu_s_per_gb": 1.0}, "portcullis": {"cpu_s_per_gb": 1.1}},
+             "mesh-connection": {"base": {"cpu_us_per_connection": 100}, "portcullis": {"cpu_us_per_connection": 80}},
+             "pass-idle": {"base": {"kib_per_connection": 10.0}, "portcullis": {"kib_per_connection": 5.0}},
              "pass-bulk-16": {"base": {"cpu_s_per_gb": 1.0}, "portcullis": {"cpu_s_per_gb": 0.6, "foreign": 0.5}}},
-            {"terminate-bulk-1": {"base": {"cpu_s_per_gb": 1.0}, "portcullis": {"cpu_s_per_gb": 0.9}},
+            {"terminate-bulk-1": {"base": {"cpu_s_per_gb": 1.0}, "portcullis": {"cpu_s_per_gb": 0.9, "foreign": 0.0}},
              "mesh-bulk-1": {"base": {"cpu_s_per_gb": 1.0}, "portcullis": {"cpu_s_per_gb": 1.3}},
              "pass-bulk-1": {"base": {"cpu_s_per_gb": 1.0}, "portcullis": {"cpu_s_per_gb": 0.9}},
-             "pass-bulk-16": {"base": {"cpu_s_per_gb": 1.0}, "portcullis": {"cpu_s_per_gb": 0.8, "foreign": 0.5}}}]
+             "pass-bulk-16": {"base": {"cpu_s_per_gb": 1.0}, "portcullis": {"cpu_s_per_gb": 0.8, "foreign": 0.5}}},
+            {"terminate-bulk-1": {"base": {"cpu_s_per_gb": 1.0}, "portcullis": {"cpu_s_per_gb": 0.85, "foreign": 0.0}},
+             "mesh-bulk-1": {"base": {"cpu_s_per_gb": 1.0}, "portcullis": {"cpu_s_per_gb": 1.2}},
+             "pass-bulk-1": {"base": {"cpu_s_per_gb": 1.0}, "portcullis": {"cpu_s_per_gb": 1.0}},
+             "pass-bulk-16": {"base": {"cpu_s_per_gb": 1.0}, "portcullis": {"cpu_s_per_gb": 0.7, "foreign": 0.5}}}]
         }"#,
         &[],
     );
@@ -91,6 +97,11 @@ fn two_builds_differ_where_every_round_says_so_and_nothing_disturbed_them() {
         ends("pass: bulk, 16 "),
         ["0.70", "0.60–0.80", "50%", "disturbed"]
     );
+    assert_eq!(
+        ends("mesh: a connection"),
+        ["0.80", "0.80–0.80", "", "too few rounds"]
+    );
+    assert_eq!(ends("pass: an idle"), ["0.50", "0.50–0.50", "", "cheaper"]);
 }
 
 #[test]

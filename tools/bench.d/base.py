@@ -31,13 +31,12 @@ def chosen(wish):
 
 def checked_out(revision):
     """A work tree of that revision. It is kept: only what has changed since the last time is built anew."""
-    git("worktree", "prune")
-    if f"worktree {FOLDER}" in git("worktree", "list", "--porcelain").splitlines():
+    if FOLDER.exists() and f"worktree {FOLDER}" in git("worktree", "list", "--porcelain").splitlines():
         git("-C", FOLDER, "checkout", "--quiet", "--detach", revision)
     else:
-        # A copy of another's target folder may hold one that is not ours.
+        # A copy of another's target folder may hold one that is not ours; of ours, git may still know that there was one.
         shutil.rmtree(FOLDER, ignore_errors=True)
-        git("worktree", "add", "--quiet", "--detach", FOLDER, revision)
+        git("worktree", "add", "--force", "--quiet", "--detach", FOLDER, revision)
     return FOLDER
 
 

@@ -31,8 +31,8 @@ PATIENCE = 30
 class Subjects:
     """Starts subjects on one CPU, what they talk to on the other; all of it ends with the stack that is handed in."""
 
-    def __init__(self, programs, folder, stack):
-        self.programs, self.folder, self.calm = programs, folder, Calm()
+    def __init__(self, programs, folder, stack, patience):
+        self.programs, self.folder, self.calm = programs, folder, Calm(patience)
         cpus = sorted(os.sched_getaffinity(0))
         self.cpu, self.cpu_of_load = cpus[0], cpus[min(1, len(cpus) - 1)]
         if len(cpus) < 2:
@@ -171,10 +171,10 @@ class Subjects:
 
 
 class Calm:
-    """Waits for a machine that has nothing else to do, and for less and less time if it never is."""
+    """Waits for a machine that has nothing else to do: for so many seconds, and for less and less of them if it never is."""
 
-    def __init__(self):
-        self.patience = 20
+    def __init__(self, patience):
+        self.most = self.patience = patience
 
     def wait(self):
         late = time.monotonic() + self.patience
@@ -182,7 +182,7 @@ class Calm:
             before = busy()
             time.sleep(0.5)
             if (busy() - before) / 0.5 < CALM:
-                self.patience = 20
+                self.patience = self.most
                 return
         self.patience /= 2
 

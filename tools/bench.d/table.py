@@ -2,7 +2,7 @@
 
 import statistics
 
-from rows import CALM, MEASUREMENTS, RATES, Row, median, ratio, ratios, shown, values
+from rows import CALM, IDLE, MEASUREMENTS, RATES, Row, median, ratio, ratios, shown, values
 
 NOTHING = "–"
 
@@ -86,14 +86,16 @@ def comparison(report):
         if each:
             taken = others(report, row)
             lines.append([row.name, row.unit, number(median(report, row, "base")), number(median(report, row, "portcullis")),
-                          number(statistics.median(each)), f"{number(min(each))}–{number(max(each))}", share(taken), verdict(each, taken)])
+                          number(statistics.median(each)), f"{number(min(each))}–{number(max(each))}", share(taken), verdict(row, each, taken)])
     return table(lines)
 
 
-def verdict(each, taken):
-    """Something has changed only if every round says so, and the machine was calm."""
+def verdict(row, each, taken):
+    """Something has changed only if every round says so, there were three, and the machine was calm. Memory is no matter of chance."""
     if (taken or 0) > CALM:
         return "disturbed"
+    if len(each) < 3 and row.key != IDLE:
+        return "too few rounds"
     if min(each) > 1.02:
         return "dearer"
     if max(each) < 0.98:
