@@ -22,6 +22,7 @@ use gate::{Ended, Gate, How, Mode, NAME, PATHS, Path};
 use peer::{Both, Heard, HeardEnd, Peer};
 use schedule::{Ending, Schedule};
 
+mod at_rest;
 mod buffered;
 mod closing;
 mod duel;
@@ -31,6 +32,7 @@ mod handshakes;
 mod hostile;
 mod messages;
 mod old;
+mod openssl;
 mod peer;
 mod schedule;
 mod slow;

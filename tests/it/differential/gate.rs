@@ -2,7 +2,6 @@
 
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
-use std::time::Duration;
 
 use portcullis::net::relay::{Outcome, Patience, Socket, relay};
 use portcullis::net::session::Tally;
@@ -13,6 +12,7 @@ use rustls::{ClientConfig, InvalidMessage, ServerConfig};
 use tokio::net::TcpStream;
 
 use super::buffered::{Buffered, ReadWrite};
+use crate::support::PATIENCE;
 
 pub(super) const NAME: &str = "gate.example.test";
 
@@ -196,10 +196,10 @@ async fn received(tcp: &TcpStream, count: usize) -> io::Result<Vec<u8>> {
 }
 
 async fn join(mut client: impl Socket, mut upstream: impl Socket) -> Ended {
-    // Silence is told as such, and no test waits for it.
+    // A test gives up before.
     let patience = Patience {
-        idle: Some(Duration::from_secs(20)),
-        half_closed: Duration::from_secs(20),
+        idle: Some(2 * PATIENCE),
+        half_closed: 2 * PATIENCE,
     };
     let (mut up, mut down) = (Tally::default(), Tally::default());
     let early = Vec::new();

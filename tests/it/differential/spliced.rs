@@ -43,8 +43,12 @@ impl Tunnel {
 }
 
 /// Says the text from its beginning until no more is taken, or so much of it; tells how much.
-async fn fill(to: &TcpStream, most: usize) -> usize {
-    let text = text();
+pub(super) async fn fill(to: &TcpStream, most: usize) -> usize {
+    say(to, &text(), most).await
+}
+
+/// Says this, over and over, until no more is taken, or so much of it; tells how much.
+pub(super) async fn say(to: &TcpStream, text: &[u8], most: usize) -> usize {
     let (mut said, mut patience) = (0, 0);
     while said < most && patience < 30 {
         let at = said % text.len();

@@ -162,6 +162,11 @@ impl Teller {
         }
     }
 
+    /// Leaves the socket.
+    pub(super) fn into_tcp(self) -> TcpStream {
+        self.from.reunite(self.to).unwrap()
+    }
+
     /// Plays to the end of both directions; what the other end says is said at the bare socket.
     async fn play(
         mut self,
