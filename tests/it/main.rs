@@ -46,6 +46,7 @@ mod scene;
 mod sessions;
 mod shortage;
 mod smoke;
+mod soak;
 mod spellings;
 mod ssh;
 mod start;
