@@ -30,6 +30,7 @@ mod intentions;
 mod loops;
 mod mesh;
 mod names;
+mod network;
 mod openssl;
 mod peers;
 mod pieces;

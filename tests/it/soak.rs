@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use crate::authority::{Authority, Issued};
+use crate::network;
 use crate::peers;
 use crate::program::Program;
 use crate::support::PATIENCE;
@@ -32,22 +33,32 @@ const WORKLOAD: &str = "spiffe://soak.test/ns/default/dc/dc1/svc/workload";
 /// How many pipes each thread of the gateway may keep for the next bulk (`net::splice`).
 const SPARE_PIPES: usize = 16;
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_crowd_of_mixed_connections_gets_every_byte_and_leaves_nothing_behind() {
+#[test]
+fn a_crowd_of_mixed_connections_gets_every_byte_and_leaves_nothing_behind() {
     let crowd = Crowd {
         seats: 200,
         begins: Duration::from_secs(1),
         lasts: Duration::from_secs(4),
         longest: Duration::from_secs(3),
     };
-    crowd.gather().await;
+    network::of_its_own(
+        "soak::a_crowd_of_mixed_connections_gets_every_byte_and_leaves_nothing_behind",
+        async { drop(crowd.gather().await) },
+    );
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_thousand_mixed_connections_for_ten_minutes_leave_memory_as_it_was() {
+#[test]
+fn two_thousand_mixed_connections_for_ten_minutes_leave_memory_as_it_was() {
     if !peers::long() {
         return;
     }
+    network::of_its_own(
+        "soak::two_thousand_mixed_connections_for_ten_minutes_leave_memory_as_it_was",
+        ten_minutes(),
+    );
+}
+
+async fn ten_minutes() {
     let crowd = Crowd {
         seats: 2000,
         begins: Duration::from_secs(30),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ServerConfig};
-use tokio::net::TcpSocket;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::time::timeout;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
@@ -63,7 +63,10 @@ impl Lives {
         config: Option<Arc<ServerConfig>>,
     ) -> Upstream {
         let lives = Arc::clone(self);
-        Upstream::tcp(move |tcp| {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let socket = socket2::SockRef::from(&listener);
+        socket.set_recv_buffer_size(talk::SMALL).unwrap();
+        Upstream::on(listener, move |tcp| {
             let (lives, config) = (Arc::clone(&lives), config.clone());
             lives.serving.fetch_add(1, Ordering::Relaxed);
             async move {
@@ -78,7 +81,6 @@ impl Lives {
                 lives.serving.fetch_sub(1, Ordering::Relaxed);
             }
         })
-        .await
     }
 
     /// What was wrong; the first few, and their number.

@@ -14,8 +14,9 @@ use tokio::time::sleep;
 use super::plan::{Flow, Plan};
 use super::words::{Sum, Words};
 
-/// What a slow receiver's kernel may hold, so that the pressure reaches the sender.
-pub(crate) const SMALL: usize = 32 * 1024;
+/// What the kernel may hold for a receiver who may be slow, so that the pressure reaches the sender. It is set before the
+/// connection is made: whoever takes back what has been offered must drop what comes, and TCP waits ever longer.
+pub(crate) const SMALL: usize = 64 * 1024;
 
 /// The most that is read at once.
 const READ: usize = 32 * 1024;
@@ -86,10 +87,6 @@ pub(crate) async fn client(wire: impl Wire, plan: &Plan) -> Result<u64, Stop> {
 
 /// An upstream's side of it, once its number has been heard.
 pub(crate) async fn upstream(talk: Talk<impl Wire>, plan: &Plan) -> Result<u64, Stop> {
-    if plan.up.sip.is_some() {
-        let wire = talk.0.lock().unwrap();
-        socket2::SockRef::from(wire.tcp()).set_recv_buffer_size(SMALL)?;
-    }
     talk.both(plan, false).await
 }
 
