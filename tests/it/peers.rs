@@ -72,7 +72,7 @@ fn find(program: &str, places: &[PathBuf]) -> Option<PathBuf> {
     })
 }
 
-fn skip_or_fail(why: &str) {
+pub(crate) fn skip_or_fail(why: &str) {
     let required = env::var_os("PORTCULLIS_PEERS").is_some_and(|wish| wish == "required");
     assert!(!required, "{why}");
     skip(why);

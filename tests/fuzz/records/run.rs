@@ -202,7 +202,9 @@ impl Run {
         // One that has failed says nothing.
         if let Ok(taken) = self.peer.writer().write(&words(self.said, bytes)) {
             self.said += taken;
-            self.rekeys = 0;
+            if taken > 0 {
+                self.rekeys = 0;
+            }
         }
         self.peer_writes();
     }
@@ -230,8 +232,9 @@ impl Run {
             record.resize(bytes + padding, 0);
             typ = ContentType::Unknown(0);
         }
-        let fits = record.len() <= 16_384 && !self.peer_closed;
-        let touched = self.touched;
+        let fits = record.len() <= 16_384;
+        // Behind an end they are to be passed over.
+        let touched = self.touched || self.peer_closed;
         if self.forge(typ, record) && fits {
             self.said += bytes;
             self.touched = touched;
