@@ -29,7 +29,7 @@
 //! | 2 | [`api`] | the client of Consul that several rooms share |
 //! | 2 | [`status`] | what each part reports of itself, in one vocabulary |
 //! | 1 | [`config`] | what is typed, what it means, every mistake at once; limits and timeouts, each default defended |
-//! | 1 | [`tls`] | stream and its records, PEM, option sets, who a peer must prove to be, and the `ServerConfig`s and `ClientConfig`s made from them |
+//! | 1 | [`tls`] | stream and its records, PEM, option sets, who a peer must prove to be, chains that were found good, and the `ServerConfig`s and `ClientConfig`s made from them |
 //! | 1 | [`metrics`] [`log`] [`lifecycle`] | what is counted, written, and when it ends |
 //! | 0 | [`name`] [`rule`] [`reason`] [`retry`] | names parsed once, then trusted; the rule language; why connections end; pauses |
 //!

@@ -121,7 +121,7 @@ async fn attempt(address: SocketAddr) -> Result<TcpStream, Unreachable> {
     let dial = Dial {
         tls: None,
         timeout: Duration::MAX,
-        speaks: false,
+        sends_first: false,
         keepalive: Keepalive::default(),
     };
     match dial.connect(address).await {

@@ -24,7 +24,7 @@ pub struct Dial {
     /// For the new socket.
     pub keepalive: Keepalive,
     /// Whether bytes are there that go up at once. TLS has some always.
-    pub speaks: bool,
+    pub sends_first: bool,
 }
 
 /// Why an endpoint could not be used.
@@ -49,20 +49,6 @@ impl Dial {
             .unwrap_or(Err(DialError::Timeout(self.timeout)))
     }
 
-    async fn open(&self, address: SocketAddr) -> io::Result<TcpStream> {
-        let socket = match address {
-            SocketAddr::V4(_) => TcpSocket::new_v4(),
-            SocketAddr::V6(_) => TcpSocket::new_v6(),
-        }?;
-        set_options(SockRef::from(&socket), &self.keepalive)?;
-        // The first bytes carry the last acknowledgement of TCP's handshake (RFC 9293 §3.5): one segment less.
-        #[cfg(target_os = "linux")]
-        if self.speaks || self.tls.is_some() {
-            SockRef::from(&socket).set_tcp_quickack(false)?;
-        }
-        socket.connect(address).await
-    }
-
     async fn attempt(&self, address: SocketAddr) -> Result<Stream, DialError> {
         let tcp = self.open(address).await.map_err(DialError::Tcp)?;
         let Some((config, name)) = &self.tls else {
@@ -72,6 +58,20 @@ impl Dial {
             Ok(stream) => Ok(Stream::Tls(stream)),
             Err(failed) => Err(DialError::Tls(failed.error)),
         }
+    }
+
+    async fn open(&self, address: SocketAddr) -> io::Result<TcpStream> {
+        let socket = match address {
+            SocketAddr::V4(_) => TcpSocket::new_v4(),
+            SocketAddr::V6(_) => TcpSocket::new_v6(),
+        }?;
+        set_options(SockRef::from(&socket), &self.keepalive)?;
+        // The first bytes carry the last acknowledgement of TCP's handshake (RFC 9293 §3.5): one segment less.
+        #[cfg(target_os = "linux")]
+        if self.sends_first || self.tls.is_some() {
+            SockRef::from(&socket).set_tcp_quickack(false)?;
+        }
+        socket.connect(address).await
     }
 }
 
@@ -133,7 +133,7 @@ mod tests {
         let dial = Dial {
             tls: None,
             timeout: Duration::from_secs(30),
-            speaks: false,
+            sends_first: false,
             keepalive: Keepalive {
                 idle: Duration::from_secs(77),
                 interval: Duration::from_secs(7),

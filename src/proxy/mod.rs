@@ -139,8 +139,8 @@ impl Proxy {
 mod tests {
     use super::*;
 
-    /// 1,344 B: the session's record 408, both ends and what a relay remembers 540, the wait for a cut; what establishing
-    /// takes (twice as much) is in a box that ends with it. A hundred thousand tunnels are 130 MB of futures.
+    /// 1,344 B: the session's record, both ends and what a relay remembers; what establishing takes, twice as much, is in
+    /// a box that ends with it. A hundred thousand tunnels are 130 MB of futures.
     const LARGEST: usize = 1344;
 
     /// The size of the future that a function makes of these.

@@ -64,7 +64,7 @@ pub(super) fn of<'a>(route: &Route, snapshot: &'a Snapshot) -> Result<&'a Upstre
 /// No byte of the client has gone up yet, so that trying another is safe.
 async fn dial(
     upstream: &Upstream,
-    speaks: bool,
+    sends_first: bool,
     snapshot: &Snapshot,
     session: &mut Session,
 ) -> Result<Stream, Failure> {
@@ -78,7 +78,7 @@ async fn dial(
         tls,
         timeout: limits.dial,
         keepalive: limits.keepalive,
-        speaks,
+        sends_first,
     };
     let mut failure = Failure::NoHealthyUpstream(upstream.empty.clone());
     for attempt in upstream.turn(now()).take(limits.dial_attempts) {

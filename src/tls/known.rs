@@ -11,8 +11,13 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// How many chains are remembered; the next one begins anew.
 ///
-/// 256: more endpoints than one upstream has, and half a MiB at most.
+/// 256: more endpoints than one upstream has.
 const MOST: usize = 256;
+
+/// The most bytes of a chain that is remembered.
+///
+/// 8 KiB: a leaf and two intermediates of RSA-4096 take 5. So an upstream that shows ever new ones has 2 MiB at most.
+const LARGEST: usize = 8 * 1024;
 
 /// A verifier that remembers which chains it has found good: an upstream shows the same one at each dial, and the CA's
 /// signature on it is the dearest thing to verify there.
@@ -48,13 +53,17 @@ impl Known {
 }
 
 impl Chain {
-    /// `None` where it cannot be told how long it is good.
+    /// `None` for a chain that is not to be remembered: too large, or it cannot be told how long it is good.
     fn new(
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         name: &ServerName<'_>,
         now: UnixTime,
     ) -> Option<Self> {
+        let length: usize = intermediates.iter().map(|der| der.len()).sum();
+        if end_entity.len() + length > LARGEST {
+            return None;
+        }
         let mut until = last_second(end_entity)?;
         for intermediate in intermediates {
             until = until.min(last_second(intermediate)?);

@@ -133,7 +133,7 @@ impl Stream {
         self.tcp
     }
 
-    /// Reads once from the socket, and hands the plaintext to `take` record by record. Ready, perhaps with nothing, with
+    /// Reads once from the socket, and hands the plaintext to `take` in one piece. Ready, perhaps with nothing, with
     /// whether the peer has ended its direction.
     ///
     /// An end without `close_notify` that follows on a reset is told as `ConnectionReset`, also when a write has met the reset before.
@@ -306,7 +306,8 @@ impl Stream {
         held
     }
 
-    /// The same, with the records of one read in one piece: one write of four costs less than four, copying included.
+    /// One read from the socket, and what it decrypts to in one piece: one write of four records costs less than four
+    /// writes, copying included.
     fn poll_gather(
         &mut self,
         cx: &mut Context<'_>,

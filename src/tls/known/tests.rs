@@ -124,6 +124,15 @@ fn a_chain_is_verified_again_once_it_has_ended_and_where_the_clock_was_put_back(
 }
 
 #[test]
+fn a_chain_that_is_too_large_is_verified_each_time() {
+    let (desk, mut chain, now) = (Desk::new(false), chain(&["a.example"]), UnixTime::now());
+    let count = LARGEST / chain[1].len() + 1;
+    chain.extend(vec![chain[1].clone(); count]);
+    assert_eq!(desk.show(&chain, "a.example", now), 1);
+    assert_eq!(desk.show(&chain, "a.example", now), 2);
+}
+
+#[test]
 fn the_first_certificate_of_a_chain_to_end_ends_it() {
     let (long, short) = (chain(&["a.example"]), chain(&["a.example"]));
     let now = UnixTime::now();
