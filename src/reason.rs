@@ -101,6 +101,8 @@ reasons! {
     IdleTimeout = "idle_timeout", None;
     /// One side had ended, and the other was silent for the half-closed limit.
     HalfClosedTimeout = "half_closed_timeout", None;
+    /// Its route was removed, and the configuration says that its connections end then.
+    RouteGone = "route_gone", None;
     /// The gateway was told to stop, and the drain's deadline passed.
     Drained = "drained", None;
     /// A defect of the gateway itself: the connection's task ended without an outcome.

@@ -6,17 +6,22 @@ use std::sync::atomic::AtomicU64;
 use std::time::{Duration, SystemTime};
 
 use prometheus_client::metrics::counter::Counter;
+use tokio::sync::oneshot;
 use tokio::time::Instant;
+
+mod running;
 
 use crate::log::{AccessLog, Record};
 use crate::metrics::{Metrics, RouteMetrics};
 use crate::reason::Reason;
+use running::Running;
 
-/// Where sessions are written and counted.
+/// Where sessions are written and counted, and from where they can be ended.
 #[derive(Clone, Debug)]
 pub struct Sessions {
     log: AccessLog,
     metrics: Arc<Metrics>,
+    running: Arc<Running>,
 }
 
 /// One connection. It holds names and metric handles, never a route, so that no old snapshot outlives its time.
@@ -31,6 +36,8 @@ pub struct Session {
     started: Instant,
     stage: Instant,
     route: Option<Arc<RouteMetrics>>,
+    /// Its number among those that run.
+    id: u64,
     sessions: Sessions,
 }
 
@@ -44,14 +51,23 @@ pub struct Tally {
 impl Sessions {
     /// Sessions that end in this log and these metrics.
     pub fn new(log: AccessLog, metrics: Arc<Metrics>) -> Self {
-        Self { log, metrics }
+        Self {
+            log,
+            metrics,
+            running: Arc::default(),
+        }
     }
 
     /// Begins the record of a connection that was just accepted. Until [`Session::end`] says otherwise, its reason is
-    /// [`Reason::Internal`]: a task that panics ends so.
-    pub fn begin(&self, client: SocketAddr, listener: SocketAddr) -> Session {
+    /// [`Reason::Internal`]: a task that panics ends so. The receiver hears why others want it to end, if they do.
+    pub fn begin(
+        &self,
+        client: SocketAddr,
+        listener: SocketAddr,
+    ) -> (Session, oneshot::Receiver<Reason>) {
         let now = Instant::now();
-        Session {
+        let (id, told) = self.running.begin();
+        let session = Session {
             record: Record {
                 time: SystemTime::now(),
                 client,
@@ -76,8 +92,21 @@ impl Sessions {
             started: now,
             stage: now,
             route: None,
+            id,
             sessions: self.clone(),
-        }
+        };
+        (session, told)
+    }
+
+    /// Ends those whose route is chosen (`None` has none yet), evenly over `span` and in no order, so that they do not all
+    /// come back at once. Returns when the last one has been told.
+    pub async fn end(&self, reason: Reason, span: Duration, chosen: impl Fn(Option<&str>) -> bool) {
+        self.running.end(reason, span, chosen).await;
+    }
+
+    /// Ends every one that runs, and those that begin from now on.
+    pub fn close(&self, reason: Reason) {
+        self.running.close(reason);
     }
 }
 
@@ -91,6 +120,7 @@ impl Session {
     pub fn routed(&mut self, name: &Arc<str>, upstream: &Arc<str>, metrics: &Arc<RouteMetrics>) {
         self.record.route = Some(Arc::clone(name));
         self.record.upstream = Some(Arc::clone(upstream));
+        self.sessions.running.routed(self.id, name);
         metrics.active.inc();
         self.up.counter = Some(metrics.bytes_up.clone());
         self.down.counter = Some(metrics.bytes_down.clone());
@@ -156,7 +186,12 @@ impl Drop for Session {
         if let Some(route) = &self.route {
             route.active.dec();
         }
-        let Sessions { log, metrics } = &self.sessions;
+        let Sessions {
+            log,
+            metrics,
+            running,
+        } = &self.sessions;
+        running.gone(self.id);
         metrics.ended(self.route.as_deref(), self.record.reason);
         if log.is_on() {
             log.write(self.record.clone());
@@ -228,7 +263,7 @@ mod tests {
 
         fn begin(&self) -> Session {
             let address = "192.0.2.1:2222".parse().unwrap();
-            self.sessions.begin(address, address)
+            self.sessions.begin(address, address).0
         }
 
         /// The reasons of the records so far.

@@ -55,8 +55,8 @@ pub(super) enum Failure {
     Idle,
     #[error("no byte after one side had ended")]
     HalfClosed,
-    #[error("the gateway is stopping")]
-    Drained,
+    #[error("{}", why(*.0))]
+    Told(Reason),
 }
 
 /// The end of a connection that failed.
@@ -111,7 +111,7 @@ impl Failure {
             Self::UpstreamReset(_) => Reason::UpstreamReset,
             Self::Idle => Reason::IdleTimeout,
             Self::HalfClosed => Reason::HalfClosedTimeout,
-            Self::Drained => Reason::Drained,
+            Self::Told(reason) => *reason,
         }
     }
 
@@ -166,6 +166,14 @@ impl From<UnknownName> for Answer {
             UnknownName::Close => Self::Close,
             UnknownName::Reset => Self::Reset,
         }
+    }
+}
+
+/// Why a connection that does well must end.
+fn why(told: Reason) -> &'static str {
+    match told {
+        Reason::RouteGone => "its route is gone, and the configuration ends what it carried",
+        _ => "the gateway is stopping",
     }
 }
 

@@ -13,7 +13,6 @@ mod hello;
 mod terminate;
 mod upstream;
 
-use crate::lifecycle::Shutdown;
 use crate::net::session::{Session, Sessions};
 use crate::net::{self, Stream};
 use crate::reason::Reason;
@@ -28,17 +27,12 @@ use upstream::Pair;
 pub struct Proxy {
     snapshot: Arc<ArcSwap<Snapshot>>,
     sessions: Sessions,
-    shutdown: Shutdown,
 }
 
 impl Proxy {
-    /// A proxy that reads this cell, writes its sessions there, and ends what still runs when the shutdown cuts.
-    pub fn new(snapshot: Arc<ArcSwap<Snapshot>>, sessions: Sessions, shutdown: Shutdown) -> Self {
-        Self {
-            snapshot,
-            sessions,
-            shutdown,
-        }
+    /// A proxy that reads this cell, and whose connections are these sessions.
+    pub fn new(snapshot: Arc<ArcSwap<Snapshot>>, sessions: Sessions) -> Self {
+        Self { snapshot, sessions }
     }
 
     /// One connection, from accept to the end of its session. `address` is the listener's, for the record.
@@ -49,10 +43,10 @@ impl Proxy {
         listener: ListenerId,
         address: SocketAddr,
     ) {
-        let mut session = self.sessions.begin(client, address);
+        let (mut session, told) = self.sessions.begin(client, address);
         let ended = tokio::select! {
             ended = self.serve(tcp, listener, &mut session) => ended,
-            () = self.shutdown.cutting() => Err(Failure::Drained.into()),
+            Ok(reason) = told => Err(Failure::Told(reason).into()),
         };
         match ended {
             Ok(()) => session.end(Reason::Closed, None),

@@ -22,6 +22,7 @@ use crate::net::listener::Listener;
 use crate::net::resolve;
 use crate::net::session::Sessions;
 use crate::proxy::Proxy;
+use crate::reason::Reason;
 use crate::snapshot::compile::Inputs;
 use crate::snapshot::{self, ListenerId};
 use crate::status::{State, Status};
@@ -37,6 +38,7 @@ pub struct Gateway {
     pub admin: Option<AdminAddress>,
     shutdown: Shutdown,
     drain: std::time::Duration,
+    sessions: Sessions,
     log: AccessLog,
     /// What runs beside the connections (accepting, publishing, resolving, the admin interface): ends with the gateway.
     tasks: JoinSet<()>,
@@ -124,7 +126,7 @@ pub async fn start(
     }
 
     let sessions = Sessions::new(log.clone(), Arc::clone(&metrics));
-    let proxy = Arc::new(Proxy::new(cell, sessions, shutdown.clone()));
+    let proxy = Arc::new(Proxy::new(cell, sessions.clone()));
     let addresses = bound.iter().map(|(_, socket)| socket.address()).collect();
     for (id, socket) in bound {
         tracing::info!(address = %socket.address(), "listening");
@@ -143,6 +145,7 @@ pub async fn start(
         admin: admin_address,
         shutdown,
         drain,
+        sessions,
         log,
         tasks,
     })
@@ -170,15 +173,18 @@ impl Gateway {
         }
         let running = self.shutdown.running();
         tracing::info!(running, limit = ?self.drain, "draining");
-        if tokio::time::timeout(self.drain, self.shutdown.drained())
-            .await
-            .is_err()
-        {
-            tracing::warn!(
-                running = self.shutdown.running(),
-                "the drain's deadline passed: ending what still runs"
-            );
-            self.shutdown.cut();
+        let is_drained = tokio::select! {
+            () = self.shutdown.drained() => true,
+            () = self.shutdown.cutting() => false,
+            () = tokio::time::sleep(self.drain) => {
+                let running = self.shutdown.running();
+                tracing::warn!(running, "the drain's deadline passed: ending what still runs");
+                self.shutdown.cut();
+                false
+            }
+        };
+        if !is_drained {
+            self.sessions.close(Reason::Drained);
             self.shutdown.drained().await;
         }
         self.log.flush();

@@ -8,7 +8,6 @@ use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use portcullis::config::{self, LogFormat};
-use portcullis::lifecycle::Shutdown;
 use portcullis::log::AccessLog;
 use portcullis::metrics::Metrics;
 use portcullis::name::{MeshService, SpiffeId};
@@ -111,7 +110,7 @@ impl Mesh {
         let log = AccessLog::start(LogFormat::Json, Box::new(written.clone()));
         let sessions = Sessions::new(log.clone(), metrics);
         let cell = Arc::new(ArcSwap::from_pointee(snapshot));
-        let proxy = Proxy::new(cell, sessions, Shutdown::new());
+        let proxy = Proxy::new(cell, sessions);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let serving = tokio::spawn(async move {

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use portcullis::config::{self, LogFormat};
-use portcullis::lifecycle::Shutdown;
 use portcullis::log::AccessLog;
 use portcullis::metrics::Metrics;
 use portcullis::net::session::Sessions;
@@ -178,7 +177,7 @@ async fn a_running_tunnel_keeps_no_snapshot_from_going() {
         AccessLog::start(LogFormat::Json, Box::new(std::io::sink())),
         metrics,
     );
-    let proxy = Proxy::new(Arc::clone(&cell), sessions, Shutdown::new());
+    let proxy = Proxy::new(Arc::clone(&cell), sessions);
 
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
