@@ -7,6 +7,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+mod reload;
+
+pub use reload::{Reload, Wish};
+
 /// Tells every task of a process when to drain and when to stop, and knows which of them still run.
 ///
 /// Cloning gives another handle of the same process.
@@ -70,12 +74,11 @@ impl Shutdown {
 }
 
 /// Listens for SIGTERM, SIGINT and SIGHUP from this call on. The future that it returns must be polled: the first
-/// SIGTERM or SIGINT drains, the second one cuts, and then it ends. SIGHUP changes nothing and is told: who sends it
-/// to a server means no harm to its tunnels.
+/// SIGTERM or SIGINT drains, the second one cuts, and then it ends. SIGHUP asks for the configuration to be read again.
 ///
 /// # Errors
 /// The system's, when it refuses the handlers.
-pub fn signals(shutdown: Shutdown) -> io::Result<impl Future<Output = ()>> {
+pub fn signals(shutdown: Shutdown, reload: Reload) -> io::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hang_up = signal(SignalKind::hangup())?;
@@ -85,9 +88,7 @@ pub fn signals(shutdown: Shutdown) -> io::Result<impl Future<Output = ()>> {
                 tokio::select! {
                     _ = terminate.recv() => return "SIGTERM",
                     _ = interrupt.recv() => return "SIGINT",
-                    _ = hang_up.recv() => {
-                        tracing::warn!("SIGHUP changes nothing: a changed configuration is read at the next start");
-                    }
+                    _ = hang_up.recv() => reload.ask("SIGHUP"),
                 }
             }
         };

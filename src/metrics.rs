@@ -44,6 +44,7 @@ const SECONDS: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 2
 /// | `portcullis_access_log_suppressed_total` | counter, lines | | refusals counted instead of logged during a flood |
 /// | `portcullis_discovery_services` | gauge | `source`, `state` | services found: `routed`, `partly` (something they ask for is skipped), `skipped` (all of it), `unrouted` (they ask for no route) |
 /// | `portcullis_snapshot_generation` | gauge | | how many snapshots were published |
+/// | `portcullis_configuration_reads_total` | counter | `outcome` | how often the configuration was read again: `taken`, `refused` (the one before serves on) |
 /// | `portcullis_certificate_not_after_seconds` | gauge, seconds since 1970 | `name` | when an edge certificate ends |
 /// | `portcullis_mesh_identity_not_after_seconds` | gauge, seconds since 1970 | | when the gateway's certificate in the mesh ends; absent while it has none |
 #[derive(Debug)]
@@ -53,6 +54,7 @@ pub struct Metrics {
     accept_errors: Family<[(&'static str, &'static str); 1], Counter>,
     services: Family<[(&'static str, &'static str); 2], Gauge>,
     generation: Gauge,
+    reads: Family<[(&'static str, &'static str); 1], Counter>,
     /// A histogram is 12 series: by route it would be that times the number of routes. The access log has both times of every connection.
     handshake: Histogram,
     dial: Histogram,
@@ -68,6 +70,10 @@ impl Metrics {
         let accept_errors = Family::default();
         let services = Family::<_, Gauge>::default();
         let generation = Gauge::default();
+        let reads = Family::<_, Counter>::default();
+        for outcome in ["taken", "refused"] {
+            drop(reads.get_or_create(&[("outcome", outcome)]));
+        }
         let handshake = Histogram::new(SECONDS);
         let dial = Histogram::new(SECONDS);
         let live = Arc::new(Live::default());
@@ -93,6 +99,11 @@ impl Metrics {
             "How many snapshots were published",
             generation.clone(),
         );
+        registry.register(
+            "configuration_reads",
+            "How often the configuration was read again, by what became of it",
+            reads.clone(),
+        );
         registry.register_with_unit(
             "handshake",
             "From the hello to the end of the client's handshake",
@@ -112,6 +123,7 @@ impl Metrics {
             accept_errors,
             services,
             generation,
+            reads,
             handshake,
             dial,
             live,
@@ -171,6 +183,12 @@ impl Metrics {
     pub fn published(&self, generation: u64) {
         self.generation
             .set(i64::try_from(generation).unwrap_or(i64::MAX));
+    }
+
+    /// Counts a configuration that was read again: taken, or refused.
+    pub fn reloaded(&self, taken: bool) {
+        let outcome = if taken { "taken" } else { "refused" };
+        self.reads.get_or_create(&[("outcome", outcome)]).inc();
     }
 
     /// Tells how many services of a source are in a state; both are words of closed sets.

@@ -26,6 +26,11 @@ impl Status {
         self.lock().insert(part, state);
     }
 
+    /// The part does not exist any more.
+    pub fn remove(&self, part: &'static str) {
+        self.lock().remove(part);
+    }
+
     /// Every part with its state.
     pub fn parts(&self) -> BTreeMap<&'static str, State> {
         self.lock().clone()

@@ -4,7 +4,7 @@
 
 use std::process::Command;
 
-use portcullis::lifecycle::{Shutdown, signals};
+use portcullis::lifecycle::{Reload, Shutdown, signals};
 
 fn send(signal: &str) {
     let kill = format!("kill -{signal} {}", std::process::id());
@@ -20,10 +20,13 @@ fn send(signal: &str) {
 #[tokio::test]
 async fn the_first_signal_drains_and_the_second_cuts() {
     let shutdown = Shutdown::new();
-    let signals = signals(shutdown.clone()).unwrap();
+    let (reload, mut wishes) = Reload::new();
+    let signals = signals(shutdown.clone(), reload).unwrap();
     // Before anybody listens: the handlers are there since the call.
     send("TERM");
+    send("HUP");
     let signals = tokio::spawn(signals);
+    assert_eq!(wishes.recv().await.unwrap().by, "SIGHUP");
     shutdown.draining().await;
     assert!(!signals.is_finished());
     send("INT");

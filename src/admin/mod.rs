@@ -15,6 +15,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 mod host;
 mod listener;
@@ -58,10 +59,16 @@ const HEADER_BYTES: usize = 16 * 1024;
 const STATE: usize = 1024;
 
 /// Serves until everything is cut, through a drain too: an operator wants to watch it, and `/readyz` says that it happens.
+/// With `stop` it takes nobody new, and ends with its last answer.
 ///
 /// One request a connection, so that no connection outlives its answer. Do not let [`Shutdown::track`] track this:
 /// it would wait for itself.
-pub async fn serve(listener: Listener, sources: Sources, shutdown: Shutdown) {
+pub async fn serve(
+    listener: Listener,
+    sources: Sources,
+    shutdown: Shutdown,
+    stop: CancellationToken,
+) {
     let router = router(&listener, sources, shutdown.clone());
     let mut connections = JoinSet::new();
     loop {
@@ -75,8 +82,12 @@ pub async fn serve(listener: Listener, sources: Sources, shutdown: Shutdown) {
             }
             Some(_) = connections.join_next() => {}
             () = shutdown.cutting() => return,
+            () = stop.cancelled() => break,
         }
     }
+    drop(listener);
+    // An answer takes no longer than [`WHOLE`].
+    while connections.join_next().await.is_some() {}
 }
 
 async fn converse<S: AsyncRead + AsyncWrite + Unpin>(stream: S, router: Router) {

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::lifecycle::Shutdown;
+use crate::lifecycle::{Reload, Shutdown};
 use crate::log::AccessLog;
 use crate::{config, lifecycle, log, serve};
 
@@ -62,8 +62,9 @@ fn gateway(checked: config::Checked) -> ExitCode {
     let ended = runtime.block_on(async {
         // Before anybody is told that it listens: who is may send a signal at once.
         let shutdown = Shutdown::new();
-        tokio::spawn(lifecycle::signals(shutdown.clone())?);
-        let gateway = serve::start(checked, access, shutdown).await?;
+        let (reload, wishes) = Reload::new();
+        tokio::spawn(lifecycle::signals(shutdown.clone(), reload)?);
+        let gateway = serve::start(checked, access, shutdown, wishes).await?;
         gateway.finished().await
     });
     match ended {

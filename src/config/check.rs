@@ -1,6 +1,6 @@
 //! From what is typed to what it means: every mistake at once, each with its place and its remedy.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ pub struct Checked {
     pub config: Config,
     /// The edge certificates, as they were read while checking.
     pub certificates: Vec<Certificate>,
-    /// Warnings; never errors.
+    /// Warnings, never errors; and what it was read from.
     pub warnings: Diagnostics,
 }
 
@@ -40,6 +40,7 @@ pub fn load(path: &Path) -> Result<Checked, Diagnostics> {
             message,
             help: Some(help.to_owned()),
         }],
+        files: BTreeSet::from([path.to_owned()]),
     };
     let bytes = std::fs::read(path).map_err(|error| {
         unreadable(

@@ -1,5 +1,6 @@
 //! One mistake, its place and its remedy, and how they are shown.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::Range;
 use std::path::PathBuf;
@@ -42,6 +43,8 @@ pub struct Diagnostics {
     pub text: String,
     /// What is wrong.
     pub list: Vec<Diagnostic>,
+    /// The files and directories that it depends on, itself among them, as far as it could be read.
+    pub files: BTreeSet<PathBuf>,
 }
 
 impl Diagnostics {
@@ -177,6 +180,8 @@ pub(super) struct Findings<'a> {
     unreadable: Vec<Range<usize>>,
     /// What no report may show.
     secrets: Vec<Range<usize>>,
+    /// What else is read.
+    files: BTreeSet<PathBuf>,
 }
 
 impl<'a> Findings<'a> {
@@ -186,7 +191,13 @@ impl<'a> Findings<'a> {
             list: Vec::new(),
             unreadable: Vec::new(),
             secrets: Vec::new(),
+            files: BTreeSet::new(),
         }
+    }
+
+    /// What is checked depends on this file or directory.
+    pub(super) fn depends_on(&mut self, path: PathBuf) {
+        self.files.insert(path);
     }
 
     pub(super) fn text(&self) -> &'a str {
@@ -261,8 +272,10 @@ impl<'a> Findings<'a> {
             span.map_or((usize::MAX, usize::MAX), |span| (span.start, span.end))
         });
         self.list.dedup();
+        self.files.insert(path.clone());
         Diagnostics {
             path,
+            files: self.files,
             text: match self.list.is_empty() {
                 true => self.text.to_owned(),
                 false => concealed(self.text, &self.secrets),

@@ -178,8 +178,19 @@ pub(super) fn roots(
     paths
 }
 
-/// A path as it is opened: absolute, or from the configuration's folder.
+/// The path of what is read, as it is opened: absolute, or from the configuration's folder.
 pub(super) fn path(
+    typed: &Typed<String>,
+    folder: &Path,
+    findings: &mut Findings<'_>,
+) -> Option<PathBuf> {
+    let path = place(typed, folder, findings)?;
+    findings.depends_on(path.clone());
+    Some(path)
+}
+
+/// The same for what is not read.
+pub(super) fn place(
     typed: &Typed<String>,
     folder: &Path,
     findings: &mut Findings<'_>,

@@ -133,7 +133,7 @@ fn admin_address(
         value: socket.to_owned(),
         ..typed.clone()
     };
-    let path = files::path(&socket, folder, findings)?;
+    let path = files::place(&socket, folder, findings)?;
     read(typed, findings, |_| {
         let length = path.as_os_str().len();
         if length > LONGEST_SOCKET_PATH {
@@ -218,7 +218,7 @@ pub(super) fn refuse_loop(
 }
 
 /// Whether two sockets could not both be bound. `[::]` takes IPv4 connections too.
-fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
+pub(crate) fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
     let (one, other) = (a.ip().to_canonical(), b.ip().to_canonical());
     let takes_all =
         |all: IpAddr, ip: IpAddr| all.is_unspecified() && (all.is_ipv6() || ip.is_ipv4());

@@ -25,7 +25,7 @@ pub use check::{Checked, load, parse, parse_with};
 pub use consul::{Consul, ConsulAddress, Secret, Token, TokenError};
 pub use diagnostic::{Diagnostic, Diagnostics, Level};
 pub use environment::Environment;
-pub(crate) use listen::reaches;
+pub(crate) use listen::{overlap, reaches};
 pub use settings::{Keepalive, Limits};
 
 use crate::rule::Rule;

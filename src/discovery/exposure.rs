@@ -15,7 +15,7 @@ use super::shortened;
 use crate::snapshot::service::{Service, ServiceUpstream, Skipped};
 
 /// What the operator lets tags do, and wants of services.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Exposure {
     /// The entry points of tags that are ours: a router that names others only is somebody else's.
     pub entry_points: Vec<String>,

@@ -48,6 +48,14 @@ impl Listener {
         Ok(Self { tcp, address })
     }
 
+    /// For those who are accepted from now on.
+    ///
+    /// # Errors
+    /// The system's, when it refuses the values.
+    pub fn keep_alive(&self, keepalive: &Keepalive) -> io::Result<()> {
+        set_options(SockRef::from(&self.tcp), keepalive)
+    }
+
     /// The address bound, with its port.
     pub fn address(&self) -> SocketAddr {
         self.address

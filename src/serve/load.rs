@@ -11,6 +11,7 @@ use crate::tls::client;
 use crate::tls::server::ServerPolicy;
 
 /// What was made.
+#[derive(Debug)]
 pub(super) struct Loaded {
     pub(super) certificates: Arc<Certificates>,
     pub(super) policies: BTreeMap<Option<String>, Result<Arc<ServerPolicy>, String>>,

@@ -1,32 +1,31 @@
 //! Wires every part of a gateway: reads, binds, publishes, accepts, and drains.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::Context;
-use tokio::net::TcpStream;
+use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
 
 mod consul;
+mod listeners;
 mod load;
+mod parts;
 mod publish;
 
 use crate::admin;
 use crate::config::{AdminAddress, Checked};
-use crate::lifecycle::Shutdown;
+use crate::lifecycle::{Shutdown, Wish};
 use crate::log::AccessLog;
 use crate::metrics::Metrics;
-use crate::net::listener::Listener;
-use crate::net::resolve;
 use crate::net::session::Sessions;
 use crate::proxy::Proxy;
 use crate::reason::Reason;
-use crate::snapshot::compile::Inputs;
-use crate::snapshot::{self, ListenerId};
+use crate::snapshot::Snapshot;
 use crate::status::{State, Status};
-use load::Loaded;
+use listeners::Serving;
+use parts::{News, Parts};
 use publish::Publisher;
 
 /// A gateway that runs. Dropping it ends everything at once.
@@ -37,7 +36,7 @@ pub struct Gateway {
     /// The admin address bound, if there is one.
     pub admin: Option<AdminAddress>,
     shutdown: Shutdown,
-    drain: std::time::Duration,
+    cell: Arc<ArcSwap<Snapshot>>,
     sessions: Sessions,
     log: AccessLog,
     /// What runs beside the connections (accepting, publishing, resolving, the admin interface): ends with the gateway.
@@ -46,105 +45,57 @@ pub struct Gateway {
 
 /// Starts a gateway: everything is read and bound before the first connection is taken, or nothing starts.
 ///
-/// Must be called on a runtime. Sessions are written to `log`; `shutdown` makes it stop, from now on.
+/// Must be called on a runtime. Sessions are written to `log`; `shutdown` makes it stop, and `wishes` make it read its
+/// configuration again, from now on.
 pub async fn start(
     checked: Checked,
     log: AccessLog,
     shutdown: Shutdown,
+    wishes: mpsc::Receiver<Wish>,
 ) -> anyhow::Result<Gateway> {
     let metrics = Metrics::new();
     metrics.access_log(log.clone());
     let status = Status::default();
-
-    let (config, loaded) = load::load(checked);
-    let Loaded {
-        certificates,
-        policies,
-        client_configs,
-    } = loaded;
-    let drain = config.limits.drain;
-    metrics.certificates(
-        (certificates.iter()).map(|found| (found.source.display().to_string(), found.not_after)),
-    );
-    let mut bound = Vec::new();
-    let mut listeners = BTreeMap::new();
-    for (id, listener) in (0..).map(ListenerId).zip(&config.listeners) {
-        let socket = Listener::bind(listener.address, &config.limits.keepalive)
-            .with_context(|| format!("cannot listen on {}", listener.address))?;
-        listeners.insert(
-            id,
-            snapshot::Listener {
-                unknown_name: listener.unknown_name,
-                ..Default::default()
-            },
-        );
-        bound.push((id, socket));
-    }
-    let admin = match &config.admin {
-        Some(address) => Some(admin::Listener::bind(address).await?),
-        None => None,
-    };
-    let admin_address = admin.as_ref().map(admin::Listener::address);
-    let mut own: Vec<SocketAddr> = bound.iter().map(|(_, socket)| socket.address()).collect();
-    if let Some(AdminAddress::Tcp(address)) = admin_address {
-        own.push(address);
-    }
-    let own: Arc<[SocketAddr]> = own.into();
-    let mut tasks = JoinSet::new();
-    // For the parts that find services and keep the identity; the publisher goes on while anyone holds it.
-    let (changes, learnt) = mpsc::channel(64);
-    consul::start(&config, &own, &changes, &status, &mut tasks)?;
-    drop(changes);
-    let inputs = Inputs {
-        config,
-        listeners,
-        own,
-        certificates,
-        policies,
-        client_configs,
-        addresses: BTreeMap::new(),
-        identity: None,
-    };
-
-    let publisher = Publisher::new(inputs, Arc::clone(&metrics), status.clone());
-    let cell = publisher.cell();
-    let (answers, received) = mpsc::channel(64);
-    for name in publisher.names() {
-        tasks.spawn(resolve::watch(name, answers.clone()));
-    }
-    drop(answers);
-    tasks.spawn(publisher.run(received, learnt));
-
-    if let Some(listener) = admin {
-        let sources = admin::Sources {
-            snapshot: Arc::clone(&cell),
-            status: status.clone(),
-            metrics: Arc::clone(&metrics),
-        };
-        tracing::info!(address = %listener.address(), "admin interface");
-        tasks.spawn(admin::serve(listener, sources, shutdown.clone()));
-    }
-
+    let cell = Arc::new(ArcSwap::from_pointee(Snapshot::default()));
     let sessions = Sessions::new(log.clone(), Arc::clone(&metrics));
-    let proxy = Arc::new(Proxy::new(cell, sessions.clone()));
-    let addresses = bound.iter().map(|(_, socket)| socket.address()).collect();
-    for (id, socket) in bound {
-        tracing::info!(address = %socket.address(), "listening");
-        let accepting = accept(
-            id,
-            socket,
-            Arc::clone(&proxy),
-            Arc::clone(&metrics),
-            shutdown.clone(),
-        );
-        tasks.spawn(shutdown.track(accepting));
-    }
+    let serving = Serving {
+        proxy: Arc::new(Proxy::new(Arc::clone(&cell), sessions.clone())),
+        metrics: Arc::clone(&metrics),
+        shutdown: shutdown.clone(),
+    };
+    let sources = admin::Sources {
+        snapshot: Arc::clone(&cell),
+        status: status.clone(),
+        metrics: Arc::clone(&metrics),
+    };
+    let (answers, heard) = mpsc::channel(64);
+    let (changes, learnt) = mpsc::channel(64);
+    let (configured, read) = mpsc::channel(1);
+    let news = News {
+        answers,
+        changes,
+        configured,
+    };
+
+    let mut parts = Parts::new(serving, status.clone(), sources, news, &checked);
+    let (configured, prepared) = parts.prepare(checked).await?;
+    let publisher = Publisher::new(
+        configured.inputs(),
+        Arc::clone(&cell),
+        metrics,
+        status.clone(),
+    );
+    let mut tasks = JoinSet::new();
+    tasks.spawn(publisher.run(heard, learnt, read));
+    parts.take(prepared);
     status.set("listeners", State::Ready);
+    let (addresses, admin) = parts.addresses();
+    tasks.spawn(parts.run(wishes));
     Ok(Gateway {
         addresses,
-        admin: admin_address,
+        admin,
         shutdown,
-        drain,
+        cell,
         sessions,
         log,
         tasks,
@@ -171,12 +122,13 @@ impl Gateway {
             tracing::error!(%defect, "a part of the gateway has died");
             self.shutdown.begin_drain();
         }
+        let limit = self.cell.load().limits.drain;
         let running = self.shutdown.running();
-        tracing::info!(running, limit = ?self.drain, "draining");
+        tracing::info!(running, ?limit, "draining");
         let is_drained = tokio::select! {
             () = self.shutdown.drained() => true,
             () = self.shutdown.cutting() => false,
-            () = tokio::time::sleep(self.drain) => {
+            () = tokio::time::sleep(limit) => {
                 let running = self.shutdown.running();
                 tracing::warn!(running, "the drain's deadline passed: ending what still runs");
                 self.shutdown.cut();
@@ -204,33 +156,6 @@ async fn first_defect(tasks: &mut JoinSet<()>) -> JoinError {
         }
     }
     std::future::pending().await
-}
-
-/// Accepts on one listener until the drain begins, and leaves nobody in its queue.
-async fn accept(
-    id: ListenerId,
-    listener: Listener,
-    proxy: Arc<Proxy>,
-    metrics: Arc<Metrics>,
-    shutdown: Shutdown,
-) {
-    let address = listener.address();
-    let accepted = metrics.accepted(address);
-    let take = |tcp: TcpStream, client: SocketAddr| {
-        accepted.inc();
-        let proxy = Arc::clone(&proxy);
-        let handling = async move { proxy.handle(tcp, client, id, address).await };
-        tokio::spawn(shutdown.track(handling));
-    };
-    let failed = |error: &std::io::Error| {
-        metrics.accept_failed(error);
-        tracing::warn!(%address, %error, "cannot accept");
-    };
-    tokio::select! {
-        () = listener.accept(take, failed) => {}
-        () = shutdown.draining() => {}
-    }
-    listener.close(take, failed).await;
 }
 
 #[cfg(test)]

@@ -1,23 +1,36 @@
 //! The only writer of snapshots: takes in what changed, compiles, and publishes the result as one.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::panic::resume_unwind;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use tokio::sync::mpsc::Receiver;
+use tokio::sync::oneshot;
 
-use crate::config::EndpointAddress;
+use super::load::Loaded;
+use crate::config::{Config, EndpointAddress};
 use crate::metrics::Metrics;
 use crate::name::HostName;
 use crate::net::resolve::Answer;
-use crate::snapshot::Snapshot;
 use crate::snapshot::compile::{Inputs, compile, update};
 use crate::snapshot::service::{Change, Service, ServiceKey};
+use crate::snapshot::{self, ListenerId, Snapshot};
 use crate::status::{State, Status};
 
 /// The part of the status that tells of upstreams' names.
 const NAMES: &str = "names";
+
+/// A configuration that was found good, and what was made and bound for it.
+#[derive(Debug)]
+pub(super) struct Configured {
+    pub(super) config: Config,
+    pub(super) loaded: Loaded,
+    pub(super) listeners: BTreeMap<ListenerId, snapshot::Listener>,
+    /// The addresses that are bound, the admin interface's too.
+    pub(super) own: Arc<[SocketAddr]>,
+}
 
 /// Holds the inputs and publishes what they compile to.
 pub(super) struct Publisher {
@@ -31,15 +44,44 @@ pub(super) struct Publisher {
     failing: BTreeSet<HostName>,
 }
 
+impl Configured {
+    /// What is compiled from it, before anything else is known.
+    pub(super) fn inputs(self) -> Inputs {
+        let Self {
+            config,
+            loaded,
+            listeners,
+            own,
+        } = self;
+        Inputs {
+            config,
+            listeners,
+            own,
+            certificates: loaded.certificates,
+            policies: loaded.policies,
+            client_configs: loaded.client_configs,
+            addresses: BTreeMap::new(),
+            identity: None,
+        }
+    }
+}
+
 impl Publisher {
-    /// Publishes the first snapshot.
-    pub(super) fn new(inputs: Inputs, metrics: Arc<Metrics>, status: Status) -> Self {
+    /// Publishes the first snapshot, in this cell.
+    pub(super) fn new(
+        inputs: Inputs,
+        cell: Arc<ArcSwap<Snapshot>>,
+        metrics: Arc<Metrics>,
+        status: Status,
+    ) -> Self {
         let first = compile(&inputs, None, &metrics);
         metrics.published(first.generation);
-        let waiting = names(&inputs);
+        expiries(&inputs, &metrics);
+        cell.store(Arc::new(first));
+        let waiting = names(&inputs.config);
         let publisher = Self {
             inputs,
-            cell: Arc::new(ArcSwap::from_pointee(first)),
+            cell,
             metrics,
             status,
             waiting,
@@ -49,28 +91,20 @@ impl Publisher {
         publisher
     }
 
-    /// What connections read.
-    pub(super) fn cell(&self) -> Arc<ArcSwap<Snapshot>> {
-        Arc::clone(&self.cell)
-    }
-
-    /// The DNS names that the inputs need.
-    pub(super) fn names(&self) -> BTreeSet<HostName> {
-        names(&self.inputs)
-    }
-
-    /// Takes in answers and changes until neither are to come. What waits together is published as one.
+    /// Takes in answers, changes and configurations until none are to come. What waits together is published as one.
     pub(super) async fn run(
         mut self,
         mut answers: Receiver<Answer>,
         mut changes: Receiver<Change>,
+        mut configured: Receiver<(Configured, oneshot::Sender<()>)>,
     ) {
         loop {
-            let (mut heard, mut learnt) = (Vec::new(), Vec::new());
+            let (mut heard, mut learnt, mut next) = (Vec::new(), Vec::new(), None);
             // A channel that is at its end has nothing to give, and leaves the other alone.
             tokio::select! {
                 1.. = answers.recv_many(&mut heard, answers.max_capacity()) => {}
                 1.. = changes.recv_many(&mut learnt, changes.max_capacity()) => {}
+                Some(configured) = configured.recv() => next = Some(configured),
                 else => return,
             }
             // Connections share this thread. Among 100,000 routes a change takes a tenth of a millisecond (a full batch
@@ -82,6 +116,11 @@ impl Publisher {
                 if !learnt.is_empty() {
                     self.learn(learnt);
                 }
+                if let Some((configured, published)) = next {
+                    self.configure(configured);
+                    // Whoever sent it may have gone.
+                    let _ = published.send(());
+                }
                 self
             });
             self = match taking_in.await {
@@ -91,6 +130,28 @@ impl Publisher {
                 Err(_) => return,
             };
         }
+    }
+
+    /// Everything anew from this configuration, with what names resolved to and what discovery has told.
+    fn configure(&mut self, configured: Configured) {
+        let wanted = names(&configured.config);
+        let before = names(&self.inputs.config);
+        self.waiting.retain(|name| wanted.contains(name));
+        self.failing.retain(|name| wanted.contains(name));
+        (self.waiting).extend(wanted.difference(&before).cloned());
+        let mut addresses = std::mem::take(&mut self.inputs.addresses);
+        addresses.retain(|name, _| wanted.contains(name));
+        let consul = configured.config.consul.as_ref();
+        let has_identity = consul.is_some_and(|consul| consul.mesh_identity.is_some());
+        let identity = self.inputs.identity.take();
+        self.inputs = Inputs {
+            addresses,
+            identity: identity.filter(|_| has_identity),
+            ..configured.inputs()
+        };
+        expiries(&self.inputs, &self.metrics);
+        self.publish(&BTreeMap::new(), true);
+        self.report();
     }
 
     fn hear(&mut self, answers: impl IntoIterator<Item = Answer>) {
@@ -176,8 +237,16 @@ impl Publisher {
     }
 }
 
-fn names(inputs: &Inputs) -> BTreeSet<HostName> {
-    let upstreams = inputs.config.upstreams.values();
+fn expiries(inputs: &Inputs, metrics: &Metrics) {
+    let certificates = inputs.certificates.iter();
+    metrics.certificates(
+        certificates.map(|found| (found.source.display().to_string(), found.not_after)),
+    );
+}
+
+/// The DNS names that a configuration needs.
+pub(super) fn names(config: &Config) -> BTreeSet<HostName> {
+    let upstreams = config.upstreams.values();
     upstreams
         .flat_map(|upstream| &upstream.endpoints)
         .filter_map(|endpoint| match &endpoint.address {

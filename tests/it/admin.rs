@@ -18,6 +18,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixListener, UnixStream};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 /// A running admin interface with nothing behind it.
 struct Admin {
@@ -39,7 +40,12 @@ impl Admin {
         };
         let shutdown = Shutdown::new();
         let address = listener.address();
-        let task = tokio::spawn(admin::serve(listener, sources.clone(), shutdown.clone()));
+        let task = tokio::spawn(admin::serve(
+            listener,
+            sources.clone(),
+            shutdown.clone(),
+            CancellationToken::new(),
+        ));
         Self {
             address,
             sources,

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use portcullis::config::{self, AdminAddress, Checked, LogFormat};
-use portcullis::lifecycle::Shutdown;
+use portcullis::lifecycle::{Reload, Shutdown};
 use portcullis::log::AccessLog;
 use portcullis::serve;
 use rustls::ClientConfig;
@@ -27,6 +27,7 @@ pub(crate) struct Gateway {
     pub(crate) address: SocketAddr,
     pub(crate) admin: Option<AdminAddress>,
     pub(crate) shutdown: Shutdown,
+    pub(crate) reload: Reload,
     pub(crate) finished: JoinHandle<anyhow::Result<()>>,
     records: UnboundedReceiver<Value>,
 }
@@ -40,13 +41,7 @@ impl Gateway {
 
     /// The configuration of such a gateway, checked.
     pub(crate) fn load(authority: &Authority, tables: &str) -> Checked {
-        let admin = if tables.contains("admin =") {
-            ""
-        } else {
-            "admin = false\n"
-        };
-        let text = format!("listen = [\"127.0.0.1:0\"]\n{admin}{tables}");
-        let path = authority.write("portcullis.toml", &text);
+        let path = authority.write("portcullis.toml", &whole(tables));
         config::load(&path).unwrap_or_else(|mistakes| panic!("{mistakes}"))
     }
 
@@ -59,14 +54,23 @@ impl Gateway {
         };
         // A test asks for the record of each refusal, and makes them faster than the world does.
         let log = AccessLog::start_sampled(LogFormat::Json, Box::new(lines), u32::MAX);
-        let gateway = serve::start(checked, log, Shutdown::new()).await.unwrap();
+        let (reload, wishes) = Reload::new();
+        let gateway = serve::start(checked, log, Shutdown::new(), wishes)
+            .await
+            .unwrap();
         Self {
             address: gateway.addresses[0],
             admin: gateway.admin.clone(),
             shutdown: gateway.shutdown(),
+            reload,
             finished: tokio::spawn(gateway.finished()),
             records,
         }
+    }
+
+    /// Writes other tables into its configuration.
+    pub(crate) fn rewrite(&self, authority: &Authority, tables: &str) {
+        authority.write("portcullis.toml", &whole(tables));
     }
 
     /// A TCP connection to it.
@@ -109,6 +113,15 @@ impl Gateway {
     pub(crate) fn has_no_more_records(&mut self) -> bool {
         self.records.try_recv().is_err()
     }
+}
+
+/// The configuration with these tables.
+fn whole(tables: &str) -> String {
+    let admin = match tables.contains("admin =") {
+        true => "",
+        false => "admin = false\n",
+    };
+    format!("listen = [\"127.0.0.1:0\"]\n{admin}{tables}")
 }
 
 /// What an admin interface answers to a GET: status and body.

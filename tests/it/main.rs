@@ -41,6 +41,7 @@ mod proof;
 mod records;
 mod refusals;
 mod relay;
+mod reload;
 mod resumption;
 mod routes;
 mod scene;

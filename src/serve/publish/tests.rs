@@ -37,9 +37,10 @@ fn desk(text: &str) -> Desk {
         identity: None,
     };
     let status = Status::default();
-    let publisher = Publisher::new(inputs, Metrics::new(), status.clone());
+    let cell = Arc::new(ArcSwap::from_pointee(Snapshot::default()));
+    let publisher = Publisher::new(inputs, Arc::clone(&cell), Metrics::new(), status.clone());
     Desk {
-        cell: publisher.cell(),
+        cell,
         status,
         publisher,
     }
@@ -169,7 +170,9 @@ async fn the_snapshot_follows_the_answers_and_batches_them() {
         send.send(answer).await.unwrap();
     }
     drop(send);
-    desk.publisher.run(received, no_changes()).await;
+    desk.publisher
+        .run(received, no_changes(), mpsc::channel(1).1)
+        .await;
     let snapshot = cell.load();
     assert_eq!(
         snapshot.generation, 2,
@@ -206,9 +209,9 @@ async fn what_shares_a_thread_with_the_publisher_goes_on_while_it_compiles() {
         text += &format!("[routes.r{n}]\nhost = \"r{n}.test\"\nupstream = \"10.0.0.1:1\"\n");
     }
     let Desk { publisher, .. } = desk(&text);
-    let cell = publisher.cell();
+    let cell = Arc::clone(&publisher.cell);
     let (answers, received) = mpsc::channel(1);
-    let running = tokio::spawn(publisher.run(received, no_changes()));
+    let running = tokio::spawn(publisher.run(received, no_changes(), mpsc::channel(1).1));
     let address = answer("a.internal", Ok(&["10.0.0.7"]));
     answers.send(address).await.unwrap();
     let mut turns = 0;
@@ -292,7 +295,7 @@ async fn a_part_is_ready_only_when_what_it_told_before_is_served() {
         publisher,
     } = two_names();
     let (changes, learnt) = mpsc::channel(64);
-    let running = tokio::spawn(publisher.run(mpsc::channel(1).1, learnt));
+    let running = tokio::spawn(publisher.run(mpsc::channel(1).1, learnt, mpsc::channel(1).1));
     // Another thread, as it is with `/readyz`: what it sees is what it would answer.
     let watching = std::thread::spawn(move || {
         while !status.parts().contains_key("services") {
@@ -319,7 +322,7 @@ async fn the_publisher_goes_on_while_either_channel_lives() {
         } = two_names();
         let (answers, received) = mpsc::channel(1);
         let (changes, learnt) = mpsc::channel(1);
-        let running = tokio::spawn(publisher.run(received, learnt));
+        let running = tokio::spawn(publisher.run(received, learnt, mpsc::channel(1).1));
         let change = found("web", "10.0.1.1:80");
         let address = answer("one.internal", Ok(&["10.0.0.1"]));
         if names_first {

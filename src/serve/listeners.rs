@@ -1,0 +1,309 @@
+//! The listeners that run, and how they change with the configuration.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::Context;
+use tokio::net::TcpStream;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinSet;
+
+use crate::config::{self, Config, Keepalive};
+use crate::lifecycle::Shutdown;
+use crate::metrics::Metrics;
+use crate::net::listener::Listener;
+use crate::proxy::Proxy;
+use crate::snapshot::{self, ListenerId};
+
+/// What every listener needs to serve those who come.
+#[derive(Clone, Debug)]
+pub(super) struct Serving {
+    pub(super) proxy: Arc<Proxy>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) shutdown: Shutdown,
+}
+
+/// The listeners that accept, in the order of the configuration.
+#[derive(Debug, Default)]
+pub(super) struct Listeners {
+    /// The number of the next one. None comes twice: who came in by a listener that is gone finds nothing of another.
+    next: u32,
+    running: Vec<Running>,
+}
+
+/// One that accepts, until it is closed.
+#[derive(Debug)]
+struct Running {
+    id: ListenerId,
+    /// Its address as it is written: with port 0 where the system chose one.
+    written: SocketAddr,
+    bound: SocketAddr,
+    /// For those who come from now on. Dropped, it ends the task.
+    keepalive: watch::Sender<Keepalive>,
+    /// Hears when the task has ended.
+    closed: oneshot::Receiver<Infallible>,
+}
+
+/// The listeners of the next configuration, in its order. Nobody is accepted by the new ones yet.
+#[derive(Debug)]
+pub(super) struct Opened(Vec<(ListenerId, config::Listener, Socket)>);
+
+#[derive(Debug)]
+enum Socket {
+    /// It runs already.
+    Running(SocketAddr),
+    New(Listener),
+}
+
+impl Listeners {
+    /// Binds what this configuration has more than the last one. The kernel queues clients there from now on.
+    ///
+    /// Where the address of a new listener and that of one that goes overlap (one of them stands for all addresses), the
+    /// old one is closed first: nobody is accepted there in between, which is logged.
+    ///
+    /// # Errors
+    /// The system refuses an address. The listeners are then as they were.
+    pub(super) async fn open(
+        &mut self,
+        config: &Config,
+        serving: &Serving,
+        tasks: &mut JoinSet<()>,
+    ) -> anyhow::Result<Opened> {
+        let keepalive = &config.limits.keepalive;
+        let mut opened = Vec::new();
+        let mut blocked = Vec::new();
+        for (place, listener) in config.listeners.iter().enumerate() {
+            let written = listener.address;
+            let same = |running: &&Running| running.written == written;
+            if let Some(running) = self.running.iter().find(same) {
+                let socket = Socket::Running(running.bound);
+                opened.push((place, running.id, listener.clone(), socket));
+            } else if self.going(config).any(|going| going.blocks(written)) {
+                blocked.push((place, listener.clone()));
+            } else {
+                let socket = Socket::New(bind(written, keepalive)?);
+                opened.push((place, self.number(), listener.clone(), socket));
+            }
+        }
+        if !blocked.is_empty() {
+            let begin = Instant::now();
+            let addresses: Vec<SocketAddr> = blocked.iter().map(|(_, one)| one.address).collect();
+            let sockets = self.replace(&addresses, config, serving, tasks).await?;
+            for ((place, listener), socket) in blocked.into_iter().zip(sockets) {
+                opened.push((place, self.number(), listener, Socket::New(socket)));
+            }
+            opened.sort_by_key(|(place, ..)| *place);
+            tracing::warn!(
+                ?addresses,
+                gap = ?begin.elapsed(),
+                "a listener was closed before another could be bound in its place"
+            );
+        }
+        let opened = opened.into_iter();
+        Ok(Opened(
+            opened
+                .map(|(_, id, listener, socket)| (id, listener, socket))
+                .collect(),
+        ))
+    }
+
+    /// Takes these as the listeners from now on: the new ones accept, and those that are not among them accept whom the
+    /// kernel has accepted for them already, and end.
+    pub(super) fn take(
+        &mut self,
+        opened: Opened,
+        keepalive: Keepalive,
+        serving: &Serving,
+        tasks: &mut JoinSet<()>,
+    ) {
+        let mut before = std::mem::take(&mut self.running);
+        for (id, listener, socket) in opened.0 {
+            let running = match socket {
+                Socket::New(socket) => {
+                    tracing::info!(address = %socket.address(), "listening");
+                    let serving = serving.clone();
+                    Running::start(id, listener.address, socket, keepalive, serving, tasks)
+                }
+                Socket::Running(_) => {
+                    let Some(at) = before.iter().position(|running| running.id == id) else {
+                        continue;
+                    };
+                    let running = before.swap_remove(at);
+                    running.keepalive.send_replace(keepalive);
+                    running
+                }
+            };
+            self.running.push(running);
+        }
+        for gone in before {
+            tracing::info!(address = %gone.bound, "no longer listening");
+        }
+    }
+
+    /// Closes what goes and is in the way of these addresses, and binds them; or binds what it has closed again.
+    async fn replace(
+        &mut self,
+        addresses: &[SocketAddr],
+        config: &Config,
+        serving: &Serving,
+        tasks: &mut JoinSet<()>,
+    ) -> anyhow::Result<Vec<Listener>> {
+        let keepalive = config.limits.keepalive;
+        let going: BTreeSet<ListenerId> = self.going(config).map(|running| running.id).collect();
+        let (closing, staying) = self.running.drain(..).partition(|running: &Running| {
+            let blocks = addresses.iter().any(|address| running.blocks(*address));
+            going.contains(&running.id) && blocks
+        });
+        self.running = staying;
+        let closing: Vec<Running> = closing;
+        let mut closed = Vec::new();
+        for running in closing {
+            closed.push((running.id, running.written, running.bound));
+            running.close().await;
+        }
+        let bound = addresses.iter().map(|address| bind(*address, &keepalive));
+        let bound: anyhow::Result<Vec<Listener>> = bound.collect();
+        if bound.is_err() {
+            for (id, written, address) in closed {
+                match bind(address, &keepalive) {
+                    Ok(socket) => {
+                        let serving = serving.clone();
+                        let running =
+                            Running::start(id, written, socket, keepalive, serving, tasks);
+                        self.running.push(running);
+                    }
+                    Err(error) => {
+                        tracing::error!(%address, %error, "the listener that ran there cannot be bound again");
+                    }
+                }
+            }
+        }
+        bound
+    }
+
+    /// Those that this configuration does not have.
+    fn going(&self, config: &Config) -> impl Iterator<Item = &Running> {
+        let wanted: BTreeSet<SocketAddr> = config.listeners.iter().map(|one| one.address).collect();
+        (self.running.iter()).filter(move |running| !wanted.contains(&running.written))
+    }
+
+    /// The addresses bound, in the order of the configuration.
+    pub(super) fn addresses(&self) -> Vec<SocketAddr> {
+        self.running.iter().map(|running| running.bound).collect()
+    }
+
+    fn number(&mut self) -> ListenerId {
+        let id = ListenerId(self.next);
+        self.next += 1;
+        id
+    }
+}
+
+impl Opened {
+    /// What each one does.
+    pub(super) fn described(&self) -> BTreeMap<ListenerId, snapshot::Listener> {
+        let describe = |listener: &config::Listener| snapshot::Listener {
+            unknown_name: listener.unknown_name,
+            ..Default::default()
+        };
+        let listeners = self.0.iter();
+        listeners
+            .map(|(id, listener, _)| (*id, describe(listener)))
+            .collect()
+    }
+
+    /// The addresses bound, in the order of the configuration.
+    pub(super) fn addresses(&self) -> Vec<SocketAddr> {
+        let sockets = self.0.iter().map(|(_, _, socket)| match socket {
+            Socket::Running(bound) => *bound,
+            Socket::New(listener) => listener.address(),
+        });
+        sockets.collect()
+    }
+}
+
+impl Running {
+    fn start(
+        id: ListenerId,
+        written: SocketAddr,
+        socket: Listener,
+        keepalive: Keepalive,
+        serving: Serving,
+        tasks: &mut JoinSet<()>,
+    ) -> Self {
+        let bound = socket.address();
+        let (keepalive, changes) = watch::channel(keepalive);
+        let (open, closed) = oneshot::channel();
+        let tracked = serving.shutdown.clone();
+        tasks.spawn(tracked.track(async move {
+            accept(id, socket, changes, serving).await;
+            drop(open);
+        }));
+        Self {
+            id,
+            written,
+            bound,
+            keepalive,
+            closed,
+        }
+    }
+
+    /// Whether nothing can be bound there while this one is.
+    fn blocks(&self, address: SocketAddr) -> bool {
+        config::overlap(self.bound, address)
+    }
+
+    /// Returns when its address is free.
+    async fn close(self) {
+        drop(self.keepalive);
+        let _: Result<Infallible, _> = self.closed.await;
+    }
+}
+
+/// Accepts on one listener until it is to be closed, and leaves nobody in its queue.
+async fn accept(
+    id: ListenerId,
+    listener: Listener,
+    mut keepalive: watch::Receiver<Keepalive>,
+    serving: Serving,
+) {
+    let Serving {
+        proxy,
+        metrics,
+        shutdown,
+    } = serving;
+    let address = listener.address();
+    let accepted = metrics.accepted(address);
+    let take = |tcp: TcpStream, client: SocketAddr| {
+        accepted.inc();
+        let proxy = Arc::clone(&proxy);
+        let handling = async move { proxy.handle(tcp, client, id, address).await };
+        tokio::spawn(shutdown.track(handling));
+    };
+    let failed = |error: &std::io::Error| {
+        metrics.accept_failed(error);
+        tracing::warn!(%address, %error, "cannot accept");
+    };
+    loop {
+        tokio::select! {
+            () = listener.accept(take, failed) => {}
+            () = shutdown.draining() => break,
+            changed = keepalive.changed() => match changed {
+                Ok(()) => {
+                    if let Err(error) = listener.keep_alive(&keepalive.borrow_and_update()) {
+                        tracing::warn!(%address, %error, "the keepalive cannot be changed");
+                    }
+                }
+                Err(_) => break,
+            },
+        }
+    }
+    listener.close(take, failed).await;
+}
+
+fn bind(address: SocketAddr, keepalive: &Keepalive) -> anyhow::Result<Listener> {
+    Listener::bind(address, keepalive).with_context(|| format!("cannot listen on {address}"))
+}

@@ -1,0 +1,289 @@
+//! What runs because of the configuration, and changes with it while the gateway runs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::panic::resume_unwind;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::sync::mpsc::{Receiver, Sender};
+use tokio::sync::oneshot;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use super::consul::{self, Consul};
+use super::listeners::{Listeners, Opened, Serving};
+use super::load;
+use super::publish::Configured;
+use crate::admin;
+use crate::config::{self, AdminAddress, Checked, Keepalive, Log};
+use crate::lifecycle::Wish;
+use crate::name::HostName;
+use crate::net::resolve::{self, Answer};
+use crate::snapshot::service::Change;
+use crate::status::{State, Status};
+
+/// The part of the status that tells of the configuration.
+const CONFIGURATION: &str = "configuration";
+
+/// What goes to the publisher: changes of one kind each, and configurations, which answer when they are published.
+#[derive(Debug)]
+pub(super) struct News {
+    pub(super) answers: Sender<Answer>,
+    pub(super) changes: Sender<Change>,
+    pub(super) configured: Sender<(Configured, oneshot::Sender<()>)>,
+}
+
+/// What runs because of the configuration.
+#[derive(Debug)]
+pub(super) struct Parts {
+    serving: Serving,
+    status: Status,
+    sources: admin::Sources,
+    news: News,
+    path: PathBuf,
+    log: Log,
+    listeners: Listeners,
+    admin: Option<Admin>,
+    names: BTreeMap<HostName, AbortHandle>,
+    consul: Option<Consul>,
+    /// All of it: a part that ends by a defect is noticed here.
+    tasks: JoinSet<()>,
+}
+
+/// The admin interface.
+#[derive(Debug)]
+struct Admin {
+    written: AdminAddress,
+    bound: AdminAddress,
+    stop: CancellationToken,
+}
+
+/// What runs from the next configuration on: everything is bound, and nobody is served by it yet.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    opened: Opened,
+    keepalive: Keepalive,
+    log: Log,
+    names: BTreeSet<HostName>,
+    admin: Option<AdminChange>,
+    consul: Option<consul::Prepared>,
+}
+
+#[derive(Debug)]
+enum AdminChange {
+    Stays,
+    New(AdminAddress, admin::Listener),
+}
+
+impl Parts {
+    /// Nothing yet; later configurations are read from where the first one was.
+    pub(super) fn new(
+        serving: Serving,
+        status: Status,
+        sources: admin::Sources,
+        news: News,
+        first: &Checked,
+    ) -> Self {
+        Self {
+            serving,
+            status,
+            sources,
+            news,
+            path: first.warnings.path.clone(),
+            log: first.config.log,
+            listeners: Listeners::default(),
+            admin: None,
+            names: BTreeMap::new(),
+            consul: None,
+            tasks: JoinSet::new(),
+        }
+    }
+
+    /// Follows the wishes, one after the other, and watches what runs. Ends only by a defect.
+    pub(super) async fn run(mut self, mut wishes: Receiver<Wish>) {
+        loop {
+            tokio::select! {
+                Some(ended) = self.tasks.join_next() => {
+                    if let Err(defect) = ended && defect.is_panic() {
+                        resume_unwind(defect.into_panic());
+                    }
+                }
+                Some(Wish { by, outcome }) = wishes.recv() => {
+                    let told = self.reload(by).await;
+                    if let Some(outcome) = outcome {
+                        // Whoever asked may have gone.
+                        let _ = outcome.send(told);
+                    }
+                }
+                else => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Reads the configuration anew, and serves from it if it is good.
+    async fn reload(&mut self, by: &str) -> Result<(), String> {
+        tracing::info!(by, path = %self.path.display(), "reading the configuration");
+        match self.follow().await {
+            Ok(()) => {
+                tracing::info!("the new configuration serves");
+                self.status.set(CONFIGURATION, State::Ready);
+                self.serving.metrics.reloaded(true);
+                Ok(())
+            }
+            Err(why) => {
+                tracing::error!(
+                    "the new configuration is refused, the one before serves on:\n{why}"
+                );
+                let what = why.lines().next().unwrap_or_default();
+                let what = format!(
+                    "the file was changed and is refused, the one before serves on: {what}"
+                );
+                self.status.set(CONFIGURATION, State::Degraded(what));
+                self.serving.metrics.reloaded(false);
+                Err(why)
+            }
+        }
+    }
+
+    async fn follow(&mut self) -> Result<(), String> {
+        let path = self.path.clone();
+        let checked = tokio::task::spawn_blocking(move || config::load(&path)).await;
+        let checked = checked.map_err(|defect| defect.to_string())?;
+        let checked = checked.map_err(|mistakes| mistakes.render(false))?;
+        let prepared = self.prepare(checked).await;
+        let (configured, prepared) = prepared.map_err(|error| format!("{error:#}"))?;
+        let (published, told) = oneshot::channel();
+        if (self.news.configured.send((configured, published)).await).is_ok() {
+            let _ = told.await;
+        }
+        self.take(prepared);
+        Ok(())
+    }
+
+    /// Makes and binds all that this configuration needs.
+    ///
+    /// # Errors
+    /// Something cannot be bound, or made from it. Everything is then as it was.
+    pub(super) async fn prepare(
+        &mut self,
+        checked: Checked,
+    ) -> anyhow::Result<(Configured, Prepared)> {
+        let (config, loaded) = load::load(checked);
+        let admin = match (&config.admin, &self.admin) {
+            (None, _) => None,
+            (Some(written), Some(running)) if running.written == *written => {
+                Some(AdminChange::Stays)
+            }
+            (Some(written), _) => {
+                let listener = admin::Listener::bind(written).await?;
+                Some(AdminChange::New(written.clone(), listener))
+            }
+        };
+        // The only step that a step behind it could not take back: the last one but those that cannot fail.
+        let client = consul::client(&config)?;
+        let opened = (self.listeners)
+            .open(&config, &self.serving, &mut self.tasks)
+            .await?;
+        let mut own = opened.addresses();
+        let bound = match &admin {
+            None => None,
+            Some(AdminChange::Stays) => self.admin.as_ref().map(|admin| admin.bound.clone()),
+            Some(AdminChange::New(_, listener)) => Some(listener.address()),
+        };
+        if let Some(AdminAddress::Tcp(address)) = bound {
+            own.push(address);
+        }
+        let own: Arc<[SocketAddr]> = own.into();
+        let (listeners, names) = (opened.described(), super::publish::names(&config));
+        let prepared = Prepared {
+            opened,
+            keepalive: config.limits.keepalive,
+            log: config.log,
+            names,
+            admin,
+            consul: consul::prepare(client, &config, &own),
+        };
+        let configured = Configured {
+            config,
+            loaded,
+            listeners,
+            own,
+        };
+        Ok((configured, prepared))
+    }
+
+    /// Serves from it, and ends what it has no more. It is published by now.
+    pub(super) fn take(&mut self, prepared: Prepared) {
+        let Prepared {
+            opened,
+            keepalive,
+            log,
+            names,
+            admin,
+            consul,
+        } = prepared;
+        (self.listeners).take(opened, keepalive, &self.serving, &mut self.tasks);
+        self.take_admin(admin);
+        self.resolve(names);
+        consul::take(
+            &mut self.consul,
+            consul,
+            &self.news.changes,
+            &self.status,
+            &mut self.tasks,
+        );
+        if self.log != log {
+            tracing::warn!("[log] has changed: the log is written so from the next start on");
+        }
+    }
+
+    fn take_admin(&mut self, change: Option<AdminChange>) {
+        let next = match change {
+            Some(AdminChange::Stays) => return,
+            Some(AdminChange::New(written, listener)) => {
+                let bound = listener.address();
+                tracing::info!(address = %bound, "admin interface");
+                let stop = CancellationToken::new();
+                self.tasks.spawn(admin::serve(
+                    listener,
+                    self.sources.clone(),
+                    self.serving.shutdown.clone(),
+                    stop.clone(),
+                ));
+                Some(Admin {
+                    written,
+                    bound,
+                    stop,
+                })
+            }
+            None => None,
+        };
+        if let Some(before) = std::mem::replace(&mut self.admin, next) {
+            before.stop.cancel();
+        }
+    }
+
+    /// Keeps these names resolved, and no others.
+    fn resolve(&mut self, names: BTreeSet<HostName>) {
+        self.names.retain(|name, resolving| {
+            let stays = names.contains(name);
+            if !stays {
+                resolving.abort();
+            }
+            stays
+        });
+        for name in names {
+            let (answers, tasks) = (&self.news.answers, &mut self.tasks);
+            self.names.entry(name).or_insert_with_key(|name| {
+                tasks.spawn(resolve::watch(name.clone(), answers.clone()))
+            });
+        }
+    }
+
+    /// Where clients connect, in the order of the configuration, and operators.
+    pub(super) fn addresses(&self) -> (Vec<SocketAddr>, Option<AdminAddress>) {
+        let admin = self.admin.as_ref().map(|admin| admin.bound.clone());
+        (self.listeners.addresses(), admin)
+    }
+}
