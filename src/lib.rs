@@ -18,7 +18,7 @@
 //! | floor | room | what stands there |
 //! |---|---|---|
 //! | 6 | `main` [`cli`] | one file a command; exit codes |
-//! | 5 | [`serve`] | wires a gateway: load, consul, publish (the only writer of snapshots), accept, drain |
+//! | 5 | [`serve`] | wires a gateway: load, parts (what changes with the configuration), listeners, consul, publish (the only writer of snapshots), drain |
 //! | 4 | [`proxy`] | the data path: the story, hello, terminate, upstream, failure |
 //! | 4 | [`client`] | `portcullis connect`: one connection's way, and what to tell a person when it fails |
 //! | 4 | [`discovery`] | what Consul's catalog says of services, made routes and upstreams |
@@ -30,7 +30,7 @@
 //! | 2 | [`status`] | what each part reports of itself, in one vocabulary |
 //! | 1 | [`config`] | what is typed, what it means, every mistake at once; limits and timeouts, each default defended |
 //! | 1 | [`tls`] | stream and its records, PEM, option sets, who a peer must prove to be, chains that were found good, and the `ServerConfig`s and `ClientConfig`s made from them |
-//! | 1 | [`metrics`] [`log`] [`lifecycle`] | what is counted, written, and when it ends |
+//! | 1 | [`metrics`] [`log`] [`lifecycle`] [`watch`] | what is counted, written, when it ends, which files have changed |
 //! | 0 | [`name`] [`rule`] [`reason`] [`retry`] | names parsed once, then trusted; the rule language; why connections end; pauses |
 //!
 //! # What is deliberately absent
@@ -59,3 +59,4 @@ pub mod serve;
 pub mod snapshot;
 pub mod status;
 pub mod tls;
+pub mod watch;

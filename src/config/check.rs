@@ -1,6 +1,6 @@
 //! From what is typed to what it means: every mistake at once, each with its place and its remedy.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use super::{
 };
 use crate::tls::files::Certificate;
 use crate::tls::options::{ClientAuth, Options, Version};
+use crate::watch::Files;
 
 /// A configuration that is good, with what an operator should still know.
 #[derive(Clone, Debug)]
@@ -31,6 +32,8 @@ pub struct Checked {
 
 /// Reads and checks a file; relative paths in it start at its folder, and the environment of this process completes it.
 pub fn load(path: &Path) -> Result<Checked, Diagnostics> {
+    let mut files = Files::default();
+    files.note(path);
     let unreadable = |message: String, help: &str| Diagnostics {
         path: path.to_owned(),
         text: String::new(),
@@ -40,7 +43,7 @@ pub fn load(path: &Path) -> Result<Checked, Diagnostics> {
             message,
             help: Some(help.to_owned()),
         }],
-        files: BTreeSet::from([path.to_owned()]),
+        files: files.clone(),
     };
     let bytes = std::fs::read(path).map_err(|error| {
         unreadable(
@@ -62,7 +65,7 @@ pub fn load(path: &Path) -> Result<Checked, Diagnostics> {
             "save it as UTF-8",
         )
     })?;
-    parse_with(&text, path, &Environment::of_process())
+    check(&text, path, &Environment::of_process(), files)
 }
 
 /// Checks a text as if it stood in `path`, which need not exist, in an empty environment. The files it names are read.
@@ -76,8 +79,17 @@ pub fn parse_with(
     path: &Path,
     environment: &Environment,
 ) -> Result<Checked, Diagnostics> {
+    check(text, path, environment, Files::default())
+}
+
+fn check(
+    text: &str,
+    path: &Path,
+    environment: &Environment,
+    files: Files,
+) -> Result<Checked, Diagnostics> {
     let folder = path.parent().unwrap_or(Path::new(""));
-    let mut findings = Findings::new(text);
+    let mut findings = Findings::new(text, files);
     let (tree, errors) = DeTable::parse_recoverable(text);
     syntax::report(&errors, &mut findings);
     let file = File::read(tree.get_ref(), &mut findings);

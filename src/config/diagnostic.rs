@@ -1,9 +1,8 @@
 //! One mistake, its place and its remedy, and how they are shown.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use annotate_snippets::{
     Annotation, AnnotationKind, Group, Level as Title, Origin, Renderer, Snippet,
@@ -11,6 +10,7 @@ use annotate_snippets::{
 };
 
 use super::value::suggest;
+use crate::watch::Files;
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,8 +43,8 @@ pub struct Diagnostics {
     pub text: String,
     /// What is wrong.
     pub list: Vec<Diagnostic>,
-    /// The files and directories that it depends on, itself among them, as far as it could be read.
-    pub files: BTreeSet<PathBuf>,
+    /// The files and directories that were looked at, each as it was just before.
+    pub files: Files,
 }
 
 impl Diagnostics {
@@ -180,24 +180,25 @@ pub(super) struct Findings<'a> {
     unreadable: Vec<Range<usize>>,
     /// What no report may show.
     secrets: Vec<Range<usize>>,
-    /// What else is read.
-    files: BTreeSet<PathBuf>,
+    /// What is read.
+    files: Files,
 }
 
 impl<'a> Findings<'a> {
-    pub(super) fn new(text: &'a str) -> Self {
+    /// Nothing was found in this text yet, and these files were looked at for it.
+    pub(super) fn new(text: &'a str, files: Files) -> Self {
         Self {
             text,
             list: Vec::new(),
             unreadable: Vec::new(),
             secrets: Vec::new(),
-            files: BTreeSet::new(),
+            files,
         }
     }
 
-    /// What is checked depends on this file or directory.
-    pub(super) fn depends_on(&mut self, path: PathBuf) {
-        self.files.insert(path);
+    /// This file or directory is read next.
+    pub(super) fn reads(&mut self, path: &Path) {
+        self.files.note(path);
     }
 
     pub(super) fn text(&self) -> &'a str {
@@ -272,7 +273,6 @@ impl<'a> Findings<'a> {
             span.map_or((usize::MAX, usize::MAX), |span| (span.start, span.end))
         });
         self.list.dedup();
-        self.files.insert(path.clone());
         Diagnostics {
             path,
             files: self.files,

@@ -185,7 +185,7 @@ pub(super) fn path(
     findings: &mut Findings<'_>,
 ) -> Option<PathBuf> {
     let path = place(typed, folder, findings)?;
-    findings.depends_on(path.clone());
+    findings.reads(&path);
     Some(path)
 }
 

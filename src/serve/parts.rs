@@ -22,6 +22,7 @@ use crate::name::HostName;
 use crate::net::resolve::{self, Answer};
 use crate::snapshot::service::Change;
 use crate::status::{State, Status};
+use crate::watch::{self, Files};
 
 /// The part of the status that tells of the configuration.
 const CONFIGURATION: &str = "configuration";
@@ -42,6 +43,8 @@ pub(super) struct Parts {
     sources: admin::Sources,
     news: News,
     path: PathBuf,
+    /// What the last configuration was read from, good or not.
+    files: Files,
     log: Log,
     listeners: Listeners,
     admin: Option<Admin>,
@@ -91,6 +94,7 @@ impl Parts {
             sources,
             news,
             path: first.warnings.path.clone(),
+            files: first.warnings.files.clone(),
             log: first.config.log,
             listeners: Listeners::default(),
             admin: None,
@@ -100,10 +104,16 @@ impl Parts {
         }
     }
 
-    /// Follows the wishes, one after the other, and watches what runs. Ends only by a defect.
+    /// Follows the wishes, one after the other, and the files; watches what runs. Ends only by a defect.
     pub(super) async fn run(mut self, mut wishes: Receiver<Wish>) {
+        let mut changed = Box::pin(watch::changed(self.files.clone()));
         loop {
             tokio::select! {
+                () = &mut changed => {
+                    // What is wrong has been told.
+                    let _ = self.reload("a changed file").await;
+                    changed = Box::pin(watch::changed(self.files.clone()));
+                }
                 Some(ended) = self.tasks.join_next() => {
                     if let Err(defect) = ended && defect.is_panic() {
                         resume_unwind(defect.into_panic());
@@ -111,6 +121,7 @@ impl Parts {
                 }
                 Some(Wish { by, outcome }) = wishes.recv() => {
                     let told = self.reload(by).await;
+                    changed = Box::pin(watch::changed(self.files.clone()));
                     if let Some(outcome) = outcome {
                         // Whoever asked may have gone.
                         let _ = outcome.send(told);
@@ -150,6 +161,10 @@ impl Parts {
         let path = self.path.clone();
         let checked = tokio::task::spawn_blocking(move || config::load(&path)).await;
         let checked = checked.map_err(|defect| defect.to_string())?;
+        self.files = match &checked {
+            Ok(checked) => checked.warnings.files.clone(),
+            Err(mistakes) => mistakes.files.clone(),
+        };
         let checked = checked.map_err(|mistakes| mistakes.render(false))?;
         let prepared = self.prepare(checked).await;
         let (configured, prepared) = prepared.map_err(|error| format!("{error:#}"))?;
