@@ -222,7 +222,7 @@ async fn without_an_access_log_connections_are_counted_and_not_written() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sighup_ends_no_tunnel_and_is_told_to_change_nothing() {
+async fn sighup_ends_no_tunnel_and_has_the_configuration_read_again() {
     let authority = Authority::new();
     authority.issue_files("edge", &[NAME]);
     let upstream = Upstream::echo().await;
@@ -231,8 +231,10 @@ async fn sighup_ends_no_tunnel_and_is_told_to_change_nothing() {
     let mut client = handshake(&authority, tcp).await;
     echoes(&mut client).await;
     program.child.signal("HUP");
-    let told = |line: &str| line.contains("SIGHUP changes nothing").then_some(());
-    program.child.wait_for("that it has heard SIGHUP", told);
+    let told = |line: &str| line.contains("the new configuration serves").then_some(());
+    program
+        .child
+        .wait_for("that it has read its configuration", told);
     echoes(&mut client).await;
     client.shutdown().await.unwrap();
     assert_eq!(client.read(&mut [0]).await.unwrap(), 0);

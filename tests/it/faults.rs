@@ -54,6 +54,8 @@ const PERSISTENT: Options = Options {
 struct Scene {
     gateway: Gateway,
     way: Way,
+    /// Its folder holds the gateway's configuration.
+    _authority: Authority,
     _file: Upstream,
 }
 
@@ -88,6 +90,7 @@ impl Scene {
         Self {
             gateway,
             way,
+            _authority: authority,
             _file: file,
         }
     }
