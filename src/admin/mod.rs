@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
-use axum::Router;
+use arc_swap::{ArcSwap, ArcSwapOption};
+use axum::{Extension, Router};
 use axum::extract::State;
 use axum::http::{Method, StatusCode, Uri, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -17,17 +17,20 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+mod actions;
 mod host;
 mod listener;
 mod routes;
 
 pub use listener::{BindError, Listener};
 
-use crate::lifecycle::Shutdown;
+use crate::config::Token;
+use crate::lifecycle::{Reload, Shutdown};
 use crate::log::{escape, printable};
 use crate::metrics::{self, Metrics};
 use crate::snapshot::Snapshot;
 use crate::status::{self, Status};
+use actions::Peer;
 use listener::Stream;
 
 /// What the interface shows.
@@ -39,6 +42,10 @@ pub struct Sources {
     pub status: Status,
     /// What `/metrics` shows.
     pub metrics: Arc<Metrics>,
+    /// Whom `POST /v1/reload` asks.
+    pub reload: Reload,
+    /// What those who come over TCP must show before they change anything; without one they may not.
+    pub token: Arc<ArcSwapOption<Token>>,
 }
 
 /// How many connections are served at once; the next ones wait in the system's queue.
@@ -76,8 +83,11 @@ pub async fn serve(
             stream = listener.accept(), if connections.len() < CONNECTIONS => {
                 let router = router.clone();
                 match stream {
-                    Stream::Tcp(stream) => connections.spawn(converse(stream, router)),
-                    Stream::Unix(stream) => connections.spawn(converse(stream, router)),
+                    Stream::Tcp(stream) => connections.spawn(converse(stream, Peer::Tcp, router)),
+                    Stream::Unix(stream) => {
+                        let peer = stream.peer_cred().map(|peer| peer.uid());
+                        connections.spawn(converse(stream, Peer::Unix(peer.ok()), router))
+                    }
                 };
             }
             Some(_) = connections.join_next() => {}
@@ -90,7 +100,8 @@ pub async fn serve(
     while connections.join_next().await.is_some() {}
 }
 
-async fn converse<S: AsyncRead + AsyncWrite + Unpin>(stream: S, router: Router) {
+async fn converse<S: AsyncRead + AsyncWrite + Unpin>(stream: S, peer: Peer, router: Router) {
+    let router = router.layer(Extension(peer));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADERS)
@@ -116,6 +127,7 @@ fn router(listener: &Listener, sources: Sources, shutdown: Shutdown) -> Router {
         .route("/readyz", get(readyz))
         .route("/metrics", get(scrape))
         .route("/v1/routes", get(list_routes))
+        .route("/v1/reload", post(actions::reload))
         .fallback(not_found)
         .method_not_allowed_fallback(not_allowed)
         .with_state(Shared { sources, shutdown });
@@ -130,7 +142,8 @@ async fn index() -> &'static str {
     "/livez      200 while the process runs\n\
      /readyz     200 while it should get traffic, else 503; one line a part\n\
      /metrics    for Prometheus (OpenMetrics text)\n\
-     /v1/routes  every route, as JSON\n"
+     /v1/routes  every route, as JSON\n\
+     /v1/reload  POST: reads the configuration again\n"
 }
 
 async fn readyz(State(shared): State<Shared>) -> (StatusCode, String) {
@@ -202,10 +215,11 @@ async fn not_found() -> (StatusCode, &'static str) {
 }
 
 async fn not_allowed(method: Method, uri: Uri) -> (StatusCode, String) {
-    let text = format!(
-        "{} takes GET and HEAD, not {}\n",
-        escape(uri.path()),
-        escape(method.as_str())
-    );
+    let takes = match uri.path() {
+        "/v1/reload" => "POST",
+        _ => "GET and HEAD",
+    };
+    let (path, method) = (escape(uri.path()), escape(method.as_str()));
+    let text = format!("{path} takes {takes}, not {method}\n");
     (StatusCode::METHOD_NOT_ALLOWED, text)
 }

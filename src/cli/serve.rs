@@ -63,8 +63,8 @@ fn gateway(checked: config::Checked) -> ExitCode {
         // Before anybody is told that it listens: who is may send a signal at once.
         let shutdown = Shutdown::new();
         let (reload, wishes) = Reload::new();
-        tokio::spawn(lifecycle::signals(shutdown.clone(), reload)?);
-        let gateway = serve::start(checked, access, shutdown, wishes).await?;
+        tokio::spawn(lifecycle::signals(shutdown.clone(), reload.clone())?);
+        let gateway = serve::start(checked, access, shutdown, (reload, wishes)).await?;
         gateway.finished().await
     });
     match ended {

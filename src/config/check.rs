@@ -12,7 +12,7 @@ use super::file::{self, File, TlsOptions};
 use super::upstreams::Own;
 use super::value::{self, Wrong, choice, read};
 use super::{
-    Config, Diagnostic, Diagnostics, Environment, Keepalive, Level, Limits, Log, LogFormat, consul,
+    Config, Diagnostic, Diagnostics, Environment, Keepalive, Level, Limits, Log, LogFormat, RemovedRoutes, consul,
     files, listen, routes, syntax, upstreams,
 };
 use crate::tls::files::Certificate;
@@ -115,6 +115,7 @@ fn mean(
 ) -> (Config, Vec<Certificate>) {
     let listeners = listen::listeners(file, findings);
     let admin = listen::admin(file, &listeners, folder, findings);
+    let admin_token = listen::admin_token(file, folder, findings);
     let certificates = files::certificates(&file.certificates, folder, findings);
     let tls_options = tls_options(file, folder, findings);
     let own = Own {
@@ -131,6 +132,7 @@ fn mean(
     let config = Config {
         listeners,
         admin,
+        admin_token,
         certificates: certificates.files,
         tls_options,
         routes,
@@ -334,6 +336,17 @@ fn limits(typed: &file::Limits, findings: &mut Findings<'_>) -> Limits {
     };
     let idle = typed.idle_timeout.as_ref();
     let idle = idle.and_then(|typed| read(typed, findings, off_or_duration));
+    let removed_routes = typed.removed_routes.as_ref();
+    let removed_routes = removed_routes.and_then(|typed| {
+        read(typed, findings, |text| match text.as_str() {
+            "keep" => Ok(RemovedRoutes::Keep),
+            "close" => Ok(RemovedRoutes::End(Duration::ZERO)),
+            text => match value::duration(text, SECOND..=DAY) {
+                Ok(span) => Ok(RemovedRoutes::End(span)),
+                Err(wrong) => Err(wrong.or("\"keep\" or \"close\"")),
+            },
+        })
+    });
     let mut number = |typed: &Option<Typed<i64>>, bounds, default| {
         let typed = typed.as_ref();
         let read =
@@ -359,6 +372,7 @@ fn limits(typed: &file::Limits, findings: &mut Findings<'_>) -> Limits {
             count: keepalive_count,
         },
         drain,
+        removed_routes: removed_routes.unwrap_or(default.removed_routes),
     }
 }
 

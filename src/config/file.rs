@@ -13,6 +13,7 @@ pub(super) struct File {
     pub(super) listen: Option<List<Typed<String>>>,
     pub(super) admin: Option<Admin>,
     pub(super) insecure_admin: Option<Typed<bool>>,
+    pub(super) admin_token_file: Option<Typed<String>>,
     pub(super) unknown_name: Option<Typed<String>>,
     pub(super) certificates: Vec<Certificate>,
     pub(super) tls_options: Vec<(Typed<String>, TlsOptions)>,
@@ -98,6 +99,7 @@ pub(super) struct Limits {
     pub(super) keepalive_interval: Option<Typed<String>>,
     pub(super) keepalive_count: Option<Typed<i64>>,
     pub(super) drain_timeout: Option<Typed<String>>,
+    pub(super) removed_routes: Option<Typed<String>>,
 }
 
 /// `[log]`.
@@ -114,6 +116,7 @@ impl File {
             listen: root.take("listen", findings, Item::strings),
             admin: root.take("admin", findings, read_admin),
             insecure_admin: root.take("insecure_admin", findings, Item::boolean),
+            admin_token_file: root.take("admin_token_file", findings, Item::string),
             unknown_name: root.take("unknown_name", findings, Item::string),
             certificates: root
                 .take("certificates", findings, |item, findings| {

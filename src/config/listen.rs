@@ -8,7 +8,7 @@ use super::decode::Typed;
 use super::diagnostic::Findings;
 use super::file::{self, File};
 use super::value::{Wrong, choice, listen_address, read};
-use super::{AdminAddress, EndpointAddress, Listener, UnknownName, files};
+use super::{AdminAddress, EndpointAddress, Listener, Token, UnknownName, files};
 
 /// Linux: `sun_path` has 108 bytes, one of them the NUL at the end.
 pub(super) const LONGEST_SOCKET_PATH: usize = 107;
@@ -119,6 +119,24 @@ pub(super) fn admin(
         _ => {}
     }
     admin
+}
+
+/// The file of the token for actions; looked at here, and read again each time that somebody shows one.
+pub(super) fn admin_token(
+    file: &File,
+    folder: &Path,
+    findings: &mut Findings<'_>,
+) -> Option<Token> {
+    let typed = file.admin_token_file.as_ref()?;
+    let token = Token::File(files::place(typed, folder, findings)?);
+    if let Err(error) = token.read() {
+        findings.error(
+            typed.span.clone(),
+            format!("`{}`: {error}", typed.key),
+            "write the token into that file: `openssl rand -hex 32` makes one",
+        );
+    }
+    Some(token)
 }
 
 fn admin_address(

@@ -26,7 +26,7 @@ pub use consul::{Consul, ConsulAddress, Secret, Token, TokenError};
 pub use diagnostic::{Diagnostic, Diagnostics, Level};
 pub use environment::Environment;
 pub(crate) use listen::{overlap, reaches};
-pub use settings::{Keepalive, Limits};
+pub use settings::{Keepalive, Limits, RemovedRoutes};
 
 use crate::rule::Rule;
 use crate::tls::options::Options;
@@ -39,6 +39,8 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     /// Where operators look, if anywhere.
     pub admin: Option<AdminAddress>,
+    /// What whoever changes something over a TCP address of the admin interface must show.
+    pub admin_token: Option<Token>,
     /// Where the edge certificates are.
     pub certificates: Vec<CertificateFiles>,
     /// Named sets of TLS options. `default`, what a route has that names none, is always among them.

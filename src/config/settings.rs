@@ -36,6 +36,20 @@ pub struct Limits {
     ///
     /// 5 min: an interactive user sees the notice; a deploy does not wait for the day to end.
     pub drain: Duration,
+    /// What becomes of the tunnels of a route that is removed.
+    ///
+    /// Kept: whoever removes a route wants nobody new, and a person's session is not to end by an edit.
+    pub removed_routes: RemovedRoutes,
+}
+
+/// What becomes of the tunnels of a route that is removed, from the file or by discovery.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RemovedRoutes {
+    /// They go on until they end of themselves.
+    #[default]
+    Keep,
+    /// They are ended evenly over this time, so that they do not all come back at once; zero is at once.
+    End(Duration),
 }
 
 impl Default for Limits {
@@ -49,6 +63,7 @@ impl Default for Limits {
             half_closed: Duration::from_secs(600),
             keepalive: Keepalive::default(),
             drain: Duration::from_secs(300),
+            removed_routes: RemovedRoutes::default(),
         }
     }
 }

@@ -16,7 +16,7 @@ mod publish;
 
 use crate::admin;
 use crate::config::{AdminAddress, Checked};
-use crate::lifecycle::{Shutdown, Wish};
+use crate::lifecycle::{Reload, Shutdown, Wish};
 use crate::log::AccessLog;
 use crate::metrics::Metrics;
 use crate::net::session::Sessions;
@@ -51,7 +51,7 @@ pub async fn start(
     checked: Checked,
     log: AccessLog,
     shutdown: Shutdown,
-    wishes: mpsc::Receiver<Wish>,
+    (reload, wishes): (Reload, mpsc::Receiver<Wish>),
 ) -> anyhow::Result<Gateway> {
     let metrics = Metrics::new();
     metrics.access_log(log.clone());
@@ -67,6 +67,8 @@ pub async fn start(
         snapshot: Arc::clone(&cell),
         status: status.clone(),
         metrics: Arc::clone(&metrics),
+        reload,
+        token: Arc::default(),
     };
     let (answers, heard) = mpsc::channel(64);
     let (changes, learnt) = mpsc::channel(64);
@@ -86,7 +88,7 @@ pub async fn start(
         status.clone(),
     );
     let mut tasks = JoinSet::new();
-    tasks.spawn(publisher.run(heard, learnt, read));
+    tasks.spawn(publisher.run(heard, learnt, read, sessions.clone()));
     parts.take(prepared);
     status.set("listeners", State::Ready);
     let (addresses, admin) = parts.addresses();

@@ -16,7 +16,7 @@ use super::listeners::{Listeners, Opened, Serving};
 use super::load;
 use super::publish::Configured;
 use crate::admin;
-use crate::config::{self, AdminAddress, Checked, Keepalive, Log};
+use crate::config::{self, AdminAddress, Checked, Keepalive, Log, Token};
 use crate::lifecycle::Wish;
 use crate::name::HostName;
 use crate::net::resolve::{self, Answer};
@@ -70,6 +70,7 @@ pub(super) struct Prepared {
     log: Log,
     names: BTreeSet<HostName>,
     admin: Option<AdminChange>,
+    token: Option<Token>,
     consul: Option<consul::Prepared>,
 }
 
@@ -217,6 +218,7 @@ impl Parts {
             log: config.log,
             names,
             admin,
+            token: config.admin_token.clone(),
             consul: consul::prepare(client, &config, &own),
         };
         let configured = Configured {
@@ -236,8 +238,10 @@ impl Parts {
             log,
             names,
             admin,
+            token,
             consul,
         } = prepared;
+        self.sources.token.store(token.map(Arc::new));
         (self.listeners).take(opened, keepalive, &self.serving, &mut self.tasks);
         self.take_admin(admin);
         self.resolve(names);

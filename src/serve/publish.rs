@@ -4,17 +4,22 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::panic::resume_unwind;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::mpsc::Receiver;
 use tokio::sync::oneshot;
+use tokio::task::JoinSet;
 
 use super::load::Loaded;
-use crate::config::{Config, EndpointAddress};
+use crate::config::{Config, EndpointAddress, RemovedRoutes};
 use crate::metrics::Metrics;
 use crate::name::HostName;
 use crate::net::resolve::Answer;
+use crate::net::session::Sessions;
+use crate::reason::Reason;
 use crate::snapshot::compile::{Inputs, compile, update};
+use crate::snapshot::table::RouteId;
 use crate::snapshot::service::{Change, Service, ServiceKey};
 use crate::snapshot::{self, ListenerId, Snapshot};
 use crate::status::{State, Status};
@@ -42,6 +47,8 @@ pub(super) struct Publisher {
     waiting: BTreeSet<HostName>,
     /// Names without any address.
     failing: BTreeSet<HostName>,
+    /// Routes that are gone, and whose connections have not been told.
+    gone: Vec<RouteId>,
 }
 
 impl Configured {
@@ -86,6 +93,7 @@ impl Publisher {
             status,
             waiting,
             failing: BTreeSet::new(),
+            gone: Vec::new(),
         };
         publisher.report();
         publisher
@@ -97,7 +105,9 @@ impl Publisher {
         mut answers: Receiver<Answer>,
         mut changes: Receiver<Change>,
         mut configured: Receiver<(Configured, oneshot::Sender<()>)>,
+        sessions: Sessions,
     ) {
+        let mut ending = JoinSet::new();
         loop {
             let (mut heard, mut learnt, mut next) = (Vec::new(), Vec::new(), None);
             // A channel that is at its end has nothing to give, and leaves the other alone.
@@ -105,6 +115,7 @@ impl Publisher {
                 1.. = answers.recv_many(&mut heard, answers.max_capacity()) => {}
                 1.. = changes.recv_many(&mut learnt, changes.max_capacity()) => {}
                 Some(configured) = configured.recv() => next = Some(configured),
+                Some(_) = ending.join_next() => continue,
                 else => return,
             }
             // Connections share this thread. Among 100,000 routes a change takes a tenth of a millisecond (a full batch
@@ -129,6 +140,12 @@ impl Publisher {
                 // The process ends.
                 Err(_) => return,
             };
+            let gone = std::mem::take(&mut self.gone);
+            if let RemovedRoutes::End(span) = self.inputs.config.limits.removed_routes
+                && !gone.is_empty()
+            {
+                ending.spawn(end(gone, span, sessions.clone(), Arc::clone(&self.cell)));
+            }
         }
     }
 
@@ -205,14 +222,16 @@ impl Publisher {
     }
 
     /// Publishes these services, and everything else anew where more than services has changed.
-    fn publish(&self, services: &BTreeMap<ServiceKey, Option<Arc<Service>>>, everything: bool) {
+    fn publish(&mut self, services: &BTreeMap<ServiceKey, Option<Arc<Service>>>, everything: bool) {
         let last = self.cell.load_full();
         let mut next = update(&self.inputs, &last, services, &self.metrics);
         if everything {
-            let generation = next.generation;
+            let (generation, gone) = (next.generation, std::mem::take(&mut next.gone));
             next = compile(&self.inputs, Some(&next), &self.metrics);
             next.generation = generation;
+            self.gone.extend(gone);
         }
+        self.gone.append(&mut next.gone);
         for ((source, standing), count) in next.standings() {
             let (source, state) = (source.as_str(), standing.as_str());
             self.metrics.services(source, state, *count);
@@ -235,6 +254,15 @@ impl Publisher {
         };
         self.status.set(NAMES, state);
     }
+}
+
+/// Ends what goes through these routes, but for those that have come back by then.
+async fn end(gone: Vec<RouteId>, span: Duration, sessions: Sessions, cell: Arc<ArcSwap<Snapshot>>) {
+    let chosen = |route: Option<&str>| {
+        let gone = gone.iter().find(|id| Some(&*id.name) == route);
+        gone.is_some_and(|id| cell.load().table.route(id).is_none())
+    };
+    sessions.end(Reason::RouteGone, span, chosen).await;
 }
 
 fn expiries(inputs: &Inputs, metrics: &Metrics) {

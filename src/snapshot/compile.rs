@@ -51,18 +51,21 @@ pub fn compile(inputs: &Inputs, previous: Option<&Snapshot>, metrics: &Metrics) 
         listeners: inputs.listeners.clone(),
         own: Arc::clone(&inputs.own),
         limits: Arc::new(inputs.config.limits.clone()),
+        gone: Vec::new(),
         ..previous.cloned().unwrap_or_default()
     };
     let services: Vec<Arc<Service>> = next.services.values().cloned().collect();
     let mut compiler = Compiler {
         inputs,
         metrics,
+        removed: Vec::new(),
         next: &mut next,
     };
     compiler.file();
     for service in services {
         compiler.service(&service);
     }
+    compiler.finish();
     next
 }
 
@@ -75,11 +78,13 @@ pub fn update(
 ) -> Snapshot {
     let mut next = Snapshot {
         generation: previous.generation + 1,
+        gone: Vec::new(),
         ..previous.clone()
     };
     let mut compiler = Compiler {
         inputs,
         metrics,
+        removed: Vec::new(),
         next: &mut next,
     };
     for (key, service) in services {
@@ -88,6 +93,7 @@ pub fn update(
             None => compiler.gone(key),
         }
     }
+    compiler.finish();
     next
 }
 
@@ -95,6 +101,8 @@ pub fn update(
 struct Compiler<'a> {
     inputs: &'a Inputs,
     metrics: &'a Metrics,
+    /// Routes that were removed; another of the same name may have come since.
+    removed: Vec<RouteId>,
     next: &'a mut Snapshot,
 }
 
@@ -161,6 +169,14 @@ impl Compiler<'_> {
     fn remove_route(&mut self, id: &RouteId) {
         self.next.table.remove(id);
         self.metrics.forget_route(&id.name);
+        self.removed.push(id.clone());
+    }
+
+    /// Notes which routes are gone in the end.
+    fn finish(self) {
+        let table = &self.next.table;
+        let gone = self.removed.into_iter().filter(|id| table.route(id).is_none());
+        self.next.gone = gone.collect();
     }
 
     /// Keeps the object that there is, if nothing has changed, and what it remembers in any case.

@@ -21,7 +21,7 @@ use crate::tls::server::ServerPolicy;
 use certificates::Certificates;
 use service::{Service, ServiceKey, Standing};
 use shards::Shards;
-use table::Table;
+use table::{RouteId, Table};
 use upstream::{Transport, Upstream};
 
 /// What every connection is served from until the next one is published.
@@ -43,6 +43,8 @@ pub struct Snapshot {
     pub own: Arc<[SocketAddr]>,
     /// Every limit and timeout.
     pub limits: Arc<Limits>,
+    /// The routes that the last one had and this one has not.
+    pub gone: Vec<RouteId>,
 }
 
 impl Snapshot {

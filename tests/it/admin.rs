@@ -37,6 +37,8 @@ impl Admin {
             snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
             status: Status::default(),
             metrics: Metrics::new(),
+            reload: Reload::new().0,
+            token: Arc::default(),
         };
         let shutdown = Shutdown::new();
         let address = listener.address();

@@ -1,12 +1,17 @@
 //! Configurations that change while the gateway runs: what serves, what stays, and what is refused.
 
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use rustls::version::TLS13;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::sleep;
+use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::authority::Authority;
@@ -48,10 +53,7 @@ async fn a_changed_route_leads_elsewhere_and_its_old_tunnel_stays() {
         .await
         .unwrap();
     assert_eq!(said(tls).await, "hello");
-    tunnel.write_all(b"still here").await.unwrap();
-    let mut back = [0; 10];
-    tunnel.read_exact(&mut back).await.unwrap();
-    assert_eq!(&back, b"still here");
+    echoes(&mut tunnel).await;
 }
 
 #[tokio::test]
@@ -124,6 +126,112 @@ async fn a_changed_file_is_served_without_anybody_asking() {
         ) != before
     })
     .await;
+}
+
+#[tokio::test]
+async fn tunnels_of_a_route_that_is_removed_go_on_or_end_as_is_written() {
+    let authority = Authority::new();
+    authority.issue_files("edge", &["*.example.test"]);
+    let echo = Upstream::echo().await;
+    let limits = |removed: &str| format!("[limits]\nremoved_routes = \"{removed}\"\n");
+    let (a, b) = (route("a", &echo), route("b", &echo));
+    let mut gateway = Gateway::start(&authority, &format!("{EDGE}{a}{b}")).await;
+    let client = Arc::new(authority.client(&[&TLS13]));
+    let mut kept = gateway.connect_tls(&client, "a.example.test").await.unwrap();
+    echoes(&mut kept).await;
+    gateway.rewrite(&authority, &format!("{EDGE}{b}"));
+    gateway.reload.done("a test").await.unwrap();
+    echoes(&mut kept).await;
+    assert!(gateway.connect_tls(&client, "a.example.test").await.is_err());
+    assert_eq!(gateway.ended().await["reason"], "unknown_name");
+
+    let mut ended = gateway.connect_tls(&client, "b.example.test").await.unwrap();
+    echoes(&mut ended).await;
+    gateway.rewrite(&authority, &format!("{EDGE}{a}{}", limits("close")));
+    gateway.reload.done("a test").await.unwrap();
+    assert_eq!(gateway.ended().await["reason"], "route_gone");
+    assert!(ended.read(&mut [0]).await.is_err(), "no clean end");
+
+    // The first one's route is another of the same name by now.
+    echoes(&mut kept).await;
+    gateway.rewrite(&authority, &format!("{EDGE}{}", limits("1s")));
+    let begin = Instant::now();
+    gateway.reload.done("a test").await.unwrap();
+    assert_eq!(gateway.ended().await["reason"], "route_gone");
+    assert!(begin.elapsed() < PATIENCE);
+}
+
+#[tokio::test]
+async fn listeners_come_stay_and_go() {
+    let authority = Authority::new();
+    authority.issue_files("edge", &["*.example.test"]);
+    let greeter = Upstream::greeter("hello").await;
+    let tables = format!("{EDGE}{}", route("a", &greeter));
+    let gateway = Gateway::start(&authority, &format!("admin = \"127.0.0.1:0\"\n{tables}")).await;
+    let client = Arc::new(authority.client(&[&TLS13]));
+    let free = free_port("127.0.0.2").await;
+
+    let listen = |addresses: &str| format!("listen = [{addresses}]\nadmin = \"127.0.0.1:0\"\n{tables}");
+    authority.write("portcullis.toml", &listen(&format!("\"127.0.0.1:0\", \"{free}\"")));
+    gateway.reload.done("a test").await.unwrap();
+    for address in [gateway.address, free] {
+        assert_eq!(said(dial(address, &client).await.unwrap()).await, "hello");
+    }
+
+    // All addresses of the same port: the one that stands there goes first.
+    let all = SocketAddr::from(([0, 0, 0, 0], free.port()));
+    authority.write("portcullis.toml", &listen(&format!("\"127.0.0.1:0\", \"{all}\"")));
+    gateway.reload.done("a test").await.unwrap();
+    for address in [gateway.address, free, SocketAddr::from(([127, 0, 0, 3], free.port()))] {
+        assert_eq!(said(dial(address, &client).await.unwrap()).await, "hello");
+    }
+
+    authority.write("portcullis.toml", &listen("\"127.0.0.1:0\""));
+    gateway.reload.done("a test").await.unwrap();
+    eventually("nobody listens there", async || TcpStream::connect(free).await.is_err()).await;
+    assert_eq!(said(dial(gateway.address, &client).await.unwrap()).await, "hello");
+}
+
+#[tokio::test]
+async fn an_address_that_is_taken_leaves_every_listener_as_it_was() {
+    let authority = Authority::new();
+    authority.issue_files("edge", &["*.example.test"]);
+    let greeter = Upstream::greeter("hello").await;
+    let tables = format!("admin = false\n{EDGE}{}", route("a", &greeter));
+    let gateway = Gateway::start(&authority, &tables).await;
+    let client = Arc::new(authority.client(&[&TLS13]));
+    let free = free_port("127.0.0.2").await;
+    let listen = |addresses: &str| format!("listen = [{addresses}]\n{tables}");
+    authority.write("portcullis.toml", &listen(&format!("\"127.0.0.1:0\", \"{free}\"")));
+    gateway.reload.done("a test").await.unwrap();
+
+    let taken = TcpListener::bind(("127.0.0.3", free.port())).await.unwrap();
+    let all = SocketAddr::from(([0, 0, 0, 0], free.port()));
+    authority.write("portcullis.toml", &listen(&format!("\"127.0.0.1:0\", \"{all}\"")));
+    let why = gateway.reload.done("a test").await.unwrap_err();
+    assert!(why.contains(&format!("cannot listen on {all}")), "{why}");
+    for address in [gateway.address, free] {
+        assert_eq!(said(dial(address, &client).await.unwrap()).await, "hello");
+    }
+    drop(taken);
+}
+
+/// An address at which nobody listens.
+async fn free_port(ip: &str) -> SocketAddr {
+    TcpListener::bind((ip, 0)).await.unwrap().local_addr().unwrap()
+}
+
+async fn dial(address: SocketAddr, config: &Arc<ClientConfig>) -> io::Result<TlsStream<TcpStream>> {
+    let tcp = TcpStream::connect(address).await?;
+    let name = ServerName::try_from("a.example.test").unwrap();
+    TlsConnector::from(Arc::clone(config)).connect(name, tcp).await
+}
+
+async fn echoes(tunnel: &mut TlsStream<TcpStream>) {
+    tunnel.write_all(b"there?").await.unwrap();
+    let mut back = [0; 6];
+    tunnel.read_exact(&mut back).await.unwrap();
+    assert_eq!(&back, b"there?");
 }
 
 /// Waits for what the gateway does of itself.

@@ -79,7 +79,10 @@ impl Running {
             if !wait.is_zero() {
                 sleep_until(start + wait).await;
             }
-            if let Some(entry) = self.table().sessions.get_mut(&id) {
+            let mut table = self.table();
+            let entry = table.sessions.get_mut(&id);
+            // It may have got another route, or its route may have come back.
+            if let Some(entry) = entry.filter(|entry| chosen(entry.route.as_deref())) {
                 entry.tell(reason);
             }
         }
