@@ -8,6 +8,7 @@ mod authority;
 mod bao;
 mod bench;
 mod broken_off;
+mod chance;
 mod config;
 mod connect;
 mod consul;

@@ -4,11 +4,15 @@ use rustls::{AlertDescription, Error, InvalidMessage, PeerMisbehaved};
 
 use super::duel::{self, Act, Forged, Seen, TLS_1_3};
 use super::forge::{DATA, Forge, HANDSHAKE, KEY_UPDATE, TICKET, message};
-use super::hostile::{refused, sent};
+use super::records::{self, refused};
 use super::wire;
 
 /// What fits into one record.
 const RECORD: usize = 16_384;
+
+async fn sent(bytes: impl Fn(&mut Forge) -> Vec<u8>) -> Seen {
+    records::sent(TLS_1_3, bytes).await
+}
 
 #[tokio::test]
 async fn keys_may_be_updated_before_every_record() {
