@@ -35,6 +35,7 @@ mod messages;
 mod old;
 mod openssl;
 mod peer;
+mod reads;
 mod records;
 mod schedule;
 mod slow;

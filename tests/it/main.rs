@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 mod admin;
+mod again;
 mod agent;
 mod authority;
 mod bao;

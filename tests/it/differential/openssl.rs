@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 use std::ops::Range;
 use std::path;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use portcullis::reason::Reason;
 use rustls::{AlertDescription, Error};
@@ -71,9 +71,9 @@ struct Seen {
 
 /// The seeds that are played each time.
 const BY_DEFAULT: [(Mode, Range<u64>); 3] = [
-    (Mode::Terminate, 0..160),
-    (Mode::Originate, 0..160),
-    (Mode::ReEncrypt, 0..90),
+    (Mode::Terminate, 0..130),
+    (Mode::Originate, 0..130),
+    (Mode::ReEncrypt, 0..70),
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -113,7 +113,7 @@ fn the_schedules_with_openssl_are_of_every_kind() {
         let count = schedules.iter().filter(|one| is_so(one)).count();
         assert!(count >= least, "{count}: {what}");
     };
-    at_least(400, "all", &|_| true);
+    at_least(330, "all", &|_| true);
     at_least(100, "key updates", &|one| {
         let update = |turn: &Turn| matches!(turn, Turn::UpdateKeys(..));
         one.turns.iter().any(update)
@@ -131,7 +131,7 @@ fn the_schedules_with_openssl_are_of_every_kind() {
             at_least(10, "quit", &|one| {
                 version(one) && one.ending == Ending::Quit(side)
             });
-            at_least(10, "killed", &|one| {
+            at_least(5, "killed", &|one| {
                 version(one) && one.ending == Ending::Kill(side)
             });
             at_least(10, "single bytes", &|one| {
@@ -228,15 +228,12 @@ impl Schedule {
     }
 
     /// What a side says in all.
-    fn said(&self, side: usize) -> String {
-        let mut said = (0, String::new());
-        for turn in &self.turns {
-            match *turn {
-                Turn::Say(by, count) if by == side => said.1 += &lines(&mut said.0, count),
-                _ => {}
-            }
-        }
-        said.1
+    fn said(&self, side: usize) -> &'static str {
+        let counts = self.turns.iter().map(|turn| match *turn {
+            Turn::Say(by, count) if by == side => count,
+            _ => 0,
+        });
+        lines(&mut 0, counts.sum())
     }
 
     /// What must come of it, whatever the path.
@@ -271,11 +268,15 @@ impl Schedule {
     }
 }
 
-/// The next lines of one who has said so many; none is said twice, and none is a command.
-fn lines(said: &mut usize, count: usize) -> String {
-    let lines = (*said..*said + count).map(|line| format!("{line:09}\n"));
+/// All that anybody may say: no line is said twice by one, and none is a command.
+static LINES: LazyLock<String> =
+    LazyLock::new(|| (0..100_000).map(|line| format!("{line:09}\n")).collect());
+
+/// The next lines of one who has said so many.
+fn lines(said: &mut usize, count: usize) -> &'static str {
+    let start = *said * LINE;
     *said += count;
-    lines.collect()
+    &LINES[start..*said * LINE]
 }
 
 /// One side of the gate.
@@ -386,7 +387,7 @@ async fn play(
                     0 => (client, upstream),
                     _ => (upstream, client),
                 };
-                let (hearing, ()) = tokio::join!(to.hear(count * LINE), by.say(&text));
+                let (hearing, ()) = tokio::join!(to.hear(count * LINE), by.say(text));
                 heard[1 - side] += &hearing;
             }
             Turn::UpdateKeys(side, asking) => match &mut sides[side] {
