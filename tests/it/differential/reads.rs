@@ -57,10 +57,11 @@ async fn cut(
         _ => before + around,
     };
     let cuts = cuts(first, LARGEST + around);
+    let text: Vec<u8> = (0..cuts.len() + before + RECORDS * LARGEST)
+        .map(|n| (n % 253) as u8)
+        .collect();
     for (turn, at) in cuts.iter().enumerate() {
-        let text: Vec<u8> = (0..before + RECORDS * LARGEST)
-            .map(|n| ((n + turn) % 253) as u8)
-            .collect();
+        let text = &text[turn..turn + before + RECORDS * LARGEST];
         let (small, large) = text.split_at(before);
         let mut bytes = Vec::new();
         for piece in small.chunks(LARGEST) {

@@ -9,6 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::task::{JoinHandle, yield_now};
+use tokio::time::sleep;
 
 use super::super::schedule::{Cuts, records};
 use crate::chance::Chance;
@@ -120,8 +121,11 @@ async fn cut(
     for end in cuts.ends(bytes, chance) {
         to.write_all(&bytes[start..end]).await?;
         start = end;
-        // So that the gate reads one piece before the next is there.
-        yield_now().await;
+        // So that the gate reads one piece before the next is there, however long it has to wait.
+        match chance.one_in(16) {
+            true => sleep(Duration::from_millis(1)).await,
+            false => yield_now().await,
+        }
     }
     Ok(())
 }
