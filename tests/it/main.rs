@@ -3,11 +3,13 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 mod admin;
+mod again;
 mod agent;
 mod authority;
 mod bao;
 mod bench;
 mod broken_off;
+mod chance;
 mod config;
 mod connect;
 mod consul;

@@ -5,6 +5,8 @@ use std::fs;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::chance::Chance;
+
 #[path = "../fuzz/records/mod.rs"]
 mod schedules;
 
@@ -22,11 +24,11 @@ fn the_schedules_that_were_worth_keeping_break_no_promise() {
 #[test]
 fn no_schedule_by_chance_breaks_a_promise() {
     let seed = seed();
-    let mut chance = Chance(seed);
+    let mut chance = Chance::new(seed);
     for number in 0..TRIES {
         let _told = Told(format!("PORTCULLIS_SEED={seed}, number {number}"));
         let length = 2 + chance.below(200);
-        let input: Vec<u8> = (0..length).map(|_| chance.byte()).collect();
+        let input: Vec<u8> = (0..length).map(|_| chance.next() as u8).collect();
         schedules::run(&input);
     }
 }
@@ -35,15 +37,15 @@ fn no_schedule_by_chance_breaks_a_promise() {
 fn no_schedule_like_those_that_were_kept_breaks_a_promise() {
     let kept = kept();
     let seed = seed();
-    let mut chance = Chance(seed);
+    let mut chance = Chance::new(seed);
     for number in 0..TRIES {
         let (name, mut input) = kept[chance.below(kept.len())].clone();
         let _told = Told(format!("PORTCULLIS_SEED={seed}, number {number}, {name}"));
         for _ in 0..=chance.below(4) {
             let at = chance.below(input.len());
             match chance.below(4) {
-                0 => input[at] = chance.byte(),
-                1 => input.insert(at, chance.byte()),
+                0 => input[at] = chance.next() as u8,
+                1 => input.insert(at, chance.next() as u8),
                 2 if input.len() > 1 => drop(input.remove(at)),
                 // The steps of another from somewhere on.
                 _ => {
@@ -78,19 +80,6 @@ fn seed() -> u64 {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
             now.as_nanos() as u64
         }
-    }
-}
-
-/// Numbers that a seed makes.
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, limit: usize) -> usize {
-        (schedules::crypto::scattered(&mut self.0) % limit as u64) as usize
-    }
-
-    fn byte(&mut self) -> u8 {
-        schedules::crypto::scattered(&mut self.0) as u8
     }
 }
 
