@@ -49,6 +49,7 @@ mod shortage;
 mod smoke;
 mod soak;
 mod spellings;
+mod splice_denied;
 mod ssh;
 mod start;
 mod stderr;
