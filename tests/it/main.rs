@@ -53,6 +53,7 @@ mod splice_denied;
 mod ssh;
 mod start;
 mod stderr;
+mod streams;
 mod support;
 mod upstream;
 mod upstreams;
