@@ -2,11 +2,12 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 
-use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
+#[cfg(any(target_os = "linux", target_os = "android"))]
+use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
@@ -62,6 +63,9 @@ impl Pipe {
     }
 
     /// Moves bytes out of a socket into the pipe, which must be empty; ready with how many. 0 is the end.
+    ///
+    /// `Unsupported`, with nothing moved: bytes can be had by read(2) only. The kernel cannot take them out of this socket
+    /// (EINVAL), has no splice(2) (ENOSYS), or a filter of system calls denies it (EPERM).
     pub(super) fn poll_fill(
         &mut self,
         source: &TcpStream,
@@ -72,17 +76,14 @@ impl Pipe {
         };
         loop {
             ready!(source.poll_read_ready(cx))?;
-            let moved = source.try_io(Interest::READABLE, || {
-                let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
-                Ok(splice(source, None, &ends.write, None, SIZE, flags)?)
-            });
+            let moved = source.try_io(Interest::READABLE, || splice(source, &ends.write, SIZE));
             match moved {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
                 Ok(n) => {
                     self.held += n;
                     return Poll::Ready(Ok(n));
                 }
-                Err(e) => return Poll::Ready(Err(e)),
+                Err(e) => return Poll::Ready(Err(unsupported(e))),
             }
         }
     }
@@ -98,10 +99,7 @@ impl Pipe {
         };
         loop {
             ready!(sink.poll_write_ready(cx))?;
-            let moved = sink.try_io(Interest::WRITABLE, || {
-                let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
-                Ok(splice(&ends.read, None, sink, None, self.held, flags)?)
-            });
+            let moved = sink.try_io(Interest::WRITABLE, || splice(&ends.read, sink, self.held));
             match moved {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
                 Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
@@ -135,12 +133,8 @@ impl Ends {
             (pipes < MOST).then_some(pipes + 1)
         });
         counted.ok()?;
-        match pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK) {
-            Ok((read, write)) => {
-                // Whose pipes are many already gets a smaller one (pipe(7), /proc/sys/fs/pipe-user-pages-soft).
-                let _ = fcntl_setpipe_size(&write, SIZE);
-                Some(Self { read, write })
-            }
+        match pipe() {
+            Ok((read, write)) => Some(Self { read, write }),
             Err(_) => {
                 PIPES.fetch_sub(1, Ordering::Relaxed);
                 None
@@ -153,4 +147,39 @@ impl Drop for Ends {
     fn drop(&mut self) {
         PIPES.fetch_sub(1, Ordering::Relaxed);
     }
+}
+
+/// No read of a socket fails so: it is splice(2) itself that cannot be.
+fn unsupported(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::InvalidInput | io::ErrorKind::PermissionDenied => {
+            io::ErrorKind::Unsupported.into()
+        }
+        _ => error,
+    }
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+    // Whose pipes are many already gets a smaller one (pipe(7), /proc/sys/fs/pipe-user-pages-soft).
+    let _ = fcntl_setpipe_size(&write, SIZE);
+    Ok((read, write))
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn splice(from: impl AsFd, to: impl AsFd, most: usize) -> io::Result<usize> {
+    let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
+    Ok(rustix::pipe::splice(from, None, to, None, most, flags)?)
+}
+
+/// Other kernels move nothing: nobody gets a pipe.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn splice(_: impl AsFd, _: impl AsFd, _: usize) -> io::Result<usize> {
+    Err(io::ErrorKind::Unsupported.into())
 }
