@@ -16,30 +16,31 @@ use tokio::net::TcpStream;
 /// 256 KiB: a pipe has a slot for each page or fragment of one, and a socket's bytes come in fragments of any size.
 const SIZE: usize = 256 * 1024;
 
-/// How many pipes there may be.
+/// How many pipes may be in use.
 ///
 /// 256: a pipe is two descriptors and what is in it, and a sink that does not take its bytes keeps one for as long. Who
 /// gets none is served by read and write.
 const MOST: usize = 256;
 
-/// How many empty pipes a thread keeps for the next who needs one.
+/// How many empty pipes a thread keeps for the next who needs one. They do not count as used: else those of some threads
+/// could leave none for the others.
 const SPARE: usize = 16;
 
-static PIPES: AtomicUsize = AtomicUsize::new(0);
+static USED: AtomicUsize = AtomicUsize::new(0);
 
 thread_local! {
     static POOL: RefCell<Vec<Ends>> = const { RefCell::new(Vec::new()) };
 }
 
-/// A pipe out of the pool. It goes back there when it is dropped empty, and is closed otherwise.
+/// A pipe that is used. Dropped empty, it goes to its thread's pool, and is closed otherwise.
 #[derive(Debug)]
 pub(super) struct Pipe {
-    /// `None` only while it is dropped.
+    /// `None` only while it is made or dropped.
     ends: Option<Ends>,
     held: usize,
 }
 
-/// The descriptors of a pipe that counts.
+/// The descriptors of a pipe.
 #[derive(Debug)]
 struct Ends {
     read: OwnedFd,
@@ -47,14 +48,21 @@ struct Ends {
 }
 
 impl Pipe {
-    /// A pipe, if there may be one more, and the system has one.
+    /// A pipe, if one more may be used, and the system has one.
     pub(super) fn take() -> Option<Self> {
-        let pooled = POOL.with_borrow_mut(Vec::pop);
-        let ends = pooled.or_else(Ends::open)?;
-        Some(Self {
-            ends: Some(ends),
+        let counted = USED.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
+            (used < MOST).then_some(used + 1)
+        });
+        counted.ok()?;
+        // From here on its end is counted too.
+        let mut pipe = Self {
+            ends: POOL.with_borrow_mut(Vec::pop),
             held: 0,
-        })
+        };
+        if pipe.ends.is_none() {
+            pipe.ends = Some(Ends::open()?);
+        }
+        Some(pipe)
     }
 
     /// How many bytes are in it.
@@ -115,6 +123,7 @@ impl Pipe {
 
 impl Drop for Pipe {
     fn drop(&mut self) {
+        USED.fetch_sub(1, Ordering::Relaxed);
         if let Some(ends) = self.ends.take().filter(|_| self.held == 0) {
             // A thread that ends has no pool any more.
             let _ = POOL.try_with(|pool| {
@@ -129,23 +138,8 @@ impl Drop for Pipe {
 
 impl Ends {
     fn open() -> Option<Self> {
-        let counted = PIPES.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |pipes| {
-            (pipes < MOST).then_some(pipes + 1)
-        });
-        counted.ok()?;
-        match pipe() {
-            Ok((read, write)) => Some(Self { read, write }),
-            Err(_) => {
-                PIPES.fetch_sub(1, Ordering::Relaxed);
-                None
-            }
-        }
-    }
-}
-
-impl Drop for Ends {
-    fn drop(&mut self) {
-        PIPES.fetch_sub(1, Ordering::Relaxed);
+        let (read, write) = pipe().ok()?;
+        Some(Self { read, write })
     }
 }
 
