@@ -102,7 +102,8 @@ impl Load {
     pub(crate) async fn once(&self) -> anyhow::Result<()> {
         let mut connection = self.open(&[ECHO, b'.']).await?;
         connection.hear().await?;
-        connection.close().await?;
+        // And is gone, as clients are who have what they came for.
+        connection.end().await?;
         Ok(())
     }
 
@@ -196,13 +197,17 @@ impl Connection {
         }
     }
 
-    /// Ends this side, and waits until the other has: what the connection costs has been spent by then.
+    /// Ends this side, and hears the other out.
     pub(crate) async fn close(mut self) -> io::Result<Vec<u8>> {
-        match &mut self {
-            Self::Raw(tcp) => tcp.shutdown().await?,
-            Self::Tls(stream) => stream.shutdown().await?,
-        }
+        self.end().await?;
         self.rest().await
+    }
+
+    async fn end(&mut self) -> io::Result<()> {
+        match self {
+            Self::Raw(tcp) => tcp.shutdown().await,
+            Self::Tls(stream) => stream.shutdown().await,
+        }
     }
 
     pub(crate) fn into_tcp(self) -> TcpStream {

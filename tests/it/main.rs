@@ -3,11 +3,13 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 mod admin;
+mod again;
 mod agent;
 mod authority;
 mod bao;
 mod bench;
 mod broken_off;
+mod chance;
 mod config;
 mod connect;
 mod consul;
@@ -50,9 +52,11 @@ mod shortage;
 mod smoke;
 mod soak;
 mod spellings;
+mod splice_denied;
 mod ssh;
 mod start;
 mod stderr;
+mod streams;
 mod support;
 mod upstream;
 mod upstreams;

@@ -5,6 +5,8 @@ use std::fs;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::chance::Chance;
+
 #[path = "../fuzz/records/mod.rs"]
 mod schedules;
 
@@ -13,37 +15,52 @@ const TRIES: usize = 2000;
 
 #[test]
 fn the_schedules_that_were_worth_keeping_break_no_promise() {
-    for (name, input) in kept() {
-        let _told = Told(name);
-        schedules::run(&input);
-    }
+    run_kept("records", schedules::run);
 }
 
 #[test]
 fn no_schedule_by_chance_breaks_a_promise() {
-    let seed = seed();
-    let mut chance = Chance(seed);
-    for number in 0..TRIES {
-        let _told = Told(format!("PORTCULLIS_SEED={seed}, number {number}"));
-        let length = 2 + chance.below(200);
-        let input: Vec<u8> = (0..length).map(|_| chance.byte()).collect();
-        schedules::run(&input);
-    }
+    run_by_chance(TRIES, schedules::run);
 }
 
 #[test]
 fn no_schedule_like_those_that_were_kept_breaks_a_promise() {
-    let kept = kept();
+    run_like_those_kept("records", TRIES, schedules::run);
+}
+
+/// The inputs of a target that were kept.
+pub(crate) fn run_kept(target: &str, run: fn(&[u8])) {
+    for (name, input) in kept(target) {
+        let _told = Told(name);
+        run(&input);
+    }
+}
+
+/// So many inputs that mean anything.
+pub(crate) fn run_by_chance(tries: usize, run: fn(&[u8])) {
     let seed = seed();
-    let mut chance = Chance(seed);
-    for number in 0..TRIES {
+    let mut chance = Chance::new(seed);
+    for number in 0..tries {
+        let _told = Told(format!("PORTCULLIS_SEED={seed}, number {number}"));
+        let length = 2 + chance.below(200);
+        let input: Vec<u8> = (0..length).map(|_| chance.next() as u8).collect();
+        run(&input);
+    }
+}
+
+/// So many inputs that are nearly one that was kept.
+pub(crate) fn run_like_those_kept(target: &str, tries: usize, run: fn(&[u8])) {
+    let kept = kept(target);
+    let seed = seed();
+    let mut chance = Chance::new(seed);
+    for number in 0..tries {
         let (name, mut input) = kept[chance.below(kept.len())].clone();
         let _told = Told(format!("PORTCULLIS_SEED={seed}, number {number}, {name}"));
         for _ in 0..=chance.below(4) {
             let at = chance.below(input.len());
             match chance.below(4) {
-                0 => input[at] = chance.byte(),
-                1 => input.insert(at, chance.byte()),
+                0 => input[at] = chance.next() as u8,
+                1 => input.insert(at, chance.next() as u8),
                 2 if input.len() > 1 => drop(input.remove(at)),
                 // The steps of another from somewhere on.
                 _ => {
@@ -53,13 +70,14 @@ fn no_schedule_like_those_that_were_kept_breaks_a_promise() {
                 }
             }
         }
-        schedules::run(&input);
+        run(&input);
     }
 }
 
-/// The inputs of `tests/fuzz/corpus/records`, none of them empty.
-fn kept() -> Vec<(String, Vec<u8>)> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus/records");
+/// The inputs in this folder of `tests/fuzz/corpus`, none of them empty.
+fn kept(target: &str) -> Vec<(String, Vec<u8>)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus");
+    let folder = folder.join(target);
     let mut kept: Vec<(String, Vec<u8>)> = fs::read_dir(folder)
         .unwrap()
         .map(|file| file.unwrap().path())
@@ -78,19 +96,6 @@ fn seed() -> u64 {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
             now.as_nanos() as u64
         }
-    }
-}
-
-/// Numbers that a seed makes.
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, limit: usize) -> usize {
-        (schedules::crypto::scattered(&mut self.0) % limit as u64) as usize
-    }
-
-    fn byte(&mut self) -> u8 {
-        schedules::crypto::scattered(&mut self.0) as u8
     }
 }
 

@@ -114,6 +114,13 @@ fn a_gateway_out_of_file_descriptors_backs_off_and_serves_again() {
 
 /// A gateway with these limits of file descriptors, soft and hard, and where it listens.
 fn limited(limits: &str, upstream: SocketAddr) -> (Child, SocketAddr) {
+    let mut prlimit = Command::new("prlimit");
+    prlimit.arg(format!("--nofile={limits}"));
+    started_by(prlimit, upstream)
+}
+
+/// A gateway that this command starts, whose last arguments it and its own become, and where it listens.
+pub(crate) fn started_by(mut command: Command, upstream: SocketAddr) -> (Child, SocketAddr) {
     let authority = Authority::new();
     let config = authority.write(
         "portcullis.toml",
@@ -122,9 +129,7 @@ fn limited(limits: &str, upstream: SocketAddr) -> (Child, SocketAddr) {
              [routes.echo]\nhost = \"echo.example.test\"\npassthrough = true\nupstream = \"{upstream}\"\n"
         ),
     );
-    let mut command = Command::new("prlimit");
     command
-        .arg(format!("--nofile={limits}"))
         .args([env!("CARGO_BIN_EXE_portcullis"), "serve", "--config"])
         .arg(config);
     let gateway = Child::spawn(&command);

@@ -28,6 +28,8 @@ pub(super) struct Direction {
     pipe: Option<Pipe>,
     /// The last read was a large one.
     bulk: bool,
+    /// The kernel has refused to move bytes, and is not asked again.
+    copies: bool,
     /// How the source broke off, while what came from it before is still to be delivered.
     broken_off: Option<io::Error>,
     /// Why it ended early, while the other direction may still have bytes to bring.
@@ -141,6 +143,7 @@ impl Direction {
         cx: &mut Context<'_>,
     ) -> Poll<Result<Option<End>, Broken>> {
         if self.bulk
+            && !self.copies
             && let (Some(from), Some(_)) = (source.plain(), sink.plain())
         {
             self.pipe = self.pipe.take().or_else(Pipe::take);
@@ -154,8 +157,9 @@ impl Direction {
                         return Poll::Ready(Ok(Some(End::Clean)));
                     }
                     Poll::Ready(Ok(_)) => return Poll::Ready(Ok(None)),
-                    // A socket that the kernel cannot take bytes out of (splice(2): EINVAL), or nothing there.
-                    Poll::Ready(Err(e)) if e.kind() == io::ErrorKind::InvalidInput => {}
+                    Poll::Ready(Err(e)) if e.kind() == io::ErrorKind::Unsupported => {
+                        self.copies = true;
+                    }
                     Poll::Ready(Err(e)) => return Poll::Ready(Err(Broken::Source(e))),
                     Poll::Pending => {}
                 }

@@ -3,6 +3,7 @@
 pub(crate) mod crypto;
 mod run;
 mod schedule;
+mod setting;
 mod sides;
 
 use run::Run;

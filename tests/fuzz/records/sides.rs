@@ -8,7 +8,7 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, ServerConfig};
 
 use super::crypto::{self, Believer};
-use super::schedule::Setting;
+use super::setting::Setting;
 
 /// What the server calls itself.
 pub(crate) fn name() -> ServerName<'static> {

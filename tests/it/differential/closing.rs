@@ -2,12 +2,10 @@
 
 use rustls::{AlertDescription, Error};
 
-use super::duel::{Act, Configs, Forged, TLS_1_2, TLS_1_3};
+use super::duel::{Act, BOTH_VERSIONS, Configs, Forged};
 use super::forge::{Forge, Word};
 use super::gate::PATHS;
 use super::wire;
-
-const BOTH_VERSIONS: [&[&rustls::SupportedProtocolVersion]; 2] = [TLS_1_2, TLS_1_3];
 
 #[tokio::test]
 async fn what_comes_behind_a_close_notify_is_ignored() {

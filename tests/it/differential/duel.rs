@@ -52,6 +52,7 @@ const MOST_HELD: usize = 0xffff + SEALED + 1024;
 
 pub(super) const TLS_1_2: &[&SupportedProtocolVersion] = &[&TLS12];
 pub(super) const TLS_1_3: &[&SupportedProtocolVersion] = &[&TLS13];
+pub(super) const BOTH_VERSIONS: [&[&SupportedProtocolVersion]; 2] = [TLS_1_2, TLS_1_3];
 
 /// The configurations of both sides; the forge's let their secrets out.
 pub(super) struct Configs {

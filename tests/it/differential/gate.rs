@@ -6,9 +6,10 @@ use std::sync::Arc;
 use portcullis::net::relay::{Outcome, Patience, Socket, relay};
 use portcullis::net::session::Tally;
 use portcullis::net::{self, Stream};
+use portcullis::reason::Reason;
 use portcullis::tls::{self, HandshakeError, HandshakeFailed};
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, InvalidMessage, ServerConfig};
+use rustls::{ClientConfig, Error, InvalidMessage, ServerConfig};
 use tokio::net::TcpStream;
 
 use super::buffered::{Buffered, ReadWrite};
@@ -50,6 +51,7 @@ pub(super) struct Gate {
 #[derive(Debug, PartialEq)]
 pub(super) struct Ended {
     pub(super) how: How,
+    pub(super) reason: Reason,
     pub(super) up: u64,
     pub(super) down: u64,
 }
@@ -70,6 +72,40 @@ pub(super) enum How {
 pub(super) enum Why {
     Io(ErrorKind),
     Tls(rustls::Error),
+}
+
+impl Ended {
+    fn new(how: How, up: u64, down: u64) -> Self {
+        Self {
+            reason: how.reason(),
+            how,
+            up,
+            down,
+        }
+    }
+}
+
+impl How {
+    /// The word that the access log has for it, as `src/proxy/failure.rs` chooses it.
+    fn reason(&self) -> Reason {
+        let unproven = |why: &Why| {
+            matches!(
+                why,
+                Why::Tls(Error::InvalidCertificate(_) | Error::NoCertificatesPresented)
+            )
+        };
+        match self {
+            Self::NoClient(why) if unproven(why) => Reason::ClientCertificate,
+            Self::NoClient(_) => Reason::HandshakeFailed,
+            Self::NoUpstream(why) if unproven(why) => Reason::UpstreamIdentity,
+            Self::NoUpstream(_) => Reason::UpstreamTls,
+            Self::Closed => Reason::Closed,
+            Self::ClientFailed(_) => Reason::ClientReset,
+            Self::UpstreamFailed(_) => Reason::UpstreamReset,
+            Self::Idle => Reason::IdleTimeout,
+            Self::HalfClosed => Reason::HalfClosedTimeout,
+        }
+    }
 }
 
 impl Mode {
@@ -95,11 +131,7 @@ impl Gate {
             Path::Unbuffered => self.unbuffered(mode, client, upstream).await,
             Path::Buffered => self.buffered(mode, client, upstream).await,
         };
-        carried.unwrap_or_else(|how| Ended {
-            how,
-            up: 0,
-            down: 0,
-        })
+        carried.unwrap_or_else(|how| Ended::new(how, 0, 0))
     }
 
     async fn unbuffered(
@@ -219,11 +251,7 @@ async fn join(mut client: impl Socket, mut upstream: impl Socket) -> Ended {
         Outcome::Idle => How::Idle,
         Outcome::HalfClosed => How::HalfClosed,
     };
-    Ended {
-        how,
-        up: up.bytes(),
-        down: down.bytes(),
-    }
+    Ended::new(how, up.bytes(), down.bytes())
 }
 
 /// Why a handshake failed; lets the alert arrive.

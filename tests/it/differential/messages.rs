@@ -2,13 +2,18 @@
 
 use rustls::{AlertDescription, Error, InvalidMessage, PeerMisbehaved};
 
-use super::duel::{self, Act, Forged, Seen, TLS_1_3};
+use super::duel::{self, Act, Configs, Duel, Forged, Seen, Subject, TLS_1_3};
 use super::forge::{DATA, Forge, HANDSHAKE, KEY_UPDATE, TICKET, message};
-use super::hostile::{refused, sent};
+use super::gate::Path;
+use super::records::{self, refused};
 use super::wire;
 
 /// What fits into one record.
 const RECORD: usize = 16_384;
+
+async fn sent(bytes: impl Fn(&mut Forge) -> Vec<u8>) -> Seen {
+    records::sent(TLS_1_3, bytes).await
+}
 
 #[tokio::test]
 async fn keys_may_be_updated_before_every_record() {
@@ -71,19 +76,37 @@ async fn an_update_of_keys_that_is_none_is_refused() {
 
 #[tokio::test]
 async fn a_flood_of_tickets_is_taken_and_leaves_nothing_behind() {
-    let seen = wire::alike(Forged::Server, TLS_1_3, |forge| {
+    // Each duel makes sure that nothing is held beyond what half a message may need.
+    let flood = |forge: &mut Forge| -> Vec<Act> {
         let mut acts = Vec::new();
         for turn in 0..20 {
-            // Each duel makes sure that nothing is held beyond what half a message may need.
             let tickets = (0..100).flat_map(|_| forge.message(TICKET, &ticket(200 * turn), RECORD));
             let mut tickets: Vec<u8> = tickets.collect();
             tickets.extend(forge.data(b"a"));
             acts.extend([Act::Send(tickets), Act::Say(10)]);
         }
         acts
-    })
-    .await;
+    };
+    let seen = wire::alike(Forged::Server, TLS_1_3, flood).await;
     assert_eq!((seen.error, seen.text.len()), (None, 20));
+    let mut duel = Duel::new(Path::Unbuffered, Forged::Server, Configs::of(TLS_1_3));
+    for act in flood(&mut duel.forge) {
+        // However it is cut, nothing is left behind the last byte.
+        let pieces = match act {
+            Act::Send(bytes) => bytes
+                .chunks(10_007)
+                .map(|piece| Act::Send(piece.into()))
+                .collect(),
+            act => vec![act],
+        };
+        for act in pieces {
+            duel.act(&act);
+        }
+        let Subject::Unbuffered(records) = &duel.subject else {
+            panic!("the other path");
+        };
+        assert_eq!((records.kept(), records.owed()), (Ok(0), &[][..]));
+    }
 }
 
 #[tokio::test]

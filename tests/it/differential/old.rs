@@ -1,4 +1,4 @@
-//! Records that no honest peer sends, under TLS 1.2: taken alike by both paths, or refused alike.
+//! Records that no honest peer of TLS 1.2 sends: taken alike by both paths, or refused alike.
 
 use std::sync::Arc;
 
@@ -8,95 +8,18 @@ use rustls::{
     Tls12CipherSuite,
 };
 
-use super::duel::{self, Act, Configs, Duel, Forged, Seen, TLS_1_2};
+use super::duel::{Act, Configs, Forged, Seen, TLS_1_2};
 use super::forge::{ALERT, DATA, Forge, HANDSHAKE, Word, message};
-use super::gate::{How, PATHS, Path, Why};
-use super::hostile::refused;
+use super::gate::{How, Path, Why};
+use super::records::{self, LARGEST, refused};
 use super::wire;
 
-/// The largest content of a record (RFC 5246 §6.2.1).
-const LARGEST: usize = 16_384;
+async fn sent(bytes: impl Fn(&mut Forge) -> Vec<u8>) -> Seen {
+    records::sent(TLS_1_2, bytes).await
+}
 
 /// RFC 5246 §7.2.2.
 const NO_RENEGOTIATION: Word = Word::Alert(1, 100);
-
-async fn sent(bytes: impl Fn(&mut Forge) -> Vec<u8>) -> Seen {
-    let acts = |forge: &mut Forge| vec![Act::Send(bytes(forge))];
-    wire::alike(Forged::Client, TLS_1_2, acts).await
-}
-
-#[test]
-fn records_of_any_size_are_taken() {
-    let text: Vec<u8> = (0..LARGEST).map(|n| (n % 251) as u8).collect();
-    for path in PATHS {
-        let mut duel = Duel::new(path, Forged::Client, Configs::of(TLS_1_2));
-        for size in (0..LARGEST).step_by(31).chain(LARGEST - 40..=LARGEST) {
-            let record = duel.forge.data(&text[..size]);
-            duel.act(&Act::Send(record));
-            assert_eq!(duel.seen.error, None, "{path:?}: {size}");
-            assert!(duel.seen.text == text[..size], "{path:?}: {size}");
-            duel.seen.text.clear();
-        }
-    }
-}
-
-#[tokio::test]
-async fn a_record_one_byte_too_large_is_an_overflow() {
-    let large = vec![7; LARGEST + 1];
-    let seen = sent(|forge| [forge.data(b"before"), forge.data(&large)].concat()).await;
-    let alert = Some(AlertDescription::RecordOverflow);
-    refused(&seen, Error::PeerSentOversizedRecord, alert);
-    assert_eq!(seen.text, b"before");
-}
-
-#[test]
-fn records_may_be_cut_at_every_byte() {
-    let seen = duel::alike(Forged::Client, TLS_1_2, |forge| {
-        let mut acts = Vec::new();
-        let mut at = 0;
-        loop {
-            let bytes = [forge.data(b""), forge.data(b"a"), forge.data(&[7; 100])].concat();
-            at += 1;
-            if at == bytes.len() {
-                acts.extend(bytes.iter().map(|byte| Act::Send(vec![*byte])));
-                return acts;
-            }
-            let (first, second) = bytes.split_at(at);
-            acts.extend([Act::Send(first.to_vec()), Act::Send(second.to_vec())]);
-        }
-    });
-    assert_eq!(seen.error, None);
-    assert!(seen.text.len() > 101 * 180);
-}
-
-#[tokio::test]
-async fn a_wrong_byte_anywhere_in_a_record_ends_it() {
-    let len = 5 + 8 + 20 + 16;
-    for at in 0..len {
-        let wrong = |forge: &mut Forge| {
-            let before = forge.data(b"before");
-            let mut record = forge.data(&[7; 20]);
-            assert_eq!(record.len(), len);
-            record[at] ^= 0x80;
-            [before, record].concat()
-        };
-        let acts = |forge: &mut Forge| vec![Act::Send(wrong(forge))];
-        let seen = duel::alike(Forged::Client, TLS_1_2, acts);
-        assert_eq!(seen.text, b"before");
-        match at {
-            // A longer record is one that is not there yet.
-            4 => assert_eq!(seen.error, None),
-            0 | 1 | 3 => assert!(matches!(seen.error, Some(Error::InvalidMessage(_)))),
-            _ => {
-                let alert = Some(AlertDescription::BadRecordMac);
-                refused(&seen, Error::DecryptError, alert);
-            }
-        }
-        if [0, 5, 30, len - 1].contains(&at) {
-            sent(wrong).await;
-        }
-    }
-}
 
 #[tokio::test]
 async fn a_client_that_wants_to_begin_anew_is_told_no_once_and_goes_on() {
@@ -186,22 +109,6 @@ async fn warnings_are_heard_up_to_four() {
     let alert = Some(AlertDescription::IllegalParameter);
     let error = Error::AlertReceived(AlertDescription::HandshakeFailure);
     refused(&seen, error, alert);
-}
-
-#[tokio::test]
-async fn thirty_two_records_with_nothing_in_them_are_enough() {
-    let nothing = |forge: &mut Forge, count| {
-        let records = (0..count).flat_map(|_| forge.data(b""));
-        records.collect::<Vec<u8>>()
-    };
-    let seen = sent(|forge| {
-        let (first, word) = (nothing(forge, 32), forge.data(b"a"));
-        [first, word, nothing(forge, 32)].concat()
-    })
-    .await;
-    assert_eq!((seen.error, seen.text.as_slice()), (None, &b"a"[..]));
-    let seen = sent(|forge| nothing(forge, 33)).await;
-    refused(&seen, PeerMisbehaved::TooManyEmptyFragments, None);
 }
 
 #[tokio::test]

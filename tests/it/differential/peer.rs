@@ -12,7 +12,8 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::task::yield_now;
 
-use super::schedule::{Dice, Ending, Schedule, Step};
+use super::schedule::{Ending, Schedule, Step};
+use crate::chance::Chance;
 use crate::edge;
 
 /// What each side says, over and over; the two are not the same anywhere.
@@ -61,7 +62,7 @@ pub(super) struct Peer<'a> {
     /// Bytes for the socket.
     outbox: RefCell<Vec<u8>>,
     schedule: &'a Schedule,
-    dice: RefCell<Dice>,
+    chance: RefCell<Chance>,
     said: Cell<u64>,
     silent: Cell<bool>,
     both: &'a Both,
@@ -84,7 +85,7 @@ impl<'a> Peer<'a> {
             tls: RefCell::new(tls),
             outbox: RefCell::default(),
             schedule,
-            dice: RefCell::new(Dice::new(!schedule.seed)),
+            chance: RefCell::new(Chance::new(!schedule.seed)),
             said: Cell::new(0),
             silent: Cell::new(false),
             both,
@@ -167,7 +168,7 @@ impl<'a> Peer<'a> {
                 while tls.wants_write() {
                     tls.write_tls(&mut record).unwrap();
                 }
-                record.truncate(1 + self.dice.borrow_mut().below(record.len() - 1));
+                record.truncate(1 + self.chance.borrow_mut().below(record.len() - 1));
                 self.outbox.borrow_mut().extend(record);
             }
             Ending::Fin | Ending::Reset => {}
@@ -206,7 +207,7 @@ impl<'a> Peer<'a> {
         if bytes.is_empty() {
             return;
         }
-        let ends = self.schedule.cuts[self.side].ends(&bytes, &mut self.dice.borrow_mut());
+        let ends = self.schedule.cuts[self.side].ends(&bytes, &mut self.chance.borrow_mut());
         let mut start = 0;
         for end in ends {
             if self.send(&bytes[start..end]).await.is_err() {

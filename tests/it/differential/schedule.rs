@@ -1,6 +1,7 @@
 //! Schedules: what both ends of a tunnel say, in which pieces, when, and how each of them ends; drawn from a seed.
 
 use super::gate::Mode;
+use crate::chance::Chance;
 
 /// What one end does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,17 +77,21 @@ const SINGLE: usize = 30;
 impl Schedule {
     /// The schedule of this seed; always the same.
     pub(super) fn new(seed: u64, mode: Mode) -> Self {
-        let mut dice = Dice::new(seed);
+        let mut chance = Chance::new(seed);
         let tls = mode.tls();
-        let old = [dice.one_in(3), dice.one_in(3)];
+        let old = [chance.one_in(3), chance.one_in(3)];
         let mut script = Script::default();
-        let turns = dice.below(9);
-        let first_end = dice.below(turns + 1);
-        let first = dice.below(2);
+        let turns = chance.below(9);
+        let first_end = chance.below(turns + 1);
+        let first = chance.below(2);
         let mut ended = [false; 2];
+        // Now and then nobody says a word, or both end at once.
+        if !chance.one_in(20) {
+            script.opening(&mut chance, first, tls[first] && !old[first]);
+        }
         for turn in 0..turns {
             if turn == first_end {
-                script.end(&mut dice, first, tls[first], ended);
+                script.end(&mut chance, first, tls[first], ended);
                 ended[first] = true;
             }
             if ended[first] && script.is_reset() {
@@ -94,13 +99,13 @@ impl Schedule {
             }
             let side = match ended[first] {
                 true => 1 - first,
-                false => dice.below(2),
+                false => chance.below(2),
             };
-            script.turn(&mut dice, side, tls[side] && !old[side]);
+            script.turn(&mut chance, side, tls[side] && !old[side]);
         }
         for side in [first, 1 - first] {
             if !ended[side] && !script.is_reset() {
-                script.end(&mut dice, side, tls[side], ended);
+                script.end(&mut chance, side, tls[side], ended);
                 ended[side] = true;
             }
         }
@@ -109,11 +114,11 @@ impl Schedule {
             mode,
             old,
             steps: script.steps,
-            cuts: [Cuts::draw(&mut dice), Cuts::draw(&mut dice)],
-            reads: [0; 2].map(|_| *dice.pick(&[64 * 1024, 64 * 1024, 4096, 1000])),
-            narrow: dice.one_in(3),
-            worn: dice.one_in(4),
-            kept: *dice.pick(&[0, 1, 5, 100, 16 * 1024]),
+            cuts: [Cuts::draw(&mut chance), Cuts::draw(&mut chance)],
+            reads: [0; 2].map(|_| *chance.pick(&[64 * 1024, 64 * 1024, 4096, 1000])),
+            narrow: chance.one_in(3),
+            worn: chance.one_in(4),
+            kept: *chance.pick(&[0, 1, 5, 100, 16 * 1024]),
         }
     }
 
@@ -124,6 +129,12 @@ impl Schedule {
             _ => 0,
         };
         self.steps[side].iter().map(said).sum()
+    }
+
+    /// How often a side changes its keys.
+    pub(super) fn key_updates(&self) -> usize {
+        let updates = |step: &&Step| **step == Step::UpdateKeys;
+        self.steps.iter().flatten().filter(updates).count()
     }
 
     /// How a side ends; `None` if it is the other's reset that ends it.
@@ -143,15 +154,24 @@ struct Script {
 
 impl Script {
     /// One step of a side, in the order in which both make theirs: it waits for nothing that is not said before.
-    fn turn(&mut self, dice: &mut Dice, side: usize, keys: bool) {
-        let step = match dice.below(16) {
-            0..2 if keys => Step::UpdateKeys,
+    fn turn(&mut self, chance: &mut Chance, side: usize, keys: bool) {
+        let step = match chance.below(16) {
+            0..2 | 6 if keys => Step::UpdateKeys,
             2..4 => Step::Hear(self.said[1 - side]),
             4 => Step::BeHeard,
             5 => Step::StopReading,
-            _ => return self.say(side, size(dice)),
+            _ => return self.say(side, size(chance)),
         };
         self.steps[side].push(step);
+    }
+
+    /// The first words of a side, and new keys behind them or none.
+    fn opening(&mut self, chance: &mut Chance, side: usize, keys: bool) {
+        self.say(side, *chance.pick(&[1, 100, 4_096, 16_385]));
+        if keys && chance.one_in(2) {
+            self.steps[side].push(Step::UpdateKeys);
+            self.say(side, *chance.pick(&[1, 1_000, 20_000]));
+        }
     }
 
     fn say(&mut self, side: usize, count: usize) {
@@ -159,8 +179,8 @@ impl Script {
         self.steps[side].push(Step::Say(count));
     }
 
-    fn end(&mut self, dice: &mut Dice, side: usize, tls: bool, ended: [bool; 2]) {
-        let ending = match dice.below(12) {
+    fn end(&mut self, chance: &mut Chance, side: usize, tls: bool, ended: [bool; 2]) {
+        let ending = match chance.below(12) {
             0..2 => Ending::Fin,
             2 if tls => Ending::Torn,
             3 if tls => Ending::TornReset,
@@ -188,18 +208,18 @@ impl Script {
 }
 
 impl Cuts {
-    fn draw(dice: &mut Dice) -> Self {
-        match dice.below(10) {
+    pub(super) fn draw(chance: &mut Chance) -> Self {
+        match chance.below(10) {
             0..3 => Self::Whole,
             3 => Self::Bytes,
-            4..6 => Self::Records(*dice.pick(&[-1, 0, 1])),
-            6..8 => Self::Headers(*dice.pick(&[1, 4, 5, 6])),
-            _ => Self::Random(*dice.pick(&[3, 700, 5_000, 20_000, 70_000])),
+            4..6 => Self::Records(*chance.pick(&[-1, 0, 1])),
+            6..8 => Self::Headers(*chance.pick(&[1, 4, 5, 6])),
+            _ => Self::Random(*chance.pick(&[3, 700, 5_000, 20_000, 70_000])),
         }
     }
 
     /// Where the pieces end of what is sent at once; where it is TLS, it begins with a record's first byte.
-    pub(super) fn ends(self, bytes: &[u8], dice: &mut Dice) -> Vec<usize> {
+    pub(super) fn ends(self, bytes: &[u8], chance: &mut Chance) -> Vec<usize> {
         let all = bytes.len();
         let mut ends: Vec<usize> = match self {
             Self::Whole => Vec::new(),
@@ -211,7 +231,7 @@ impl Cuts {
             Self::Random(largest) => {
                 let mut end = 0;
                 let mut next = || {
-                    end += 1 + dice.below(largest);
+                    end += 1 + chance.below(largest);
                     end
                 };
                 (0..2 * SINGLE).map(|_| next()).collect()
@@ -226,7 +246,7 @@ impl Cuts {
 }
 
 /// Where records begin, as their headers tell (RFC 8446 §5.1).
-fn records(bytes: &[u8]) -> impl Iterator<Item = usize> {
+pub(super) fn records(bytes: &[u8]) -> impl Iterator<Item = usize> {
     let next = |start: &usize| {
         let length = bytes.get(start + 3..start + 5)?;
         Some(start + 5 + usize::from(u16::from_be_bytes([length[0], length[1]])))
@@ -234,39 +254,12 @@ fn records(bytes: &[u8]) -> impl Iterator<Item = usize> {
     std::iter::successors(Some(0), next)
 }
 
-fn size(dice: &mut Dice) -> usize {
-    match dice.below(40) {
+fn size(chance: &mut Chance) -> usize {
+    match chance.below(40) {
         0 => 1 << 20,
-        1..5 => *dice.pick(&[65_535, 65_536, 65_537, 200_000, 300_000]),
-        5..14 => *dice.pick(&[16_383, 16_384, 16_385, 32_768, 32_769]),
-        14..18 => dice.below(20_000),
-        _ => *dice.pick(&[0, 1, 2, 100, 1_000, 4_096]),
-    }
-}
-
-/// Numbers that a seed determines (SplitMix64).
-#[derive(Clone, Debug)]
-pub(super) struct Dice(u64);
-
-impl Dice {
-    pub(super) fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    /// A number below `end`, or 0.
-    pub(super) fn below(&mut self, end: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((mixed ^ (mixed >> 31)) % end.max(1) as u64) as usize
-    }
-
-    pub(super) fn one_in(&mut self, count: usize) -> bool {
-        self.below(count) == 0
-    }
-
-    pub(super) fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
-        &from[self.below(from.len())]
+        1..5 => *chance.pick(&[65_535, 65_536, 65_537, 200_000, 300_000]),
+        5..14 => *chance.pick(&[16_383, 16_384, 16_385, 32_768, 32_769]),
+        14..18 => chance.below(20_000),
+        _ => *chance.pick(&[0, 1, 2, 100, 1_000, 4_096]),
     }
 }

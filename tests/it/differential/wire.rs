@@ -162,9 +162,9 @@ impl Teller {
         }
     }
 
-    /// Leaves the socket.
-    pub(super) fn into_tcp(self) -> TcpStream {
-        self.from.reunite(self.to).unwrap()
+    /// The socket, and what seals and opens records for it.
+    pub(super) fn into_parts(self) -> (TcpStream, Forge) {
+        (self.from.reunite(self.to).unwrap(), self.forge)
     }
 
     /// Plays to the end of both directions; what the other end says is said at the bare socket.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::words::Chance;
+use crate::chance::Chance;
 
 /// The gateway's routes, by the names that clients ask for.
 pub(crate) const ROUTES: [&str; 3] = ["pass", "open", "mesh"];
@@ -65,11 +65,11 @@ pub(crate) struct Flow {
 impl Plan {
     /// The life with this number; most are shorter than `longest`.
     pub(crate) fn new(number: u64, longest: Duration) -> Self {
-        let mut chance = Chance(number);
+        let mut chance = Chance::new(number);
         chance.next();
         let kind = Kind::by(&mut chance);
-        let route = ROUTES[chance.below(3) as usize];
-        let old = chance.below(4) == 0;
+        let route = *chance.pick(&ROUTES);
+        let old = chance.one_in(4);
         let time = longest.mul_f64(chance.between(25, 100) as f64 / 100.0);
         let (mut up, mut down) = (Flow::bulk(&mut chance, 0), Flow::bulk(&mut chance, 0));
         match kind {
@@ -111,9 +111,9 @@ impl Plan {
                     Kind::ClientBreaks => &mut up,
                     _ => &mut down,
                 };
-                flow.cut = Some(chance.below(flow.bytes));
+                flow.cut = Some(chance.between(0, flow.bytes - 1));
                 // To plain TCP any end is an end.
-                flow.resets = route == "open" || chance.below(2) == 0;
+                flow.resets = route == "open" || chance.one_in(2);
             }
         }
         Self {
@@ -159,9 +159,9 @@ impl Flow {
     /// As much as there is, at once.
     fn bulk(chance: &mut Chance, most: u64) -> Self {
         Self {
-            bytes: chance.below(most + 1),
+            bytes: chance.between(0, most),
             chunk: chance.between(1, 64) * 1024,
-            rekey: chance.below(4) * 5,
+            rekey: 5 * chance.between(0, 3),
             ..Self::default()
         }
     }
@@ -173,7 +173,7 @@ impl Flow {
             bytes: chunks * chunk / 2,
             chunk,
             pause: time / chunks as u32,
-            rekey: chance.below(4),
+            rekey: chance.between(0, 3),
             ..Self::default()
         }
     }

@@ -5,11 +5,13 @@ use std::sync::LazyLock;
 use rustls::SupportedCipherSuite;
 use rustls::crypto::{aws_lc_rs::cipher_suite, hash};
 
+use crate::chance::Chance;
+
 /// A prime: what is off by any number of blocks is off here too.
 const PERIOD: usize = 1_048_573;
 
 static TABLE: LazyLock<Vec<u8>> = LazyLock::new(|| {
-    let mut chance = Chance(1);
+    let mut chance = Chance::new(1);
     let numbers = (0..PERIOD.div_ceil(8)).flat_map(|_| chance.next().to_le_bytes());
     numbers.take(PERIOD).collect()
 });
@@ -21,8 +23,8 @@ pub(crate) struct Words(usize);
 impl Words {
     /// Those that go up from the client, or those that come down to it.
     pub(crate) fn new(connection: u64, up: bool) -> Self {
-        let mut chance = Chance(2 * connection + u64::from(up));
-        Self(chance.below(PERIOD as u64) as usize)
+        let mut chance = Chance::new(2 * connection + u64::from(up));
+        Self(chance.below(PERIOD))
     }
 
     /// Those from this place on.
@@ -89,27 +91,6 @@ impl Sum {
         let mut written = self.count.to_le_bytes().to_vec();
         written.extend_from_slice(self.hash.fork_finish().as_ref());
         written
-    }
-}
-
-/// Numbers that follow from the first (SplitMix64).
-pub(crate) struct Chance(pub(crate) u64);
-
-impl Chance {
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    pub(crate) fn below(&mut self, limit: u64) -> u64 {
-        self.next() % limit
-    }
-
-    /// One from `low` up to `high`.
-    pub(crate) fn between(&mut self, low: u64, high: u64) -> u64 {
-        low + self.below(high - low + 1)
     }
 }
 
