@@ -111,12 +111,31 @@ mod tests {
     async fn over_tcp_the_token_decides() {
         let right = [("authorization", "Bearer s3cret")];
         assert!(may(Peer::Tcp, Some("s3cret"), &right).await);
-        assert!(may(Peer::Tcp, Some("s3cret"), &[("authorization", "bearer s3cret")]).await);
-        for wrong in ["Bearer s3cre", "Bearer s3crets", "Bearer ", "Basic s3cret", "s3cret"] {
-            assert!(!may(Peer::Tcp, Some("s3cret"), &[("authorization", wrong)]).await, "{wrong}");
+        assert!(
+            may(
+                Peer::Tcp,
+                Some("s3cret"),
+                &[("authorization", "bearer s3cret")]
+            )
+            .await
+        );
+        for wrong in [
+            "Bearer s3cre",
+            "Bearer s3crets",
+            "Bearer ",
+            "Basic s3cret",
+            "s3cret",
+        ] {
+            assert!(
+                !may(Peer::Tcp, Some("s3cret"), &[("authorization", wrong)]).await,
+                "{wrong}"
+            );
         }
         assert!(!may(Peer::Tcp, Some("s3cret"), &[]).await);
-        assert!(!may(Peer::Tcp, None, &right).await, "without a token nobody may");
+        assert!(
+            !may(Peer::Tcp, None, &right).await,
+            "without a token nobody may"
+        );
     }
 
     #[tokio::test]
@@ -131,7 +150,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_web_page_never_may() {
-        let page = [("authorization", "Bearer s3cret"), ("origin", "http://127.0.0.1:9443")];
+        let page = [
+            ("authorization", "Bearer s3cret"),
+            ("origin", "http://127.0.0.1:9443"),
+        ];
         assert!(!may(Peer::Tcp, Some("s3cret"), &page).await);
         assert!(!may(Peer::Unix(Some(0)), None, &[("origin", "null")]).await);
     }

@@ -12,8 +12,8 @@ use super::file::{self, File, TlsOptions};
 use super::upstreams::Own;
 use super::value::{self, Wrong, choice, read};
 use super::{
-    Config, Diagnostic, Diagnostics, Environment, Keepalive, Level, Limits, Log, LogFormat, RemovedRoutes, consul,
-    files, listen, routes, syntax, upstreams,
+    Config, Diagnostic, Diagnostics, Environment, Keepalive, Level, Limits, Log, LogFormat,
+    RemovedRoutes, consul, files, listen, routes, syntax, upstreams,
 };
 use crate::tls::files::Certificate;
 use crate::tls::options::{ClientAuth, Options, Version};

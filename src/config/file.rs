@@ -350,6 +350,7 @@ fn read_limits(item: Item<'_>, findings: &mut Findings<'_>) -> Option<Limits> {
         idle_timeout: table.take("idle_timeout", findings, seconds),
         half_closed_timeout: table.take("half_closed_timeout", findings, seconds),
         drain_timeout: table.take("drain_timeout", findings, seconds),
+        removed_routes: table.take("removed_routes", findings, seconds),
         ..Limits::default()
     };
     let keepalive = table.take("keepalive", findings, |item, findings| item.table(findings));

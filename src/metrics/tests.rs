@@ -146,6 +146,7 @@ fn labels_are_configured_names_and_closed_sets_only() {
         "direction",
         "fault",
         "kind",
+        "outcome",
         "le",
         "listener",
         "name",

@@ -19,8 +19,8 @@ use crate::net::resolve::Answer;
 use crate::net::session::Sessions;
 use crate::reason::Reason;
 use crate::snapshot::compile::{Inputs, compile, update};
-use crate::snapshot::table::RouteId;
 use crate::snapshot::service::{Change, Service, ServiceKey};
+use crate::snapshot::table::RouteId;
 use crate::snapshot::{self, ListenerId, Snapshot};
 use crate::status::{State, Status};
 

@@ -175,7 +175,10 @@ impl Compiler<'_> {
     /// Notes which routes are gone in the end.
     fn finish(self) {
         let table = &self.next.table;
-        let gone = self.removed.into_iter().filter(|id| table.route(id).is_none());
+        let gone = self
+            .removed
+            .into_iter()
+            .filter(|id| table.route(id).is_none());
         self.next.gone = gone.collect();
     }
 

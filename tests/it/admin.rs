@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use arc_swap::ArcSwap;
 use portcullis::admin::{self, BindError, Listener, Sources};
 use portcullis::config::{AdminAddress, LogFormat};
-use portcullis::lifecycle::Shutdown;
+use portcullis::lifecycle::{Reload, Shutdown};
 use portcullis::log::{AccessLog, Record};
 use portcullis::metrics::Metrics;
 use portcullis::reason::Reason;
@@ -112,10 +112,14 @@ async fn the_index_names_every_address_and_each_of_them_answers() {
         .lines()
         .filter_map(|line| line.split(' ').next())
         .collect();
-    assert_eq!(paths, ["/livez", "/readyz", "/metrics", "/v1/routes"]);
-    for path in paths {
+    let read = ["/livez", "/readyz", "/metrics", "/v1/routes"];
+    assert_eq!(paths, [&read[..], &["/v1/reload"]].concat());
+    for path in read {
         assert_eq!(admin.get(path).await.status, 200, "{path}");
     }
+    let refused = admin.get("/v1/reload").await;
+    assert_eq!(refused.status, 405);
+    assert!(refused.body.contains("takes POST"), "{}", refused.body);
 }
 
 #[tokio::test]

@@ -16,6 +16,7 @@ use tokio_rustls::client::TlsStream;
 
 use crate::authority::Authority;
 use crate::gateway::Gateway;
+use crate::network;
 use crate::support::PATIENCE;
 use crate::upstream::Upstream;
 
@@ -137,15 +138,26 @@ async fn tunnels_of_a_route_that_is_removed_go_on_or_end_as_is_written() {
     let (a, b) = (route("a", &echo), route("b", &echo));
     let mut gateway = Gateway::start(&authority, &format!("{EDGE}{a}{b}")).await;
     let client = Arc::new(authority.client(&[&TLS13]));
-    let mut kept = gateway.connect_tls(&client, "a.example.test").await.unwrap();
+    let mut kept = gateway
+        .connect_tls(&client, "a.example.test")
+        .await
+        .unwrap();
     echoes(&mut kept).await;
     gateway.rewrite(&authority, &format!("{EDGE}{b}"));
     gateway.reload.done("a test").await.unwrap();
     echoes(&mut kept).await;
-    assert!(gateway.connect_tls(&client, "a.example.test").await.is_err());
+    assert!(
+        gateway
+            .connect_tls(&client, "a.example.test")
+            .await
+            .is_err()
+    );
     assert_eq!(gateway.ended().await["reason"], "unknown_name");
 
-    let mut ended = gateway.connect_tls(&client, "b.example.test").await.unwrap();
+    let mut ended = gateway
+        .connect_tls(&client, "b.example.test")
+        .await
+        .unwrap();
     echoes(&mut ended).await;
     gateway.rewrite(&authority, &format!("{EDGE}{a}{}", limits("close")));
     gateway.reload.done("a test").await.unwrap();
@@ -161,18 +173,29 @@ async fn tunnels_of_a_route_that_is_removed_go_on_or_end_as_is_written() {
     assert!(begin.elapsed() < PATIENCE);
 }
 
-#[tokio::test]
-async fn listeners_come_stay_and_go() {
+#[test]
+fn listeners_come_stay_and_go() {
+    network::of_its_own(
+        "reload::listeners_come_stay_and_go",
+        listeners_come_stay_and_go_alone(),
+    );
+}
+
+async fn listeners_come_stay_and_go_alone() {
     let authority = Authority::new();
     authority.issue_files("edge", &["*.example.test"]);
     let greeter = Upstream::greeter("hello").await;
     let tables = format!("{EDGE}{}", route("a", &greeter));
     let gateway = Gateway::start(&authority, &format!("admin = \"127.0.0.1:0\"\n{tables}")).await;
     let client = Arc::new(authority.client(&[&TLS13]));
-    let free = free_port("127.0.0.2").await;
+    let free = SocketAddr::from(([127, 0, 0, 2], 8443));
 
-    let listen = |addresses: &str| format!("listen = [{addresses}]\nadmin = \"127.0.0.1:0\"\n{tables}");
-    authority.write("portcullis.toml", &listen(&format!("\"127.0.0.1:0\", \"{free}\"")));
+    let listen =
+        |addresses: &str| format!("listen = [{addresses}]\nadmin = \"127.0.0.1:0\"\n{tables}");
+    authority.write(
+        "portcullis.toml",
+        &listen(&format!("\"127.0.0.1:0\", \"{free}\"")),
+    );
     gateway.reload.done("a test").await.unwrap();
     for address in [gateway.address, free] {
         assert_eq!(said(dial(address, &client).await.unwrap()).await, "hello");
@@ -180,34 +203,60 @@ async fn listeners_come_stay_and_go() {
 
     // All addresses of the same port: the one that stands there goes first.
     let all = SocketAddr::from(([0, 0, 0, 0], free.port()));
-    authority.write("portcullis.toml", &listen(&format!("\"127.0.0.1:0\", \"{all}\"")));
+    authority.write(
+        "portcullis.toml",
+        &listen(&format!("\"127.0.0.1:0\", \"{all}\"")),
+    );
     gateway.reload.done("a test").await.unwrap();
-    for address in [gateway.address, free, SocketAddr::from(([127, 0, 0, 3], free.port()))] {
+    for address in [
+        gateway.address,
+        free,
+        SocketAddr::from(([127, 0, 0, 3], free.port())),
+    ] {
         assert_eq!(said(dial(address, &client).await.unwrap()).await, "hello");
     }
 
     authority.write("portcullis.toml", &listen("\"127.0.0.1:0\""));
     gateway.reload.done("a test").await.unwrap();
-    eventually("nobody listens there", async || TcpStream::connect(free).await.is_err()).await;
-    assert_eq!(said(dial(gateway.address, &client).await.unwrap()).await, "hello");
+    eventually("nobody listens there", async || {
+        TcpStream::connect(free).await.is_err()
+    })
+    .await;
+    assert_eq!(
+        said(dial(gateway.address, &client).await.unwrap()).await,
+        "hello"
+    );
 }
 
-#[tokio::test]
-async fn an_address_that_is_taken_leaves_every_listener_as_it_was() {
+#[test]
+fn an_address_that_is_taken_leaves_every_listener_as_it_was() {
+    network::of_its_own(
+        "reload::an_address_that_is_taken_leaves_every_listener_as_it_was",
+        an_address_that_is_taken_leaves_every_listener_as_it_was_alone(),
+    );
+}
+
+async fn an_address_that_is_taken_leaves_every_listener_as_it_was_alone() {
     let authority = Authority::new();
     authority.issue_files("edge", &["*.example.test"]);
     let greeter = Upstream::greeter("hello").await;
     let tables = format!("admin = false\n{EDGE}{}", route("a", &greeter));
     let gateway = Gateway::start(&authority, &tables).await;
     let client = Arc::new(authority.client(&[&TLS13]));
-    let free = free_port("127.0.0.2").await;
+    let free = SocketAddr::from(([127, 0, 0, 2], 8443));
     let listen = |addresses: &str| format!("listen = [{addresses}]\n{tables}");
-    authority.write("portcullis.toml", &listen(&format!("\"127.0.0.1:0\", \"{free}\"")));
+    authority.write(
+        "portcullis.toml",
+        &listen(&format!("\"127.0.0.1:0\", \"{free}\"")),
+    );
     gateway.reload.done("a test").await.unwrap();
 
     let taken = TcpListener::bind(("127.0.0.3", free.port())).await.unwrap();
     let all = SocketAddr::from(([0, 0, 0, 0], free.port()));
-    authority.write("portcullis.toml", &listen(&format!("\"127.0.0.1:0\", \"{all}\"")));
+    authority.write(
+        "portcullis.toml",
+        &listen(&format!("\"127.0.0.1:0\", \"{all}\"")),
+    );
     let why = gateway.reload.done("a test").await.unwrap_err();
     assert!(why.contains(&format!("cannot listen on {all}")), "{why}");
     for address in [gateway.address, free] {
@@ -216,15 +265,12 @@ async fn an_address_that_is_taken_leaves_every_listener_as_it_was() {
     drop(taken);
 }
 
-/// An address at which nobody listens.
-async fn free_port(ip: &str) -> SocketAddr {
-    TcpListener::bind((ip, 0)).await.unwrap().local_addr().unwrap()
-}
-
 async fn dial(address: SocketAddr, config: &Arc<ClientConfig>) -> io::Result<TlsStream<TcpStream>> {
     let tcp = TcpStream::connect(address).await?;
     let name = ServerName::try_from("a.example.test").unwrap();
-    TlsConnector::from(Arc::clone(config)).connect(name, tcp).await
+    TlsConnector::from(Arc::clone(config))
+        .connect(name, tcp)
+        .await
 }
 
 async fn echoes(tunnel: &mut TlsStream<TcpStream>) {

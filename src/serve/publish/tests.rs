@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 
 use super::*;
 use crate::config;
+use crate::log::AccessLog;
 use crate::name::{MeshService, SpiffeId};
 use crate::rule::Rule;
 use crate::snapshot::Source;
@@ -44,6 +45,14 @@ fn desk(text: &str) -> Desk {
         status,
         publisher,
     }
+}
+
+fn no_configurations() -> Receiver<(Configured, oneshot::Sender<()>)> {
+    mpsc::channel(1).1
+}
+
+fn sessions() -> Sessions {
+    Sessions::new(AccessLog::off(), Metrics::new())
 }
 
 fn two_names() -> Desk {
@@ -171,7 +180,7 @@ async fn the_snapshot_follows_the_answers_and_batches_them() {
     }
     drop(send);
     desk.publisher
-        .run(received, no_changes(), mpsc::channel(1).1)
+        .run(received, no_changes(), no_configurations(), sessions())
         .await;
     let snapshot = cell.load();
     assert_eq!(
@@ -211,7 +220,8 @@ async fn what_shares_a_thread_with_the_publisher_goes_on_while_it_compiles() {
     let Desk { publisher, .. } = desk(&text);
     let cell = Arc::clone(&publisher.cell);
     let (answers, received) = mpsc::channel(1);
-    let running = tokio::spawn(publisher.run(received, no_changes(), mpsc::channel(1).1));
+    let running =
+        tokio::spawn(publisher.run(received, no_changes(), no_configurations(), sessions()));
     let address = answer("a.internal", Ok(&["10.0.0.7"]));
     answers.send(address).await.unwrap();
     let mut turns = 0;
@@ -295,7 +305,8 @@ async fn a_part_is_ready_only_when_what_it_told_before_is_served() {
         publisher,
     } = two_names();
     let (changes, learnt) = mpsc::channel(64);
-    let running = tokio::spawn(publisher.run(mpsc::channel(1).1, learnt, mpsc::channel(1).1));
+    let running =
+        tokio::spawn(publisher.run(mpsc::channel(1).1, learnt, no_configurations(), sessions()));
     // Another thread, as it is with `/readyz`: what it sees is what it would answer.
     let watching = std::thread::spawn(move || {
         while !status.parts().contains_key("services") {
@@ -322,7 +333,8 @@ async fn the_publisher_goes_on_while_either_channel_lives() {
         } = two_names();
         let (answers, received) = mpsc::channel(1);
         let (changes, learnt) = mpsc::channel(1);
-        let running = tokio::spawn(publisher.run(received, learnt, mpsc::channel(1).1));
+        let running =
+            tokio::spawn(publisher.run(received, learnt, no_configurations(), sessions()));
         let change = found("web", "10.0.1.1:80");
         let address = answer("one.internal", Ok(&["10.0.0.1"]));
         if names_first {
