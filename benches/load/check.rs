@@ -5,6 +5,7 @@ use tokio::time::timeout;
 
 use crate::connection::{Load, PATIENCE, To};
 use crate::server::{ECHO, NAME};
+use crate::tls::Proof;
 
 /// Messages of these lengths come back byte for byte: about one TLS record, and more than one read.
 const LENGTHS: [usize; 6] = [1, 64, 16_384, 16_385, 65_537, 200_000];
@@ -21,7 +22,7 @@ pub(crate) struct Check {
 
 impl Check {
     pub(crate) async fn run(self) -> anyhow::Result<()> {
-        let load = Load::new(&self.to)?;
+        let load = Load::new(&self.to, Proof::Asked)?;
         timeout(PATIENCE, self.name(&load))
             .await
             .context("no name in time")??;

@@ -13,6 +13,7 @@ use tokio::time::{sleep, timeout};
 use crate::connection::{AT_ONCE, Load, PATIENCE, To};
 use crate::process;
 use crate::server::{ECHO, SINK, SOURCE};
+use crate::tls::Proof;
 
 /// What a ping-pong sends: a keystroke in a terminal is about as long once ssh has wrapped it.
 const MESSAGE: [u8; 64] = [b'.'; 64];
@@ -49,7 +50,7 @@ pub(crate) struct Bulk {
 impl Run {
     /// Opens, asks for one byte, closes, again and again.
     pub(crate) async fn connections(self) -> anyhow::Result<()> {
-        let load = Load::new(&self.to)?;
+        let load = Load::new(&self.to, Proof::Assumed)?;
         let done = Rc::new(Cell::new(0_u64));
         let mut clients = JoinSet::new();
         for _ in 0..self.connections {
@@ -73,7 +74,7 @@ impl Run {
 
     /// Sends a few bytes and waits until they are back, again and again, on connections that stay.
     pub(crate) async fn pingpong(self) -> anyhow::Result<()> {
-        let load = Load::new(&self.to)?;
+        let load = Load::new(&self.to, Proof::Assumed)?;
         let done = Rc::new(Cell::new(0_u64));
         let times = Rc::new(RefCell::new(Vec::new()));
         let mut clients = JoinSet::new();
@@ -110,7 +111,7 @@ impl Run {
 
     /// Opens, asks for one byte, and stays silent.
     pub(crate) async fn idle(self) -> anyhow::Result<()> {
-        let load = Load::new(&self.to)?;
+        let load = Load::new(&self.to, Proof::Assumed)?;
         // What is set up once and for all must be there before.
         let warm = load.open_many(AT_ONCE).await?;
         drop(warm);
@@ -164,7 +165,7 @@ impl Run {
 
 impl Bulk {
     pub(crate) async fn run(self) -> anyhow::Result<()> {
-        let load = Load::new(&self.run.to)?;
+        let load = Load::new(&self.run.to, Proof::Assumed)?;
         let moved = Rc::new(Cell::new(0_u64));
         let mut clients = JoinSet::new();
         for _ in 0..self.run.connections {

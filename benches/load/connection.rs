@@ -19,7 +19,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::server::ECHO;
-use crate::tls::{self, Exchange, MESHED, PASSED, TERMINATED};
+use crate::tls::{self, Exchange, MESHED, PASSED, Proof, TERMINATED};
 
 /// Longer than anything takes that works.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
@@ -64,8 +64,8 @@ pub(crate) struct Load {
 }
 
 impl Load {
-    pub(crate) fn new(to: &To) -> anyhow::Result<Rc<Self>> {
-        let config = tls::client(&to.certificate, to.exchange)?;
+    pub(crate) fn new(to: &To, proof: Proof) -> anyhow::Result<Rc<Self>> {
+        let config = tls::client(&to.certificate, to.exchange, proof)?;
         Ok(Rc::new(Self {
             address: to.address,
             speak: to.speak,

@@ -7,13 +7,17 @@ use anyhow::Context;
 use clap::ValueEnum;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType};
 use rustls::client::Resumption;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{cipher_suite, kx_group};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::version::TLS13;
-use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig};
+use rustls::{
+    CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore,
+    ServerConfig, SignatureScheme,
+};
 
 /// The name of the route that ends TLS.
 pub(crate) const TERMINATED: &str = "terminate.bench.test";
@@ -107,9 +111,14 @@ fn mesh_roots(folder: &Path) -> anyhow::Result<RootCertStore> {
 }
 
 /// A client that trusts the certificate of this folder, and makes a whole handshake each time.
-pub(crate) fn client(folder: &Path, exchange: Exchange) -> anyhow::Result<Arc<ClientConfig>> {
+pub(crate) fn client(
+    folder: &Path,
+    exchange: Exchange,
+    proof: Proof,
+) -> anyhow::Result<Arc<ClientConfig>> {
+    let edge = certificate(folder, "edge.pem")?;
     let mut roots = RootCertStore::empty();
-    roots.add(certificate(folder, "edge.pem")?)?;
+    roots.add(edge.clone())?;
     let group = match exchange {
         Exchange::X25519 => kx_group::X25519,
         Exchange::X25519mlkem768 => kx_group::X25519MLKEM768,
@@ -124,7 +133,64 @@ pub(crate) fn client(folder: &Path, exchange: Exchange) -> anyhow::Result<Arc<Cl
         .with_root_certificates(roots)
         .with_no_client_auth();
     config.resumption = Resumption::disabled();
+    if proof == Proof::Assumed {
+        let known = Arc::new(Known(edge));
+        config.dangerous().set_certificate_verifier(known);
+    }
     Ok(Arc::new(config))
+}
+
+/// What a client asks of the certificate that it is shown.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Proof {
+    /// What clients ask: the chain, the name, the signature of the handshake.
+    Asked,
+    /// That it is the one that was expected: checking the signature would take longer than making it, so that the client
+    /// were what limits.
+    Assumed,
+}
+
+/// The only certificate that is taken.
+#[derive(Debug)]
+struct Known(CertificateDer<'static>);
+
+impl ServerCertVerifier for Known {
+    fn verify_server_cert(
+        &self,
+        shown: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        if *shown == self.0 {
+            Ok(ServerCertVerified::assertion())
+        } else {
+            Err(CertificateError::ApplicationVerificationFailure.into())
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        vec![SignatureScheme::ECDSA_NISTP256_SHA256]
+    }
 }
 
 /// The bytes of a hello that asks for this name.

@@ -137,9 +137,18 @@ impl Drop for Pipe {
 }
 
 impl Ends {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
     fn open() -> Option<Self> {
-        let (read, write) = pipe().ok()?;
+        let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).ok()?;
+        // Whose pipes are many already gets a smaller one (pipe(7), /proc/sys/fs/pipe-user-pages-soft).
+        let _ = fcntl_setpipe_size(&write, SIZE);
         Some(Self { read, write })
+    }
+
+    /// Other kernels move nothing: nobody gets a pipe.
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    fn open() -> Option<Self> {
+        None
     }
 }
 
@@ -154,23 +163,9 @@ fn unsupported(error: io::Error) -> io::Error {
 }
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
-fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
-    let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-    // Whose pipes are many already gets a smaller one (pipe(7), /proc/sys/fs/pipe-user-pages-soft).
-    let _ = fcntl_setpipe_size(&write, SIZE);
-    Ok((read, write))
-}
-
-#[cfg(any(target_os = "linux", target_os = "android"))]
 fn splice(from: impl AsFd, to: impl AsFd, most: usize) -> io::Result<usize> {
     let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
     Ok(rustix::pipe::splice(from, None, to, None, most, flags)?)
-}
-
-/// Other kernels move nothing: nobody gets a pipe.
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
-fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
-    Err(io::ErrorKind::Unsupported.into())
 }
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]

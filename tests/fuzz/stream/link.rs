@@ -109,7 +109,10 @@ impl Link {
 
     pub(crate) fn leave(&mut self) {
         self.last = self.arrived();
-        self.far = None;
+        // Another program that this process is just starting may have the socket still: it is over all the same.
+        if let Some(far) = self.far.take() {
+            let _ = far.shutdown(Shutdown::Both);
+        }
     }
 
     /// How much the peer has sent.
