@@ -2,18 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Duration;
 
 use toml::de::DeTable;
 
 use super::decode::{List, Typed};
 use super::diagnostic::Findings;
-use super::file::{self, File, TlsOptions};
+use super::file::{File, TlsOptions};
 use super::upstreams::Own;
 use super::value::{self, Wrong, choice, read};
 use super::{
-    Config, Diagnostic, Diagnostics, Environment, Keepalive, Level, Limits, Log, LogFormat,
-    RemovedRoutes, consul, files, listen, routes, syntax, upstreams,
+    Config, Diagnostic, Diagnostics, Environment, Level, Log, LogFormat, consul, files, limits,
+    listen, routes, syntax, upstreams,
 };
 use crate::tls::files::Certificate;
 use crate::tls::options::{ClientAuth, Options, Version};
@@ -127,7 +126,7 @@ fn mean(
     let routes = routes::routes(file, own, &mut upstreams, loaded, findings);
     let consul = file.consul.as_ref();
     let consul = consul.map(|section| consul::consul(section, folder, environment, findings));
-    let limits = limits(&file.limits, findings);
+    let limits = limits::limits(&file.limits, findings);
     let log = log(file, findings);
     let config = Config {
         listeners,
@@ -286,93 +285,6 @@ fn client_auth(
         (Some((_, Some(Asks::Optional))), Some((_, roots))) => ClientAuth::Optional(roots),
         (Some((_, Some(Asks::Required))), Some((_, roots))) => ClientAuth::Required(roots),
         _ => ClientAuth::None,
-    }
-}
-
-/// The limits, each within what cannot be anything but a slip of the pen.
-fn limits(typed: &file::Limits, findings: &mut Findings<'_>) -> Limits {
-    const DAY: Duration = Duration::from_secs(86_400);
-    const TENTH: Duration = Duration::from_millis(100);
-    const SECOND: Duration = Duration::from_secs(1);
-    const TEN_MINUTES: Duration = Duration::from_secs(600);
-    // Linux keeps TCP_KEEPIDLE and TCP_KEEPINTVL below 32,768 s and TCP_KEEPCNT below 128.
-    const LONGEST_KEEPALIVE: Duration = Duration::from_secs(32_767);
-    let default = Limits::default();
-    let mut duration = |typed: &Option<Typed<String>>, bounds, default| {
-        let typed = typed.as_ref();
-        let read =
-            typed.and_then(|typed| read(typed, findings, |text| value::duration(text, bounds)));
-        read.unwrap_or(default)
-    };
-    let handshake = duration(
-        &typed.handshake_timeout,
-        TENTH..=TEN_MINUTES,
-        default.handshake,
-    );
-    let dial = duration(&typed.dial_timeout, TENTH..=TEN_MINUTES, default.dial);
-    let half_closed = duration(
-        &typed.half_closed_timeout,
-        SECOND..=DAY * 30,
-        default.half_closed,
-    );
-    let drain = duration(&typed.drain_timeout, Duration::ZERO..=DAY, default.drain);
-    let keepalive = default.keepalive;
-    let keepalive_idle = duration(
-        &typed.keepalive_idle,
-        SECOND..=LONGEST_KEEPALIVE,
-        keepalive.idle,
-    );
-    let keepalive_interval = duration(
-        &typed.keepalive_interval,
-        SECOND..=LONGEST_KEEPALIVE,
-        keepalive.interval,
-    );
-    let off_or_duration = |text: &String| match text.as_str() {
-        "off" => Ok(None),
-        text => match value::duration(text, SECOND..=DAY * 365) {
-            Ok(duration) => Ok(Some(duration)),
-            Err(wrong) => Err(wrong.or("\"off\"")),
-        },
-    };
-    let idle = typed.idle_timeout.as_ref();
-    let idle = idle.and_then(|typed| read(typed, findings, off_or_duration));
-    let removed_routes = typed.removed_routes.as_ref();
-    let removed_routes = removed_routes.and_then(|typed| {
-        read(typed, findings, |text| match text.as_str() {
-            "keep" => Ok(RemovedRoutes::Keep),
-            "close" => Ok(RemovedRoutes::End(Duration::ZERO)),
-            text => match value::duration(text, SECOND..=DAY) {
-                Ok(span) => Ok(RemovedRoutes::End(span)),
-                Err(wrong) => Err(wrong.or("\"keep\" or \"close\"")),
-            },
-        })
-    });
-    let mut number = |typed: &Option<Typed<i64>>, bounds, default| {
-        let typed = typed.as_ref();
-        let read =
-            typed.and_then(|typed| read(typed, findings, |value| value::number(*value, bounds)));
-        read.unwrap_or(default)
-    };
-    let keepalive_count = number(&typed.keepalive_count, 1..=127, keepalive.count);
-    let dial_attempts = number(&typed.dial_attempts, 1..=10, 2);
-    let hello = typed.max_hello.as_ref();
-    // Below 4 KiB the hello of a browser of today may not fit; above 64 KiB rustls refuses it.
-    let hello =
-        hello.and_then(|typed| read(typed, findings, |text| value::size(text, 4096..=65_536)));
-    Limits {
-        handshake,
-        hello_bytes: hello.unwrap_or(default.hello_bytes),
-        dial,
-        dial_attempts: usize::try_from(dial_attempts).unwrap_or(default.dial_attempts),
-        idle: idle.unwrap_or(default.idle),
-        half_closed,
-        keepalive: Keepalive {
-            idle: keepalive_idle,
-            interval: keepalive_interval,
-            count: keepalive_count,
-        },
-        drain,
-        removed_routes: removed_routes.unwrap_or(default.removed_routes),
     }
 }
 

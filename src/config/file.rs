@@ -5,7 +5,7 @@ use toml::de::{DeTable, DeValue};
 use super::consul::Section;
 use super::decode::{Item, List, Table, Typed};
 use super::diagnostic::Findings;
-use super::upstream_tls;
+use super::{limits, upstream_tls};
 
 /// The whole file. `None` is a key that is absent, or wrong and reported.
 #[derive(Debug, Default)]
@@ -20,7 +20,7 @@ pub(super) struct File {
     pub(super) routes: Vec<(Typed<String>, Route)>,
     pub(super) upstreams: Vec<(Typed<String>, Upstream)>,
     pub(super) consul: Option<Section>,
-    pub(super) limits: Limits,
+    pub(super) limits: limits::Section,
     pub(super) log: Log,
 }
 
@@ -86,22 +86,6 @@ pub(super) struct Endpoint {
     pub(super) weight: Option<Typed<i64>>,
 }
 
-/// `[limits]`.
-#[derive(Debug, Default)]
-pub(super) struct Limits {
-    pub(super) handshake_timeout: Option<Typed<String>>,
-    pub(super) max_hello: Option<Typed<String>>,
-    pub(super) dial_timeout: Option<Typed<String>>,
-    pub(super) dial_attempts: Option<Typed<i64>>,
-    pub(super) idle_timeout: Option<Typed<String>>,
-    pub(super) half_closed_timeout: Option<Typed<String>>,
-    pub(super) keepalive_idle: Option<Typed<String>>,
-    pub(super) keepalive_interval: Option<Typed<String>>,
-    pub(super) keepalive_count: Option<Typed<i64>>,
-    pub(super) drain_timeout: Option<Typed<String>>,
-    pub(super) removed_routes: Option<Typed<String>>,
-}
-
 /// `[log]`.
 #[derive(Debug, Default)]
 pub(super) struct Log {
@@ -131,7 +115,7 @@ impl File {
                 Some(Section::read(item, findings))
             }),
             limits: root
-                .take("limits", findings, read_limits)
+                .take("limits", findings, limits::Section::read)
                 .unwrap_or_default(),
             log: root.take("log", findings, read_log).unwrap_or_default(),
         };
@@ -335,31 +319,4 @@ fn read_endpoint(item: Item<'_>, findings: &mut Findings<'_>) -> Option<Endpoint
         }
         _ => item.wrong("a string", findings),
     }
-}
-
-fn read_limits(item: Item<'_>, findings: &mut Findings<'_>) -> Option<Limits> {
-    let mut table = item.table(findings)?;
-    let seconds = |item: Item<'_>, findings: &mut Findings<'_>| item.quantity("s", findings);
-    let mut limits = Limits {
-        handshake_timeout: table.take("handshake_timeout", findings, seconds),
-        max_hello: table.take("max_hello", findings, |item, findings| {
-            item.quantity("B", findings)
-        }),
-        dial_timeout: table.take("dial_timeout", findings, seconds),
-        dial_attempts: table.take("dial_attempts", findings, Item::integer),
-        idle_timeout: table.take("idle_timeout", findings, seconds),
-        half_closed_timeout: table.take("half_closed_timeout", findings, seconds),
-        drain_timeout: table.take("drain_timeout", findings, seconds),
-        removed_routes: table.take("removed_routes", findings, seconds),
-        ..Limits::default()
-    };
-    let keepalive = table.take("keepalive", findings, |item, findings| item.table(findings));
-    if let Some(mut keepalive) = keepalive {
-        limits.keepalive_idle = keepalive.take("idle", findings, seconds);
-        limits.keepalive_interval = keepalive.take("interval", findings, seconds);
-        limits.keepalive_count = keepalive.take("count", findings, Item::integer);
-        keepalive.finish(findings);
-    }
-    table.finish(findings);
-    Some(limits)
 }

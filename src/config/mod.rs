@@ -12,6 +12,7 @@ mod diagnostic;
 mod environment;
 mod file;
 mod files;
+mod limits;
 mod listen;
 mod place;
 mod routes;
