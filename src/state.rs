@@ -1,0 +1,339 @@
+//! The last good state, kept on the disk for a start without its sources: parts of named entries, written whole.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::{RawValue, to_raw_value};
+
+mod contents;
+mod folder;
+mod part;
+mod writer;
+
+pub use folder::{FolderError, look};
+pub use part::KeyError;
+
+use contents::Contents;
+use folder::Folder;
+use part::Key;
+use writer::{Desk, Shared, Writer};
+
+/// How long a source has to answer at a start before what is on the disk is served in its place.
+///
+/// 500 ms: a healthy source answers within a tenth of it, and nobody waits longer than a second for a route.
+pub const GRACE: Duration = Duration::from_millis(500);
+
+/// A clock that was set right may have been ahead by so much; more, and nobody can tell how old a part is.
+const CLOCK_SLACK: Duration = Duration::from_secs(300);
+
+/// The longest that the end of a process waits for the last write: a disk that hangs must not keep it.
+const LAST_WRITE: Duration = Duration::from_secs(5);
+
+/// Where the state is kept, and how long it is good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// The folder. It is made (mode 0700) if it is not there.
+    pub folder: PathBuf,
+    /// The file with the key that all parts are sealed with; `None` writes them as they are, mode 0600.
+    pub key_file: Option<PathBuf>,
+    /// A start does not serve from what was last confirmed longer ago.
+    ///
+    /// Default: 24 h. An outage that begins in the evening is mended in the morning; addresses of the day before yesterday
+    /// may be somebody else's by now.
+    pub max_age: Duration,
+}
+
+impl Settings {
+    /// The default of [`max_age`](Self::max_age).
+    pub const MAX_AGE: Duration = Duration::from_secs(24 * 3600);
+}
+
+/// Whether a key can be read from a file.
+///
+/// # Errors
+/// It cannot be read, or holds no 32 bytes, neither as they are nor in hex or base64.
+pub fn check_key(path: &Path) -> Result<(), KeyError> {
+    Key::read(path).map(drop)
+}
+
+/// What keeps the state. A thread of its own writes: nobody else ever waits for the disk. Dropped, it writes once more.
+#[derive(Debug)]
+pub struct State {
+    shared: Arc<Shared>,
+}
+
+/// One part: what one source has told. Its entries are JSON of a type that is made for the disk.
+pub struct Part {
+    name: &'static str,
+    shared: Arc<Shared>,
+}
+
+/// A part, and what it held when it was opened.
+#[derive(Debug)]
+pub struct Opened {
+    /// Where it is kept from now on.
+    pub part: Part,
+    /// What was there; or why that is not to be served, for people.
+    pub stored: Result<Option<Stored>, String>,
+}
+
+/// What a part held when its source was asked for the first time.
+#[derive(Clone)]
+pub struct Stored {
+    /// When its source last confirmed all of it.
+    pub confirmed: SystemTime,
+    /// What was [confirmed](Part::confirm) with it.
+    note: Option<Arc<RawValue>>,
+    entries: BTreeMap<Arc<str>, Arc<RawValue>>,
+}
+
+impl State {
+    /// Reads what is there, and begins to write. `tell` hears of each attempt to write, on the writer's thread.
+    ///
+    /// What cannot be read is logged and left out; nothing that is wrong with the disk keeps a gateway from starting.
+    ///
+    /// # Errors
+    /// There is a key file, and no key can be read from it: what is secret is not written as it is then.
+    pub fn start(
+        settings: &Settings,
+        parts: &[&'static str],
+        tell: impl Fn(Result<(), FolderError>) + Send + 'static,
+    ) -> Result<Self, KeyError> {
+        let key = settings.key_file.as_deref().map(Key::read).transpose()?;
+        let mut folder = Folder::new(&settings.folder);
+        // Before anybody waits for it: what is wrong with the folder is told at once.
+        let locked = folder.lock();
+        let is_failing = locked.is_err();
+        tell(locked);
+        let read = |name: &&'static str| (*name, Contents::read(name, &mut folder, key.as_ref()));
+        let parts = parts.iter().map(read).collect();
+        let shared = Arc::new(Shared {
+            desk: Mutex::new(Desk {
+                parts,
+                closing: false,
+                closed: false,
+            }),
+            turn: Condvar::new(),
+            max_age: settings.max_age,
+        });
+        let writer = Writer {
+            shared: Arc::clone(&shared),
+            folder,
+            key,
+            is_failing,
+            tell: Box::new(tell),
+        };
+        let thread = thread::Builder::new().name("state".to_owned());
+        if let Err(error) = thread.spawn(move || writer.run()) {
+            tracing::error!(%error, "nothing is kept on the disk: its thread cannot start");
+            shared.desk().closed = true;
+        }
+        Ok(Self { shared })
+    }
+
+    /// A part for this source, with what it holds of it, or why that is refused. What is of another source (`origin`) is
+    /// dropped.
+    pub fn open(&self, name: &'static str, origin: &str) -> Opened {
+        let stored = self.stored(name, origin, SystemTime::now());
+        if let Err(why) = &stored {
+            tracing::error!(part = name, "what is kept on the disk is not served: {why}");
+        }
+        let part = Part {
+            name,
+            shared: Arc::clone(&self.shared),
+        };
+        Opened { part, stored }
+    }
+
+    fn stored(
+        &self,
+        name: &'static str,
+        origin: &str,
+        now: SystemTime,
+    ) -> Result<Option<Stored>, String> {
+        let mut desk = self.shared.desk();
+        let contents = desk.parts.entry(name).or_default();
+        if let Some(refusal) = &contents.refused {
+            contents.origin = origin.to_owned();
+            return Err(format!("what the disk keeps is refused: {refusal}"));
+        }
+        let found = std::mem::take(contents);
+        contents.origin = origin.to_owned();
+        let Some(confirmed) = found.confirmed else {
+            return Ok(None);
+        };
+        if found.origin != origin {
+            tracing::warn!(
+                part = name,
+                "what is kept on the disk was told by another source, and is dropped"
+            );
+            return Ok(None);
+        }
+        judge(confirmed, now, self.shared.max_age)?;
+        *contents = found;
+        Ok(Some(Stored {
+            confirmed,
+            note: contents.note.clone(),
+            entries: contents.entries.clone(),
+        }))
+    }
+
+    /// Writes what has changed, and no more from then on. Waits for the disk, a few seconds at most.
+    pub fn close(&self) {
+        let mut desk = self.shared.desk();
+        desk.closing = true;
+        self.shared.turn.notify_all();
+        let late = Instant::now() + LAST_WRITE;
+        while !desk.closed {
+            let left = late.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                tracing::error!("the last state is not written: the disk takes too long");
+                return;
+            }
+            let waited = self.shared.turn.wait_timeout(desk, left);
+            desk = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        self.shared.desk().closing = true;
+        self.shared.turn.notify_all();
+    }
+}
+
+/// Whether what was last confirmed then is young enough.
+///
+/// # Errors
+/// It is too old, or the clock says that it comes from the future, and nobody knows how old it is.
+pub fn judge(confirmed: SystemTime, now: SystemTime, max_age: Duration) -> Result<(), String> {
+    let at = written(confirmed);
+    match now.duration_since(confirmed) {
+        Ok(age) if age > max_age => Err(format!(
+            "what the disk keeps is refused: it is of {at}, {} s ago, and `state_max_age` is {} s",
+            age.as_secs(),
+            max_age.as_secs()
+        )),
+        Err(ahead) if ahead.duration() > CLOCK_SLACK => Err(format!(
+            "what the disk keeps is refused: it is of {at}, and the clock says {}: was it put back?",
+            written(now)
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// A time as it is told to people, in UTC.
+pub fn written(time: SystemTime) -> String {
+    jiff::Timestamp::try_from(time)
+        .map_or_else(|_| "an odd time".to_owned(), |time| format!("{time:.0}"))
+}
+
+impl Part {
+    /// Keeps an entry, in place of what it was.
+    pub fn put<T: Serialize>(&self, entry: &str, value: &T) {
+        // What is made for the disk becomes JSON.
+        let Ok(text) = to_raw_value(value) else {
+            return;
+        };
+        self.change(|contents| {
+            let before = contents.entries.get(entry);
+            if before.is_some_and(|before| before.get() == text.get()) {
+                return;
+            }
+            contents.entries.insert(entry.into(), text.into());
+            contents.is_changed = true;
+        });
+    }
+
+    /// Keeps an entry no more.
+    pub fn remove(&self, entry: &str) {
+        self.change(|contents| contents.is_changed |= contents.entries.remove(entry).is_some());
+    }
+
+    /// Keeps these entries only.
+    pub fn retain(&self, keep: impl Fn(&str) -> bool) {
+        self.change(|contents| {
+            let before = contents.entries.len();
+            contents.entries.retain(|name, _| keep(name));
+            contents.is_changed |= contents.entries.len() < before;
+        });
+    }
+
+    /// All that is kept is so, as of now, by word of its source. Nothing is written before this is said once.
+    pub fn confirm<T: Serialize>(&self, note: &T) {
+        let note = to_raw_value(note).ok();
+        self.change(|contents| {
+            contents.note = note.map(Arc::from);
+            contents.confirmed = Some(SystemTime::now());
+            contents.refused = None;
+        });
+    }
+
+    /// Whether what was last confirmed then may still be served.
+    ///
+    /// # Errors
+    /// As [`judge`].
+    pub fn judge(&self, confirmed: SystemTime) -> Result<(), String> {
+        judge(confirmed, SystemTime::now(), self.shared.max_age)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Contents)) {
+        let mut desk = self.shared.desk();
+        let contents = desk.parts.entry(self.name).or_default();
+        change(contents);
+        if contents.is_due(self.shared.max_age, false) {
+            self.shared.turn.notify_all();
+        }
+    }
+}
+
+/// Without what it holds: some of it is secret.
+impl fmt::Debug for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Part").field(&self.name).finish()
+    }
+}
+
+impl Stored {
+    /// What was confirmed with it, read as what it was written from.
+    ///
+    /// # Errors
+    /// It is something else.
+    pub fn note<'a, T: Deserialize<'a>>(&'a self) -> Result<T, String> {
+        let text = self.note.as_deref().map_or("null", RawValue::get);
+        serde_json::from_str(text).map_err(|error| error.to_string())
+    }
+
+    /// Each entry, read as what it was written from.
+    ///
+    /// # Errors
+    /// One of them is something else: then none is to be trusted.
+    pub fn entries<'a, T: Deserialize<'a>>(&'a self) -> Result<Vec<(Arc<str>, T)>, String> {
+        let read = self.entries.iter().map(|(name, text)| {
+            let value = serde_json::from_str(text.get());
+            let value = value.map_err(|error| format!("{name:?}: {error}"));
+            Ok((Arc::clone(name), value?))
+        });
+        read.collect()
+    }
+}
+
+/// Without what it holds: some of it is secret.
+impl fmt::Debug for Stored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stored")
+            .field("confirmed", &self.confirmed)
+            .field("entries", &self.entries.len())
+            .finish()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests;

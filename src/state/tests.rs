@@ -1,0 +1,273 @@
+//! What is kept, what is given back, and what is refused.
+
+use std::os::unix::fs::PermissionsExt;
+use std::sync::mpsc::{Receiver, channel};
+
+use super::*;
+
+const PARTS: &[&str] = &["consul", "names"];
+
+/// A folder with a state that is kept in it, and started again at will.
+struct Disk {
+    root: tempfile::TempDir,
+    settings: Settings,
+}
+
+impl Disk {
+    fn new() -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let settings = Settings {
+            folder: root.path().join("state"),
+            key_file: None,
+            max_age: Settings::MAX_AGE,
+        };
+        Self { root, settings }
+    }
+
+    fn start(&self) -> (State, Receiver<Result<(), String>>) {
+        let (send, told) = channel();
+        let tell = move |outcome: Result<(), FolderError>| {
+            let _ = send.send(outcome.map_err(|error| error.to_string()));
+        };
+        let state = State::start(&self.settings, PARTS, tell).unwrap();
+        (state, told)
+    }
+
+    /// Keeps these entries, confirmed, until the end of a process.
+    fn keeps(&self, entries: &[(&str, u32)]) {
+        let (state, _told) = self.start();
+        let Opened { part, .. } = state.open("consul", "here");
+        for (name, value) in entries {
+            part.put(name, value);
+        }
+        part.confirm(&7);
+        state.close();
+    }
+
+    /// What another process finds.
+    fn finds(&self) -> Result<Option<Vec<(String, u32)>>, String> {
+        let (state, _told) = self.start();
+        let Opened { stored, .. } = state.open("consul", "here");
+        state.close();
+        Ok(stored?.map(|stored| {
+            assert_eq!(stored.note::<u32>().unwrap(), 7);
+            let entries = stored.entries().unwrap().into_iter();
+            entries
+                .map(|(name, value)| (name.to_string(), value))
+                .collect()
+        }))
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.settings.folder.join(name)
+    }
+
+    fn with_key(&mut self, key: &str) {
+        let path = self.root.path().join("key");
+        std::fs::write(&path, key.repeat(64)).unwrap();
+        self.settings.key_file = Some(path);
+    }
+}
+
+fn entries(all: &[(&str, u32)]) -> Result<Option<Vec<(String, u32)>>, String> {
+    let all = all.iter().map(|(name, value)| ((*name).to_owned(), *value));
+    Ok(Some(all.collect()))
+}
+
+#[test]
+fn what_was_kept_is_found_by_the_next_process() {
+    let mut disk = Disk::new();
+    assert_eq!(disk.finds(), Ok(None));
+    disk.keeps(&[("api", 1), ("web", 2)]);
+    assert_eq!(disk.finds(), entries(&[("api", 1), ("web", 2)]));
+    disk.keeps(&[("web", 3)]);
+    assert_eq!(disk.finds(), entries(&[("api", 1), ("web", 3)]));
+    disk.with_key("1");
+    let why = disk.finds().unwrap_err();
+    assert!(why.contains("it is not sealed"), "{why}");
+    disk.keeps(&[("web", 4)]);
+    assert_eq!(disk.finds(), entries(&[("web", 4)]));
+    assert!(
+        std::fs::read(disk.file("consul"))
+            .unwrap()
+            .windows(3)
+            .all(|part| part != b"web")
+    );
+}
+
+#[test]
+fn what_is_removed_is_gone_and_what_nobody_has_confirmed_is_not_written() {
+    let disk = Disk::new();
+    disk.keeps(&[("api", 1), ("old", 9), ("web", 2)]);
+    let (state, _told) = disk.start();
+    let Opened { part, .. } = state.open("consul", "here");
+    part.remove("old");
+    part.retain(|name| name != "api");
+    part.put("new", &3);
+    let Opened { part: names, .. } = state.open("names", "");
+    names.put("unconfirmed", &1);
+    state.close();
+    assert_eq!(disk.finds(), entries(&[("new", 3), ("web", 2)]));
+    assert!(!disk.file("names").exists());
+}
+
+#[test]
+fn what_another_source_has_told_is_dropped() {
+    let disk = Disk::new();
+    disk.keeps(&[("web", 2)]);
+    let (state, _told) = disk.start();
+    let Opened { part, stored } = state.open("consul", "elsewhere");
+    assert!(stored.unwrap().is_none());
+    part.put("api", &1);
+    part.confirm(&7);
+    state.close();
+    assert_eq!(disk.finds(), Ok(None));
+}
+
+#[test]
+fn it_is_written_while_the_process_runs_and_that_is_told() {
+    let disk = Disk::new();
+    let (state, told) = disk.start();
+    assert_eq!(told.recv().unwrap(), Ok(()), "the folder is good");
+    let Opened { part, .. } = state.open("consul", "here");
+    part.put("web", &1);
+    part.confirm(&7);
+    assert_eq!(told.recv().unwrap(), Ok(()));
+    std::mem::forget(state);
+    assert_eq!(disk.finds(), entries(&[("web", 1)]), "as after a power cut");
+}
+
+#[test]
+fn ten_thousand_changes_in_a_moment_are_a_handful_of_writes() {
+    let disk = Disk::new();
+    let (state, told) = disk.start();
+    let Opened { part, .. } = state.open("consul", "here");
+    let begun = Instant::now();
+    for n in 0..10_000 {
+        part.put("web", &n);
+        part.confirm(&7);
+    }
+    let took = begun.elapsed();
+    state.close();
+    let most = 3 + took.as_secs() as usize;
+    let writes = told.iter().count();
+    assert!(writes <= most, "{writes} in {took:?}");
+    assert_eq!(disk.finds(), entries(&[("web", 9999)]));
+}
+
+#[test]
+fn a_damaged_part_is_refused_and_kept_aside_and_the_others_are_good() {
+    let disk = Disk::new();
+    disk.keeps(&[("web", 1)]);
+    let mut bytes = std::fs::read(disk.file("consul")).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    std::fs::write(disk.file("consul"), &bytes).unwrap();
+    let why = disk.finds().unwrap_err();
+    assert_eq!(why, "what the disk keeps is refused: it is damaged");
+    assert_eq!(std::fs::read(disk.file("consul.refused")).unwrap(), bytes);
+    assert_eq!(disk.finds(), Ok(None));
+    disk.keeps(&[("web", 2)]);
+    assert_eq!(disk.finds(), entries(&[("web", 2)]));
+}
+
+#[test]
+fn another_key_opens_nothing_and_destroys_nothing() {
+    let mut disk = Disk::new();
+    disk.with_key("1");
+    disk.keeps(&[("web", 1)]);
+    disk.with_key("2");
+    let why = disk.finds().unwrap_err();
+    assert!(why.contains("sealed with another key"), "{why}");
+    disk.settings.key_file = None;
+    let why = disk.finds().unwrap_err();
+    assert!(why.contains("no `state_key_file` is set"), "{why}");
+    disk.with_key("1");
+    assert_eq!(disk.finds(), entries(&[("web", 1)]));
+    disk.settings.key_file = Some(disk.root.path().join("none"));
+    let started = State::start(&disk.settings, PARTS, |_| {});
+    assert!(started.unwrap_err().to_string().contains("cannot be read"));
+}
+
+#[test]
+fn what_is_too_old_or_from_the_future_is_refused() {
+    let disk = Disk::new();
+    disk.keeps(&[("web", 1)]);
+    let found = |now: SystemTime| {
+        let (state, _told) = disk.start();
+        let stored = state.stored("consul", "here", now);
+        stored.map(|stored| stored.is_some())
+    };
+    let now = SystemTime::now();
+    let hour = Duration::from_secs(3600);
+    assert_eq!(found(now + 23 * hour), Ok(true));
+    assert_eq!(
+        found(now - Duration::from_secs(200)),
+        Ok(true),
+        "a clock is set now and then"
+    );
+    let why = found(now + 25 * hour).unwrap_err();
+    assert!(why.contains("`state_max_age` is 86400 s"), "{why}");
+    let why = found(now - hour).unwrap_err();
+    assert!(why.contains("was it put back?"), "{why}");
+}
+
+#[test]
+fn two_processes_both_find_it_and_one_writes_until_it_has_gone() {
+    let disk = Disk::new();
+    disk.keeps(&[("web", 1)]);
+    let (one, told_one) = disk.start();
+    assert_eq!(told_one.recv().unwrap(), Ok(()));
+    let (other, told) = disk.start();
+    let why = told.recv().unwrap().unwrap_err();
+    assert!(why.starts_with("another process writes to"), "{why}");
+    let Opened { part, stored } = other.open("consul", "here");
+    assert!(stored.unwrap().is_some());
+    part.put("web", &2);
+    part.confirm(&7);
+    assert!(told.recv().unwrap().is_err());
+    one.close();
+    while told.recv().unwrap().is_err() {}
+    other.close();
+    assert_eq!(disk.finds(), entries(&[("web", 2)]));
+}
+
+#[test]
+fn a_folder_that_cannot_be_written_is_told_and_used_again_when_it_can_be() {
+    let disk = Disk::new();
+    let (state, told) = disk.start();
+    assert_eq!(told.recv().unwrap(), Ok(()));
+    let mode = |mode| {
+        let mode = std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(&disk.settings.folder, mode).unwrap();
+    };
+    mode(0o777);
+    let Opened { part, .. } = state.open("consul", "here");
+    part.put("web", &1);
+    part.confirm(&7);
+    let why = told.recv().unwrap().unwrap_err();
+    assert!(why.contains("chmod go-w"), "{why}");
+    mode(0o700);
+    while told.recv().unwrap().is_err() {}
+    assert!(disk.file("consul").exists());
+    // On the way out nobody tries for ever.
+    mode(0o777);
+    part.put("web", &2);
+    state.close();
+    mode(0o700);
+    assert_eq!(disk.finds(), entries(&[("web", 1)]));
+}
+
+#[test]
+fn what_was_written_from_something_else_is_not_read() {
+    let disk = Disk::new();
+    disk.keeps(&[("web", 1)]);
+    let (state, _told) = disk.start();
+    let Opened { part, stored } = state.open("consul", "here");
+    let stored = stored.unwrap().unwrap();
+    let error = stored.entries::<String>().unwrap_err();
+    assert!(error.starts_with("\"web\": invalid type"), "{error}");
+    assert!(stored.note::<String>().is_err());
+    let shown = format!("{state:?} {part:?} {stored:?}");
+    assert!(!shown.contains("web"), "{shown}");
+}
