@@ -45,6 +45,8 @@ const SECONDS: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 2
 /// | `portcullis_discovery_services` | gauge | `source`, `state` | services found: `routed`, `partly` (something they ask for is skipped), `skipped` (all of it), `unrouted` (they ask for no route) |
 /// | `portcullis_snapshot_generation` | gauge | | how many snapshots were published |
 /// | `portcullis_configuration_reads_total` | counter | `outcome` | how often the configuration was read again: `taken`, `refused` (the one before serves on) |
+/// | `portcullis_state_restored_timestamp_seconds` | gauge, seconds since 1970 | `part` | when what is served from the disk, as its source has not told it since, was last confirmed; absent for a part that its source tells |
+/// | `portcullis_state_writes_total` | counter | `outcome` | attempts to keep the state on the disk: `written`, `failed` |
 /// | `portcullis_certificate_not_after_seconds` | gauge, seconds since 1970 | `name` | when an edge certificate ends |
 /// | `portcullis_mesh_identity_not_after_seconds` | gauge, seconds since 1970 | | when the gateway's certificate in the mesh ends; absent while it has none |
 #[derive(Debug)]
@@ -55,6 +57,8 @@ pub struct Metrics {
     services: Family<[(&'static str, &'static str); 2], Gauge>,
     generation: Gauge,
     reads: Family<[(&'static str, &'static str); 1], Counter>,
+    restored: Family<[(&'static str, &'static str); 1], Gauge>,
+    state_writes: Family<[(&'static str, &'static str); 1], Counter>,
     /// A histogram is 12 series: by route it would be that times the number of routes. The access log has both times of every connection.
     handshake: Histogram,
     dial: Histogram,
@@ -73,6 +77,11 @@ impl Metrics {
         let reads = Family::<_, Counter>::default();
         for outcome in ["taken", "refused"] {
             drop(reads.get_or_create(&[("outcome", outcome)]));
+        }
+        let restored = Family::<_, Gauge>::default();
+        let state_writes = Family::<_, Counter>::default();
+        for outcome in ["written", "failed"] {
+            drop(state_writes.get_or_create(&[("outcome", outcome)]));
         }
         let handshake = Histogram::new(SECONDS);
         let dial = Histogram::new(SECONDS);
@@ -105,6 +114,17 @@ impl Metrics {
             reads.clone(),
         );
         registry.register_with_unit(
+            "state_restored_timestamp",
+            "When what is served from the disk was last confirmed by its source",
+            Unit::Seconds,
+            restored.clone(),
+        );
+        registry.register(
+            "state_writes",
+            "Attempts to keep the state on the disk, by what became of them",
+            state_writes.clone(),
+        );
+        registry.register_with_unit(
             "handshake",
             "From the hello to the end of the client's handshake",
             Unit::Seconds,
@@ -124,6 +144,8 @@ impl Metrics {
             services,
             generation,
             reads,
+            restored,
+            state_writes,
             handshake,
             dial,
             live,
@@ -189,6 +211,27 @@ impl Metrics {
     pub fn reloaded(&self, taken: bool) {
         let outcome = if taken { "taken" } else { "refused" };
         self.reads.get_or_create(&[("outcome", outcome)]).inc();
+    }
+
+    /// Tells when what is served of a part from the disk was confirmed; `None` when nothing is.
+    pub fn restored(&self, part: &'static str, confirmed: Option<SystemTime>) {
+        let labels = [("part", part)];
+        let since = confirmed.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
+        match since {
+            Some(since) => {
+                let seconds = i64::try_from(since.as_secs()).unwrap_or(i64::MAX);
+                self.restored.get_or_create(&labels).set(seconds);
+            }
+            None => drop(self.restored.remove(&labels)),
+        }
+    }
+
+    /// Counts an attempt to keep the state on the disk.
+    pub fn state_written(&self, written: bool) {
+        let outcome = if written { "written" } else { "failed" };
+        self.state_writes
+            .get_or_create(&[("outcome", outcome)])
+            .inc();
     }
 
     /// Tells how many services of a source are in a state; both are words of closed sets.

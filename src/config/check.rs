@@ -12,7 +12,7 @@ use super::upstreams::Own;
 use super::value::{self, Wrong, choice, read};
 use super::{
     Config, Diagnostic, Diagnostics, Environment, Level, Log, LogFormat, consul, files, limits,
-    listen, routes, syntax, upstreams,
+    listen, routes, state, syntax, upstreams,
 };
 use crate::tls::files::Certificate;
 use crate::tls::options::{ClientAuth, Options, Version};
@@ -128,6 +128,7 @@ fn mean(
     let consul = consul.map(|section| consul::consul(section, folder, environment, findings));
     let limits = limits::limits(&file.limits, findings);
     let log = log(file, findings);
+    let state = state::state(&file.state, folder, environment, findings);
     let config = Config {
         listeners,
         admin,
@@ -138,6 +139,7 @@ fn mean(
         upstreams,
         limits,
         log,
+        state,
         consul,
     };
     (config, certificates.loaded)

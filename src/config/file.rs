@@ -5,7 +5,7 @@ use toml::de::{DeTable, DeValue};
 use super::consul::Section;
 use super::decode::{Item, List, Table, Typed};
 use super::diagnostic::Findings;
-use super::{limits, upstream_tls};
+use super::{limits, state, upstream_tls};
 
 /// The whole file. `None` is a key that is absent, or wrong and reported.
 #[derive(Debug, Default)]
@@ -22,6 +22,7 @@ pub(super) struct File {
     pub(super) consul: Option<Section>,
     pub(super) limits: limits::Section,
     pub(super) log: Log,
+    pub(super) state: state::Keys,
 }
 
 /// `admin`.
@@ -118,6 +119,7 @@ impl File {
                 .take("limits", findings, limits::Section::read)
                 .unwrap_or_default(),
             log: root.take("log", findings, read_log).unwrap_or_default(),
+            state: state::Keys::take(&mut root, findings),
         };
         root.finish(findings);
         file

@@ -17,6 +17,7 @@ mod listen;
 mod place;
 mod routes;
 mod settings;
+mod state;
 mod syntax;
 mod upstream_tls;
 mod upstreams;
@@ -30,6 +31,7 @@ pub(crate) use listen::{overlap, reaches};
 pub use settings::{Keepalive, Limits, RemovedRoutes};
 
 use crate::rule::Rule;
+use crate::state::Settings;
 use crate::tls::options::Options;
 use crate::tls::verify::Proof;
 
@@ -54,6 +56,8 @@ pub struct Config {
     pub limits: Limits,
     /// How the log is written.
     pub log: Log,
+    /// Where the last good state is kept for a start without its sources, if anywhere.
+    pub state: Option<Settings>,
     /// The Consul whose services are routed to, if any.
     pub consul: Option<Consul>,
 }

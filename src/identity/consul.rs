@@ -1,16 +1,20 @@
 //! The identity that Consul's agent gives to a service: its leaf and the mesh's roots, by two long polls.
 
+mod stored;
+
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use serde::de::{Deserialize, Deserializer};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
-use super::{Heard, Keeper, PART, Trust, written};
+use super::{Heard, Keeper, PART, Trust};
 use crate::api::consul::{Answer, Client, Error, Watch, null_is_default};
 use crate::config::Secret;
 use crate::log::escape;
 use crate::snapshot::service::Change;
+use crate::state::{GRACE, Opened, written};
 use crate::status::State;
 use crate::tls::mesh::{self, Leaf, PemText};
 
@@ -49,7 +53,14 @@ struct Issued {
 ///
 /// A token needs `service:write` on the service, which need not be registered. What Consul says that cannot be right, or
 /// does not say, leaves the last identity as it is, and is told as the state of the [part](PART).
-pub async fn watch(client: Client, service: String, changes: mpsc::Sender<Change>) {
+///
+/// The last identity is kept in `state`. What was kept there before is served with if Consul cannot be heard at once.
+pub async fn watch(
+    client: Client,
+    service: String,
+    state: Option<Opened>,
+    changes: mpsc::Sender<Change>,
+) {
     let (tell, mut heard) = mpsc::channel(1);
     let path = ["agent", "connect", "ca", "roots"];
     let roots = Watch::<Roots>::new(client.clone(), &path, &[]);
@@ -58,7 +69,7 @@ pub async fn watch(client: Client, service: String, changes: mpsc::Sender<Change
     tokio::select! {
         () = follow(roots, |answer| Heard::Trust(trust(answer)), &tell) => {}
         () = follow(leaf, |answer| Heard::Leaf(own_leaf(answer, &service)), &tell) => {}
-        () = keep(Keeper::new(service.clone()), &mut heard, &changes) => {}
+        () = keep(&service, state, &mut heard, &changes) => {}
     }
 }
 
@@ -82,13 +93,47 @@ async fn follow<T: serde::de::DeserializeOwned + Send + 'static>(
 
 /// Takes in what is heard, and tells what changes by it, or by the clock.
 async fn keep(
-    mut keeper: Keeper,
+    service: &str,
+    state: Option<Opened>,
     heard: &mut mpsc::Receiver<Heard>,
     changes: &mpsc::Sender<Change>,
 ) {
+    let mut keeper = Keeper::new(service.to_owned());
+    let (part, mut stored) = stored::begin_with(state, service, &mut keeper);
+    let until = Instant::now() + GRACE;
     let mut told = None;
+    let mut told_restored = None;
     loop {
         let now = SystemTime::now();
+        if (until <= Instant::now() || keeper.trouble().is_some())
+            && let Some(kept) = stored.take()
+        {
+            let confirmed = kept.confirmed;
+            match keeper.restore(kept, now) {
+                Ok(None) => {}
+                Ok(Some(identity)) => {
+                    let (id, at) = (&identity.id, written(confirmed));
+                    tracing::warn!(%id, confirmed = %at, "the mesh identity is from the disk");
+                    if changes.send(Change::Identity(identity)).await.is_err() {
+                        return;
+                    }
+                }
+                Err(why) => {
+                    tracing::error!("{why}");
+                    keeper.refused = Some(why);
+                }
+            }
+        }
+        if let (Some(part), Some((trust, leaf))) = (&part, keeper.confirmed()) {
+            stored::confirm(part, service, trust, leaf);
+        }
+        if told_restored != keeper.restored {
+            told_restored = keeper.restored;
+            let change = Change::Restored(PART, told_restored);
+            if changes.send(change).await.is_err() {
+                return;
+            }
+        }
         let state = keeper.state(now);
         if told.as_ref() != Some(&state) {
             match &state {
@@ -109,6 +154,10 @@ async fn keep(
         let pause = keeper
             .next_change(now)
             .map_or(CLOCK, |left| left.min(CLOCK));
+        let pause = match stored {
+            Some(_) => pause.min(until.saturating_duration_since(Instant::now())),
+            None => pause,
+        };
         let heard = tokio::select! {
             heard = heard.recv() => heard,
             () = tokio::time::sleep(pause) => continue,
@@ -130,10 +179,16 @@ async fn keep(
 }
 
 fn trust(answer: Result<Answer<Roots>, Error>) -> Result<Trust, String> {
+    let answer = answer.map_err(|error| error.to_string())?;
+    trust_in(answer.value)
+}
+
+/// What is listed, be it by an answer or on the disk.
+fn trust_in(listed: Roots) -> Result<Trust, String> {
     let Roots {
         trust_domain,
         roots,
-    } = answer.map_err(|error| error.to_string())?.value;
+    } = listed;
     if trust_domain.is_empty() {
         return Err("consul names no trust domain with them: is connect enabled?".to_owned());
     }
@@ -157,6 +212,7 @@ fn trust(answer: Result<Answer<Roots>, Error>) -> Result<Trust, String> {
     Ok(Trust {
         domain: escape(trust_domain),
         roots: Arc::new(store),
+        text: roots.into_iter().map(|root| root.root_cert).collect(),
     })
 }
 
@@ -170,6 +226,11 @@ fn own_leaf(answer: Result<Answer<Issued>, Error>, service: &str) -> Result<Leaf
         }
         Err(error) => return Err(error.to_string()),
     };
+    leaf_in(&issued, service)
+}
+
+/// What was issued, be it in an answer or on the disk.
+fn leaf_in(issued: &Issued, service: &str) -> Result<Leaf, String> {
     let chain = PemText {
         source: "CertPEM",
         text: &issued.certificates,

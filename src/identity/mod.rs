@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use rustls::RootCertStore;
 
+use crate::state::written;
 use crate::status::State;
 use crate::tls::mesh::{Identity, Leaf};
 
@@ -20,6 +21,17 @@ struct Trust {
     domain: String,
     /// One at least.
     roots: Arc<RootCertStore>,
+    /// Their PEM as it came, to be kept.
+    text: Arc<[String]>,
+}
+
+/// An identity that was kept on the disk.
+#[derive(Debug)]
+struct Kept {
+    trust: Trust,
+    leaf: Leaf,
+    /// When its source last confirmed it.
+    confirmed: SystemTime,
 }
 
 /// What a source tells; an error says what is wrong, for people.
@@ -52,6 +64,12 @@ struct Keeper {
     current: Option<(Leaf, Arc<Identity>)>,
     trust_trouble: Option<String>,
     leaf_trouble: Option<String>,
+    /// When what is served with had been confirmed, if it is from the disk; until the source has told both halves.
+    restored: Option<SystemTime>,
+    /// Which halves the source has told.
+    has_told: (bool, bool),
+    /// Why nothing is served from the disk.
+    refused: Option<String>,
 }
 
 impl Keeper {
@@ -63,6 +81,9 @@ impl Keeper {
             current: None,
             trust_trouble: None,
             leaf_trouble: None,
+            restored: None,
+            has_told: (false, false),
+            refused: None,
         }
     }
 
@@ -72,6 +93,7 @@ impl Keeper {
             Heard::Trust(Ok(trust)) => {
                 self.trust = Some(trust);
                 self.trust_trouble = None;
+                self.has_told.0 = true;
             }
             Heard::Trust(Err(trouble)) => self.trust_trouble = Some(trouble),
             Heard::Leaf(Ok(leaf)) if leaf.not_after <= now => {
@@ -81,10 +103,48 @@ impl Keeper {
             Heard::Leaf(Ok(leaf)) => {
                 self.leaf = Some(leaf);
                 self.leaf_trouble = None;
+                self.has_told.1 = true;
             }
             Heard::Leaf(Err(trouble)) => self.leaf_trouble = Some(trouble),
         }
-        self.join(now)
+        let joined = self.join(now);
+        if self.has_told == (true, true) && self.trouble().is_none() {
+            self.restored = None;
+        }
+        joined
+    }
+
+    /// Serves with what was kept on the disk, in place of the half, or both, that was not heard yet.
+    ///
+    /// # Errors
+    /// It does not serve any more.
+    fn restore(&mut self, kept: Kept, now: SystemTime) -> Result<Option<Arc<Identity>>, String> {
+        if self.current.is_some() {
+            return Ok(None);
+        }
+        let Kept {
+            trust,
+            leaf,
+            confirmed,
+        } = kept;
+        if leaf.not_after <= now && self.leaf.is_none() {
+            let end = written(leaf.not_after);
+            return Err(format!("the leaf on the disk expired at {end}"));
+        }
+        self.trust.get_or_insert(trust);
+        self.leaf.get_or_insert(leaf);
+        let joined = self.join(now);
+        self.restored = joined.as_ref().map(|_| confirmed);
+        Ok(joined)
+    }
+
+    /// What is served with, if the source has told both halves of it and nothing else since.
+    fn confirmed(&self) -> Option<(&Trust, &Leaf)> {
+        if self.restored.is_some() || self.trouble().is_some() {
+            return None;
+        }
+        self.current.as_ref()?;
+        self.trust.as_ref().zip(self.leaf.as_ref())
     }
 
     /// How it fares.
@@ -96,7 +156,8 @@ impl Keeper {
                 None => format!("no leaf for `{service}` yet"),
                 Some(_) => "no roots yet".to_owned(),
             });
-            return State::NotReady(trouble);
+            let refused = self.refused.iter().map(|why| format!("; {why}"));
+            return State::NotReady(trouble + &refused.collect::<String>());
         };
         let and = |trouble: Option<String>| trouble.map_or_else(String::new, |t| format!("; {t}"));
         let (begin, end) = (written(leaf.not_before), written(leaf.not_after));
@@ -107,6 +168,13 @@ impl Keeper {
         if now < leaf.not_before {
             return State::Degraded(format!(
                 "the leaf for `{service}` begins at {begin}: is this machine's clock right?"
+            ));
+        }
+        if let Some(at) = self.restored {
+            let at = written(at);
+            return State::Degraded(format!(
+                "the identity of `{service}` is from the disk, as it was at {at}, and valid until {end}{}",
+                and(trouble)
             ));
         }
         match trouble {
@@ -192,11 +260,6 @@ fn last_tenth(leaf: &Leaf) -> SystemTime {
     let life = leaf.not_after.duration_since(leaf.not_before);
     let tenth = life.unwrap_or_default() / 10;
     leaf.not_after.checked_sub(tenth).unwrap_or(leaf.not_after)
-}
-
-fn written(time: SystemTime) -> String {
-    jiff::Timestamp::try_from(time)
-        .map_or_else(|_| "an odd time".to_owned(), |time| time.to_string())
 }
 
 #[cfg(test)]

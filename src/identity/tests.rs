@@ -33,6 +33,7 @@ impl Mesh {
         Heard::Trust(Ok(Trust {
             domain: self.domain.to_owned(),
             roots: Arc::new(roots),
+            text: Arc::default(),
         }))
     }
 
@@ -305,4 +306,54 @@ fn it_is_known_when_the_state_changes_by_itself() {
         );
     }
     assert_eq!(keeper.next_change(begin - HOUR), Some(HOUR));
+}
+
+fn kept(mesh: &Mesh, leaf: &Leaf) -> Kept {
+    let Heard::Trust(Ok(trust)) = mesh.trust() else {
+        panic!("it trusts itself");
+    };
+    Kept {
+        trust,
+        leaf: leaf.clone(),
+        confirmed: SystemTime::UNIX_EPOCH,
+    }
+}
+
+#[test]
+fn what_was_kept_serves_until_the_source_has_told_both_halves_and_says_so() {
+    let mesh = Mesh::new("one.consul");
+    let own = mesh.leaf();
+    let now = SystemTime::now();
+    let mut keeper = keeper();
+    keeper.hears(Heard::Leaf(Err("no answer".to_owned())));
+    let identity = keeper.restore(kept(&mesh, &own), now).unwrap().unwrap();
+    assert!(is(&identity, &own, 1));
+    let said = keeper.says();
+    let disk =
+        "degraded: the identity of `edge` is from the disk, as it was at 1970-01-01T00:00:00Z";
+    assert!(
+        said.starts_with(disk) && said.ends_with(": no answer"),
+        "{said}"
+    );
+    assert!(keeper.confirmed().is_none(), "the disk confirms nothing");
+    // The same again from the source is no news, and confirms it.
+    assert!(keeper.hears(mesh.trust()).is_none());
+    assert!(keeper.says().starts_with(disk));
+    assert!(keeper.hears(leaf(&own)).is_none());
+    assert_eq!(keeper.says(), "ready");
+    assert!(keeper.confirmed().is_some());
+    let later = keeper.restore(kept(&mesh, &mesh.leaf()), now).unwrap();
+    assert!(later.is_none(), "nothing on the disk is newer");
+}
+
+#[test]
+fn a_kept_leaf_that_has_expired_is_refused() {
+    let mesh = Mesh::new("one.consul");
+    let own = mesh.leaf();
+    let mut keeper = keeper();
+    let why = keeper
+        .restore(kept(&mesh, &own), own.not_after)
+        .unwrap_err();
+    assert!(why.starts_with("the leaf on the disk expired at "), "{why}");
+    assert_eq!(keeper.says(), "not ready: no leaf for `edge` yet");
 }

@@ -23,6 +23,9 @@ fn full() -> Arc<Metrics> {
     let end = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
     metrics.certificates([("edge.pem".to_owned(), end)]);
     metrics.identity(end + Duration::from_secs(1));
+    metrics.restored("consul", Some(end));
+    metrics.restored("names", Some(end));
+    metrics.restored("names", None);
     metrics
 }
 
@@ -147,6 +150,7 @@ fn labels_are_configured_names_and_closed_sets_only() {
         "fault",
         "kind",
         "outcome",
+        "part",
         "le",
         "listener",
         "name",

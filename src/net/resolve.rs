@@ -20,7 +20,10 @@ const SHORTEST: Duration = Duration::from_secs(5);
 /// 60 s: what one waits for after moving a service whose TTL says an hour.
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// One answer to a name, sent at first and whenever it changes.
+/// An answer that stays is told again after so long: what is kept of it on the disk is as old as the last word of it.
+const TOLD_AGAIN: Duration = Duration::from_secs(600);
+
+/// One answer to a name, sent at first, whenever it changes, and now and then while it stays.
 #[derive(Debug)]
 pub struct Answer {
     /// The name.
@@ -37,6 +40,7 @@ pub async fn watch(name: HostName, answers: Sender<Answer>) {
     let mut resolver = None;
     let mut last: Option<Result<Vec<IpAddr>, String>> = None;
     let mut told = None;
+    let mut told_at = Instant::now();
     loop {
         let (addresses, next) = match lookup(&mut resolver, &name).await {
             Ok((addresses, next)) => (Ok(addresses), next),
@@ -59,7 +63,9 @@ pub async fn watch(name: HostName, answers: Sender<Answer>) {
             told = failure;
         }
         let keeps_last = addresses.is_err() && matches!(last, Some(Ok(_)));
-        if !keeps_last && last.as_ref() != Some(&addresses) {
+        let is_due = addresses.is_ok() && told_at.elapsed() >= TOLD_AGAIN;
+        if !keeps_last && (is_due || last.as_ref() != Some(&addresses)) {
+            told_at = Instant::now();
             last = Some(addresses.clone());
             let name = name.clone();
             if answers.send(Answer { name, addresses }).await.is_err() {

@@ -8,12 +8,14 @@ use anyhow::Context;
 use tokio::sync::mpsc::Sender;
 use tokio::task::{AbortHandle, JoinSet};
 
+use super::keep;
 use crate::api::consul::Client;
 use crate::config::{self, Config};
 use crate::discovery;
 use crate::discovery::exposure::{Exposure, Wanted};
 use crate::identity;
 use crate::snapshot::service::Change;
+use crate::state;
 use crate::status::{State, Status};
 
 /// What listens to one Consul.
@@ -58,6 +60,7 @@ pub(super) fn prepare(
 pub(super) fn take(
     running: &mut Option<Consul>,
     prepared: Option<Prepared>,
+    state: Option<&state::State>,
     changes: &Sender<Change>,
     status: &Status,
     tasks: &mut JoinSet<()>,
@@ -75,11 +78,17 @@ pub(super) fn take(
         status.remove(discovery::consul::PART);
         status.remove(identity::PART);
     }
-    *running = prepared.map(|next| next.start(changes, status, tasks));
+    *running = prepared.map(|next| next.start(state, changes, status, tasks));
 }
 
 impl Prepared {
-    fn start(self, changes: &Sender<Change>, status: &Status, tasks: &mut JoinSet<()>) -> Consul {
+    fn start(
+        self,
+        state: Option<&state::State>,
+        changes: &Sender<Change>,
+        status: &Status,
+        tasks: &mut JoinSet<()>,
+    ) -> Consul {
         let Self {
             config,
             client,
@@ -87,11 +96,19 @@ impl Prepared {
         } = self;
         let unheard = || State::NotReady("consul has not been heard yet".to_owned());
         status.set(discovery::consul::PART, unheard());
-        let watching = discovery::consul::watch(client.clone(), exposure.clone(), changes.clone());
+        let origin = keep::origin(&config);
+        let kept = |part| state.map(|state| state.open(part, &origin));
+        let watching = discovery::consul::watch(
+            client.clone(),
+            exposure.clone(),
+            kept(discovery::consul::PART),
+            changes.clone(),
+        );
         let mut running = vec![tasks.spawn(watching)];
         if let Some(service) = &config.mesh_identity {
             status.set(identity::PART, unheard());
-            let watching = identity::consul::watch(client, service.clone(), changes.clone());
+            let kept = kept(keep::IDENTITY);
+            let watching = identity::consul::watch(client, service.clone(), kept, changes.clone());
             running.push(tasks.spawn(watching));
         }
         Consul {

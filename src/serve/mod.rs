@@ -8,7 +8,9 @@ use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
 
+mod addresses;
 mod consul;
+mod keep;
 mod listeners;
 mod load;
 mod parts;
@@ -23,7 +25,9 @@ use crate::net::session::Sessions;
 use crate::proxy::Proxy;
 use crate::reason::Reason;
 use crate::snapshot::Snapshot;
-use crate::status::{State, Status};
+use crate::state::State;
+use crate::status::{self, Status};
+use addresses::Addresses;
 use listeners::Serving;
 use parts::{News, Parts};
 use publish::Publisher;
@@ -39,6 +43,8 @@ pub struct Gateway {
     cell: Arc<ArcSwap<Snapshot>>,
     sessions: Sessions,
     log: AccessLog,
+    /// Where the last good state is kept.
+    state: Option<Arc<State>>,
     /// What runs beside the connections (accepting, publishing, resolving, the admin interface): ends with the gateway.
     tasks: JoinSet<()>,
 }
@@ -79,18 +85,21 @@ pub async fn start(
         configured,
     };
 
-    let mut parts = Parts::new(serving, status.clone(), sources, news, &checked);
+    let state = keep::start(checked.config.state.as_ref(), &status, &metrics);
+    let kept = Addresses::of(state.as_deref(), publish::NAMES);
+    let mut parts = Parts::new(serving, status.clone(), sources, news, &checked, &state);
     let (configured, prepared) = parts.prepare(checked).await?;
     let publisher = Publisher::new(
         configured.inputs(),
         Arc::clone(&cell),
         metrics,
         status.clone(),
+        kept,
     );
     let mut tasks = JoinSet::new();
     tasks.spawn(publisher.run(heard, learnt, read, sessions.clone()));
     parts.take(prepared);
-    status.set("listeners", State::Ready);
+    status.set("listeners", status::State::Ready);
     let (addresses, admin) = parts.addresses();
     tasks.spawn(parts.run(wishes));
     Ok(Gateway {
@@ -100,6 +109,7 @@ pub async fn start(
         cell,
         sessions,
         log,
+        state,
         tasks,
     })
 }
@@ -140,6 +150,10 @@ impl Gateway {
         if !is_drained {
             self.sessions.close(Reason::Drained);
             self.shutdown.drained().await;
+        }
+        if let Some(state) = self.state.take() {
+            // Bounded, and the last thing that anybody waits for.
+            let _ = tokio::task::spawn_blocking(move || state.close()).await;
         }
         self.log.flush();
         tracing::info!("stopped");

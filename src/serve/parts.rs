@@ -21,6 +21,7 @@ use crate::lifecycle::Wish;
 use crate::name::HostName;
 use crate::net::resolve::{self, Answer};
 use crate::snapshot::service::Change;
+use crate::state::{self, Settings};
 use crate::status::{State, Status};
 use crate::watch::{self, Files};
 
@@ -46,6 +47,9 @@ pub(super) struct Parts {
     /// What the last configuration was read from, good or not.
     files: Files,
     log: Log,
+    /// Where the state is kept, and how the configuration of the start had it.
+    state: Option<Arc<state::State>>,
+    keeping: Option<Settings>,
     listeners: Listeners,
     admin: Option<Admin>,
     names: BTreeMap<HostName, AbortHandle>,
@@ -68,6 +72,7 @@ pub(super) struct Prepared {
     opened: Opened,
     keepalive: Keepalive,
     log: Log,
+    keeping: Option<Settings>,
     names: BTreeSet<HostName>,
     admin: Option<AdminChange>,
     token: Option<Token>,
@@ -88,6 +93,7 @@ impl Parts {
         sources: admin::Sources,
         news: News,
         first: &Checked,
+        state: &Option<Arc<state::State>>,
     ) -> Self {
         Self {
             serving,
@@ -97,6 +103,8 @@ impl Parts {
             path: first.warnings.path.clone(),
             files: first.warnings.files.clone(),
             log: first.config.log,
+            state: state.clone(),
+            keeping: first.config.state.clone(),
             listeners: Listeners::default(),
             admin: None,
             names: BTreeMap::new(),
@@ -216,6 +224,7 @@ impl Parts {
             opened,
             keepalive: config.limits.keepalive,
             log: config.log,
+            keeping: config.state.clone(),
             names,
             admin,
             token: config.admin_token.clone(),
@@ -236,6 +245,7 @@ impl Parts {
             opened,
             keepalive,
             log,
+            keeping,
             names,
             admin,
             token,
@@ -248,10 +258,14 @@ impl Parts {
         consul::take(
             &mut self.consul,
             consul,
+            self.state.as_deref(),
             &self.news.changes,
             &self.status,
             &mut self.tasks,
         );
+        if self.keeping != keeping {
+            tracing::warn!("`state_dir` has changed: it is kept so from the next start on");
+        }
         if self.log != log {
             tracing::warn!("[log] has changed: the log is written so from the next start on");
         }

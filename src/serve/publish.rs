@@ -1,16 +1,18 @@
 //! The only writer of snapshots: takes in what changed, compiles, and publishes the result as one.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::panic::resume_unwind;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use tokio::sync::mpsc::Receiver;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
 
+use super::addresses::Addresses;
 use super::load::Loaded;
 use crate::config::{Config, EndpointAddress, RemovedRoutes};
 use crate::metrics::Metrics;
@@ -22,10 +24,11 @@ use crate::snapshot::compile::{Inputs, compile, update};
 use crate::snapshot::service::{Change, Service, ServiceKey};
 use crate::snapshot::table::RouteId;
 use crate::snapshot::{self, ListenerId, Snapshot};
+use crate::state::{GRACE, written};
 use crate::status::{State, Status};
 
 /// The part of the status that tells of upstreams' names.
-const NAMES: &str = "names";
+pub(super) const NAMES: &str = "names";
 
 /// A configuration that was found good, and what was made and bound for it.
 #[derive(Debug)]
@@ -45,8 +48,12 @@ pub(super) struct Publisher {
     status: Status,
     /// Names that have not been answered yet, for good or ill.
     waiting: BTreeSet<HostName>,
-    /// Names without any address.
+    /// Names without any address but what the disk may have.
     failing: BTreeSet<HostName>,
+    /// What the disk has.
+    kept: Addresses,
+    /// What was last told of what is served from there.
+    told_restored: Option<SystemTime>,
     /// Routes that are gone, and whose connections have not been told.
     gone: Vec<RouteId>,
 }
@@ -80,19 +87,23 @@ impl Publisher {
         cell: Arc<ArcSwap<Snapshot>>,
         metrics: Arc<Metrics>,
         status: Status,
+        mut kept: Addresses,
     ) -> Self {
         let first = compile(&inputs, None, &metrics);
         metrics.published(first.generation);
         expiries(&inputs, &metrics);
         cell.store(Arc::new(first));
         let waiting = names(&inputs.config);
-        let publisher = Self {
+        kept.retain(&waiting);
+        let mut publisher = Self {
             inputs,
             cell,
             metrics,
             status,
             waiting,
             failing: BTreeSet::new(),
+            kept,
+            told_restored: None,
             gone: Vec::new(),
         };
         publisher.report();
@@ -108,14 +119,19 @@ impl Publisher {
         sessions: Sessions,
     ) {
         let mut ending = JoinSet::new();
+        let mut grace = (!self.waiting.is_empty()).then(|| Instant::now() + GRACE);
         loop {
             let (mut heard, mut learnt, mut next) = (Vec::new(), Vec::new(), None);
+            let mut is_late = false;
             // A channel that is at its end has nothing to give, and leaves the other alone.
             tokio::select! {
                 1.. = answers.recv_many(&mut heard, answers.max_capacity()) => {}
                 1.. = changes.recv_many(&mut learnt, changes.max_capacity()) => {}
                 Some(configured) = configured.recv() => next = Some(configured),
                 Some(_) = ending.join_next() => continue,
+                () = sleep_until(grace.unwrap_or_else(Instant::now)), if grace.is_some() => {
+                    (is_late, grace) = (true, None);
+                }
                 else => return,
             }
             // Connections share this thread. Among 100,000 routes a change takes a tenth of a millisecond (a full batch
@@ -123,6 +139,9 @@ impl Publisher {
             let taking_in = tokio::task::spawn_blocking(move || {
                 if !heard.is_empty() {
                     self.hear(heard);
+                }
+                if is_late {
+                    self.restore();
                 }
                 if !learnt.is_empty() {
                     self.learn(learnt);
@@ -156,6 +175,7 @@ impl Publisher {
         self.waiting.retain(|name| wanted.contains(name));
         self.failing.retain(|name| wanted.contains(name));
         (self.waiting).extend(wanted.difference(&before).cloned());
+        self.kept.retain(&wanted);
         let mut addresses = std::mem::take(&mut self.inputs.addresses);
         addresses.retain(|name, _| wanted.contains(name));
         let consul = configured.config.consul.as_ref();
@@ -172,10 +192,28 @@ impl Publisher {
     }
 
     fn hear(&mut self, answers: impl IntoIterator<Item = Answer>) {
+        let before = self.inputs.addresses.clone();
         for answer in answers {
             self.take(answer);
         }
-        self.publish(&BTreeMap::new(), true);
+        self.follow(&before);
+    }
+
+    /// Names without an answer have waited long enough for what the disk has.
+    fn restore(&mut self) {
+        let before = self.inputs.addresses.clone();
+        for name in &self.waiting {
+            let kept = self.kept.restore(name);
+            (self.inputs.addresses).extend(kept.map(|addresses| (name.clone(), addresses)));
+        }
+        self.follow(&before);
+    }
+
+    /// Publishes the addresses, if they are others than these.
+    fn follow(&mut self, before: &BTreeMap<HostName, Vec<IpAddr>>) {
+        if self.inputs.addresses != *before {
+            self.publish(&BTreeMap::new(), true);
+        }
         self.report();
     }
 
@@ -197,6 +235,7 @@ impl Publisher {
                     self.inputs.identity = Some(identity);
                     everything = true;
                 }
+                Change::Restored(part, confirmed) => self.metrics.restored(part, confirmed),
                 Change::State(part, state) => states.push((part, state)),
             }
         }
@@ -213,9 +252,13 @@ impl Publisher {
         match addresses {
             Ok(addresses) => {
                 self.failing.remove(&name);
+                self.kept.put(&name, &addresses);
                 self.inputs.addresses.insert(name, addresses);
             }
             Err(_) => {
+                if let Some(addresses) = self.kept.restore(&name) {
+                    self.inputs.addresses.insert(name.clone(), addresses);
+                }
                 self.failing.insert(name);
             }
         }
@@ -240,19 +283,44 @@ impl Publisher {
         self.cell.store(Arc::new(next));
     }
 
-    fn report(&self) {
-        let list = |names: &BTreeSet<HostName>| {
-            let names: Vec<&str> = names.iter().map(HostName::as_str).collect();
+    fn report(&mut self) {
+        let list = |names: &mut dyn Iterator<Item = &HostName>| {
+            let names: Vec<&str> = names.map(HostName::as_str).collect();
             names.join(", ")
         };
-        let state = if !self.waiting.is_empty() {
-            State::NotReady(format!("not resolved yet: {}", list(&self.waiting)))
-        } else if !self.failing.is_empty() {
-            State::Degraded(format!("not resolving: {}", list(&self.failing)))
+        let addresses = &self.inputs.addresses;
+        let is_known = |name: &&HostName| addresses.contains_key(*name);
+        let mut waiting = self
+            .waiting
+            .iter()
+            .filter(|name| !is_known(name))
+            .peekable();
+        let mut failing = self
+            .failing
+            .iter()
+            .filter(|name| !is_known(name))
+            .peekable();
+        let restored = self.kept.restored();
+        let oldest = restored.values().min().copied();
+        let state = if waiting.peek().is_some() {
+            State::NotReady(format!("not resolved yet: {}", list(&mut waiting)))
+        } else if failing.peek().is_some() {
+            let why = self.kept.refused().map(|why| format!("; {why}"));
+            let why = why.unwrap_or_default();
+            State::Degraded(format!("not resolving: {}{why}", list(&mut failing)))
+        } else if let Some(at) = oldest {
+            State::Degraded(format!(
+                "not resolving, and served from the disk as it was at {}: {}",
+                written(at),
+                list(&mut restored.keys())
+            ))
         } else {
             State::Ready
         };
         self.status.set(NAMES, state);
+        if std::mem::replace(&mut self.told_restored, oldest) != oldest {
+            self.metrics.restored(NAMES, oldest);
+        }
     }
 }
 

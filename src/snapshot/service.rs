@@ -1,6 +1,7 @@
 //! The shape of a service, as every source of discovery tells it: its upstreams, its routes, and what it asked for in vain.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::Source;
 use super::upstream::Endpoint;
@@ -18,6 +19,9 @@ pub enum Change {
     Gone(ServiceKey),
     /// The gateway's own identity in the mesh; shown to upstreams from the next connection on.
     Identity(Arc<Identity>),
+    /// What a part has told comes from the disk, where it was kept when it was last confirmed then; or none of it does
+    /// any more.
+    Restored(&'static str, Option<SystemTime>),
     /// What a part says of itself. Told when what was sent before it is being served.
     State(&'static str, State),
 }

@@ -91,6 +91,17 @@ pub struct Leaf {
     pub not_before: SystemTime,
     /// When it ends.
     pub not_after: SystemTime,
+    /// Chain and key as they came, to be kept.
+    pub text: Arc<LeafText>,
+}
+
+/// The PEM of a [`Leaf`]. It has no `Debug`: the key is in it.
+#[derive(PartialEq, Eq)]
+pub struct LeafText {
+    /// The chain, its own certificate first.
+    pub chain: String,
+    /// The key.
+    pub key: String,
 }
 
 /// PEM that came from elsewhere than a file. It may be a key: it has no `Debug`.
@@ -106,6 +117,10 @@ impl Leaf {
     /// Takes a chain, its own certificate first, and its key (SEC 1, PKCS#1 or PKCS#8). They are checked to belong
     /// together; whether the time is right, the caller judges.
     pub fn from_pem(chain: PemText<'_>, key: PemText<'_>) -> Result<Self, LeafError> {
+        let text = LeafText {
+            chain: chain.text.to_owned(),
+            key: key.text.to_owned(),
+        };
         let (chain_source, key_source) = (Path::new(chain.source), Path::new(key.source));
         let chain = Pem::parse(chain.text.as_bytes(), chain_source)?;
         let key = Pem::parse(key.text.as_bytes(), key_source)?;
@@ -122,6 +137,7 @@ impl Leaf {
             certificate: Arc::new(pair),
             not_before,
             not_after,
+            text: Arc::new(text),
         })
     }
 }

@@ -38,7 +38,8 @@ impl Watched {
         };
         let (send, changes) = mpsc::channel(16);
         let mut tasks = JoinSet::new();
-        tasks.spawn(consul::watch(Client::new(consul).unwrap(), exposure, send));
+        let client = Client::new(consul).unwrap();
+        tasks.spawn(consul::watch(client, exposure, None, send));
         Self {
             changes,
             services: BTreeMap::new(),
@@ -109,7 +110,7 @@ impl Watched {
                 }
                 .to_owned()
             }
-            Change::Identity(_) => panic!("that is another's"),
+            Change::Identity(_) | Change::Restored(..) => panic!("nobody asked for that"),
         };
         self.told.push(told);
     }

@@ -55,7 +55,12 @@ impl Watched {
         let client = Client::new(&config).unwrap();
         let (send, changes) = mpsc::channel(8);
         let mut tasks = JoinSet::new();
-        tasks.spawn(identity::consul::watch(client, service.to_owned(), send));
+        tasks.spawn(identity::consul::watch(
+            client,
+            service.to_owned(),
+            None,
+            send,
+        ));
         Self { changes, tasks }
     }
 

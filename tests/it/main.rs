@@ -55,6 +55,7 @@ mod spellings;
 mod splice_denied;
 mod ssh;
 mod start;
+mod state;
 mod stderr;
 mod streams;
 mod support;

@@ -1,17 +1,18 @@
 //! The ACL token that questions carry, and the file that it may come from.
 
-use std::hash::{BuildHasher, RandomState};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
+use aws_lc_rs::digest::{Context, SHA256};
 use hyper::header::HeaderValue;
+use serde::{Deserialize, Serialize};
 
 use crate::config::{Secret, Token, TokenError};
 
 /// As whom a question was asked: equal for the same token, and for no token at all. Reveals nothing of the token.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, Serialize)]
 pub struct TokenId(Option<u64>);
 
 impl TokenId {
@@ -20,11 +21,15 @@ impl TokenId {
         self.0.is_none()
     }
 
-    /// A fingerprint whose key is of this process only, so that nobody can try tokens against it.
+    /// A fingerprint: 64 bits of a SHA-256. A token is a UUID by chance: whoever sees the fingerprint, on the disk too, can
+    /// try no tokens against it.
     pub(crate) fn of(token: &Secret) -> Self {
-        static KEY: OnceLock<RandomState> = OnceLock::new();
-        let key = KEY.get_or_init(RandomState::new);
-        Self(Some(key.hash_one(token.reveal())))
+        let mut text = Context::new(&SHA256);
+        text.update(b"a token of consul: ");
+        text.update(token.reveal().as_bytes());
+        let sum = text.finish();
+        let sum = sum.as_ref().iter().take(8);
+        Self(Some(sum.fold(0, |id, byte| id << 8 | u64::from(*byte))))
     }
 }
 

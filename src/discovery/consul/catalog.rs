@@ -22,6 +22,16 @@ struct Listed {
 }
 
 impl Catalog {
+    /// The names of sidecars, each with the services that they stand beside, as they were known before.
+    pub(super) fn begin_with(&mut self, sidecars: BTreeMap<Arc<str>, BTreeSet<Arc<str>>>) {
+        self.sidecars = sidecars;
+    }
+
+    /// The same, as they are known now.
+    pub(super) fn sidecars(&self) -> &BTreeMap<Arc<str>, BTreeSet<Arc<str>>> {
+        &self.sidecars
+    }
+
     /// Takes in what is listed now; returns the names that came, left, or have other tags.
     pub(super) fn take(&mut self, names: BTreeMap<Arc<str>, Vec<Arc<str>>>) -> BTreeSet<Arc<str>> {
         let mut old = std::mem::take(&mut self.listed);

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::api::consul::{Answer, TokenId};
@@ -25,16 +26,21 @@ pub(super) struct Doubts {
     filtered: bool,
     missing: BTreeSet<Arc<str>>,
     why: Option<Why>,
+    /// The last answer that nothing was missing from.
+    last: Option<Sight>,
     /// When the catalog was last asked for the sake of a doubt.
     asked: Option<Instant>,
     /// Since when each answer to that has listed none of the services, and could be believed.
     empty_since: Option<Instant>,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Sight {
+/// Of an answer about the catalog, what it is compared with later.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+pub(super) struct Sight {
     index: u64,
     token: TokenId,
+    /// Whether something was left out of it.
+    filtered: bool,
 }
 
 /// Why it is not believed that a service is gone.
@@ -57,6 +63,17 @@ enum Why {
 }
 
 impl Doubts {
+    /// Services that were listed by an answer of before this process: they are missed like others.
+    pub(super) fn begin_with(&mut self, names: impl Iterator<Item = Arc<str>>, last: Sight) {
+        self.seen = names.map(|name| (name, last)).collect();
+        self.filtered = last.filtered;
+    }
+
+    /// What a later answer is to be compared with; none while something is missing.
+    pub(super) fn settled(&self) -> Option<Sight> {
+        self.last.filter(|_| self.missing.is_empty())
+    }
+
     /// Takes in what an answer about the catalog says of itself, and the services of interest that it lists; `is_listed`
     /// tells whether any other name is listed. `asked` says that the question was asked for the sake of a doubt, in
     /// consistent mode. Returns the services that are gone for good.
@@ -83,6 +100,7 @@ impl Doubts {
         let sight = Sight {
             index: answer.index,
             token: answer.token,
+            filtered: answer.filtered,
         };
         let seen = listed.iter().map(|name| (Arc::clone(name), sight));
         self.seen.extend(seen);
@@ -113,6 +131,7 @@ impl Doubts {
         }
         if self.missing.is_empty() {
             self.filtered = answer.filtered;
+            self.last = Some(sight);
             self.asked = None;
             self.empty_since = None;
         }

@@ -1,5 +1,7 @@
 //! What is known of Consul's services, and what follows from an answer: what to read again, and what has changed.
 
+mod restore;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -12,9 +14,11 @@ use super::checks::Checks;
 use super::doubt::Doubts;
 use super::listing::Listing;
 use super::reads::Reads;
+use super::stored::{self, Kept};
 use crate::api::consul::Answer;
 use crate::snapshot::Source;
 use crate::snapshot::service::{Change, Service, ServiceKey, Skipped};
+use crate::state::Part;
 
 /// A service whose reading fails is told of after as many tries: a single one is soon made good.
 const TRIES_IN_SILENCE: u32 = 2;
@@ -40,6 +44,14 @@ pub(super) struct Known {
     is_hidden: bool,
     /// Whether a sweep over everything is owed before anything is whole.
     is_stale: bool,
+    /// Where what is read is kept, if anywhere.
+    part: Option<Part>,
+    /// What was kept by a process before, and neither served nor read yet.
+    stored: BTreeMap<Arc<str>, Kept>,
+    /// What is served from there, as nothing newer was read.
+    restored: BTreeSet<Arc<str>>,
+    /// Whether all that was kept has been confirmed once, or is kept no more.
+    is_confirmed: bool,
     changes: Vec<Change>,
 }
 
@@ -89,7 +101,12 @@ impl Known {
         listed.extend(wanted.map(Arc::from));
         let is_listed = |name: &str| self.catalog.lists(name);
         let gone = self.doubts.judge(&answer, &listed, is_listed, asked, now);
+        let stored = std::mem::take(&mut self.stored).into_iter();
+        let (missing, stored) = stored.partition(|(name, _)| self.doubts.keep(name));
+        self.stored = stored;
+        self.restore(missing);
         for name in gone {
+            self.stored.remove(&name);
             if self.is_wanted(&name) {
                 self.reads.now(&name);
             } else {
@@ -153,6 +170,7 @@ impl Known {
         if held.is_some_and(|held| !held.told.upstreams.is_empty()) || self.is_wanted(name) {
             return self.read(name, Err(why), now);
         }
+        self.forget(name);
         let service = Service {
             key: ServiceKey {
                 source: Source::Consul,
@@ -332,6 +350,11 @@ impl Known {
             self.give_up(name);
             return Ok(());
         }
+        self.stored.remove(name);
+        self.restored.remove(name);
+        if let Some(part) = &self.part {
+            stored::put(part, &listing.found, filtered);
+        }
         let held = Held {
             told: self.tell(name, service),
             nodes: listing.nodes,
@@ -355,7 +378,17 @@ impl Known {
         }
     }
 
+    /// Nothing is kept of it any more.
+    fn forget(&mut self, name: &str) {
+        self.stored.remove(name);
+        self.restored.remove(name);
+        if let Some(part) = &self.part {
+            part.remove(name);
+        }
+    }
+
     fn give_up(&mut self, name: &Arc<str>) {
+        self.forget(name);
         if self.services.remove(name).is_some() {
             self.changes.push(Change::Gone(ServiceKey {
                 source: Source::Consul,

@@ -8,10 +8,11 @@ mod known;
 mod listing;
 mod reads;
 mod report;
+mod stored;
 
 use std::future;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde::de::{DeserializeOwned, IgnoredAny};
 use tokio::sync::mpsc;
@@ -22,10 +23,12 @@ use super::exposure::Exposure;
 use super::tags::asks_for_mesh;
 use crate::api::consul::{Answer, Client, Error, Query, Watch};
 use crate::snapshot::service::Change;
+use crate::state::{GRACE, Opened};
 use answers::{Checks, Entries, Services};
 use known::{Known, Read};
 use listing::listing;
 use report::{Poll, Report};
+use stored::Stored;
 
 /// What this part is called in `/readyz`.
 pub const PART: &str = "consul";
@@ -43,15 +46,28 @@ const PULSE_ANSWER: Duration = Duration::from_secs(5);
 /// Two blocking queries tell that something has changed: `catalog/services`, and `health/state/any`. What they say is
 /// compared with what they said before, and the services that it concerns are read again (`health/service/NAME`,
 /// `health/connect/NAME`), or all of them where it does not tell. What fails or is doubted stays as it was last known.
-pub async fn watch(client: Client, exposure: Exposure, changes: mpsc::Sender<Change>) {
+///
+/// What is known is kept in `state`. What was kept there before is served if Consul cannot be heard at once.
+pub async fn watch(
+    client: Client,
+    exposure: Exposure,
+    state: Option<Opened>,
+    changes: mpsc::Sender<Change>,
+) {
     let (send, mut polled) = mpsc::channel(1);
     let mut watcher = Watcher {
         known: Known::new(exposure),
         report: Report::default(),
         tasks: JoinSet::new(),
         is_asking: false,
+        held_back: None,
+        confirmed: None,
+        told_restored: None,
         client,
     };
+    if let Some(opened) = state {
+        watcher.begin_with(opened);
+    }
     watcher.poll(&["catalog", "services"], Heard::Catalog, &send);
     watcher.poll(&["health", "state", "any"], Heard::Checks, &send);
     watcher.feel_pulse(send);
@@ -104,9 +120,45 @@ struct Watcher {
     tasks: JoinSet<Heard>,
     /// Whether the catalog is being asked for the sake of a doubt.
     is_asking: bool,
+    /// Until when what is on the disk waits for Consul, and when it was confirmed.
+    held_back: Option<(Instant, SystemTime)>,
+    /// When what was on the disk at the start had been confirmed.
+    confirmed: Option<SystemTime>,
+    /// What was last told of what is served from the disk.
+    told_restored: Option<SystemTime>,
 }
 
 impl Watcher {
+    fn begin_with(&mut self, Opened { part, stored }: Opened) {
+        let stored = stored.and_then(|stored| {
+            let read = stored.as_ref().map(Stored::read).transpose();
+            read.inspect_err(
+                |error| tracing::error!(%error, "the services on the disk cannot be read"),
+            )
+        });
+        let stored = stored.unwrap_or_else(|why| {
+            self.report.refused(why);
+            None
+        });
+        let confirmed = stored.as_ref().map(|stored| stored.confirmed);
+        self.held_back = confirmed.map(|confirmed| (Instant::now() + GRACE, confirmed));
+        self.confirmed = confirmed;
+        self.known.keep(part, stored);
+    }
+
+    /// Serves what is on the disk, if it is time to.
+    fn restore(&mut self, now: Instant) {
+        if let Some((until, confirmed)) = self.held_back
+            && (until <= now || self.report.is_troubled())
+        {
+            self.held_back = None;
+            self.known.restore_all();
+            if self.known.is_restored() || !self.known.is_whole() {
+                self.report.restored(confirmed);
+            }
+        }
+    }
+
     fn poll<T: DeserializeOwned + Send + 'static>(
         &mut self,
         path: &[&str],
@@ -180,7 +232,8 @@ impl Watcher {
         let ask = ask.filter(|_| !self.is_asking);
         let read = self.known.wake_at();
         let read = read.filter(|_| !self.report.is_silent());
-        ask.into_iter().chain(read).min()
+        let restore = self.held_back.map(|(until, _)| until);
+        ask.into_iter().chain(read).chain(restore).min()
     }
 
     fn hear(&mut self, heard: Heard, now: Instant) {
@@ -224,7 +277,15 @@ impl Watcher {
 
     /// What has changed, and then what there is to say of it.
     fn news(&mut self) -> Vec<Change> {
+        self.restore(Instant::now());
+        if !self.report.is_troubled() {
+            self.known.confirm();
+        }
         let mut news = self.known.changes();
+        let restored = self.confirmed.filter(|_| self.known.is_restored());
+        if std::mem::replace(&mut self.told_restored, restored) != restored {
+            news.push(Change::Restored(PART, restored));
+        }
         let state = self.report.news(&self.known);
         news.extend(state.map(|state| Change::State(PART, state)));
         news

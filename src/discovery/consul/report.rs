@@ -1,5 +1,7 @@
 //! What the watch over Consul says of itself, told and logged when it changes.
 
+use std::time::SystemTime;
+
 use jiff::Timestamp;
 
 use super::known::Known;
@@ -25,6 +27,10 @@ pub(super) struct Report {
     since: Option<Timestamp>,
     /// Whether everything has been known once.
     is_complete: bool,
+    /// When what is served from the disk was last confirmed.
+    restored: Option<Timestamp>,
+    /// Why nothing is served from the disk.
+    refused: Option<String>,
     told: Option<State>,
     logged: Logged,
 }
@@ -54,6 +60,27 @@ impl Report {
         before.is_some() && !fails
     }
 
+    /// What was kept on the disk is served from now on.
+    pub(super) fn restored(&mut self, confirmed: SystemTime) {
+        let at = Timestamp::try_from(confirmed).unwrap_or_default();
+        self.restored = Some(at);
+        self.since = Some(at);
+        self.is_complete = true;
+        tracing::warn!(confirmed = %format_args!("{at:.0}"), "consul's services are served from the disk, as they were");
+    }
+
+    /// What was kept on the disk is not served.
+    pub(super) fn refused(&mut self, why: String) {
+        self.refused = Some(why);
+    }
+
+    /// Whether something keeps Consul from being heard.
+    pub(super) fn is_troubled(&self) -> bool {
+        [&self.catalog, &self.checks, &self.pulse]
+            .iter()
+            .any(|error| error.is_some())
+    }
+
     /// Whether nothing at all is heard of Consul.
     pub(super) fn is_silent(&self) -> bool {
         self.catalog.is_some() && self.checks.is_some()
@@ -70,6 +97,8 @@ impl Report {
     }
 
     fn state(&mut self, known: &Known) -> Option<State> {
+        // What was kept was whole when it was confirmed.
+        self.is_complete |= known.is_restored();
         let polls = [&self.catalog, &self.checks, &self.pulse];
         if let Some(error) = polls.into_iter().flatten().next() {
             if self.logged != Logged::Failing {
@@ -79,15 +108,29 @@ impl Report {
             let since = self.since.unwrap_or_default();
             return Some(match self.is_complete {
                 true => State::Degraded(format!(
-                    "what was known of consul's services at {since:.0} is served: {error}"
+                    "what was known of consul's services at {since:.0} is served{}: {error}",
+                    if known.is_restored() {
+                        ", from the disk"
+                    } else {
+                        ""
+                    }
                 )),
-                false => State::NotReady(format!("waiting for consul: {error}")),
+                false => {
+                    let refused = self.refused.iter().map(|why| format!("; {why}"));
+                    let refused: String = refused.collect();
+                    State::NotReady(format!("waiting for consul: {error}{refused}"))
+                }
             });
         }
         let trouble = known.trouble();
         if known.is_whole() {
             self.since = None;
+            self.restored = None;
             self.is_complete |= !known.is_hidden();
+        } else if let Some(at) = self.restored {
+            return Some(State::Degraded(format!(
+                "what was known of consul's services at {at:.0} is served, from the disk, until consul has answered"
+            )));
         } else if self.is_complete && self.since.is_some() {
             // It answers again, and what changed in the meantime is being read.
             return None;

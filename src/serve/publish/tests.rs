@@ -39,7 +39,9 @@ fn desk(text: &str) -> Desk {
     };
     let status = Status::default();
     let cell = Arc::new(ArcSwap::from_pointee(Snapshot::default()));
-    let publisher = Publisher::new(inputs, Arc::clone(&cell), Metrics::new(), status.clone());
+    let kept = Addresses::default();
+    let metrics = Metrics::new();
+    let publisher = Publisher::new(inputs, Arc::clone(&cell), metrics, status.clone(), kept);
     Desk {
         cell,
         status,

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 mod mesh;
+mod stored;
 
 use std::time::Duration;
 
