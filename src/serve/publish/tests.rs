@@ -14,6 +14,7 @@ use crate::rule::Rule;
 use crate::snapshot::Source;
 use crate::snapshot::service::{ServiceRoute, ServiceTls, ServiceUpstream};
 use crate::snapshot::upstream::{Endpoint, Transport};
+use crate::state::{self, Settings};
 use crate::tls::mesh::Identity;
 use crate::tls::test_certs::Ca;
 
@@ -24,6 +25,10 @@ struct Desk {
 }
 
 fn desk(text: &str) -> Desk {
+    desk_with(text, Addresses::default())
+}
+
+fn desk_with(text: &str, kept: Addresses) -> Desk {
     let checked = config::parse(text, Path::new("portcullis.toml"));
     let inputs = Inputs {
         config: checked
@@ -39,7 +44,6 @@ fn desk(text: &str) -> Desk {
     };
     let status = Status::default();
     let cell = Arc::new(ArcSwap::from_pointee(Snapshot::default()));
-    let kept = Addresses::default();
     let metrics = Metrics::new();
     let publisher = Publisher::new(inputs, Arc::clone(&cell), metrics, status.clone(), kept);
     Desk {
@@ -356,4 +360,71 @@ async fn the_publisher_goes_on_while_either_channel_lives() {
         let names = snapshot.upstream("one.internal:22").unwrap().endpoints();
         assert_eq!(names.len(), 1, "{names_first}");
     }
+}
+
+#[tokio::test]
+async fn a_name_that_does_not_resolve_is_served_from_the_disk_and_one_that_waits_after_a_while() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = Settings {
+        folder: folder.path().join("state"),
+        key_file: None,
+        max_age: Settings::MAX_AGE,
+    };
+    let kept = || {
+        let state = state::State::start(&settings, &[NAMES], drop).unwrap();
+        let kept = Addresses::of(Some(&state), NAMES);
+        (state, kept)
+    };
+    let (state, mut before) = kept();
+    for (name, address) in [
+        ("one", "10.0.0.1"),
+        ("two", "10.0.0.2"),
+        ("old", "10.0.0.3"),
+    ] {
+        let name = HostName::parse(&format!("{name}.internal")).unwrap();
+        before.put(&name, &[address.parse().unwrap()]);
+    }
+    state.close();
+
+    let (state, kept) = kept();
+    let text = r#"
+        [routes.one]
+        host = "one.test"
+        passthrough = true
+        upstream = "one.internal:22"
+        [routes.two]
+        host = "two.test"
+        passthrough = true
+        upstream = "two.internal:22"
+        "#;
+    let mut desk = desk_with(text, kept);
+    let addresses = |desk: &Desk| -> Vec<String> {
+        let addresses = desk.publisher.inputs.addresses.values().flatten();
+        addresses.map(ToString::to_string).collect()
+    };
+    assert_eq!(addresses(&desk), [""; 0]);
+    let (publisher, names) = (&mut desk.publisher, |desk: &Desk| {
+        desk.status.parts()[NAMES].clone()
+    });
+    publisher.hear([answer("one.internal", Err("no answer"))]);
+    assert_eq!(addresses(&desk), ["10.0.0.1"], "at once");
+    assert!(matches!(names(&desk), State::NotReady(why) if why.ends_with(": two.internal")));
+    desk.publisher.restore();
+    assert_eq!(addresses(&desk), ["10.0.0.1", "10.0.0.2"]);
+    let said = names(&desk);
+    let State::Degraded(why) = &said else {
+        panic!("{said:?}");
+    };
+    assert!(why.contains("served from the disk as it was at 2"), "{why}");
+    assert!(why.ends_with(": one.internal, two.internal"), "{why}");
+
+    let live = ["one", "two"].map(|name| answer(&format!("{name}.internal"), Ok(&["10.9.9.9"])));
+    desk.publisher.hear(live);
+    assert_eq!(addresses(&desk), ["10.9.9.9", "10.9.9.9"]);
+    assert_eq!(names(&desk), State::Ready);
+    state.close();
+    let state = state::State::start(&settings, &[NAMES], drop).unwrap();
+    let stored = state.open(NAMES, "").stored.unwrap().unwrap();
+    let kept = stored.entries::<serde_json::Value>().unwrap();
+    assert_eq!(kept.len(), 2, "what no upstream has is not kept: {kept:?}");
 }
