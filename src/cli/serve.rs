@@ -6,12 +6,14 @@ use std::process::ExitCode;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::lifecycle::{Reload, Shutdown};
+use crate::lifecycle::{Handed, NotListening, Notify, Reload, Shutdown, Sockets};
 use crate::log::AccessLog;
 use crate::{config, lifecycle, log, serve};
 
-/// Exits 0 after a drain, 1 when the gateway cannot start, 2 when the configuration is wrong.
+/// Exits 0 after a stop that was asked for, also where it had to cut connections; 1 when the gateway cannot start, or a part
+/// of it dies; 2 when the configuration is wrong.
 #[derive(Debug, clap::Args)]
+#[command(after_help = STATUSES)]
 pub struct ServeArgs {
     /// The configuration
     #[arg(
@@ -23,8 +25,20 @@ pub struct ServeArgs {
     pub config: PathBuf,
 }
 
+/// Whoever stops a gateway has what it wanted when it has stopped: systemd, Nomad and Kubernetes take any other status for a
+/// failure. How many were cut is told by the log.
+const STATUSES: &str = "\
+SIGTERM and SIGINT drain, a second one cuts at once; SIGHUP reads the configuration again.
+
+Exit statuses:
+  0  stopped as it was told to, also where the drain's deadline or a second signal cut connections
+  1  it cannot start, or a part of it has died of a defect
+  2  the configuration is wrong";
+
 /// Runs the command.
 pub fn run(args: ServeArgs) -> ExitCode {
+    // Before there is a second thread.
+    let sockets = Sockets::from_env();
     let checked = match config::load(&args.config) {
         Ok(checked) => checked,
         Err(diagnostics) => {
@@ -33,7 +47,7 @@ pub fn run(args: ServeArgs) -> ExitCode {
         }
     };
     say(&checked.warnings);
-    gateway(checked)
+    gateway(checked, sockets)
 }
 
 /// Nothing, if nothing is wrong.
@@ -44,7 +58,7 @@ fn say(diagnostics: &config::Diagnostics) {
 }
 
 /// Runs a gateway with this configuration until SIGTERM or SIGINT.
-fn gateway(checked: config::Checked) -> ExitCode {
+fn gateway(checked: config::Checked, sockets: Result<Sockets, NotListening>) -> ExitCode {
     let config::Log { format, access } = checked.config.log;
     let _diagnostics = log::init(format);
     raise_file_limit();
@@ -64,7 +78,11 @@ fn gateway(checked: config::Checked) -> ExitCode {
         let shutdown = Shutdown::new();
         let (reload, wishes) = Reload::new();
         tokio::spawn(lifecycle::signals(shutdown.clone(), reload.clone())?);
-        let gateway = serve::start(checked, access, shutdown, (reload, wishes)).await?;
+        let handed = Handed {
+            sockets: sockets?,
+            notify: Notify::from_env(),
+        };
+        let gateway = serve::start(checked, access, shutdown, (reload, wishes), handed).await?;
         gateway.finished().await
     });
     match ended {

@@ -19,7 +19,9 @@ pub(super) struct Section {
     keepalive_idle: Option<Typed<String>>,
     keepalive_interval: Option<Typed<String>>,
     keepalive_count: Option<Typed<i64>>,
+    drain_delay: Option<Typed<String>>,
     drain_timeout: Option<Typed<String>>,
+    drain_spread: Option<Typed<String>>,
     removed_routes: Option<Typed<String>>,
 }
 
@@ -36,7 +38,9 @@ impl Section {
             dial_attempts: table.take("dial_attempts", findings, Item::integer),
             idle_timeout: table.take("idle_timeout", findings, seconds),
             half_closed_timeout: table.take("half_closed_timeout", findings, seconds),
+            drain_delay: table.take("drain_delay", findings, seconds),
             drain_timeout: table.take("drain_timeout", findings, seconds),
+            drain_spread: table.take("drain_spread", findings, seconds),
             removed_routes: table.take("removed_routes", findings, seconds),
             ..Self::default()
         };
@@ -78,7 +82,17 @@ pub(super) fn limits(typed: &Section, findings: &mut Findings<'_>) -> Limits {
         SECOND..=DAY * 30,
         default.half_closed,
     );
+    let drain_delay = duration(
+        &typed.drain_delay,
+        Duration::ZERO..=TEN_MINUTES,
+        default.drain_delay,
+    );
     let drain = duration(&typed.drain_timeout, Duration::ZERO..=DAY, default.drain);
+    let drain_spread = duration(
+        &typed.drain_spread,
+        Duration::ZERO..=DAY,
+        default.drain_spread,
+    );
     let keepalive = default.keepalive;
     let keepalive_idle = duration(
         &typed.keepalive_idle,
@@ -134,7 +148,9 @@ pub(super) fn limits(typed: &Section, findings: &mut Findings<'_>) -> Limits {
             interval: keepalive_interval,
             count: keepalive_count,
         },
+        drain_delay,
         drain,
+        drain_spread,
         removed_routes: removed_routes.unwrap_or(default.removed_routes),
     }
 }

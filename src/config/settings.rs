@@ -32,10 +32,19 @@ pub struct Limits {
     pub half_closed: Duration,
     /// TCP keepalive on both legs.
     pub keepalive: Keepalive,
-    /// After being told to stop, how long running tunnels may go on.
+    /// After being told to stop, how long clients are still accepted while `/readyz` says no.
+    ///
+    /// Zero: nothing sends clients here but what asks the system where to go. Kubernetes and Nomad need some seconds until
+    /// the last load balancer has heard.
+    pub drain_delay: Duration,
+    /// Once nobody new is accepted, how long running tunnels may go on.
     ///
     /// 5 min: an interactive user sees the notice; a deploy does not wait for the day to end.
     pub drain: Duration,
+    /// Over how long the tunnels that still run are ended, before the end of [`drain`](Self::drain) and never longer than it.
+    ///
+    /// 10 s: ten thousand clients that come back, a thousand a second, are what another gateway can shake hands with.
+    pub drain_spread: Duration,
     /// What becomes of the tunnels of a route that is removed.
     ///
     /// Kept: whoever removes a route wants nobody new, and a person's session is not to end by an edit.
@@ -62,7 +71,9 @@ impl Default for Limits {
             idle: None,
             half_closed: Duration::from_secs(600),
             keepalive: Keepalive::default(),
+            drain_delay: Duration::ZERO,
             drain: Duration::from_secs(300),
+            drain_spread: Duration::from_secs(10),
             removed_routes: RemovedRoutes::default(),
         }
     }

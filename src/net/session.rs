@@ -98,6 +98,11 @@ impl Sessions {
         (session, told)
     }
 
+    /// How many run.
+    pub fn count(&self) -> usize {
+        self.running.count()
+    }
+
     /// Ends those whose route is chosen (`None` has none yet), evenly over `span` and in no order, so that they do not all
     /// come back at once. Returns when the last one has been told.
     pub async fn end(&self, reason: Reason, span: Duration, chosen: impl Fn(Option<&str>) -> bool) {

@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
 
 mod consul;
+mod drain;
 mod listeners;
 mod load;
 mod parts;
@@ -16,12 +17,11 @@ mod publish;
 
 use crate::admin;
 use crate::config::{AdminAddress, Checked};
-use crate::lifecycle::{Reload, Shutdown, Wish};
+use crate::lifecycle::{Handed, Notify, Reload, Shutdown, Wish};
 use crate::log::AccessLog;
 use crate::metrics::Metrics;
 use crate::net::session::Sessions;
 use crate::proxy::Proxy;
-use crate::reason::Reason;
 use crate::snapshot::Snapshot;
 use crate::status::{State, Status};
 use listeners::Serving;
@@ -39,6 +39,7 @@ pub struct Gateway {
     cell: Arc<ArcSwap<Snapshot>>,
     sessions: Sessions,
     log: AccessLog,
+    notify: Notify,
     /// What runs beside the connections (accepting, publishing, resolving, the admin interface): ends with the gateway.
     tasks: JoinSet<()>,
 }
@@ -46,13 +47,17 @@ pub struct Gateway {
 /// Starts a gateway: everything is read and bound before the first connection is taken, or nothing starts.
 ///
 /// Must be called on a runtime. Sessions are written to `log`; `shutdown` makes it stop, and `wishes` make it read its
-/// configuration again, from now on.
+/// configuration again, from now on. What was handed over is listened on, and told that the gateway serves: when it
+/// accepts, whatever its parts wait for. Who waits for Consul before he starts the next thing might wait for each other.
 pub async fn start(
     checked: Checked,
     log: AccessLog,
     shutdown: Shutdown,
     (reload, wishes): (Reload, mpsc::Receiver<Wish>),
+    handed: Handed,
 ) -> anyhow::Result<Gateway> {
+    listeners::claim(&handed.sockets, &checked.config)?;
+    let notify = handed.notify.clone();
     let metrics = Metrics::new();
     metrics.access_log(log.clone());
     let status = Status::default();
@@ -62,6 +67,7 @@ pub async fn start(
         proxy: Arc::new(Proxy::new(Arc::clone(&cell), sessions.clone())),
         metrics: Arc::clone(&metrics),
         shutdown: shutdown.clone(),
+        handed,
     };
     let sources = admin::Sources {
         snapshot: Arc::clone(&cell),
@@ -92,6 +98,8 @@ pub async fn start(
     parts.take(prepared);
     status.set("listeners", State::Ready);
     let (addresses, admin) = parts.addresses();
+    notify.ready("serving").await;
+    tasks.spawn(notify.clone().live());
     tasks.spawn(parts.run(wishes));
     Ok(Gateway {
         addresses,
@@ -100,6 +108,7 @@ pub async fn start(
         cell,
         sessions,
         log,
+        notify,
         tasks,
     })
 }
@@ -110,7 +119,7 @@ impl Gateway {
         self.shutdown.clone()
     }
 
-    /// Serves until told to drain and every tunnel has ended, or the drain's deadline cut those that had not.
+    /// Serves until told to drain and every tunnel has ended, or was ended near the drain's deadline.
     ///
     /// # Errors
     /// A part of the gateway has died of a defect. It drains then too: what starts it anew mends it, and without that
@@ -124,23 +133,8 @@ impl Gateway {
             tracing::error!(%defect, "a part of the gateway has died");
             self.shutdown.begin_drain();
         }
-        let limit = self.cell.load().limits.drain;
-        let running = self.shutdown.running();
-        tracing::info!(running, ?limit, "draining");
-        let is_drained = tokio::select! {
-            () = self.shutdown.drained() => true,
-            () = self.shutdown.cutting() => false,
-            () = tokio::time::sleep(limit) => {
-                let running = self.shutdown.running();
-                tracing::warn!(running, "the drain's deadline passed: ending what still runs");
-                self.shutdown.cut();
-                false
-            }
-        };
-        if !is_drained {
-            self.sessions.close(Reason::Drained);
-            self.shutdown.drained().await;
-        }
+        let limits = self.cell.load().limits.clone();
+        drain::drain(&self.shutdown, &self.sessions, &limits, &self.notify).await;
         self.log.flush();
         tracing::info!("stopped");
         match defect {

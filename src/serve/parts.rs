@@ -111,6 +111,11 @@ impl Parts {
         loop {
             tokio::select! {
                 () = &mut changed => {
+                    if self.serving.shutdown.is_draining() {
+                        tracing::warn!("the configuration has changed, and is read by the next one: this gateway is stopping");
+                        changed = Box::pin(watch::changed(Files::default()));
+                        continue;
+                    }
                     // What is wrong has been told.
                     let _ = self.reload("a changed file").await;
                     changed = Box::pin(watch::changed(self.files.clone()));
@@ -135,6 +140,23 @@ impl Parts {
 
     /// Reads the configuration anew, and serves from it if it is good.
     async fn reload(&mut self, by: &str) -> Result<(), String> {
+        if self.serving.shutdown.is_draining() {
+            let why = "the gateway is stopping: its configuration is not read again";
+            tracing::warn!(by, "{why}");
+            return Err(why.to_owned());
+        }
+        let notify = self.serving.handed.notify.clone();
+        notify.reloading().await;
+        let read = self.read(by).await;
+        let status = match &read {
+            Ok(()) => "serving",
+            Err(_) => "serving by the configuration before: the new one is refused, see the log",
+        };
+        notify.ready(status).await;
+        read
+    }
+
+    async fn read(&mut self, by: &str) -> Result<(), String> {
         tracing::info!(by, path = %self.path.display(), "reading the configuration");
         match self.follow().await {
             Ok(()) => {

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use portcullis::config::{self, AdminAddress, Checked, LogFormat};
-use portcullis::lifecycle::{Reload, Shutdown};
+use portcullis::lifecycle::{Handed, Reload, Shutdown};
 use portcullis::log::AccessLog;
 use portcullis::serve;
 use rustls::ClientConfig;
@@ -55,7 +55,9 @@ impl Gateway {
         // A test asks for the record of each refusal, and makes them faster than the world does.
         let log = AccessLog::start_sampled(LogFormat::Json, Box::new(lines), u32::MAX);
         let (reload, wishes) = Reload::new();
-        let gateway = serve::start(checked, log, Shutdown::new(), (reload.clone(), wishes))
+        let wishes = (reload.clone(), wishes);
+        let handed = Handed::default();
+        let gateway = serve::start(checked, log, Shutdown::new(), wishes, handed)
             .await
             .unwrap();
         Self {

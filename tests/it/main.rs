@@ -58,6 +58,7 @@ mod start;
 mod stderr;
 mod streams;
 mod support;
+mod systemd;
 mod upstream;
 mod upstreams;
 mod vm;
