@@ -111,7 +111,7 @@ async fn demo(args: &DemoArgs) -> anyhow::Result<()> {
 async fn start(path: &std::path::Path, log: AccessLog) -> anyhow::Result<Gateway> {
     let checked = config::load(path)
         .map_err(|mistakes| anyhow::anyhow!("the demo's own configuration is wrong: {mistakes}"))?;
-    serve::start(checked, log, Shutdown::new(), Reload::new()).await
+    serve::start(checked, log, Shutdown::new(), None, Reload::new()).await
 }
 
 /// Listens from the call on for what ends a command in a terminal.

@@ -6,8 +6,10 @@ use std::process::ExitCode;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use crate::config::{AdminAddress, Config};
 use crate::lifecycle::{Reload, Shutdown};
 use crate::log::AccessLog;
+use crate::sandbox::{Extent, Sandbox, SandboxError, Writable};
 use crate::{config, lifecycle, log, serve};
 
 /// Exits 0 after a drain, 1 when the gateway cannot start, 2 when the configuration is wrong.
@@ -25,15 +27,47 @@ pub struct ServeArgs {
 
 /// Runs the command.
 pub fn run(args: ServeArgs) -> ExitCode {
-    let checked = match config::load(&args.config) {
+    let mut checked = match config::load(&args.config) {
         Ok(checked) => checked,
         Err(diagnostics) => {
             say(&diagnostics);
             return ExitCode::from(2);
         }
     };
+    // There is no thread yet: those to come inherit it.
+    let sandbox = enter(&checked.config);
+    if sandbox.as_ref().is_ok_and(Sandbox::has_dropped) {
+        // As a reload will read it. What only a capability could read is better missed now than then.
+        checked = match config::load(&args.config) {
+            Ok(checked) => checked,
+            Err(diagnostics) => {
+                say(&diagnostics);
+                let _ = writeln!(io::stderr(), "{OUT_OF_REACH}");
+                return ExitCode::from(2);
+            }
+        };
+    }
     say(&checked.warnings);
-    gateway(checked)
+    gateway(checked, sandbox)
+}
+
+/// What is wrong with a configuration that was good before the sandbox.
+const OUT_OF_REACH: &str = "hint: root may read any file until its capabilities (CAP_DAC_OVERRIDE) are dropped, as they are before it serves; \
+     give the files to the user that runs the gateway";
+
+/// The sandbox that this configuration needs.
+fn enter(config: &Config) -> Result<Sandbox, SandboxError> {
+    if !config.sandbox {
+        return Ok(Sandbox::off());
+    }
+    let sockets = match &config.admin {
+        Some(AdminAddress::Unix(path)) => vec![path.clone()],
+        Some(AdminAddress::Tcp(_)) | None => Vec::new(),
+    };
+    Sandbox::enter(Writable {
+        files: Vec::new(),
+        sockets,
+    })
 }
 
 /// Nothing, if nothing is wrong.
@@ -44,9 +78,17 @@ fn say(diagnostics: &config::Diagnostics) {
 }
 
 /// Runs a gateway with this configuration until SIGTERM or SIGINT.
-fn gateway(checked: config::Checked) -> ExitCode {
+fn gateway(checked: config::Checked, sandbox: Result<Sandbox, SandboxError>) -> ExitCode {
     let config::Log { format, access } = checked.config.log;
     let _diagnostics = log::init(format);
+    let sandbox = match sandbox {
+        Ok(sandbox) => sandbox,
+        Err(error) => {
+            tracing::error!(%error, "cannot start; `insecure_no_sandbox = true` does without the sandbox");
+            return ExitCode::FAILURE;
+        }
+    };
+    tell(sandbox.extent());
     raise_file_limit();
     let access = match access {
         true => AccessLog::start(format, Box::new(io::stdout())),
@@ -64,7 +106,8 @@ fn gateway(checked: config::Checked) -> ExitCode {
         let shutdown = Shutdown::new();
         let (reload, wishes) = Reload::new();
         tokio::spawn(lifecycle::signals(shutdown.clone(), reload.clone())?);
-        let gateway = serve::start(checked, access, shutdown, (reload, wishes)).await?;
+        let sandbox = Some(sandbox);
+        let gateway = serve::start(checked, access, shutdown, sandbox, (reload, wishes)).await?;
         gateway.finished().await
     });
     match ended {
@@ -73,6 +116,16 @@ fn gateway(checked: config::Checked) -> ExitCode {
             tracing::error!(error = format!("{error:#}"), "cannot serve");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// What is lacking is told at every start.
+fn tell(sandbox: Extent) {
+    match sandbox.lack() {
+        None => tracing::info!(
+            "the sandbox is whole: no privileges, no core dumps, writing nowhere else, executing nothing"
+        ),
+        Some(lack) => tracing::warn!(lack, "the sandbox is not whole"),
     }
 }
 

@@ -22,6 +22,7 @@ use crate::metrics::Metrics;
 use crate::net::session::Sessions;
 use crate::proxy::Proxy;
 use crate::reason::Reason;
+use crate::sandbox::Sandbox;
 use crate::snapshot::Snapshot;
 use crate::status::{State, Status};
 use listeners::Serving;
@@ -46,11 +47,12 @@ pub struct Gateway {
 /// Starts a gateway: everything is read and bound before the first connection is taken, or nothing starts.
 ///
 /// Must be called on a runtime. Sessions are written to `log`; `shutdown` makes it stop, and `wishes` make it read its
-/// configuration again, from now on.
+/// configuration again, from now on. `sandbox` is what this process has entered; `None` where it is not the gateway's alone.
 pub async fn start(
     checked: Checked,
     log: AccessLog,
     shutdown: Shutdown,
+    sandbox: Option<Sandbox>,
     (reload, wishes): (Reload, mpsc::Receiver<Wish>),
 ) -> anyhow::Result<Gateway> {
     let metrics = Metrics::new();
@@ -79,7 +81,14 @@ pub async fn start(
         configured,
     };
 
-    let mut parts = Parts::new(serving, status.clone(), sources, news, &checked);
+    if let Some(sandbox) = &sandbox {
+        let lack = sandbox.extent().lack();
+        let state = lack.map_or(State::Ready, |lack| State::Degraded(lack.to_owned()));
+        status.set("sandbox", state);
+        metrics.sandbox(sandbox.extent().as_str());
+    }
+
+    let mut parts = Parts::new(serving, status.clone(), sources, news, sandbox, &checked);
     let (configured, prepared) = parts.prepare(checked).await?;
     let publisher = Publisher::new(
         configured.inputs(),

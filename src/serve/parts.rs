@@ -20,6 +20,7 @@ use crate::config::{self, AdminAddress, Checked, Keepalive, Log, Token};
 use crate::lifecycle::Wish;
 use crate::name::HostName;
 use crate::net::resolve::{self, Answer};
+use crate::sandbox::Sandbox;
 use crate::snapshot::service::Change;
 use crate::status::{State, Status};
 use crate::watch::{self, Files};
@@ -46,6 +47,9 @@ pub(super) struct Parts {
     /// What the last configuration was read from, good or not.
     files: Files,
     log: Log,
+    sandbox: Option<Sandbox>,
+    /// Whether the configuration that serves wants one.
+    wants_sandbox: bool,
     listeners: Listeners,
     admin: Option<Admin>,
     names: BTreeMap<HostName, AbortHandle>,
@@ -68,6 +72,7 @@ pub(super) struct Prepared {
     opened: Opened,
     keepalive: Keepalive,
     log: Log,
+    wants_sandbox: bool,
     names: BTreeSet<HostName>,
     admin: Option<AdminChange>,
     token: Option<Token>,
@@ -87,6 +92,7 @@ impl Parts {
         status: Status,
         sources: admin::Sources,
         news: News,
+        sandbox: Option<Sandbox>,
         first: &Checked,
     ) -> Self {
         Self {
@@ -97,6 +103,8 @@ impl Parts {
             path: first.warnings.path.clone(),
             files: first.warnings.files.clone(),
             log: first.config.log,
+            sandbox,
+            wants_sandbox: first.config.sandbox,
             listeners: Listeners::default(),
             admin: None,
             names: BTreeMap::new(),
@@ -192,6 +200,7 @@ impl Parts {
                 Some(AdminChange::Stays)
             }
             (Some(written), _) => {
+                self.permits(written)?;
                 let listener = admin::Listener::bind(written).await?;
                 Some(AdminChange::New(written.clone(), listener))
             }
@@ -216,6 +225,7 @@ impl Parts {
             opened,
             keepalive: config.limits.keepalive,
             log: config.log,
+            wants_sandbox: config.sandbox,
             names,
             admin,
             token: config.admin_token.clone(),
@@ -236,6 +246,7 @@ impl Parts {
             opened,
             keepalive,
             log,
+            wants_sandbox,
             names,
             admin,
             token,
@@ -254,6 +265,24 @@ impl Parts {
         );
         if self.log != log {
             tracing::warn!("[log] has changed: the log is written so from the next start on");
+        }
+        if self.sandbox.is_some() && self.wants_sandbox != wants_sandbox {
+            tracing::warn!("`insecure_no_sandbox` has changed: it counts at the next start");
+        }
+        self.wants_sandbox = wants_sandbox;
+    }
+
+    /// # Errors
+    /// The admin interface would be where the sandbox lets nothing be made.
+    fn permits(&self, admin: &AdminAddress) -> anyhow::Result<()> {
+        match (admin, &self.sandbox) {
+            (AdminAddress::Unix(path), Some(sandbox)) if !sandbox.permits_socket(path) => {
+                anyhow::bail!(
+                    "`admin` cannot become {admin}: the sandbox was entered at the start, and a UNIX socket can be made \
+                     in no other directory until the next one; restart, or keep the directory"
+                )
+            }
+            _ => Ok(()),
         }
     }
 

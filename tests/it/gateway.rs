@@ -55,7 +55,8 @@ impl Gateway {
         // A test asks for the record of each refusal, and makes them faster than the world does.
         let log = AccessLog::start_sampled(LogFormat::Json, Box::new(lines), u32::MAX);
         let (reload, wishes) = Reload::new();
-        let gateway = serve::start(checked, log, Shutdown::new(), (reload.clone(), wishes))
+        let reading = (reload.clone(), wishes);
+        let gateway = serve::start(checked, log, Shutdown::new(), None, reading)
             .await
             .unwrap();
         Self {
