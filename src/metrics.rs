@@ -45,6 +45,7 @@ const SECONDS: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 2
 /// | `portcullis_discovery_services` | gauge | `source`, `state` | services found: `routed`, `partly` (something they ask for is skipped), `skipped` (all of it), `unrouted` (they ask for no route) |
 /// | `portcullis_snapshot_generation` | gauge | | how many snapshots were published |
 /// | `portcullis_configuration_reads_total` | counter | `outcome` | how often the configuration was read again: `taken`, `refused` (the one before serves on) |
+/// | `portcullis_sandbox` | gauge | `extent` | 1 for how much of the sandbox holds: `whole`, `but_truncation`, `but_files`, `off` |
 /// | `portcullis_certificate_not_after_seconds` | gauge, seconds since 1970 | `name` | when an edge certificate ends |
 /// | `portcullis_mesh_identity_not_after_seconds` | gauge, seconds since 1970 | | when the gateway's certificate in the mesh ends; absent while it has none |
 #[derive(Debug)]
@@ -55,6 +56,7 @@ pub struct Metrics {
     services: Family<[(&'static str, &'static str); 2], Gauge>,
     generation: Gauge,
     reads: Family<[(&'static str, &'static str); 1], Counter>,
+    sandbox: Family<[(&'static str, &'static str); 1], Gauge>,
     /// A histogram is 12 series: by route it would be that times the number of routes. The access log has both times of every connection.
     handshake: Histogram,
     dial: Histogram,
@@ -74,6 +76,7 @@ impl Metrics {
         for outcome in ["taken", "refused"] {
             drop(reads.get_or_create(&[("outcome", outcome)]));
         }
+        let sandbox = Family::<_, Gauge>::default();
         let handshake = Histogram::new(SECONDS);
         let dial = Histogram::new(SECONDS);
         let live = Arc::new(Live::default());
@@ -104,6 +107,11 @@ impl Metrics {
             "How often the configuration was read again, by what became of it",
             reads.clone(),
         );
+        registry.register(
+            "sandbox",
+            "1 for how much of the sandbox holds",
+            sandbox.clone(),
+        );
         registry.register_with_unit(
             "handshake",
             "From the hello to the end of the client's handshake",
@@ -124,6 +132,7 @@ impl Metrics {
             services,
             generation,
             reads,
+            sandbox,
             handshake,
             dial,
             live,
@@ -189,6 +198,11 @@ impl Metrics {
     pub fn reloaded(&self, taken: bool) {
         let outcome = if taken { "taken" } else { "refused" };
         self.reads.get_or_create(&[("outcome", outcome)]).inc();
+    }
+
+    /// Tells how much of the sandbox holds, by a word of a closed set; once.
+    pub fn sandbox(&self, extent: &'static str) {
+        self.sandbox.get_or_create(&[("extent", extent)]).set(1);
     }
 
     /// Tells how many services of a source are in a state; both are words of closed sets.

@@ -6,8 +6,10 @@ use std::process::ExitCode;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use crate::config::{AdminAddress, Config};
 use crate::lifecycle::{Handed, NotListening, Notify, Reload, Shutdown, Sockets};
 use crate::log::AccessLog;
+use crate::sandbox::{Extent, Sandbox, SandboxError, Writable};
 use crate::{config, lifecycle, log, serve};
 
 /// Exits 0 after a stop that was asked for, also where it had to cut connections; 1 when the gateway cannot start, or a part
@@ -39,15 +41,47 @@ Exit statuses:
 pub fn run(args: ServeArgs) -> ExitCode {
     // Before there is a second thread.
     let sockets = Sockets::from_env();
-    let checked = match config::load(&args.config) {
+    let mut checked = match config::load(&args.config) {
         Ok(checked) => checked,
         Err(diagnostics) => {
             say(&diagnostics);
             return ExitCode::from(2);
         }
     };
+    // There is no thread yet: those to come inherit it.
+    let sandbox = enter(&checked.config);
+    if sandbox.as_ref().is_ok_and(Sandbox::has_dropped) {
+        // As a reload will read it. What only a capability could read is better missed now than then.
+        checked = match config::load(&args.config) {
+            Ok(checked) => checked,
+            Err(diagnostics) => {
+                say(&diagnostics);
+                let _ = writeln!(io::stderr(), "{OUT_OF_REACH}");
+                return ExitCode::from(2);
+            }
+        };
+    }
     say(&checked.warnings);
-    gateway(checked, sockets)
+    gateway(checked, sandbox, sockets)
+}
+
+/// What is wrong with a configuration that was good before the sandbox.
+const OUT_OF_REACH: &str = "hint: root may read any file until its capabilities (CAP_DAC_OVERRIDE) are dropped, as they are before it serves; \
+     give the files to the user that runs the gateway";
+
+/// The sandbox that this configuration needs.
+fn enter(config: &Config) -> Result<Sandbox, SandboxError> {
+    if !config.sandbox {
+        return Ok(Sandbox::off());
+    }
+    let sockets = match &config.admin {
+        Some(AdminAddress::Unix(path)) => vec![path.clone()],
+        Some(AdminAddress::Tcp(_)) | None => Vec::new(),
+    };
+    Sandbox::enter(Writable {
+        files: Vec::new(),
+        sockets,
+    })
 }
 
 /// Nothing, if nothing is wrong.
@@ -58,9 +92,21 @@ fn say(diagnostics: &config::Diagnostics) {
 }
 
 /// Runs a gateway with this configuration until SIGTERM or SIGINT.
-fn gateway(checked: config::Checked, sockets: Result<Sockets, NotListening>) -> ExitCode {
+fn gateway(
+    checked: config::Checked,
+    sandbox: Result<Sandbox, SandboxError>,
+    sockets: Result<Sockets, NotListening>,
+) -> ExitCode {
     let config::Log { format, access } = checked.config.log;
     let _diagnostics = log::init(format);
+    let sandbox = match sandbox {
+        Ok(sandbox) => sandbox,
+        Err(error) => {
+            tracing::error!(%error, "cannot start; `insecure_no_sandbox = true` does without the sandbox");
+            return ExitCode::FAILURE;
+        }
+    };
+    tell(sandbox.extent());
     raise_file_limit();
     let access = match access {
         true => AccessLog::start(format, Box::new(io::stdout())),
@@ -81,6 +127,7 @@ fn gateway(checked: config::Checked, sockets: Result<Sockets, NotListening>) -> 
         let handed = Handed {
             sockets: sockets?,
             notify: Notify::from_env(),
+            sandbox: Some(sandbox),
         };
         let gateway = serve::start(checked, access, shutdown, (reload, wishes), handed).await?;
         gateway.finished().await
@@ -91,6 +138,16 @@ fn gateway(checked: config::Checked, sockets: Result<Sockets, NotListening>) -> 
             tracing::error!(error = format!("{error:#}"), "cannot serve");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// What is lacking is told at every start.
+fn tell(sandbox: Extent) {
+    match sandbox.lack() {
+        None => tracing::info!(
+            "the sandbox is whole: no privileges, no core dumps, writing nowhere else, executing nothing"
+        ),
+        Some(lack) => tracing::warn!(lack, "the sandbox is not whole"),
     }
 }
 

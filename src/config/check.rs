@@ -139,6 +139,7 @@ fn mean(
         limits,
         log,
         consul,
+        sandbox: (file.insecure_no_sandbox.as_ref()).is_none_or(|switch| !switch.value),
     };
     (config, certificates.loaded)
 }

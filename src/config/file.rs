@@ -14,6 +14,7 @@ pub(super) struct File {
     pub(super) admin: Option<Admin>,
     pub(super) insecure_admin: Option<Typed<bool>>,
     pub(super) admin_token_file: Option<Typed<String>>,
+    pub(super) insecure_no_sandbox: Option<Typed<bool>>,
     pub(super) unknown_name: Option<Typed<String>>,
     pub(super) certificates: Vec<Certificate>,
     pub(super) tls_options: Vec<(Typed<String>, TlsOptions)>,
@@ -101,6 +102,7 @@ impl File {
             admin: root.take("admin", findings, read_admin),
             insecure_admin: root.take("insecure_admin", findings, Item::boolean),
             admin_token_file: root.take("admin_token_file", findings, Item::string),
+            insecure_no_sandbox: root.take("insecure_no_sandbox", findings, Item::boolean),
             unknown_name: root.take("unknown_name", findings, Item::string),
             certificates: root
                 .take("certificates", findings, |item, findings| {

@@ -56,6 +56,9 @@ pub struct Config {
     pub log: Log,
     /// The Consul whose services are routed to, if any.
     pub consul: Option<Consul>,
+    /// Whether the process is to enter its [sandbox](crate::sandbox) before it serves. Default: true; false only if
+    /// `insecure_no_sandbox = true` was written.
+    pub sandbox: bool,
 }
 
 /// One address on which clients are accepted.

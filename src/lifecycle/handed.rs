@@ -8,6 +8,7 @@ use listenfd::ListenFd;
 use socket2::SockRef;
 
 use super::Notify;
+use crate::sandbox::Sandbox;
 
 /// What was handed over; nothing, by default.
 #[derive(Clone, Debug, Default)]
@@ -16,6 +17,8 @@ pub struct Handed {
     pub sockets: Sockets,
     /// The service manager.
     pub notify: Notify,
+    /// What this process has entered; `None` where it is not the gateway's alone.
+    pub sandbox: Option<Sandbox>,
 }
 
 /// Sockets that were bound by somebody else, who keeps them when this process ends.

@@ -85,6 +85,13 @@ pub async fn start(
         configured,
     };
 
+    if let Some(sandbox) = &serving.handed.sandbox {
+        let lack = sandbox.extent().lack();
+        let state = lack.map_or(State::Ready, |lack| State::Degraded(lack.to_owned()));
+        status.set("sandbox", state);
+        metrics.sandbox(sandbox.extent().as_str());
+    }
+
     let mut parts = Parts::new(serving, status.clone(), sources, news, &checked);
     let (configured, prepared) = parts.prepare(checked).await?;
     let publisher = Publisher::new(

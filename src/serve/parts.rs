@@ -46,6 +46,8 @@ pub(super) struct Parts {
     /// What the last configuration was read from, good or not.
     files: Files,
     log: Log,
+    /// Whether the configuration that serves wants one.
+    wants_sandbox: bool,
     listeners: Listeners,
     admin: Option<Admin>,
     names: BTreeMap<HostName, AbortHandle>,
@@ -68,6 +70,7 @@ pub(super) struct Prepared {
     opened: Opened,
     keepalive: Keepalive,
     log: Log,
+    wants_sandbox: bool,
     names: BTreeSet<HostName>,
     admin: Option<AdminChange>,
     token: Option<Token>,
@@ -97,6 +100,7 @@ impl Parts {
             path: first.warnings.path.clone(),
             files: first.warnings.files.clone(),
             log: first.config.log,
+            wants_sandbox: first.config.sandbox,
             listeners: Listeners::default(),
             admin: None,
             names: BTreeMap::new(),
@@ -214,6 +218,7 @@ impl Parts {
                 Some(AdminChange::Stays)
             }
             (Some(written), _) => {
+                self.permits(written)?;
                 let listener = admin::Listener::bind(written).await?;
                 Some(AdminChange::New(written.clone(), listener))
             }
@@ -238,6 +243,7 @@ impl Parts {
             opened,
             keepalive: config.limits.keepalive,
             log: config.log,
+            wants_sandbox: config.sandbox,
             names,
             admin,
             token: config.admin_token.clone(),
@@ -258,6 +264,7 @@ impl Parts {
             opened,
             keepalive,
             log,
+            wants_sandbox,
             names,
             admin,
             token,
@@ -276,6 +283,24 @@ impl Parts {
         );
         if self.log != log {
             tracing::warn!("[log] has changed: the log is written so from the next start on");
+        }
+        if self.serving.handed.sandbox.is_some() && self.wants_sandbox != wants_sandbox {
+            tracing::warn!("`insecure_no_sandbox` has changed: it counts at the next start");
+        }
+        self.wants_sandbox = wants_sandbox;
+    }
+
+    /// # Errors
+    /// The admin interface would be where the sandbox lets nothing be made.
+    fn permits(&self, admin: &AdminAddress) -> anyhow::Result<()> {
+        match (admin, &self.serving.handed.sandbox) {
+            (AdminAddress::Unix(path), Some(sandbox)) if !sandbox.permits_socket(path) => {
+                anyhow::bail!(
+                    "`admin` cannot become {admin}: the sandbox was entered at the start, and a UNIX socket can be made \
+                     in no other directory until the next one; restart, or keep the directory"
+                )
+            }
+            _ => Ok(()),
         }
     }
 

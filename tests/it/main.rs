@@ -46,6 +46,7 @@ mod relay;
 mod reload;
 mod resumption;
 mod routes;
+mod sandbox;
 mod scene;
 mod sessions;
 mod shortage;

@@ -79,7 +79,7 @@ pub(crate) fn skip_or_fail(why: &str) {
 }
 
 /// Written to stderr itself: what a test says through `eprintln!`, libtest shows only if the test fails.
-fn skip(why: &str) {
+pub(crate) fn skip(why: &str) {
     let test = std::thread::current().name().unwrap_or("a test").to_owned();
     let line = format!("skipped: {test}: {why}\n");
     std::io::stderr().lock().write_all(line.as_bytes()).unwrap();
