@@ -19,6 +19,7 @@ fn full() -> Arc<Metrics> {
     metrics.ended(None, Reason::NotTls);
     metrics.upstream("db").ejections.inc();
     metrics.services("consul", "partly", 2);
+    metrics.sandbox("whole");
     metrics.published(3);
     let end = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
     metrics.certificates([("edge.pem".to_owned(), end)]);
