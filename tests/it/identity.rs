@@ -263,16 +263,16 @@ async fn while_consul_is_away_the_identity_stays_and_another_cluster_gives_anoth
     assert_ne!(second.roots.roots, first.roots.roots);
 }
 
-const ROOTS: &str = "/v1/agent/connect/ca/roots";
-const LEAF: &str = "/v1/agent/connect/ca/leaf/portcullis";
+pub(crate) const ROOTS: &str = "/v1/agent/connect/ca/roots";
+pub(crate) const LEAF: &str = "/v1/agent/connect/ca/leaf/portcullis";
 const ID: &str = "spiffe://one.consul/ns/default/dc/dc1/svc/portcullis";
 
-fn roots(authority: &Authority) -> Value {
+pub(crate) fn roots(authority: &Authority) -> Value {
     let pem = std::fs::read_to_string(authority.folder().join("ca.pem")).unwrap();
     json!({ "TrustDomain": "one.consul", "Roots": [{ "RootCert": pem, "IntermediateCerts": null }] })
 }
 
-fn leaf(authority: &Authority) -> Value {
+pub(crate) fn leaf(authority: &Authority) -> Value {
     leaf_with(authority, rcgen::CertificateParams::default())
 }
 

@@ -48,6 +48,7 @@ mod resumption;
 mod routes;
 mod sandbox;
 mod scene;
+mod secrets;
 mod sessions;
 mod shortage;
 mod smoke;
