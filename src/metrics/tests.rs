@@ -145,6 +145,7 @@ fn labels_are_configured_names_and_closed_sets_only() {
         .collect();
     let allowed = [
         "direction",
+        "extent",
         "fault",
         "kind",
         "outcome",
