@@ -45,8 +45,8 @@ pub enum NotListening {
 const FIRST: usize = 3;
 
 impl Sockets {
-    /// Those that the environment names: `LISTEN_FDS`, if `LISTEN_PID` is this process. The variables are removed, and no
-    /// child gets the sockets; so this must be called before the process has a second thread.
+    /// Those that the environment names: `LISTEN_FDS`, unless `LISTEN_PID` is another process. Both variables are removed,
+    /// and no child gets the sockets; so this must be called before the process has a second thread.
     ///
     /// # Errors
     /// One of them is not what can be listened on.

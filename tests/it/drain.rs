@@ -1,6 +1,7 @@
 //! The end of a gateway: nothing new, what runs goes on to its end or its deadline, and nothing is lost.
 
 use std::net::SocketAddr;
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,7 +20,7 @@ use tokio_rustls::client::TlsStream;
 use crate::authority::Authority;
 use crate::gateway::{self, Gateway, exchange};
 use crate::program::Program;
-use crate::support::PATIENCE;
+use crate::support::{Child, PATIENCE};
 use crate::upstream::Upstream;
 
 pub(crate) mod load;
@@ -394,4 +395,33 @@ async fn a_program_that_cuts_at_its_deadline_is_over_in_time_and_exits_well() {
     assert!(time < PATIENCE / 3, "{time:?}");
     assert_eq!(records.len(), 1, "{records:?}");
     assert_eq!(records[0]["reason"], "drained", "{records:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_person_whose_tunnel_is_cut_sees_an_end_and_not_a_hang() {
+    let authority = Authority::new();
+    authority.issue_files("edge", &[NAME]);
+    let upstream = Upstream::tcp(async |mut tcp| {
+        tcp.write_all(b"SSH-2.0-test\r\n").await.unwrap();
+        // Until it is reset.
+        tcp.read_to_end(&mut Vec::new()).await.unwrap_err();
+    })
+    .await;
+    let tables = tables(upstream.address, "0s");
+    let gateway = Gateway::start(&authority, &tables).await;
+    let mut connect = Command::new(env!("CARGO_BIN_EXE_portcullis"));
+    let address = gateway.address.to_string();
+    connect.args(["connect", "--gateway", &address, NAME, "--ca"]);
+    connect.arg(authority.folder().join("ca.pem"));
+    // ssh keeps the pipe open for as long as it waits.
+    let (connect, _stdin) = Child::spawn_with_stdin(&connect);
+    let greeted = |line: &str| line.starts_with("SSH-").then_some(());
+    connect.wait_for("what the upstream says", greeted);
+    gateway.shutdown.begin_drain();
+    let ended = tokio::task::spawn_blocking(|| connect.finish())
+        .await
+        .unwrap();
+    assert_eq!(ended.status.code(), Some(16), "{ended:?}");
+    let told = String::from_utf8(ended.stderr).unwrap();
+    assert!(told.contains("broke off\nhint: connect again"), "{told}");
 }

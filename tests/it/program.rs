@@ -38,7 +38,7 @@ impl Program {
     pub(crate) fn start_on(authority: &Authority, tables: &str, socket: &TcpListener) -> Self {
         let command = command(authority, socket.local_addr().unwrap(), tables, &[]);
         let socket = socket.try_clone().unwrap();
-        Self::of(Child::spawn_with(&handed(&command), socket.into()))
+        Self::of(Child::spawn_with(&handed(&command, 1), socket.into()))
     }
 
     fn of(child: Child) -> Self {
@@ -99,12 +99,15 @@ pub(crate) fn command(
     command
 }
 
-/// The same command, whose stdin becomes a socket that was handed over.
-pub(crate) fn handed(command: &Command) -> Command {
-    let script = "exec 3<&0 </dev/null; export LISTEN_FDS=1 LISTEN_PID=$$ LISTEN_FDNAMES=tls; exec \"$0\" \"$@\"";
+/// The same command, whose stdin becomes a socket that was handed over so often.
+pub(crate) fn handed(command: &Command, times: usize) -> Command {
+    let sockets: String = (3..3 + times).map(|at| format!(" {at}<&0")).collect();
+    let script = format!(
+        "exec{sockets} </dev/null; export LISTEN_FDS={times} LISTEN_PID=$$; exec \"$0\" \"$@\""
+    );
     let mut shell = Command::new("sh");
     shell
-        .args(["-c", script])
+        .args(["-c", &script])
         .arg(command.get_program())
         .args(command.get_args());
     for (name, value) in command.get_envs() {

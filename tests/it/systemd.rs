@@ -179,10 +179,10 @@ async fn under_load_no_connection_is_lost_by_restarts_on_the_same_socket() {
 }
 
 /// What a gateway says that does not start.
-fn refusal(authority: &Authority, listen: &str, handed_over: OwnedFd) -> String {
+fn refusal(authority: &Authority, handed_over: OwnedFd, times: usize) -> String {
     let tables = "admin = false\nlog = { format = \"json\" }\n";
-    let command = program::command(authority, listen.parse().unwrap(), tables, &[]);
-    let ended = Child::spawn_with(&program::handed(&command), handed_over).finish();
+    let command = program::command(authority, "127.0.0.1:0".parse().unwrap(), tables, &[]);
+    let ended = Child::spawn_with(&program::handed(&command, times), handed_over).finish();
     assert_eq!(ended.status.code(), Some(1), "{ended:?}");
     String::from_utf8(ended.stderr).unwrap()
 }
@@ -192,7 +192,7 @@ fn a_socket_that_fits_no_listener_keeps_the_gateway_from_starting() {
     let authority = Authority::new();
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap();
-    let said = refusal(&authority, "127.0.0.1:0", socket.into());
+    let said = refusal(&authority, socket.into(), 1);
     let named = format!("a socket on {address}, which is no address of `listen` (127.0.0.1:0)");
     assert!(said.contains(&named), "{said}");
 }
@@ -201,13 +201,42 @@ fn a_socket_that_fits_no_listener_keeps_the_gateway_from_starting() {
 fn what_cannot_be_listened_on_keeps_the_gateway_from_starting() {
     let authority = Authority::new();
     let file = File::open("/dev/null").unwrap();
-    let said = refusal(&authority, "127.0.0.1:0", file.into());
+    let said = refusal(&authority, file.into(), 1);
     assert!(
         said.contains("no TCP socket: fd 3 is not a socket"),
         "{said}"
     );
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let connected = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    let said = refusal(&authority, "127.0.0.1:0", connected.into());
+    let said = refusal(&authority, connected.into(), 1);
     assert!(said.contains("does not listen (descriptor 3)"), "{said}");
+    let said = refusal(&authority, listener.into(), 2);
+    assert!(
+        said.contains("two sockets that listen on 127.0.0.1:"),
+        "{said}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_listener_that_comes_back_is_on_the_socket_that_was_handed_over() {
+    let authority = Authority::new();
+    authority.issue_files("edge", &[NAME]);
+    let upstream = Upstream::echo().await;
+    let tables = tables(upstream.address, "5m");
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    let program = Program::start_on(&authority, &tables, &socket);
+    program::command(&authority, "127.0.0.1:0".parse().unwrap(), &tables, &[]);
+    let warned = |line: &str| {
+        line.contains("the service manager holds this socket")
+            .then_some(())
+    };
+    program.child.wait_for("that clients wait there", warned);
+    let config = Arc::new(authority.client(&[&TLS13]));
+    let waits = Client::connect(&config, address, true).unwrap();
+    program::command(&authority, address, &tables, &[]);
+    let served = spawn_blocking(move || waits.exchange(|| false));
+    served.await.unwrap().unwrap();
+    program.child.signal("TERM");
+    assert_eq!(program.records().len(), 1);
 }
