@@ -64,14 +64,15 @@ fn drop_capabilities() -> Result<bool, Errno> {
     }
     clear_ambient_capability_set()?;
     let kept = before.permitted & KEPT;
-    set_capabilities(
-        None,
-        CapabilitySets {
-            effective: kept,
-            permitted: kept,
-            inheritable: CapabilitySet::empty(),
-        },
-    )?;
+    let wanted = CapabilitySets {
+        effective: kept,
+        permitted: kept,
+        inheritable: CapabilitySet::empty(),
+    };
+    // Who has none need not be let use capset(2): a filter of system calls may forbid it.
+    if before != wanted {
+        set_capabilities(None, wanted)?;
+    }
     Ok(!(before.permitted - KEPT).is_empty())
 }
 
