@@ -144,10 +144,12 @@ fn labels_are_configured_names_and_closed_sets_only() {
         .collect();
     let allowed = [
         "direction",
+        "enforced",
         "fault",
         "kind",
         "outcome",
         "le",
+        "limit",
         "listener",
         "name",
         "reason",

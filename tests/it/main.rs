@@ -29,6 +29,7 @@ mod hello;
 mod hello_bytes;
 mod identity;
 mod intentions;
+mod limits;
 mod loops;
 mod mesh;
 mod names;
