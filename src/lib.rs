@@ -25,7 +25,7 @@
 //! | 4 | [`identity`] | who the gateway is in a mesh: its certificate and the roots, from Consul |
 //! | 4 | [`admin`] | livez, readyz, metrics, `/v1`: reads the snapshot and the status |
 //! | 3 | [`snapshot`] | the model: service, compile, table, upstream, ejection, certificates; no I/O |
-//! | 2 | [`net`] | listener, dial, resolve, relay, splice, session: sockets, for proxy and client alike |
+//! | 2 | [`net`] | listener, limits, dial, resolve, relay, splice, session: sockets, for proxy and client alike |
 //! | 2 | [`api`] | the client of Consul that several rooms share |
 //! | 2 | [`status`] | what each part reports of itself, in one vocabulary |
 //! | 1 | [`config`] | what is typed, what it means, every mistake at once; limits and timeouts, each default defended |

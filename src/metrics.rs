@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, PoisonError};
 use std::time::SystemTime;
 
@@ -14,8 +14,10 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+mod exceeded;
 mod scrape;
 
+pub use exceeded::{Exceeded, Limit};
 use scrape::{Ended, Live};
 
 use crate::log::AccessLog;
@@ -39,6 +41,7 @@ const SECONDS: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 2
 /// | `portcullis_handshake_seconds` | histogram, seconds | | from the hello to the end of the client's handshake |
 /// | `portcullis_dial_seconds` | histogram, seconds | | until an upstream was ready for bytes, its own TLS included |
 /// | `portcullis_endpoint_ejections_total` | counter | `upstream` | times that an endpoint was passed over from then on, as it could not be dialled |
+/// | `portcullis_limit_exceeded_total` | counter | `limit`, `enforced` | connections that a limit refused or ended (`true`), or would have (`false`: dry-run) |
 /// | `portcullis_accept_errors_total` | counter | `kind` | calls to accept that failed: `files`, `memory`, `aborted`, `other` |
 /// | `portcullis_access_log_dropped_total` | counter, lines | | access log lines lost to a slow or closed output |
 /// | `portcullis_access_log_suppressed_total` | counter, lines | | refusals counted instead of logged during a flood |
@@ -157,6 +160,11 @@ impl Metrics {
         self.accept_errors.get_or_create(&[("kind", kind)]).inc();
     }
 
+    /// What limits on connections count on.
+    pub fn exceeded(&self) -> &Arc<Exceeded> {
+        &self.live.exceeded
+    }
+
     /// The handles of one route; the same counters for the same name.
     pub fn route(&self, name: &str) -> Arc<RouteMetrics> {
         self.live.routes().of(name, || RouteMetrics {
@@ -247,6 +255,8 @@ impl Metrics {
 pub struct RouteMetrics {
     /// Connections that have the route now.
     pub active: Gauge,
+    /// Connections that its limit has let in. Those that it refused are active until they have closed, and not among these.
+    pub admitted: AtomicUsize,
     /// Bytes from clients to upstreams.
     pub bytes_up: Counter<u64, AtomicU64>,
     /// Bytes from upstreams to clients.
@@ -263,6 +273,7 @@ impl Default for RouteMetrics {
     fn default() -> Self {
         Self {
             active: Gauge::default(),
+            admitted: AtomicUsize::new(0),
             bytes_up: Counter::default(),
             bytes_down: Counter::default(),
             handshake: Histogram::new(SECONDS),

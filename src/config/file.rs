@@ -5,7 +5,7 @@ use toml::de::{DeTable, DeValue};
 use super::consul::Section;
 use super::decode::{Item, List, Table, Typed};
 use super::diagnostic::Findings;
-use super::{limits, upstream_tls};
+use super::{Cap, limits, upstream_tls};
 
 /// The whole file. `None` is a key that is absent, or wrong and reported.
 #[derive(Debug, Default)]
@@ -62,6 +62,7 @@ pub(super) struct Route {
     pub(super) passthrough: Option<Typed<bool>>,
     pub(super) tls_options: Option<Typed<String>>,
     pub(super) upstream: Option<Typed<String>>,
+    pub(super) max_connections: Option<Cap>,
 }
 
 /// Which clients a route takes.
@@ -258,6 +259,7 @@ fn read_route(mut table: Table<'_>, findings: &mut Findings<'_>) -> Route {
         passthrough: table.take("passthrough", findings, Item::boolean),
         tls_options: table.take("tls_options", findings, Item::string),
         upstream: table.require("upstream", "\"10.0.0.5:22\"", findings, Item::string),
+        max_connections: table.take("max_connections", findings, limits::of_route),
     };
     table.finish(findings);
     route

@@ -27,7 +27,7 @@ pub use consul::{Consul, ConsulAddress, Secret, Token, TokenError};
 pub use diagnostic::{Diagnostic, Diagnostics, Level};
 pub use environment::Environment;
 pub(crate) use listen::{overlap, reaches};
-pub use settings::{Keepalive, Limits, RemovedRoutes};
+pub use settings::{Cap, Keepalive, Limits, Rate, RemovedRoutes, Span};
 
 use crate::rule::Rule;
 use crate::tls::options::Options;
@@ -126,6 +126,8 @@ pub struct Route {
     pub action: Action,
     /// A key of [`Config::upstreams`].
     pub upstream: String,
+    /// How many connections it may have; `None` is what [`Limits::per_route`] says.
+    pub max_connections: Option<Cap>,
 }
 
 /// What the gateway does with the client's TLS.

@@ -66,6 +66,7 @@ pub(super) fn routes(
                 priority: priority.filter(|priority| *priority != 0),
                 action,
                 upstream,
+                max_connections: typed.max_connections,
             },
         );
     }

@@ -146,10 +146,12 @@ fn labels_are_configured_names_and_closed_sets_only() {
     let allowed = [
         "direction",
         "extent",
+        "enforced",
         "fault",
         "kind",
         "outcome",
         "le",
+        "limit",
         "listener",
         "name",
         "reason",

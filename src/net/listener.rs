@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Instant;
 
 use super::{canonical, set_options};
 use crate::config::Keepalive;
@@ -19,7 +20,8 @@ const BACKLOG: i32 = 4096;
 /// The first pause after an accept that failed for want of something (file descriptors, memory); it doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 
-/// 1 s: the clients that wait in the backlog are served within a second of the shortage's end.
+/// 1 s: the clients that wait in the backlog are served within a second of the shortage's end. One that comes back sooner
+/// is the same one, whoever has left a place in between: it is not asked about anew every 5 ms.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// A socket that listens.
@@ -96,19 +98,17 @@ impl Listener {
         mut take: impl FnMut(TcpStream, SocketAddr),
         mut failed: impl FnMut(&io::Error),
     ) {
-        let mut pause = FIRST_PAUSE;
+        let mut pauses = Pauses::default();
         loop {
             match self.tcp.accept().await {
                 Ok((tcp, client)) => {
-                    pause = FIRST_PAUSE;
                     fit(&tcp, self.adopted.as_ref());
                     take(tcp, canonical(client));
                 }
                 Err(e) => {
                     failed(&e);
                     if is_shortage(&e) {
-                        tokio::time::sleep(pause).await;
-                        pause = (pause * 2).min(LONGEST_PAUSE);
+                        tokio::time::sleep(pauses.next()).await;
                     }
                 }
             }
@@ -172,6 +172,27 @@ fn fit(tcp: &TcpStream, adopted: Option<&Mutex<Keepalive>>) {
 
 fn lock(keepalive: &Mutex<Keepalive>) -> MutexGuard<'_, Keepalive> {
     keepalive.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The pauses of a shortage.
+#[derive(Debug, Default)]
+struct Pauses {
+    /// The last one, and when it began.
+    last: Option<(Duration, Instant)>,
+}
+
+impl Pauses {
+    /// How long to pause, from now on.
+    fn next(&mut self) -> Duration {
+        let now = Instant::now();
+        let pause = match self.last {
+            Some((last, began)) if now - began < last + LONGEST_PAUSE => last * 2,
+            _ => FIRST_PAUSE,
+        };
+        let pause = pause.min(LONGEST_PAUSE);
+        self.last = Some((pause, now));
+        pause
+    }
 }
 
 /// Whether the failure is about us and lasts, or about one client that is gone already (accept(2): ECONNABORTED and
@@ -289,5 +310,20 @@ mod tests {
             () = accepting => {}
             client = received.recv() => assert!(client.unwrap().is_ipv4()),
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_shortage_that_comes_back_at_once_is_the_same_one() {
+        let mut pauses = Pauses::default();
+        let mut lengths = Vec::new();
+        for _ in 0..10 {
+            let pause = pauses.next();
+            // Somebody has left, and somebody else has been taken: it takes no time.
+            tokio::time::sleep(pause).await;
+            lengths.push(pause.as_millis());
+        }
+        assert_eq!(lengths, [5, 10, 20, 40, 80, 160, 320, 640, 1000, 1000]);
+        tokio::time::sleep(LONGEST_PAUSE).await;
+        assert_eq!(pauses.next(), FIRST_PAUSE);
     }
 }

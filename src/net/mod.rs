@@ -1,6 +1,7 @@
 //! Sockets, for the gateway and the client alike: listeners, dials, names, relays and the record of a session.
 
 pub mod dial;
+pub mod limits;
 pub mod listener;
 pub mod relay;
 pub mod resolve;

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 mod running;
 
 use crate::log::{AccessLog, Record};
-use crate::metrics::{Metrics, RouteMetrics};
+use crate::metrics::{Exceeded, Metrics, RouteMetrics};
 use crate::reason::Reason;
 use running::Running;
 
@@ -56,6 +56,11 @@ impl Sessions {
             metrics,
             running: Arc::default(),
         }
+    }
+
+    /// What limits on these connections count on.
+    pub fn exceeded(&self) -> &Arc<Exceeded> {
+        self.metrics.exceeded()
     }
 
     /// Begins the record of a connection that was just accepted. Until [`Session::end`] says otherwise, its reason is
@@ -116,6 +121,11 @@ impl Sessions {
 }
 
 impl Session {
+    /// What limits on it count on.
+    pub fn exceeded(&self) -> &Arc<Exceeded> {
+        self.sessions.exceeded()
+    }
+
     /// When the connection was accepted.
     pub fn started(&self) -> Instant {
         self.started

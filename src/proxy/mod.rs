@@ -13,6 +13,8 @@ mod hello;
 mod terminate;
 mod upstream;
 
+use crate::metrics::Limit;
+use crate::net::limits::{Admission, Limiter};
 use crate::net::session::{Session, Sessions};
 use crate::net::{self, Stream};
 use crate::reason::Reason;
@@ -27,12 +29,18 @@ use upstream::Pair;
 pub struct Proxy {
     snapshot: Arc<ArcSwap<Snapshot>>,
     sessions: Sessions,
+    limiter: Arc<Limiter>,
 }
 
 impl Proxy {
     /// A proxy that reads this cell, and whose connections are these sessions.
     pub fn new(snapshot: Arc<ArcSwap<Snapshot>>, sessions: Sessions) -> Self {
-        Self { snapshot, sessions }
+        let limiter = Arc::new(Limiter::new(Arc::clone(sessions.exceeded())));
+        Self {
+            snapshot,
+            sessions,
+            limiter,
+        }
     }
 
     /// One connection, from accept to the end of its session. `address` is the listener's, for the record.
@@ -44,8 +52,9 @@ impl Proxy {
         address: SocketAddr,
     ) {
         let (mut session, told) = self.sessions.begin(client, address);
+        let mut admission = Admission::new(&self.limiter);
         let ended = tokio::select! {
-            ended = self.serve(tcp, listener, &mut session) => ended,
+            ended = self.serve(tcp, listener, &mut session, &mut admission) => ended,
             Ok(reason) = told => Err(Failure::Told(reason).into()),
         };
         match ended {
@@ -60,17 +69,28 @@ impl Proxy {
         }
     }
 
-    /// Hello, route, terminate or pass, dial, relay.
+    /// Admission, hello, route, terminate or pass, dial, relay.
     async fn serve(
         &self,
         tcp: TcpStream,
         listener: ListenerId,
         session: &mut Session,
+        admission: &mut Admission<'_>,
     ) -> Result<(), Ending> {
+        if let Err(limit) = self.admit(session.record.client, admission) {
+            return Err(Failure::Limit(limit).answered(tcp, Answer::Reset));
+        }
         // The snapshot and the hello end here, so that no tunnel keeps an old one alive; the box, so that none keeps the
         // room that a handshake takes.
-        let pair = Box::pin(self.establish(tcp, listener, session)).await?;
+        let pair = Box::pin(self.establish(tcp, listener, session, admission)).await?;
         upstream::relay(pair, session).await
+    }
+
+    /// Before anything is made for it.
+    fn admit(&self, client: SocketAddr, admission: &mut Admission<'_>) -> Result<(), Limit> {
+        let limits = &self.snapshot.load().limits;
+        admission.accepted(limits)?;
+        admission.source(client.ip(), limits)
     }
 
     async fn establish(
@@ -78,6 +98,7 @@ impl Proxy {
         mut tcp: TcpStream,
         listener: ListenerId,
         session: &mut Session,
+        admission: &mut Admission<'_>,
     ) -> Result<Pair, Ending> {
         let snapshot = self.snapshot.load_full();
         let limits = &snapshot.limits;
@@ -102,6 +123,11 @@ impl Proxy {
             return Err(failure.answered(tcp, at.unknown_name.into()));
         };
         session.routed(&route.name, &route.upstream, &route.metrics);
+        let cap = route.max_connections.unwrap_or(limits.per_route);
+        if let Err(limit) = admission.routed(&route.metrics, cap) {
+            let failure = Failure::Limit(limit);
+            return Err(failure.answered(tcp, Answer::Alert(AlertDescription::InternalError)));
+        }
         let upstream = match upstream::of(route, &snapshot) {
             Ok(upstream) => upstream,
             Err(broken) => {
@@ -125,6 +151,7 @@ impl Proxy {
                 return Err(failure.answered(tcp, Answer::Alert(AlertDescription::InternalError)));
             }
         };
+        admission.established();
         Pair::join(client, early, upstream, &snapshot, session).await
     }
 }

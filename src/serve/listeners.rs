@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -316,18 +317,22 @@ async fn accept(
         metrics.accept_failed(error);
         tracing::warn!(%address, %error, "cannot accept");
     };
-    loop {
-        tokio::select! {
-            () = listener.accept(take, failed) => {}
-            () = shutdown.closing() => break,
-            changed = keepalive.changed() => match changed {
-                Ok(()) => {
-                    if let Err(error) = listener.keep_alive(&keepalive.borrow_and_update()) {
-                        tracing::warn!(%address, %error, "the keepalive cannot be changed");
+    {
+        // One future for all turns: begun anew it would forget how long it pauses.
+        let mut accepting = pin!(listener.accept(take, failed));
+        loop {
+            tokio::select! {
+                () = &mut accepting => {}
+                () = shutdown.closing() => break,
+                changed = keepalive.changed() => match changed {
+                    Ok(()) => {
+                        if let Err(error) = listener.keep_alive(&keepalive.borrow_and_update()) {
+                            tracing::warn!(%address, %error, "the keepalive cannot be changed");
+                        }
                     }
-                }
-                Err(_) => break,
-            },
+                    Err(_) => break,
+                },
+            }
         }
     }
     listener.close(take, failed).await;

@@ -20,6 +20,7 @@ use crate::config::{AdminAddress, Checked};
 use crate::lifecycle::{Handed, Notify, Reload, Shutdown, Wish};
 use crate::log::AccessLog;
 use crate::metrics::Metrics;
+use crate::net::limits::files;
 use crate::net::session::Sessions;
 use crate::proxy::Proxy;
 use crate::snapshot::Snapshot;
@@ -99,6 +100,13 @@ pub async fn start(
         Arc::clone(&cell),
         metrics,
         status.clone(),
+    );
+    let files = files::limit();
+    let connections = files::room(files);
+    tracing::info!(
+        files,
+        connections,
+        "the open files that the system allows have room for so many connections"
     );
     let mut tasks = JoinSet::new();
     tasks.spawn(publisher.run(heard, learnt, read, sessions.clone()));

@@ -19,6 +19,7 @@ use crate::admin;
 use crate::config::{self, AdminAddress, Checked, Keepalive, Log, Token};
 use crate::lifecycle::Wish;
 use crate::name::HostName;
+use crate::net::limits::files;
 use crate::net::resolve::{self, Answer};
 use crate::snapshot::service::Change;
 use crate::status::{State, Status};
@@ -211,6 +212,7 @@ impl Parts {
         &mut self,
         checked: Checked,
     ) -> anyhow::Result<(Configured, Prepared)> {
+        files::suffice(&checked.config.limits, files::limit())?;
         let (config, loaded) = load::load(checked);
         let admin = match (&config.admin, &self.admin) {
             (None, _) => None,

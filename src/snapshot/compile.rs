@@ -149,6 +149,7 @@ impl Compiler<'_> {
                 action: self.file_action(route),
                 upstream: route.upstream.as_str().into(),
                 mesh: false,
+                max_connections: route.max_connections,
                 warnings: Vec::new(),
                 metrics: self.metrics.route(name),
             });

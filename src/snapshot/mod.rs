@@ -12,7 +12,7 @@ mod shards;
 pub mod table;
 pub mod upstream;
 
-use crate::config::{Limits, UnknownName};
+use crate::config::{Cap, Limits, UnknownName};
 use crate::metrics::RouteMetrics;
 use crate::name::WildcardDepth;
 use crate::rule::Rule;
@@ -151,6 +151,8 @@ pub struct Route {
     pub upstream: Arc<str>,
     /// Whether its upstream must be one of the mesh: the service that asked for the route asked for that too.
     pub mesh: bool,
+    /// How many connections it may have; `None` is what the limits say for every route.
+    pub max_connections: Option<Cap>,
     /// What its owner should know, though it serves.
     pub warnings: Vec<Arc<str>>,
     /// What its connections count on.
@@ -167,6 +169,7 @@ impl Route {
             && self.action == other.action
             && self.upstream == other.upstream
             && self.mesh == other.mesh
+            && self.max_connections == other.max_connections
             && self.warnings == other.warnings
     }
 }

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 
 use portcullis::config::{self, Environment, LogFormat};
-use portcullis::lifecycle::{Reload, Shutdown};
+use portcullis::lifecycle::{Handed, Reload, Shutdown};
 use portcullis::log::AccessLog;
 use portcullis::serve;
 use portcullis::tls::mesh::{Leaf, PemText};
@@ -176,7 +176,13 @@ async fn what_holds_a_secret_shows_none_when_it_is_formatted() {
 
     // The snapshot, with what TLS is made from, stands in the gateway.
     let log = AccessLog::start(LogFormat::Json, Box::new(std::io::sink()));
-    let gateway = serve::start(checked, log, Shutdown::new(), None, Reload::new());
+    let gateway = serve::start(
+        checked,
+        log,
+        Shutdown::new(),
+        Reload::new(),
+        Handed::default(),
+    );
     let gateway = gateway.await.unwrap();
     let held = format!("{gateway:?}{gateway:#?}");
     assert!(held.contains("a.example.test"), "{held}");

@@ -121,6 +121,7 @@ impl Compiler<'_> {
             action,
             upstream: Arc::clone(&route.upstream),
             mesh: route.mesh,
+            max_connections: None,
             warnings: route.warnings.clone(),
             metrics: self.metrics.route(&route.name),
         }

@@ -142,7 +142,7 @@ error: unknown key `tls_option` in `routes.vm`
 6 | tls_option = \"strict\"
   | ^^^^^^^^^^
   |
-  = help: did you mean `tls_options`? known here: host, rule, priority, passthrough, tls_options, upstream
+  = help: did you mean `tls_options`? known here: host, rule, priority, passthrough, tls_options, upstream, max_connections
 
 error: `routes.vm.upstream`: there is no upstream \"db\"
  --> portcullis.toml:7:12
