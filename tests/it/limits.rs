@@ -204,10 +204,10 @@ async fn a_source_that_has_as_many_as_it_may_is_refused_and_harms_no_other() {
 
 #[tokio::test]
 async fn a_source_that_comes_too_often_is_refused_and_harms_no_other() {
-    // One in a million seconds would be the same: the test is over before the next.
     let mut scene = Scene::with("accept_rate = { per_second = 1, burst = 3 }", "").await;
     let started = Instant::now();
     let mut tunnels = scene.open(3).await;
+    // On a slow machine the fourth may come by right: a second later.
     if started.elapsed() < Duration::from_millis(500) {
         scene.refuses("127.0.0.1", "rate_limit", "client").await;
         assert_eq!(scene.count("accept_rate", true).await, 1);
@@ -393,12 +393,19 @@ async fn an_ipv6_network_and_a_mapped_ipv4_address_are_one_source_each_alone() {
             ("127.0.0.2", v4),
         ),
     ] {
-        let mut staying = dial(first.0, first.1).await.unwrap();
-        assert!(is_reset(second.0, second.1).await);
+        // Of two who come together either may be the first.
+        let mut clients = Vec::new();
+        for (from, to) in [first, second] {
+            clients.extend(dial(from, to).await.ok());
+        }
         assert_eq!(gateway.ended().await["reason"], "source_limit");
         exchange(dial(other.0, other.1).await.unwrap(), b"x").await;
         assert_eq!(gateway.ended().await["reason"], "not_tls");
-        staying.write_all(b"x").await.unwrap();
+        for tcp in &mut clients {
+            // One of them may have been refused.
+            let _ = tcp.write_all(b"x").await;
+        }
         assert_eq!(gateway.ended().await["reason"], "not_tls");
+        assert!(gateway.has_no_more_records());
     }
 }
