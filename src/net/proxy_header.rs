@@ -1,6 +1,4 @@
 //! Headers of the PROXY protocol: what a proxy in front says of a connection, before the connection's own first byte.
-//!
-//! Sources: `proxy-protocol.txt` of HAProxy, §2.1 (version 1), §2.2 (version 2). Nothing here reads or writes a socket.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -17,7 +15,7 @@ pub const LONGEST: usize = 4096;
 /// AWS (0xEA), Azure (0xEE) nor Google (0xE0) uses.
 pub const SPIFFE: u8 = 0xE5;
 
-/// What a header says, as far as it is of use here: nothing else in it is believed, or kept.
+/// What a header says (`proxy-protocol.txt` of HAProxy: §2.1 for version 1, §2.2 for version 2), as far as it is of use here: nothing else in it is believed, or kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Header {
     /// The ends of the connection that the sender accepted. `None` is a connection of its own (`LOCAL`), or one that it

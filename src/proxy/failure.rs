@@ -1,6 +1,7 @@
 //! What can go wrong with a connection: its reason, and what the client is told.
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use rustix::io::Errno;
@@ -11,6 +12,7 @@ use super::hello::HelloError;
 use crate::config::UnknownName;
 use crate::name::HostName;
 use crate::net::dial::DialError;
+use crate::net::proxy_header::HeaderError;
 use crate::net::relay::Socket as _;
 use crate::reason::Reason;
 use crate::snapshot::upstream::Intention;
@@ -19,6 +21,10 @@ use crate::tls::HandshakeError;
 /// Why a connection ended otherwise than by both sides' will.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
+    #[error("{0} is not in `proxy_protocol.from` of this listener")]
+    NotListed(IpAddr),
+    #[error("{0}")]
+    ProxyHeader(HeaderError),
     #[error(transparent)]
     Hello(HelloError),
     #[error("no whole hello before the deadline")]
@@ -82,6 +88,8 @@ impl Failure {
     /// The closed word for it.
     pub(super) fn reason(&self) -> Reason {
         match self {
+            Self::NotListed(_) | Self::ProxyHeader(HeaderError::Absent) => Reason::NoProxyHeader,
+            Self::ProxyHeader(_) => Reason::BadProxyHeader,
             Self::Hello(HelloError::Gone { .. }) => Reason::ClientGone,
             Self::Hello(HelloError::NotTls) => Reason::NotTls,
             Self::Hello(HelloError::TooOld | HelloError::Bad { .. } | HelloError::BadName) => {

@@ -8,8 +8,10 @@ use rustls::AlertDescription;
 use tokio::net::TcpStream;
 use tokio::time::timeout_at;
 
+mod announce;
 mod failure;
 mod hello;
+mod origin;
 mod terminate;
 mod upstream;
 
@@ -60,7 +62,7 @@ impl Proxy {
         }
     }
 
-    /// Hello, route, terminate or pass, dial, relay.
+    /// Origin, hello, route, terminate or pass, dial, relay.
     async fn serve(
         &self,
         tcp: TcpStream,
@@ -83,14 +85,24 @@ impl Proxy {
         let limits = &snapshot.limits;
         let deadline = session.started() + limits.handshake;
 
-        let hello = match timeout_at(deadline, Hello::read(&mut tcp, limits.hello_bytes)).await {
+        let at = snapshot.listener(listener);
+        let peer = session.record.client;
+        let origin = origin::read(&mut tcp, peer, at.accept_proxy.as_deref());
+        let (origin, early) = match timeout_at(deadline, origin).await {
+            Ok(Ok(origin)) => origin,
+            Ok(Err(failure)) => return Err(failure.answered(tcp, Answer::Close)),
+            Err(_) => return Err(Failure::HelloTimeout.into()),
+        };
+        origin.record(&mut session.record);
+
+        let hello = Hello::read(&mut tcp, early, limits.hello_bytes);
+        let hello = match timeout_at(deadline, hello).await {
             Ok(Ok(hello)) => hello,
             Ok(Err(error)) => return Err(failure::bad_hello(tcp, error)),
             Err(_) => return Err(Failure::HelloTimeout.into()),
         };
         session.hello_done(hello.sni.clone(), hello.alpn.first().cloned());
 
-        let at = snapshot.listener(listener);
         let facts = Facts {
             name: hello.name.as_ref(),
             client: session.record.client.ip(),
@@ -125,7 +137,7 @@ impl Proxy {
                 return Err(failure.answered(tcp, Answer::Alert(AlertDescription::InternalError)));
             }
         };
-        Pair::join(client, early, upstream, &snapshot, session).await
+        Pair::join(client, early, &origin, upstream, &snapshot, session).await
     }
 }
 
