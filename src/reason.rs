@@ -65,6 +65,10 @@ reasons! {
     RateLimit = "rate_limit", Client;
     /// The client went away before its hello was complete.
     ClientGone = "client_gone", Client;
+    /// The listener takes clients from a proxy in front only, and no PROXY header came, or not from one that is listed.
+    NoProxyHeader = "no_proxy_header", Client;
+    /// A proxy in front sent a PROXY header that is none.
+    BadProxyHeader = "bad_proxy_header", Client;
     /// The first byte did not begin a TLS handshake.
     NotTls = "not_tls", Client;
     /// TLS, but a hello that no TLS server would accept.

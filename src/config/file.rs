@@ -5,12 +5,12 @@ use toml::de::{DeTable, DeValue};
 use super::consul::Section;
 use super::decode::{Item, List, Table, Typed};
 use super::diagnostic::Findings;
-use super::{Cap, limits, upstream_tls};
+use super::{Cap, limits, proxy_protocol, upstream_tls};
 
 /// The whole file. `None` is a key that is absent, or wrong and reported.
 #[derive(Debug, Default)]
 pub(super) struct File {
-    pub(super) listen: Option<List<Typed<String>>>,
+    pub(super) listen: Option<List<Listen>>,
     pub(super) admin: Option<Admin>,
     pub(super) insecure_admin: Option<Typed<bool>>,
     pub(super) admin_token_file: Option<Typed<String>>,
@@ -23,6 +23,13 @@ pub(super) struct File {
     pub(super) consul: Option<Section>,
     pub(super) limits: limits::Section,
     pub(super) log: Log,
+}
+
+/// An entry of `listen`, as a string or a table.
+#[derive(Debug)]
+pub(super) struct Listen {
+    pub(super) address: Typed<String>,
+    pub(super) proxy_protocol: Option<proxy_protocol::AcceptSection>,
 }
 
 /// `admin`.
@@ -79,6 +86,7 @@ pub(super) struct Upstream {
     pub(super) service: Option<Typed<String>>,
     pub(super) mesh: Option<Typed<bool>>,
     pub(super) tls: Option<upstream_tls::Section>,
+    pub(super) proxy_protocol: Option<proxy_protocol::SendSection>,
 }
 
 /// One endpoint, as a string or a table.
@@ -99,7 +107,9 @@ impl File {
     pub(super) fn read(entries: &DeTable<'_>, findings: &mut Findings<'_>) -> Self {
         let mut root = Table::root(entries);
         let file = Self {
-            listen: root.take("listen", findings, Item::strings),
+            listen: root.take("listen", findings, |item, findings| {
+                item.list(findings, read_listen)
+            }),
             admin: root.take("admin", findings, read_admin),
             insecure_admin: root.take("insecure_admin", findings, Item::boolean),
             admin_token_file: root.take("admin_token_file", findings, Item::string),
@@ -124,6 +134,27 @@ impl File {
         };
         root.finish(findings);
         file
+    }
+}
+
+fn read_listen(item: Item<'_>, findings: &mut Findings<'_>) -> Option<Listen> {
+    match item.value() {
+        DeValue::String(_) => item.string(findings).map(|address| Listen {
+            address,
+            proxy_protocol: None,
+        }),
+        DeValue::Table(_) => {
+            let mut table = item.table(findings)?;
+            let address = table.require("address", "\":8443\"", findings, Item::string);
+            let read = proxy_protocol::AcceptSection::read;
+            let proxy_protocol = table.take("proxy_protocol", findings, read);
+            table.finish(findings);
+            address.map(|address| Listen {
+                address,
+                proxy_protocol,
+            })
+        }
+        _ => item.wrong("a string", findings),
     }
 }
 
@@ -303,6 +334,11 @@ fn read_upstream(mut table: Table<'_>, findings: &mut Findings<'_>) -> Upstream 
         service: table.take("service", findings, Item::string),
         mesh: table.take("mesh", findings, Item::boolean),
         tls: table.take("tls", findings, upstream_tls::Section::read),
+        proxy_protocol: table.take(
+            "proxy_protocol",
+            findings,
+            proxy_protocol::SendSection::read,
+        ),
     };
     table.finish(findings);
     upstream

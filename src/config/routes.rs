@@ -230,6 +230,7 @@ fn find_upstream(
             endpoints,
             service: None,
             tls: None,
+            send_proxy: None,
         };
         upstreams.insert(typed.value.clone(), upstream);
         return Some(typed.value.clone());

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
 use tokio::sync::oneshot;
@@ -73,25 +73,7 @@ impl Sessions {
         let now = Instant::now();
         let (id, told) = self.running.begin();
         let session = Session {
-            record: Record {
-                time: SystemTime::now(),
-                client,
-                listener,
-                sni: None,
-                alpn: None,
-                tls: None,
-                route: None,
-                upstream: None,
-                endpoint: None,
-                bytes_up: 0,
-                bytes_down: 0,
-                hello_time: None,
-                handshake_time: None,
-                dial_time: None,
-                duration: Duration::ZERO,
-                reason: Reason::Internal,
-                detail: None,
-            },
+            record: Record::new(client, listener),
             up: Tally::default(),
             down: Tally::default(),
             started: now,

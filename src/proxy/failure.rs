@@ -1,6 +1,7 @@
 //! What can go wrong with a connection: its reason, and what the client is told.
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use rustix::io::Errno;
@@ -12,6 +13,7 @@ use crate::config::UnknownName;
 use crate::metrics::Limit;
 use crate::name::HostName;
 use crate::net::dial::DialError;
+use crate::net::proxy_header::HeaderError;
 use crate::net::relay::Socket as _;
 use crate::reason::Reason;
 use crate::snapshot::upstream::Intention;
@@ -22,6 +24,10 @@ use crate::tls::HandshakeError;
 pub(super) enum Failure {
     #[error("{}", limit(*.0))]
     Limit(Limit),
+    #[error("{0} is not in `proxy_protocol.from` of this listener")]
+    NotListed(IpAddr),
+    #[error("{0}")]
+    ProxyHeader(HeaderError),
     #[error(transparent)]
     Hello(HelloError),
     #[error("no whole hello before the deadline")]
@@ -92,6 +98,8 @@ impl Failure {
                 Limit::Lifetime => Reason::LifetimeLimit,
                 Limit::Idle => Reason::IdleTimeout,
             },
+            Self::NotListed(_) | Self::ProxyHeader(HeaderError::Absent) => Reason::NoProxyHeader,
+            Self::ProxyHeader(_) => Reason::BadProxyHeader,
             Self::Hello(HelloError::Gone { .. }) => Reason::ClientGone,
             Self::Hello(HelloError::NotTls) => Reason::NotTls,
             Self::Hello(HelloError::TooOld | HelloError::Bad { .. } | HelloError::BadName) => {

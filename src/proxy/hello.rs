@@ -62,17 +62,25 @@ pub(super) enum HelloError {
 }
 
 impl Hello {
-    /// Reads a client's hello, of at most `limit` bytes as they come over the wire. The caller sets the deadline.
-    pub(super) async fn read(tcp: &mut TcpStream, limit: usize) -> Result<Self, HelloError> {
-        // Nothing is allocated for a client that has said nothing.
-        tcp.readable()
-            .await
-            .map_err(|_| HelloError::Gone { bytes: 0 })?;
+    /// Reads a client's hello, of at most `limit` bytes as they come over the wire, `bytes` of which are here already. The
+    /// caller sets the deadline.
+    pub(super) async fn read(
+        tcp: &mut TcpStream,
+        mut bytes: Vec<u8>,
+        limit: usize,
+    ) -> Result<Self, HelloError> {
+        if bytes.is_empty() {
+            // Nothing is allocated for a client that has said nothing.
+            tcp.readable()
+                .await
+                .map_err(|_| HelloError::Gone { bytes: 0 })?;
+        }
         let mut acceptor = Acceptor::default();
-        let mut bytes = Vec::new();
         let mut taken = 0;
         loop {
-            receive(tcp, &mut bytes, limit).await?;
+            if bytes.len() == taken {
+                receive(tcp, &mut bytes, limit).await?;
+            }
             while let Some(mut rest) = bytes.get(taken..).filter(|rest| !rest.is_empty()) {
                 // Reading from memory takes nothing only when rustls has no room left for an unfinished hello.
                 match acceptor.read_tls(&mut rest) {
@@ -135,7 +143,11 @@ fn refused(tcp: &TcpStream, error: Error, alert: AcceptedAlert, limit: usize) ->
 }
 
 /// Reads once more, within the limit.
-async fn receive(tcp: &mut TcpStream, bytes: &mut Vec<u8>, limit: usize) -> Result<(), HelloError> {
+pub(super) async fn receive(
+    tcp: &mut TcpStream,
+    bytes: &mut Vec<u8>,
+    limit: usize,
+) -> Result<(), HelloError> {
     let room = limit.saturating_sub(bytes.len()).min(READ);
     if room == 0 {
         return Err(HelloError::TooLarge { limit });

@@ -8,8 +8,10 @@ use rustls::AlertDescription;
 use tokio::net::TcpStream;
 use tokio::time::timeout_at;
 
+mod announce;
 mod failure;
 mod hello;
+mod origin;
 mod terminate;
 mod upstream;
 
@@ -69,7 +71,7 @@ impl Proxy {
         }
     }
 
-    /// Admission, hello, route, terminate or pass, dial, relay.
+    /// Admission, origin, hello, route, terminate or pass, dial, relay.
     async fn serve(
         &self,
         tcp: TcpStream,
@@ -77,7 +79,7 @@ impl Proxy {
         session: &mut Session,
         admission: &mut Admission<'_>,
     ) -> Result<(), Ending> {
-        if let Err(limit) = self.admit(session.record.client, admission) {
+        if let Err(limit) = self.admit(session.record.client, listener, admission) {
             return Err(Failure::Limit(limit).answered(tcp, Answer::Reset));
         }
         // The snapshot and the hello end here, so that no tunnel keeps an old one alive; the box, so that none keeps the
@@ -87,10 +89,20 @@ impl Proxy {
     }
 
     /// Before anything is made for it.
-    fn admit(&self, client: SocketAddr, admission: &mut Admission<'_>) -> Result<(), Limit> {
-        let limits = &self.snapshot.load().limits;
-        admission.accepted(limits)?;
-        admission.source(client.ip(), limits)
+    fn admit(
+        &self,
+        client: SocketAddr,
+        listener: ListenerId,
+        admission: &mut Admission<'_>,
+    ) -> Result<(), Limit> {
+        let snapshot = self.snapshot.load();
+        admission.accepted(&snapshot.limits)?;
+        // A proxy is not where its clients come from: its header tells that.
+        let at = snapshot.listener(listener);
+        if (at.accept_proxy).is_some_and(|proxies| proxies.lists(client.ip())) {
+            return Ok(());
+        }
+        admission.source(client.ip(), &snapshot.limits)
     }
 
     async fn establish(
@@ -104,14 +116,27 @@ impl Proxy {
         let limits = &snapshot.limits;
         let deadline = session.started() + limits.handshake;
 
-        let hello = match timeout_at(deadline, Hello::read(&mut tcp, limits.hello_bytes)).await {
+        let at = snapshot.listener(listener);
+        let peer = session.record.client;
+        let origin = origin::read(&mut tcp, peer, at.accept_proxy.as_deref());
+        let (origin, early) = match timeout_at(deadline, origin).await {
+            Ok(Ok(origin)) => origin,
+            Ok(Err(failure)) => return Err(failure.answered(tcp, Answer::Close)),
+            Err(_) => return Err(Failure::HelloTimeout.into()),
+        };
+        origin.record(&mut session.record);
+        if let Err(limit) = admission.source(session.record.client.ip(), limits) {
+            return Err(Failure::Limit(limit).answered(tcp, Answer::Reset));
+        }
+
+        let hello = Hello::read(&mut tcp, early, limits.hello_bytes);
+        let hello = match timeout_at(deadline, hello).await {
             Ok(Ok(hello)) => hello,
             Ok(Err(error)) => return Err(failure::bad_hello(tcp, error)),
             Err(_) => return Err(Failure::HelloTimeout.into()),
         };
         session.hello_done(hello.sni.clone(), hello.alpn.first().cloned());
 
-        let at = snapshot.listener(listener);
         let facts = Facts {
             name: hello.name.as_ref(),
             client: session.record.client.ip(),
@@ -152,7 +177,7 @@ impl Proxy {
             }
         };
         admission.established();
-        Pair::join(client, early, upstream, &snapshot, session).await
+        Pair::join(client, early, &origin, upstream, &snapshot, session).await
     }
 }
 

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::announce;
 use super::failure::{Answer, Ending, Failure};
+use super::origin::Origin;
 use crate::metrics::Limit;
 use crate::net::Stream;
-use crate::net::dial::{self, Dial, DialError};
+use crate::net::dial::{self, Dial, DialError, ProxyHeader};
 use crate::net::relay::{self, Outcome, Patience, Socket};
 use crate::net::session::Session;
 use crate::reason::Fault;
@@ -32,6 +34,7 @@ impl Pair {
     pub(super) async fn join(
         client: Stream,
         early: Vec<u8>,
+        origin: &Origin,
         upstream: &Upstream,
         snapshot: &Snapshot,
         session: &mut Session,
@@ -48,7 +51,11 @@ impl Pair {
             exceeded: Arc::clone(session.exceeded()),
         });
         let intention = upstream.intention();
-        match dial(upstream, !early.is_empty(), snapshot, session).await {
+        let proxy_header = upstream.send_proxy.as_ref();
+        let proxy_header =
+            proxy_header.map(|send| announce::header(send, origin, &client, &mut session.record));
+        let sends_first = !early.is_empty();
+        match dial(upstream, sends_first, proxy_header, snapshot, session).await {
             Ok(upstream) => Ok(Self {
                 client,
                 upstream,
@@ -77,6 +84,7 @@ pub(super) fn of<'a>(route: &Route, snapshot: &'a Snapshot) -> Result<&'a Upstre
 async fn dial(
     upstream: &Upstream,
     sends_first: bool,
+    proxy_header: Option<ProxyHeader>,
     snapshot: &Snapshot,
     session: &mut Session,
 ) -> Result<Stream, Failure> {
@@ -91,6 +99,7 @@ async fn dial(
         timeout: limits.dial,
         keepalive: limits.keepalive,
         sends_first,
+        proxy_header,
     };
     let mut failure = Failure::NoHealthyUpstream(upstream.empty.clone());
     for attempt in upstream.turn(now()).take(limits.dial_attempts) {

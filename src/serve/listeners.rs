@@ -236,6 +236,7 @@ impl Opened {
     pub(super) fn described(&self) -> BTreeMap<ListenerId, snapshot::Listener> {
         let describe = |listener: &config::Listener| snapshot::Listener {
             unknown_name: listener.unknown_name,
+            accept_proxy: listener.accept_proxy.clone(),
             ..Default::default()
         };
         let listeners = self.0.iter();

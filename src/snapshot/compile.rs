@@ -274,6 +274,7 @@ impl Compiler<'_> {
             },
         };
         let mut made = Upstream::new(name.into(), endpoints.collect(), transport, Arc::default());
+        made.send_proxy = config.send_proxy;
         made.empty = config.service.as_ref().map(|service| {
             let key = ServiceKey {
                 source: Source::Consul,

@@ -12,7 +12,7 @@ mod shards;
 pub mod table;
 pub mod upstream;
 
-use crate::config::{Cap, Limits, UnknownName};
+use crate::config::{AcceptProxy, Cap, Limits, UnknownName};
 use crate::metrics::RouteMetrics;
 use crate::name::WildcardDepth;
 use crate::rule::Rule;
@@ -50,7 +50,7 @@ pub struct Snapshot {
 impl Snapshot {
     /// What a listener does. One that is gone refuses: its routes are not known any more.
     pub fn listener(&self, id: ListenerId) -> Listener {
-        self.listeners.get(&id).copied().unwrap_or_default()
+        self.listeners.get(&id).cloned().unwrap_or_default()
     }
 
     /// An upstream by its name: as the file has it, or `NAME@SOURCE`.
@@ -103,10 +103,12 @@ impl Snapshot {
 pub struct ListenerId(pub u32);
 
 /// What a listener does with the names it hears. (Every listener speaks TLS.)
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listener {
     /// What happens to a client whose name no route matches.
     pub unknown_name: UnknownName,
+    /// Whose PROXY headers are believed; `None` is nobody's.
+    pub accept_proxy: Option<Arc<AcceptProxy>>,
     /// How many labels a `*` stands for.
     pub wildcard: WildcardDepth,
 }

@@ -5,7 +5,7 @@ mod slow;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use portcullis::admin::{self, BindError, Listener, Sources};
@@ -190,23 +190,8 @@ async fn what_the_access_log_left_out_is_counted_in_the_metrics() {
     admin.sources.metrics.access_log(log.clone());
     let unspecified = SocketAddr::from(([0, 0, 0, 0], 0));
     let refusal = Record {
-        time: SystemTime::now(),
-        client: unspecified,
-        listener: unspecified,
-        sni: None,
-        alpn: None,
-        tls: None,
-        route: None,
-        upstream: None,
-        endpoint: None,
-        bytes_up: 0,
-        bytes_down: 0,
-        hello_time: None,
-        handshake_time: None,
-        dial_time: None,
-        duration: Duration::ZERO,
         reason: Reason::NotTls,
-        detail: None,
+        ..Record::new(unspecified, unspecified)
     };
     for _ in 0..10_000 {
         log.write(refusal.clone());

@@ -10,6 +10,7 @@ use tempfile::TempDir;
 mod consul;
 mod environment;
 mod meaning;
+mod proxy_protocol;
 mod report;
 mod sections;
 mod strange;

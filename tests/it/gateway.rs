@@ -34,7 +34,7 @@ pub(crate) struct Gateway {
 
 impl Gateway {
     /// Starts a gateway with these tables in its configuration, whose paths start at the authority's folder. It
-    /// listens on 127.0.0.1 and a free port; there is no admin interface unless the text says so.
+    /// listens on 127.0.0.1 and a free port, and there is no admin interface, unless the text says so.
     pub(crate) async fn start(authority: &Authority, tables: &str) -> Self {
         Self::serve(Self::load(authority, tables)).await
     }
@@ -123,7 +123,11 @@ fn whole(tables: &str) -> String {
         true => "",
         false => "admin = false\n",
     };
-    format!("listen = [\"127.0.0.1:0\"]\n{admin}{tables}")
+    let listen = match tables.contains("listen =") {
+        true => "",
+        false => "listen = [\"127.0.0.1:0\"]\n",
+    };
+    format!("{listen}{admin}{tables}")
 }
 
 /// What an admin interface answers to a GET: status and body.

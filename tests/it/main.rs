@@ -42,6 +42,7 @@ mod policy;
 mod ports;
 mod program;
 mod proof;
+mod proxy_header;
 mod records;
 mod refusals;
 mod relay;

@@ -150,6 +150,7 @@ impl Compiler<'_> {
             Arc::default(),
         );
         made.service = Some(key.clone());
+        made.send_proxy = config.and_then(|config| config.send_proxy);
         made.empty.clone_from(&upstream.empty);
         made
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use portcullis::config::{
     self, Action, AdminAddress, Cap, CertificateFiles, Checked, Consul, EndpointAddress, Limits,
-    LogFormat, Rate, Span, UnknownName,
+    LogFormat, ProxyTlvs, ProxyVersion, Rate, Span, UnknownName,
 };
 use portcullis::name::SpiffeId;
 use portcullis::tls::client::no_server_name;
@@ -187,6 +187,13 @@ fn the_full_example_means_what_its_comments_say() {
     let tls = config.upstreams["billing"].tls.as_ref().unwrap();
     let billing = "spiffe://mesh.example.com/ns/default/dc/dc1/svc/billing";
     assert_eq!(tls.proof, Proof::Spiffe(SpiffeId::parse(billing).unwrap()));
+    let send = config.upstreams["metrics"].send_proxy.unwrap();
+    let tlvs = ProxyTlvs {
+        authority: true,
+        unique_id: true,
+        ..ProxyTlvs::default()
+    };
+    assert!(send.version == ProxyVersion::V2(tlvs) && !send.inside_tls);
     let vault = config.upstreams["vault"].service.as_ref().unwrap();
     assert!(vault.name == "vault" && vault.mesh);
     let consul = Consul {
@@ -215,12 +222,15 @@ fn the_full_example_shows_every_key() {
     let mut known = BTreeSet::new();
     for section in [
         "",
+        "[[listen]]",
+        "[[listen]]\n[listen.proxy_protocol]",
         "[[certificates]]",
         "[tls]",
         "[tls.options.a]",
         "[routes.a]",
         "[upstreams.a]",
         "[upstreams.a.tls]",
+        "[upstreams.a.proxy_protocol]",
         "[[upstreams.a.endpoints]]",
         "[consul]",
         "[limits]",
