@@ -89,7 +89,7 @@ pub async fn start(
     );
     let mut tasks = JoinSet::new();
     tasks.spawn(publisher.run(heard, learnt, read, sessions.clone()));
-    parts.take(prepared);
+    parts.take(prepared).await;
     status.set("listeners", State::Ready);
     let (addresses, admin) = parts.addresses();
     tasks.spawn(parts.run(wishes));
