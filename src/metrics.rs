@@ -231,9 +231,9 @@ impl Metrics {
     }
 
     /// Tells when the gateway's certificate in the mesh ends.
-    pub fn identity(&self, not_after: SystemTime) {
+    pub fn identity(&self, not_after: Option<SystemTime>) {
         let identity = self.live.identity.lock();
-        *identity.unwrap_or_else(PoisonError::into_inner) = Some(not_after);
+        *identity.unwrap_or_else(PoisonError::into_inner) = not_after;
     }
 
     /// Makes the access log's counts metrics; the first log that is given stays.

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::de::{Deserialize, Deserializer};
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use super::{Heard, Keeper, PART, Trust, written};
 use crate::api::consul::{Answer, Client, Error, Watch, null_is_default};
@@ -45,11 +46,18 @@ struct Issued {
     uri: String,
 }
 
-/// Tells the identity that Consul gives to this service, and each that follows it, until nobody listens.
+/// Tells the identity that Consul gives to this service, and each that follows it, until nobody listens or it is to stop. What the
+/// keeper has already is not told again. Returns the keeper, all of which has been told.
 ///
 /// A token needs `service:write` on the service, which need not be registered. What Consul says that cannot be right, or
 /// does not say, leaves the last identity as it is, and is told as the state of the [part](PART).
-pub async fn watch(client: Client, service: String, changes: mpsc::Sender<Change>) {
+pub async fn watch(
+    client: Client,
+    mut keeper: Keeper,
+    changes: mpsc::Sender<Change>,
+    stop: CancellationToken,
+) -> Keeper {
+    let service = keeper.service.clone();
     let (tell, mut heard) = mpsc::channel(1);
     let path = ["agent", "connect", "ca", "roots"];
     let roots = Watch::<Roots>::new(client.clone(), &path, &[]);
@@ -58,8 +66,9 @@ pub async fn watch(client: Client, service: String, changes: mpsc::Sender<Change
     tokio::select! {
         () = follow(roots, |answer| Heard::Trust(trust(answer)), &tell) => {}
         () = follow(leaf, |answer| Heard::Leaf(own_leaf(answer, &service)), &tell) => {}
-        () = keep(Keeper::new(service.clone()), &mut heard, &changes) => {}
+        () = keep(&mut keeper, &mut heard, &changes, &stop) => {}
     }
+    keeper
 }
 
 async fn follow<T: serde::de::DeserializeOwned + Send + 'static>(
@@ -82,9 +91,10 @@ async fn follow<T: serde::de::DeserializeOwned + Send + 'static>(
 
 /// Takes in what is heard, and tells what changes by it, or by the clock.
 async fn keep(
-    mut keeper: Keeper,
+    keeper: &mut Keeper,
     heard: &mut mpsc::Receiver<Heard>,
     changes: &mpsc::Sender<Change>,
+    stop: &CancellationToken,
 ) {
     let mut told = None;
     loop {
@@ -113,6 +123,7 @@ async fn keep(
             heard = heard.recv() => heard,
             () = tokio::time::sleep(pause) => continue,
             () = changes.closed() => return,
+            () = stop.cancelled() => return,
         };
         let Some(heard) = heard else { return };
         if let Some(identity) = keeper.hear(heard, SystemTime::now()) {

@@ -23,7 +23,7 @@ fn full() -> Arc<Metrics> {
     metrics.published(3);
     let end = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
     metrics.certificates([("edge.pem".to_owned(), end)]);
-    metrics.identity(end + Duration::from_secs(1));
+    metrics.identity(Some(end + Duration::from_secs(1)));
     metrics
 }
 

@@ -110,7 +110,7 @@ pub async fn start(
     );
     let mut tasks = JoinSet::new();
     tasks.spawn(publisher.run(heard, learnt, read, sessions.clone()));
-    parts.take(prepared);
+    parts.take(prepared).await;
     status.set("listeners", State::Ready);
     let (addresses, admin) = parts.addresses();
     notify.ready("serving").await;

@@ -5,28 +5,36 @@ use std::net::SocketAddr;
 use std::panic::resume_unwind;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
+use anyhow::Context;
 use tokio::sync::mpsc::{Receiver, Sender};
 use tokio::sync::oneshot;
 use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::consul::{self, Consul};
 use super::listeners::{Listeners, Opened, Serving};
-use super::load;
+use super::load::{self, Loaded};
 use super::publish::Configured;
 use crate::admin;
-use crate::config::{self, AdminAddress, Checked, Keepalive, Log, Token};
+use crate::config::{self, AdminAddress, Checked, Config, Keepalive, Log, Token};
 use crate::lifecycle::Wish;
 use crate::name::HostName;
 use crate::net::limits::files;
-use crate::net::resolve::{self, Answer};
+use crate::net::resolve::{Answer, Resolving};
 use crate::snapshot::service::Change;
 use crate::status::{State, Status};
 use crate::watch::{self, Files};
 
 /// The part of the status that tells of the configuration.
 const CONFIGURATION: &str = "configuration";
+
+/// How long a new configuration waits for the names that it has more than the last one, all together.
+///
+/// 2 s: a resolver asks a server twice within 10 s; what it has not answered by now is served when it is.
+const NAMES_AWAITED: Duration = Duration::from_secs(2);
 
 /// What goes to the publisher: changes of one kind each, and configurations, which answer when they are published.
 #[derive(Debug)]
@@ -49,6 +57,8 @@ pub(super) struct Parts {
     log: Log,
     /// Whether the configuration that serves wants one.
     wants_sandbox: bool,
+    /// What TLS is made from at the moment.
+    loaded: Loaded,
     listeners: Listeners,
     admin: Option<Admin>,
     names: BTreeMap<HostName, AbortHandle>,
@@ -72,7 +82,10 @@ pub(super) struct Prepared {
     keepalive: Keepalive,
     log: Log,
     wants_sandbox: bool,
+    loaded: Loaded,
     names: BTreeSet<HostName>,
+    /// Those that have been asked for.
+    resolving: BTreeMap<HostName, Resolving>,
     admin: Option<AdminChange>,
     token: Option<Token>,
     consul: Option<consul::Prepared>,
@@ -102,6 +115,7 @@ impl Parts {
             files: first.warnings.files.clone(),
             log: first.config.log,
             wants_sandbox: first.config.sandbox,
+            loaded: Loaded::default(),
             listeners: Listeners::default(),
             admin: None,
             names: BTreeMap::new(),
@@ -131,11 +145,16 @@ impl Parts {
                     }
                 }
                 Some(Wish { by, outcome }) = wishes.recv() => {
+                    // Who asks before the files are read gets what they hold: one reading is enough for all.
+                    let mut outcomes = vec![outcome];
+                    while outcomes.len() < wishes.max_capacity() && let Ok(also) = wishes.try_recv() {
+                        outcomes.push(also.outcome);
+                    }
                     let told = self.reload(by).await;
                     changed = Box::pin(watch::changed(self.files.clone()));
-                    if let Some(outcome) = outcome {
+                    for outcome in outcomes.into_iter().flatten() {
                         // Whoever asked may have gone.
-                        let _ = outcome.send(told);
+                        let _ = outcome.send(told.clone());
                     }
                 }
                 else => std::future::pending().await,
@@ -166,7 +185,7 @@ impl Parts {
         match self.follow().await {
             Ok(()) => {
                 tracing::info!("the new configuration serves");
-                self.status.set(CONFIGURATION, State::Ready);
+                self.status.set(CONFIGURATION, self.certificates());
                 self.serving.metrics.reloaded(true);
                 Ok(())
             }
@@ -174,15 +193,36 @@ impl Parts {
                 tracing::error!(
                     "the new configuration is refused, the one before serves on:\n{why}"
                 );
-                let what = why.lines().next().unwrap_or_default();
+                // Before the first mistake there may be warnings; what cannot be bound is told in one line.
+                let mut lines = why.lines().map(str::trim_start).peekable();
+                let first = lines.peek().copied().unwrap_or_default();
+                let what = lines.find(|line| line.starts_with("error"));
+                let place = lines.find_map(|line| line.strip_prefix("--> "));
+                let what = what.unwrap_or(first);
+                let place = place.map_or_else(String::new, |place| format!(" ({place})"));
                 let what = format!(
-                    "the file was changed and is refused, the one before serves on: {what}"
+                    "the file was changed and is refused, the one before serves on: {what}{place}"
                 );
                 self.status.set(CONFIGURATION, State::Degraded(what));
                 self.serving.metrics.reloaded(false);
                 Err(why)
             }
         }
+    }
+
+    /// What there is to say of the certificates of a configuration that serves.
+    fn certificates(&self) -> State {
+        let kept = self.loaded.kept.iter();
+        let kept: Vec<String> = kept.map(|chain| chain.display().to_string()).collect();
+        if kept.is_empty() {
+            return State::Ready;
+        }
+        let what = format!(
+            "these certificates do not serve as they are, what they were before is shown: {}",
+            kept.join(", ")
+        );
+        tracing::warn!("{what}");
+        State::Degraded(what)
     }
 
     async fn follow(&mut self) -> Result<(), String> {
@@ -194,14 +234,55 @@ impl Parts {
             Err(mistakes) => mistakes.files.clone(),
         };
         let checked = checked.map_err(|mistakes| mistakes.render(false))?;
-        let prepared = self.prepare(checked).await;
-        let (configured, prepared) = prepared.map_err(|error| format!("{error:#}"))?;
-        let (published, told) = oneshot::channel();
-        if (self.news.configured.send((configured, published)).await).is_ok() {
-            let _ = told.await;
+        if checked.warnings.warnings() > 0 {
+            tracing::warn!("\n{}", checked.warnings.render(false));
         }
-        self.take(prepared);
+        let (answers, resolving) = self.first_answers(&checked.config).await;
+        let prepared = self.prepare(checked).await;
+        let (mut configured, mut prepared) = prepared.map_err(|error| format!("{error:#}"))?;
+        configured.answers = answers;
+        prepared.resolving = resolving;
+        let (published, told) = oneshot::channel();
+        let sent = self.news.configured.send((configured, published)).await;
+        // What has been bound is closed again.
+        if sent.is_err() || told.await.is_err() {
+            return Err("the gateway is stopping".to_owned());
+        }
+        self.take(prepared).await;
         Ok(())
+    }
+
+    /// Asks for the names that this configuration has more than the last one, so that no route of it is published without
+    /// endpoints for want of a moment.
+    async fn first_answers(&self, config: &Config) -> (Vec<Answer>, BTreeMap<HostName, Resolving>) {
+        let mut asked = JoinSet::new();
+        for name in super::publish::names(config) {
+            if !self.names.contains_key(&name) {
+                asked.spawn(async move {
+                    let mut resolving = Resolving::new(name.clone());
+                    let answer = resolving.ask().await;
+                    (name, resolving, answer)
+                });
+            }
+        }
+        let (mut answers, mut names) = (Vec::new(), BTreeMap::new());
+        let late = Instant::now() + NAMES_AWAITED;
+        while let Ok(Some(done)) = timeout_at(late, asked.join_next()).await {
+            match done {
+                Ok((name, resolving, answer)) => {
+                    answers.extend(answer);
+                    names.insert(name, resolving);
+                }
+                Err(defect) if defect.is_panic() => resume_unwind(defect.into_panic()),
+                // The process ends.
+                Err(_) => {}
+            }
+        }
+        if !asked.is_empty() {
+            let names = asked.len();
+            tracing::warn!(names, awaited = ?NAMES_AWAITED, "new names of upstreams have no answer yet");
+        }
+        (answers, names)
     }
 
     /// Makes and binds all that this configuration needs.
@@ -213,7 +294,10 @@ impl Parts {
         checked: Checked,
     ) -> anyhow::Result<(Configured, Prepared)> {
         files::suffice(&checked.config.limits, files::limit())?;
-        let (config, loaded) = load::load(checked);
+        let before = self.loaded.clone();
+        // Files are read for it, and a system's roots are hundreds.
+        let loading = tokio::task::spawn_blocking(move || load::load(checked, &before));
+        let (config, loaded) = loading.await.context("it cannot be loaded")?;
         let admin = match (&config.admin, &self.admin) {
             (None, _) => None,
             (Some(written), Some(running)) if running.written == *written => {
@@ -246,7 +330,9 @@ impl Parts {
             keepalive: config.limits.keepalive,
             log: config.log,
             wants_sandbox: config.sandbox,
+            loaded: loaded.clone(),
             names,
+            resolving: BTreeMap::new(),
             admin,
             token: config.admin_token.clone(),
             consul: consul::prepare(client, &config, &own),
@@ -256,33 +342,38 @@ impl Parts {
             loaded,
             listeners,
             own,
+            answers: Vec::new(),
         };
         Ok((configured, prepared))
     }
 
     /// Serves from it, and ends what it has no more. It is published by now.
-    pub(super) fn take(&mut self, prepared: Prepared) {
+    pub(super) async fn take(&mut self, prepared: Prepared) {
         let Prepared {
             opened,
             keepalive,
             log,
             wants_sandbox,
+            loaded,
             names,
+            resolving,
             admin,
             token,
             consul,
         } = prepared;
+        self.loaded = loaded;
         self.sources.token.store(token.map(Arc::new));
         (self.listeners).take(opened, keepalive, &self.serving, &mut self.tasks);
         self.take_admin(admin);
-        self.resolve(names);
+        self.resolve(names, resolving);
         consul::take(
             &mut self.consul,
             consul,
             &self.news.changes,
             &self.status,
             &mut self.tasks,
-        );
+        )
+        .await;
         if self.log != log {
             tracing::warn!("[log] has changed: the log is written so from the next start on");
         }
@@ -332,8 +423,8 @@ impl Parts {
         }
     }
 
-    /// Keeps these names resolved, and no others.
-    fn resolve(&mut self, names: BTreeSet<HostName>) {
+    /// Keeps these names resolved, and no others; some have been asked for already.
+    fn resolve(&mut self, names: BTreeSet<HostName>, mut resolving: BTreeMap<HostName, Resolving>) {
         self.names.retain(|name, resolving| {
             let stays = names.contains(name);
             if !stays {
@@ -344,7 +435,9 @@ impl Parts {
         for name in names {
             let (answers, tasks) = (&self.news.answers, &mut self.tasks);
             self.names.entry(name).or_insert_with_key(|name| {
-                tasks.spawn(resolve::watch(name.clone(), answers.clone()))
+                let begun = resolving.remove(name);
+                let begun = begun.unwrap_or_else(|| Resolving::new(name.clone()));
+                tasks.spawn(begun.follow(answers.clone()))
             });
         }
     }

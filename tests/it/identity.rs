@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use portcullis::api::consul::Client;
 use portcullis::config::{self, ConsulAddress, Secret, Token};
-use portcullis::identity;
+use portcullis::identity::{self, Keeper};
 use portcullis::name::SpiffeId;
 use portcullis::snapshot::service::Change;
 use portcullis::status::State;
@@ -19,6 +19,7 @@ use tokio::sync::mpsc::{self, Receiver};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
+use tokio_util::sync::CancellationToken;
 
 use crate::agent::{Agent, Reply};
 use crate::authority::Authority;
@@ -55,7 +56,8 @@ impl Watched {
         let client = Client::new(&config).unwrap();
         let (send, changes) = mpsc::channel(8);
         let mut tasks = JoinSet::new();
-        tasks.spawn(identity::consul::watch(client, service.to_owned(), send));
+        let (keeper, stop) = (Keeper::new(service.to_owned()), CancellationToken::new());
+        tasks.spawn(async move { drop(identity::consul::watch(client, keeper, send, stop).await) });
         Self { changes, tasks }
     }
 

@@ -22,7 +22,7 @@ use crate::support::PATIENCE;
 mod lives;
 mod plan;
 mod talk;
-mod watch;
+pub(crate) mod watch;
 mod words;
 
 use lives::Lives;
@@ -269,7 +269,7 @@ fn workload(authority: &Authority) -> Issued {
 }
 
 /// Both ends of every connection are descriptors of this process.
-fn raise_file_limit(wanted: u64) {
+pub(crate) fn raise_file_limit(wanted: u64) {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
         current: limit.maximum,

@@ -29,6 +29,10 @@ pub(super) struct Doubts {
     asked: Option<Instant>,
     /// Since when each answer to that has listed none of the services, and could be believed.
     empty_since: Option<Instant>,
+    /// Services that a watch before this one knew, until an answer that can be believed lists any.
+    inherited: BTreeSet<Arc<str>>,
+    /// As whom the last answer was asked that nothing was missing from.
+    token: Option<TokenId>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -57,6 +61,30 @@ enum Why {
 }
 
 impl Doubts {
+    /// Would miss these services, which were known by this token and flag before the watch was started anew.
+    pub(super) fn inheriting(
+        inherited: BTreeSet<Arc<str>>,
+        token: Option<TokenId>,
+        filtered: bool,
+    ) -> Self {
+        Self {
+            inherited,
+            token,
+            filtered,
+            ..Self::default()
+        }
+    }
+
+    /// Whether nothing that can be believed has been heard yet of what was known before.
+    pub(super) fn is_inheriting(&self) -> bool {
+        !self.inherited.is_empty()
+    }
+
+    /// As whom the last answer was asked that nothing was missing from, and whether something was left out of it.
+    pub(super) fn asker(&self) -> (Option<TokenId>, bool) {
+        (self.token, self.filtered)
+    }
+
     /// Takes in what an answer about the catalog says of itself, and the services of interest that it lists; `is_listed`
     /// tells whether any other name is listed. `asked` says that the question was asked for the sake of a doubt, in
     /// consistent mode. Returns the services that are gone for good.
@@ -74,12 +102,25 @@ impl Doubts {
         // What is listed and no longer of interest is not missed.
         self.seen
             .retain(|name, _| listed.contains(name) || !is_listed(name));
-        let missing: Vec<_> = self
+        let mut missing: Vec<_> = self
             .seen
             .iter()
             .filter(|(name, _)| !listed.contains(*name))
             .map(|(name, sight)| (Arc::clone(name), *sight))
             .collect();
+        // Of what was known before, a list by a leader leaves nothing in doubt: whoever is not in it was not asked for under
+        // the configuration of today. One without any of them may be of a Consul that has lost its data.
+        if !listed.is_empty() && answer.known_leader {
+            self.inherited.clear();
+        }
+        let before = Sight {
+            index: 0,
+            token: self.token.unwrap_or(answer.token),
+        };
+        let inherited = self.inherited.iter();
+        let inherited = inherited.filter(|name| !is_listed(name) && !listed.contains(*name));
+        let unseen = inherited.filter(|name| !self.seen.contains_key(*name));
+        missing.extend(unseen.map(|name| (Arc::clone(name), before)));
         let sight = Sight {
             index: answer.index,
             token: answer.token,
@@ -112,6 +153,8 @@ impl Doubts {
             self.seen.remove(name);
         }
         if self.missing.is_empty() {
+            self.inherited.clear();
+            self.token = Some(answer.token);
             self.filtered = answer.filtered;
             self.asked = None;
             self.empty_since = None;
@@ -148,7 +191,11 @@ impl Doubts {
         Some(format!(
             "consul no longer lists {} of {} services, which are served on as they were ({}): {why}",
             self.missing.len(),
-            self.seen.len(),
+            self.missing
+                .iter()
+                .chain(self.seen.keys())
+                .collect::<BTreeSet<_>>()
+                .len(),
             names.join(", ")
         ))
     }

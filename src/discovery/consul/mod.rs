@@ -17,11 +17,12 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
 
 use super::exposure::Exposure;
 use super::tags::asks_for_mesh;
-use crate::api::consul::{Answer, Client, Error, Query, Watch};
-use crate::snapshot::service::Change;
+use crate::api::consul::{Answer, Client, Error, Query, TokenId, Watch};
+use crate::snapshot::service::{Change, Service};
 use answers::{Checks, Entries, Services};
 use known::{Known, Read};
 use listing::listing;
@@ -38,16 +39,38 @@ const PULSE: Duration = Duration::from_secs(10);
 /// How long the answer may take. 5 s: it comes from memory; an election in between may take as long.
 const PULSE_ANSWER: Duration = Duration::from_secs(5);
 
-/// Tells of every service in Consul's catalog that is exposed, and of what changes, until the receiver is gone.
+/// What a watch has told, and how it came to know: for the watch that follows it.
+#[derive(Clone, Debug, Default)]
+pub struct Told {
+    /// Every service that has been told of, and is not gone.
+    pub services: Vec<Arc<Service>>,
+    /// Whether everything was known once.
+    pub is_complete: bool,
+    /// As whom the catalog was asked last.
+    token: Option<TokenId>,
+    /// Whether something was left out of its answer.
+    filtered: bool,
+}
+
+/// Tells of every service in Consul's catalog that is exposed, and of what changes, until the receiver is gone or it is to stop.
 ///
 /// Two blocking queries tell that something has changed: `catalog/services`, and `health/state/any`. What they say is
 /// compared with what they said before, and the services that it concerns are read again (`health/service/NAME`,
-/// `health/connect/NAME`), or all of them where it does not tell. What fails or is doubted stays as it was last known.
-pub async fn watch(client: Client, exposure: Exposure, changes: mpsc::Sender<Change>) {
+/// `health/connect/NAME`), or all of them where it does not tell. What fails or is doubted stays as it was last known. What was
+/// told `before` is held to be so: only what differs is told, and what is found no more, by the rules for any other.
+///
+/// Returns what has been told, all of which has been sent.
+pub async fn watch(
+    client: Client,
+    exposure: Exposure,
+    before: Told,
+    changes: mpsc::Sender<Change>,
+    stop: CancellationToken,
+) -> Told {
     let (send, mut polled) = mpsc::channel(1);
     let mut watcher = Watcher {
-        known: Known::new(exposure),
-        report: Report::default(),
+        report: Report::after(before.is_complete),
+        known: Known::new(exposure, before),
         tasks: JoinSet::new(),
         is_asking: false,
         client,
@@ -59,7 +82,7 @@ pub async fn watch(client: Client, exposure: Exposure, changes: mpsc::Sender<Cha
         watcher.ask();
         for change in watcher.news() {
             if changes.send(change).await.is_err() {
-                return;
+                return watcher.told();
             }
         }
         let wake_at = watcher.wake_at();
@@ -70,7 +93,8 @@ pub async fn watch(client: Client, exposure: Exposure, changes: mpsc::Sender<Cha
             }
         };
         let heard = tokio::select! {
-            () = changes.closed() => return,
+            () = changes.closed() => return watcher.told(),
+            () = stop.cancelled() => return watcher.told(),
             Some(heard) = polled.recv() => heard,
             Some(done) = watcher.tasks.join_next() => match done {
                 Ok(heard) => heard,
@@ -220,6 +244,10 @@ impl Watcher {
         if self.report.heard(poll, error) {
             self.known.start_anew(now);
         }
+    }
+
+    fn told(&self) -> Told {
+        self.known.told(self.report.is_complete())
     }
 
     /// What has changed, and then what there is to say of it.

@@ -39,6 +39,20 @@ enum Logged {
 }
 
 impl Report {
+    /// Whether everything was known once already, by a watch before this one.
+    pub(super) fn after(is_complete: bool) -> Self {
+        Self {
+            since: is_complete.then(Timestamp::now),
+            is_complete,
+            ..Self::default()
+        }
+    }
+
+    /// Whether everything has been known once.
+    pub(super) fn is_complete(&self) -> bool {
+        self.is_complete
+    }
+
     /// A poll was answered, or why it was not. Returns whether it is answered again.
     pub(super) fn heard(&mut self, poll: Poll, error: Option<String>) -> bool {
         let place = match poll {
@@ -86,7 +100,10 @@ impl Report {
         }
         let trouble = known.trouble();
         if known.is_whole() {
-            self.since = None;
+            // What is doubted from the start is read once more when the doubt ends, and only then is all known.
+            if !known.is_inheriting() {
+                self.since = None;
+            }
             self.is_complete |= !known.is_hidden();
         } else if self.is_complete && self.since.is_some() {
             // It answers again, and what changed in the meantime is being read.
