@@ -145,20 +145,27 @@ pub fn relay<C: Stream, U: Socket>(
             });
         }
         let half = up_done || down_done;
-        let limit = if half {
-            Some(patience.half_closed)
-        } else {
-            patience.idle
+        // Both may have been full: an upstream that waits for the client to read would wait for ever.
+        let is_stuck = down.has_failed() && up.holds();
+        let limit = match half {
+            true if is_stuck => Some(patience.half_closed.min(CLIENT_GONE)),
+            true => Some(patience.half_closed),
+            false => patience.idle,
         };
         let moved = before != up_tally.bytes() + down_tally.bytes();
         ready!(timer.poll(limit, moved, half, cx));
-        answer.at(if half {
-            Outcome::HalfClosed
-        } else {
-            Outcome::Idle
+        answer.at(match down.take_failure() {
+            Some(e) if is_stuck => Outcome::ClientFailed(e),
+            _ if half => Outcome::HalfClosed,
+            _ => Outcome::Idle,
         })
     })
 }
+
+/// How long an upstream may take none of what a client has said who is gone.
+///
+/// 10 s: it is there, and may be busy; nobody is left to whom its answer would matter.
+const CLIENT_GONE: Duration = Duration::from_secs(10);
 
 /// An upstream that ends later than this after the client's first byte has not ended at it.
 ///

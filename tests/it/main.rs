@@ -27,6 +27,7 @@ mod gateway;
 mod half_close;
 mod hello;
 mod hello_bytes;
+mod hostile;
 mod identity;
 mod intentions;
 mod loops;

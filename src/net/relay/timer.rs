@@ -39,6 +39,10 @@ impl Timer {
         let Some(sleep) = self.sleep.as_mut() else {
             return Poll::Pending;
         };
+        // The limit has become shorter.
+        if due < sleep.deadline() {
+            sleep.as_mut().reset(due);
+        }
         loop {
             ready!(sleep.as_mut().poll(cx));
             if due <= Instant::now() {
