@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout_at;
 
 mod failure;
-mod hello;
+pub mod hello;
 mod terminate;
 mod upstream;
 

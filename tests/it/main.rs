@@ -23,6 +23,7 @@ mod edge;
 mod ejection;
 mod fake_consul;
 mod faults;
+mod fuzzed;
 mod gateway;
 mod half_close;
 mod hello;

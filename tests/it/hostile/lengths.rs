@@ -1,4 +1,4 @@
-//! A hello with a lie in each of its lengths, one at a time: no lie makes another name of it, and none reaches an upstream.
+//! A hello with a lie in each of its lengths, one at a time: refused, and no upstream hears of it.
 
 use serde_json::Value;
 
@@ -15,19 +15,40 @@ enum Part {
 use Part::{Bytes, Sized};
 
 /// What the length of some field is made to say, given the truth and the most that fits into it.
-const LIES: [(&str, fn(usize, usize) -> usize); 6] = [
-    ("nothing", |_, _| 0),
-    ("one less", |truth, most| {
-        truth.checked_sub(1).unwrap_or(most)
-    }),
-    (
-        "half",
-        |truth, most| if truth > 1 { truth / 2 } else { most },
-    ),
-    ("one more", |truth, _| truth + 1),
-    ("a few more", |truth, most| (truth + 4).min(most)),
-    ("all there could be", |_, most| most),
+#[derive(Clone, Copy)]
+struct Lie {
+    what: &'static str,
+    length: fn(usize, usize) -> usize,
+}
+
+const LIES: [Lie; 6] = [
+    Lie {
+        what: "nothing",
+        length: |_, _| 0,
+    },
+    Lie {
+        what: "one less",
+        length: |truth, most| truth.checked_sub(1).unwrap_or(most),
+    },
+    Lie {
+        what: "half",
+        length: |truth, most| if truth > 1 { truth / 2 } else { most },
+    },
+    ONE_MORE,
+    Lie {
+        what: "a few more",
+        length: |truth, most| (truth + 4).min(most),
+    },
+    Lie {
+        what: "all there could be",
+        length: |_, most| most,
+    },
 ];
+
+const ONE_MORE: Lie = Lie {
+    what: "one more",
+    length: |truth, _| truth + 1,
+};
 
 /// A hello of TLS 1.2 and 1.3 in one record (RFC 8446 §4.1.2, §5.1), with every kind of length that there is in one.
 fn hello(name: &str) -> Vec<Part> {
@@ -127,11 +148,7 @@ fn hello(name: &str) -> Vec<Part> {
 }
 
 /// The bytes of these parts, with this lie about the length that has this number.
-fn written(
-    parts: &[Part],
-    lie: Option<(usize, fn(usize, usize) -> usize)>,
-    number: &mut usize,
-) -> Vec<u8> {
+fn written(parts: &[Part], lie: Option<(usize, Lie)>, number: &mut usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     for part in parts {
         match part {
@@ -141,7 +158,9 @@ fn written(
                 *number += 1;
                 let inner = written(parts, lie, number);
                 let length = match lie {
-                    Some((at, lie)) if at == own => lie(inner.len(), (1 << (8 * width)) - 1),
+                    Some((at, lie)) if at == own => {
+                        (lie.length)(inner.len(), (1 << (8 * width)) - 1)
+                    }
                     _ => inner.len(),
                 };
                 bytes.extend(&(length as u32).to_be_bytes()[4 - width..]);
@@ -174,13 +193,13 @@ async fn a_hello_with_a_lie_in_any_of_its_lengths_is_refused() {
         assert_eq!(fields.len(), 26);
         let mut wrong = Vec::new();
         for (number, field) in fields.into_iter().enumerate() {
-            for (lie, tell) in LIES {
-                let bytes = written(&parts, Some((number, tell)), &mut 0);
+            for lie in LIES {
+                let bytes = written(&parts, Some((number, lie)), &mut 0);
                 if bytes == honest {
                     continue;
                 }
                 let told = scene.tell_all(&bytes).await;
-                let what = format!("{field} says {lie}: {}", told.record);
+                let what = format!("{field} says {}: {}", lie.what, told.record);
                 assert_eq!(told.record["route"], Value::Null, "{what}");
                 assert_eq!(told.record["fault"], "client", "{what}");
                 let reason = told.record["reason"].as_str().unwrap();
@@ -208,7 +227,7 @@ async fn a_hello_that_promises_more_than_comes_ends_at_the_deadline() {
     for number in [0, 1] {
         let bytes = written(
             &hello("open.example.test"),
-            Some((number, |truth, _| truth + 1)),
+            Some((number, ONE_MORE)),
             &mut 0,
         );
         let told = scene.tell(&bytes).await;
