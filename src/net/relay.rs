@@ -170,13 +170,26 @@ pub fn relay<C: Stream, U: Socket>(
         }
         let half = up_done || down_done;
         let moved = before != up_tally.bytes() + down_tally.bytes();
-        answer.at(match ready!(timer.poll(patience, moved, half, cx)) {
-            Over::Age => Outcome::Lifetime,
-            Over::Silence if half => Outcome::HalfClosed,
-            Over::Silence => Outcome::Idle,
+        // Both may have been full: an upstream that waits for the client to read would wait for ever.
+        let is_stuck = down.has_failed() && up.holds();
+        let half_closed = half.then_some(match is_stuck {
+            true => patience.half_closed.min(CLIENT_GONE),
+            false => patience.half_closed,
+        });
+        let over = ready!(timer.poll(patience, moved, half_closed, cx));
+        answer.at(match (over, down.take_failure()) {
+            (Over::Age, _) => Outcome::Lifetime,
+            (Over::Silence, Some(e)) if is_stuck => Outcome::ClientFailed(e),
+            (Over::Silence, _) if half => Outcome::HalfClosed,
+            (Over::Silence, _) => Outcome::Idle,
         })
     })
 }
+
+/// How long an upstream may take none of what a client has said who is gone.
+///
+/// 10 s: it is there, and may be busy; nobody is left to whom its answer would matter.
+const CLIENT_GONE: Duration = Duration::from_secs(10);
 
 /// An upstream that ends later than this after the client's first byte has not ended at it.
 ///

@@ -10,7 +10,7 @@ use tokio::time::timeout_at;
 
 mod announce;
 mod failure;
-mod hello;
+pub mod hello;
 mod origin;
 mod terminate;
 mod upstream;

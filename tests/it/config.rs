@@ -8,6 +8,7 @@ use portcullis::config::{self, Checked, Diagnostics, Level};
 use tempfile::TempDir;
 
 mod consul;
+mod corpus;
 mod environment;
 mod meaning;
 mod proxy_protocol;

@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
 
@@ -27,18 +28,16 @@ pub(super) enum Over {
 }
 
 impl Timer {
-    /// Ready when patience is at its end. `half` starts the count of silence anew when it changes.
+    /// Ready when patience is at its end. Silence counts anew when one direction has ended: `half_closed` is the limit then.
     pub(super) fn poll(
         &mut self,
         patience: &Patience,
         moved: bool,
-        half: bool,
+        half_closed: Option<Duration>,
         cx: &mut Context<'_>,
     ) -> Poll<Over> {
-        let silence = match half {
-            true => Some(patience.half_closed),
-            false => patience.idle.max.filter(|_| !self.counted_idle),
-        };
+        let half = half_closed.is_some();
+        let silence = half_closed.or(patience.idle.max.filter(|_| !self.counted_idle));
         if silence.is_some() && (moved || half != self.half || self.last.is_none()) {
             self.last = Some(Instant::now());
         }
@@ -59,6 +58,10 @@ impl Timer {
         let Some(sleep) = self.sleep.as_mut() else {
             return Poll::Pending;
         };
+        // The limit has become shorter.
+        if due < sleep.deadline() {
+            sleep.as_mut().reset(due);
+        }
         loop {
             ready!(sleep.as_mut().poll(cx));
             if due <= Instant::now() {
@@ -71,7 +74,7 @@ impl Timer {
         }
         // It goes on, with the limit that is left.
         self.sleep = None;
-        self.poll(patience, false, half, cx)
+        self.poll(patience, false, half_closed, cx)
     }
 
     /// Counts what is over a limit; whether it ends there.
