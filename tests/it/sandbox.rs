@@ -304,7 +304,7 @@ fn the_kernel_holds_the_threads_of_a_gateway_that_serves() {
     place.configure("run/second.sock", "");
     gateway.signal("HUP");
     let refused = gateway.wait_for("a refusal", |line| {
-        message(line).filter(|message| message.contains("is refused"))
+        message(line).filter(|message| message.contains("configuration is refused"))
     });
     assert!(refused.contains("Permission denied"), "{refused}");
     assert!(!place.path("run/second.sock").exists());

@@ -56,7 +56,7 @@ async fn serves_beside_a_crowd() {
     authority.issue_files("edge", &["open.example.test"]);
     let upstream = Upstream::echo().await;
     let tables = format!(
-        "admin = \"127.0.0.1:0\"\nlog.format = \"json\"\nlimits.handshake_timeout = \"60s\"\n\
+        "admin = \"127.0.0.1:0\"\nlog.format = \"json\"\nlimits = {{ handshake_timeout = \"60s\", connections = {{ enforce = \"dry-run\" }}, per_source = \"off\", handshakes = \"off\", accept_rate = {{ per_second = \"off\" }} }}\n\
          certificates = [{{ chain = \"edge.pem\", key = \"edge.key\" }}]\n\
          [routes.open]\nhost = \"open.example.test\"\nupstream = \"{}\"\n",
         upstream.address
