@@ -7,10 +7,12 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use portcullis::net::proxy_header::{Addresses, Tlvs};
+use rustls::pki_types::ServerName;
 use rustls::version::TLS13;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
+use tokio_rustls::TlsConnector;
 
 use crate::gateway::answer;
 use crate::hello_bytes::{self as hello, DECODE_ERROR, framed};
@@ -111,6 +113,28 @@ async fn who_is_behind_a_header_is_who_rules_see() {
         let record = connection(&mut scene, tcp, V1, false).await;
         assert_eq!(record["route"], expected, "{network}");
     }
+}
+
+#[tokio::test]
+async fn a_limit_of_a_source_counts_who_is_behind_the_proxy() {
+    let mut scene = Scene::with(&format!("{REQUIRED}\nlimits = {{ per_source = 1 }}")).await;
+    let mut tcp = scene.gateway.connect().await;
+    tcp.write_all(V1).await.unwrap();
+    let connector = TlsConnector::from(scene.client(&[&TLS13]));
+    let name = ServerName::try_from("open.example.test").unwrap();
+    let first = connector.connect(name, tcp).await.unwrap();
+
+    let hello = framed(&hello::named("open.example.test"), &[]);
+    let mut second = scene.gateway.connect().await;
+    second.write_all(&[V1, &hello].concat()).await.unwrap();
+    let record = scene.gateway.ended().await;
+    assert_eq!(record["reason"], "source_limit", "{record}");
+    assert_eq!(record["client"], "192.0.2.1:4711");
+
+    let tcp = scene.gateway.connect().await;
+    let record = connection(&mut scene, tcp, &v2(&Tlvs::default()), false).await;
+    assert_eq!(record["client"], "[2001:db8::7]:4711");
+    drop(first);
 }
 
 #[tokio::test]
