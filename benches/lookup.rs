@@ -118,6 +118,7 @@ impl Parts {
             action: Action::PassThrough,
             upstream: Arc::clone(&self.upstream),
             mesh: false,
+            max_connections: None,
             warnings: Vec::new(),
             metrics: Arc::clone(&self.metrics),
         })

@@ -25,12 +25,12 @@
 //! | 4 | [`identity`] | who the gateway is in a mesh: its certificate and the roots, from Consul |
 //! | 4 | [`admin`] | livez, readyz, metrics, `/v1`: reads the snapshot and the status |
 //! | 3 | [`snapshot`] | the model: service, compile, table, upstream, ejection, certificates; no I/O |
-//! | 2 | [`net`] | listener, dial, resolve, relay, splice, session: sockets, for proxy and client alike |
+//! | 2 | [`net`] | listener, limits, dial, resolve, relay, splice, session: sockets, for proxy and client alike |
 //! | 2 | [`api`] | the client of Consul that several rooms share |
 //! | 2 | [`status`] | what each part reports of itself, in one vocabulary |
 //! | 1 | [`config`] | what is typed, what it means, every mistake at once; limits and timeouts, each default defended |
 //! | 1 | [`tls`] | stream and its records, PEM, option sets, who a peer must prove to be, chains that were found good, and the `ServerConfig`s and `ClientConfig`s made from them |
-//! | 1 | [`metrics`] [`log`] [`lifecycle`] [`state`] [`watch`] | what is counted, written, when it ends, what is kept on the disk, which files have changed |
+//! | 1 | [`metrics`] [`log`] [`lifecycle`] [`state`] [`watch`] [`sandbox`] | what is counted, written, when it ends and whom that is told, what is kept on the disk, which files have changed, what the process may still do |
 //! | 0 | [`name`] [`rule`] [`reason`] [`retry`] | names parsed once, then trusted; the rule language; why connections end; pauses |
 //!
 //! # What is deliberately absent
@@ -55,6 +55,7 @@ pub mod proxy;
 pub mod reason;
 pub mod retry;
 pub mod rule;
+pub mod sandbox;
 pub mod serve;
 pub mod snapshot;
 pub mod state;

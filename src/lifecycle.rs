@@ -1,4 +1,4 @@
-//! The end of a process in two steps: drain (take nothing new, finish what runs), then cut.
+//! The end of a process in three steps: drain (it is ready no more), close (take nobody new, finish what runs), cut.
 
 use std::future::Future;
 use std::io;
@@ -7,16 +7,21 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+mod handed;
+mod notify;
 mod reload;
 
+pub use handed::{Handed, NotListening, Sockets};
+pub use notify::Notify;
 pub use reload::{Reload, Wish};
 
-/// Tells every task of a process when to drain and when to stop, and knows which of them still run.
+/// Tells every task of a process when to drain, to close and to stop, and knows which of them still run.
 ///
 /// Cloning gives another handle of the same process.
 #[derive(Clone, Debug, Default)]
 pub struct Shutdown {
     drain: CancellationToken,
+    close: CancellationToken,
     cut: CancellationToken,
     tasks: TaskTracker,
 }
@@ -27,15 +32,21 @@ impl Shutdown {
         Self::default()
     }
 
-    /// Begins to drain: listeners stop accepting, readiness ends, running tunnels go on.
+    /// Begins to drain: readiness ends, everything else goes on.
     pub fn begin_drain(&self) {
         self.drain.cancel();
         self.tasks.close();
     }
 
-    /// Ends what still runs. Drains first if that had not begun.
-    pub fn cut(&self) {
+    /// Listeners stop accepting, running tunnels go on. Drains first if that had not begun.
+    pub fn close(&self) {
         self.begin_drain();
+        self.close.cancel();
+    }
+
+    /// Ends what still runs. Closes first if that had not happened.
+    pub fn cut(&self) {
+        self.close();
         self.cut.cancel();
     }
 
@@ -47,6 +58,11 @@ impl Shutdown {
     /// Returns when the drain has begun.
     pub async fn draining(&self) {
         self.drain.cancelled().await;
+    }
+
+    /// Returns when nobody new is to be taken.
+    pub async fn closing(&self) {
+        self.close.cancelled().await;
     }
 
     /// Returns when what still runs must end.
@@ -160,13 +176,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_drain_does_not_cut_and_a_cut_drains() {
+    async fn a_drain_does_not_close_nor_cut_and_a_cut_does_all() {
         let shutdown = Shutdown::new();
         shutdown.begin_drain();
+        assert!(is_pending(std::pin::pin!(shutdown.closing())).await);
+        shutdown.close();
+        shutdown.closing().await;
         assert!(is_pending(std::pin::pin!(shutdown.cutting())).await);
         let shutdown = Shutdown::new();
         shutdown.clone().cut();
         shutdown.cutting().await;
+        shutdown.closing().await;
         assert!(shutdown.is_draining());
     }
 }

@@ -55,8 +55,12 @@ pub(crate) fn colours_stderr() -> bool {
 pub struct Record {
     /// When it was accepted.
     pub time: SystemTime,
-    /// The client's address.
+    /// The client's address; with a PROXY header, the one that it tells of.
     pub client: SocketAddr,
+    /// Who has sent the PROXY header.
+    pub peer: Option<SocketAddr>,
+    /// What the connection is called in PROXY headers, if it is called anything there.
+    pub unique_id: Option<Box<[u8]>>,
     /// The address that the listener is bound to.
     pub listener: SocketAddr,
     /// The name in the hello as sent, not normalised; `None` if there was none or no hello was read.
@@ -87,6 +91,33 @@ pub struct Record {
     pub reason: Reason,
     /// What the reason's word does not say: the error's text, if there was one.
     pub detail: Option<String>,
+}
+
+impl Record {
+    /// That of a connection that was accepted now, of which no more is known: if nothing is ever added, it is a defect.
+    pub fn new(client: SocketAddr, listener: SocketAddr) -> Self {
+        Self {
+            time: SystemTime::now(),
+            client,
+            peer: None,
+            unique_id: None,
+            listener,
+            sni: None,
+            alpn: None,
+            tls: None,
+            route: None,
+            upstream: None,
+            endpoint: None,
+            bytes_up: 0,
+            bytes_down: 0,
+            hello_time: None,
+            handshake_time: None,
+            dial_time: None,
+            duration: Duration::ZERO,
+            reason: Reason::Internal,
+            detail: None,
+        }
+    }
 }
 
 fn is_json(format: LogFormat, terminal: bool) -> bool {

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, PoisonError};
 use std::time::SystemTime;
 
@@ -14,8 +14,10 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+mod exceeded;
 mod scrape;
 
+pub use exceeded::{Exceeded, Limit};
 use scrape::{Ended, Live};
 
 use crate::log::AccessLog;
@@ -39,12 +41,14 @@ const SECONDS: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 2
 /// | `portcullis_handshake_seconds` | histogram, seconds | | from the hello to the end of the client's handshake |
 /// | `portcullis_dial_seconds` | histogram, seconds | | until an upstream was ready for bytes, its own TLS included |
 /// | `portcullis_endpoint_ejections_total` | counter | `upstream` | times that an endpoint was passed over from then on, as it could not be dialled |
+/// | `portcullis_limit_exceeded_total` | counter | `limit`, `enforced` | connections that a limit refused or ended (`true`), or would have (`false`: dry-run) |
 /// | `portcullis_accept_errors_total` | counter | `kind` | calls to accept that failed: `files`, `memory`, `aborted`, `other` |
 /// | `portcullis_access_log_dropped_total` | counter, lines | | access log lines lost to a slow or closed output |
 /// | `portcullis_access_log_suppressed_total` | counter, lines | | refusals counted instead of logged during a flood |
 /// | `portcullis_discovery_services` | gauge | `source`, `state` | services found: `routed`, `partly` (something they ask for is skipped), `skipped` (all of it), `unrouted` (they ask for no route) |
 /// | `portcullis_snapshot_generation` | gauge | | how many snapshots were published |
 /// | `portcullis_configuration_reads_total` | counter | `outcome` | how often the configuration was read again: `taken`, `refused` (the one before serves on) |
+/// | `portcullis_sandbox` | gauge | `extent` | 1 for how much of the sandbox holds: `whole`, `but_truncation`, `but_files`, `off` |
 /// | `portcullis_state_restored_timestamp_seconds` | gauge, seconds since 1970 | `part` | when what is served from the disk, as its source has not told it since, was last confirmed; absent for a part that its source tells |
 /// | `portcullis_state_writes_total` | counter | `outcome` | attempts to keep the state on the disk: `written`, `failed` |
 /// | `portcullis_certificate_not_after_seconds` | gauge, seconds since 1970 | `name` | when an edge certificate ends |
@@ -57,6 +61,7 @@ pub struct Metrics {
     services: Family<[(&'static str, &'static str); 2], Gauge>,
     generation: Gauge,
     reads: Family<[(&'static str, &'static str); 1], Counter>,
+    sandbox: Family<[(&'static str, &'static str); 1], Gauge>,
     restored: Family<[(&'static str, &'static str); 1], Gauge>,
     state_writes: Family<[(&'static str, &'static str); 1], Counter>,
     /// A histogram is 12 series: by route it would be that times the number of routes. The access log has both times of every connection.
@@ -78,6 +83,7 @@ impl Metrics {
         for outcome in ["taken", "refused"] {
             drop(reads.get_or_create(&[("outcome", outcome)]));
         }
+        let sandbox = Family::<_, Gauge>::default();
         let restored = Family::<_, Gauge>::default();
         let state_writes = Family::<_, Counter>::default();
         for outcome in ["written", "failed"] {
@@ -113,6 +119,11 @@ impl Metrics {
             "How often the configuration was read again, by what became of it",
             reads.clone(),
         );
+        registry.register(
+            "sandbox",
+            "1 for how much of the sandbox holds",
+            sandbox.clone(),
+        );
         registry.register_with_unit(
             "state_restored_timestamp",
             "When what is served from the disk was last confirmed by its source",
@@ -144,6 +155,7 @@ impl Metrics {
             services,
             generation,
             reads,
+            sandbox,
             restored,
             state_writes,
             handshake,
@@ -168,6 +180,11 @@ impl Metrics {
             _ => "other",
         };
         self.accept_errors.get_or_create(&[("kind", kind)]).inc();
+    }
+
+    /// What limits on connections count on.
+    pub fn exceeded(&self) -> &Arc<Exceeded> {
+        &self.live.exceeded
     }
 
     /// The handles of one route; the same counters for the same name.
@@ -213,6 +230,11 @@ impl Metrics {
         self.reads.get_or_create(&[("outcome", outcome)]).inc();
     }
 
+    /// Tells how much of the sandbox holds, by a word of a closed set; once.
+    pub fn sandbox(&self, extent: &'static str) {
+        self.sandbox.get_or_create(&[("extent", extent)]).set(1);
+    }
+
     /// Tells when what is served of a part from the disk was confirmed; `None` when nothing is.
     pub fn restored(&self, part: &'static str, confirmed: Option<SystemTime>) {
         let labels = [("part", part)];
@@ -252,9 +274,9 @@ impl Metrics {
     }
 
     /// Tells when the gateway's certificate in the mesh ends.
-    pub fn identity(&self, not_after: SystemTime) {
+    pub fn identity(&self, not_after: Option<SystemTime>) {
         let identity = self.live.identity.lock();
-        *identity.unwrap_or_else(PoisonError::into_inner) = Some(not_after);
+        *identity.unwrap_or_else(PoisonError::into_inner) = not_after;
     }
 
     /// Makes the access log's counts metrics; the first log that is given stays.
@@ -276,6 +298,8 @@ impl Metrics {
 pub struct RouteMetrics {
     /// Connections that have the route now.
     pub active: Gauge,
+    /// Connections that its limit has let in. Those that it refused are active until they have closed, and not among these.
+    pub admitted: AtomicUsize,
     /// Bytes from clients to upstreams.
     pub bytes_up: Counter<u64, AtomicU64>,
     /// Bytes from upstreams to clients.
@@ -292,6 +316,7 @@ impl Default for RouteMetrics {
     fn default() -> Self {
         Self {
             active: Gauge::default(),
+            admitted: AtomicUsize::new(0),
             bytes_up: Counter::default(),
             bytes_down: Counter::default(),
             handshake: Histogram::new(SECONDS),

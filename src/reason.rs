@@ -55,8 +55,20 @@ macro_rules! reasons {
 reasons! {
     /// Both sides ended their direction and every byte was delivered.
     Closed = "closed", None;
+    /// There were as many connections as the gateway takes in all.
+    ConnectionLimit = "connection_limit", Gateway;
+    /// There were as many unfinished handshakes as the gateway takes.
+    HandshakeLimit = "handshake_limit", Gateway;
+    /// The client's address, or its IPv6 network, had as many connections as one may have.
+    SourceLimit = "source_limit", Client;
+    /// The client's address, or its IPv6 network, came more often than one may.
+    RateLimit = "rate_limit", Client;
     /// The client went away before its hello was complete.
     ClientGone = "client_gone", Client;
+    /// The listener takes clients from a proxy in front only, and no PROXY header came, or not from one that is listed.
+    NoProxyHeader = "no_proxy_header", Client;
+    /// A proxy in front sent a PROXY header that is none.
+    BadProxyHeader = "bad_proxy_header", Client;
     /// The first byte did not begin a TLS handshake.
     NotTls = "not_tls", Client;
     /// TLS, but a hello that no TLS server would accept.
@@ -71,6 +83,8 @@ reasons! {
     UnknownName = "unknown_name", Client;
     /// The route cannot serve: what it needs, or asks for by its tags, is missing, broken or not supported.
     RouteBroken = "route_broken", Gateway;
+    /// The route had as many connections as it may have.
+    RouteLimit = "route_limit", Gateway;
     /// The route ends TLS, and no certificate fits the name.
     NoCertificate = "no_certificate", Gateway;
     /// The client's handshake was not finished before its deadline.
@@ -101,6 +115,8 @@ reasons! {
     IdleTimeout = "idle_timeout", None;
     /// One side had ended, and the other was silent for the half-closed limit.
     HalfClosedTimeout = "half_closed_timeout", None;
+    /// The tunnel had lasted as long as the configuration lets one last.
+    LifetimeLimit = "lifetime_limit", None;
     /// Its route was removed, and the configuration says that its connections end then.
     RouteGone = "route_gone", None;
     /// The gateway was told to stop, and the drain's deadline passed.

@@ -53,7 +53,7 @@ impl Default for Backoff {
 }
 
 /// A number from 0 to 1, by chance: the keys of a `RandomState` come from the system, and differ for each.
-fn chance() -> f64 {
+pub fn chance() -> f64 {
     let bits = RandomState::new().hash_one(0u8) >> 32;
     bits as f64 / f64::from(u32::MAX)
 }

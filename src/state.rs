@@ -15,7 +15,7 @@ mod folder;
 mod part;
 mod writer;
 
-pub use folder::{FolderError, look};
+pub use folder::{FolderError, look, make};
 pub use part::KeyError;
 
 use contents::Contents;
@@ -150,6 +150,23 @@ impl State {
         Opened { part, stored }
     }
 
+    /// A part for this source, for whoever knows what was told last: nothing on the disk is any better. What is kept of this
+    /// source stays, what is of another one is dropped.
+    pub fn go_on(&self, name: &'static str, origin: &str) -> Opened {
+        let mut desk = self.shared.desk();
+        let contents = desk.parts.entry(name).or_default();
+        if contents.origin != origin {
+            *contents = Contents::of(origin);
+        }
+        drop(desk);
+        let part = Part {
+            name,
+            shared: Arc::clone(&self.shared),
+        };
+        let stored = Ok(None);
+        Opened { part, stored }
+    }
+
     fn stored(
         &self,
         name: &'static str,
@@ -162,8 +179,7 @@ impl State {
             contents.origin = origin.to_owned();
             return Err(format!("what the disk keeps is refused: {refusal}"));
         }
-        let found = std::mem::take(contents);
-        contents.origin = origin.to_owned();
+        let found = std::mem::replace(contents, Contents::of(origin));
         let Some(confirmed) = found.confirmed else {
             return Ok(None);
         };

@@ -16,7 +16,7 @@ use crate::server::{ECHO, SINK, SOURCE};
 use crate::tls::Proof;
 
 /// What a ping-pong sends: a keystroke in a terminal is about as long once ssh has wrapped it.
-const MESSAGE: [u8; 64] = [b'.'; 64];
+pub(crate) const MESSAGE: [u8; 64] = [b'.'; 64];
 
 /// What to do, to whom, and for how long.
 #[derive(Clone, clap::Args)]
@@ -213,7 +213,7 @@ async fn send(load: Rc<Load>, moved: Rc<Cell<u64>>) -> anyhow::Result<()> {
 }
 
 /// In microseconds: what this part of them, which are in order, have not exceeded.
-fn quantile(times: &[Duration], part: f64) -> f64 {
+pub(crate) fn quantile(times: &[Duration], part: f64) -> f64 {
     let at = (part * times.len() as f64).ceil() as usize;
     let time = times.get(at.saturating_sub(1));
     time.map_or(0.0, |time| time.as_secs_f64() * 1e6)

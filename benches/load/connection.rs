@@ -98,6 +98,16 @@ impl Load {
         }
     }
 
+    /// Where it connects.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The bytes of a hello.
+    pub(crate) fn hello(&self) -> &[u8] {
+        &self.hello
+    }
+
     /// A connection from its beginning to its end.
     pub(crate) async fn once(&self) -> anyhow::Result<()> {
         let mut connection = self.open(&[ECHO, b'.']).await?;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+mod attack;
 mod check;
 mod client;
 mod connection;
@@ -42,6 +43,8 @@ enum Command {
     Bulk(client::Bulk),
     /// Send a few bytes and wait for them, and print how long that takes
     Pingpong(client::Run),
+    /// Serve as a client beside an attack, and print how long it waits without it and with it
+    Attack(attack::Attack),
     /// Open connections, keep them, and print the memory of the process that each takes
     Idle(client::Run),
 }
@@ -65,6 +68,7 @@ fn main() -> anyhow::Result<()> {
             Command::Check(check) => check.run().await,
             Command::Bulk(bulk) => bulk.run().await,
             Command::Pingpong(run) => run.pingpong().await,
+            Command::Attack(attack) => attack.run().await,
             Command::Idle(run) => run.idle().await,
         }
     })

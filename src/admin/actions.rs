@@ -28,6 +28,10 @@ pub(super) async fn reload(
     if let Err(why) = permitted(peer, &headers, shared.sources.token.load_full()).await {
         return (StatusCode::FORBIDDEN, format!("{why}\n"));
     }
+    if shared.shutdown.is_draining() {
+        let why = "the gateway is stopping: its configuration is not read again\n";
+        return (StatusCode::SERVICE_UNAVAILABLE, why.to_owned());
+    }
     match shared.sources.reload.done("POST /v1/reload").await {
         Ok(()) => (StatusCode::OK, "the new configuration serves\n".to_owned()),
         Err(why) => {

@@ -4,6 +4,8 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use crate::config::{Checked, Diagnostic, Level};
+use crate::net::limits::files;
 use crate::{config, log};
 
 /// The exit code of a configuration that cannot be used, as of a command line that cannot.
@@ -43,7 +45,7 @@ struct Outcome {
 }
 
 fn check(args: &CheckArgs, colour: bool) -> Outcome {
-    match config::load(&args.config) {
+    match config::load(&args.config).map(with_room) {
         Ok(checked) => Outcome {
             code: 0,
             out: format!(
@@ -60,6 +62,22 @@ fn check(args: &CheckArgs, colour: bool) -> Outcome {
             err: diagnostics.render(colour),
         },
     }
+}
+
+/// Warns of more connections than fit. It is no error: `serve` may have another limit of open files elsewhere.
+fn with_room(mut checked: Checked) -> Checked {
+    let limits = &checked.config.limits;
+    if let Err(error) = files::suffice(limits, files::highest_limit()) {
+        checked.warnings.list.push(Diagnostic {
+            level: Level::Warning,
+            span: None,
+            message:
+                "`limits.connections` allows more than the open files of this shell have room for"
+                    .to_owned(),
+            help: Some(error.to_string()),
+        });
+    }
+    checked
 }
 
 fn count(number: usize, word: &str) -> String {

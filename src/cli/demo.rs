@@ -16,7 +16,7 @@ mod screen;
 
 use crate::admin::BindError;
 use crate::config::{self, AdminAddress, LogFormat};
-use crate::lifecycle::{Reload, Shutdown};
+use crate::lifecycle::{Handed, Reload, Shutdown};
 use crate::log::AccessLog;
 use crate::serve::{self, Gateway};
 use files::{Files, Upstreams};
@@ -111,7 +111,14 @@ async fn demo(args: &DemoArgs) -> anyhow::Result<()> {
 async fn start(path: &std::path::Path, log: AccessLog) -> anyhow::Result<Gateway> {
     let checked = config::load(path)
         .map_err(|mistakes| anyhow::anyhow!("the demo's own configuration is wrong: {mistakes}"))?;
-    serve::start(checked, log, Shutdown::new(), Reload::new()).await
+    serve::start(
+        checked,
+        log,
+        Shutdown::new(),
+        Reload::new(),
+        Handed::default(),
+    )
+    .await
 }
 
 /// Listens from the call on for what ends a command in a terminal.

@@ -6,12 +6,16 @@ use std::process::ExitCode;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::lifecycle::{Reload, Shutdown};
+use crate::config::{AdminAddress, Config};
+use crate::lifecycle::{Handed, NotListening, Notify, Reload, Shutdown, Sockets};
 use crate::log::AccessLog;
-use crate::{config, lifecycle, log, serve};
+use crate::sandbox::{Extent, Sandbox, SandboxError, Writable};
+use crate::{config, lifecycle, log, serve, state};
 
-/// Exits 0 after a drain, 1 when the gateway cannot start, 2 when the configuration is wrong.
+/// Exits 0 after a stop that was asked for, also where it had to cut connections; 1 when the gateway cannot start, or a part
+/// of it dies; 2 when the configuration is wrong.
 #[derive(Debug, clap::Args)]
+#[command(after_help = STATUSES)]
 pub struct ServeArgs {
     /// The configuration
     #[arg(
@@ -23,17 +27,64 @@ pub struct ServeArgs {
     pub config: PathBuf,
 }
 
+/// Whoever stops a gateway has what it wanted when it has stopped: systemd, Nomad and Kubernetes take any other status for a
+/// failure. How many were cut is told by the log.
+const STATUSES: &str = "\
+SIGTERM and SIGINT drain, a second one cuts at once; SIGHUP reads the configuration again.
+
+Exit statuses:
+  0  stopped as it was told to, also where the drain's deadline or a second signal cut connections
+  1  it cannot start, or a part of it has died of a defect
+  2  the configuration is wrong";
+
 /// Runs the command.
 pub fn run(args: ServeArgs) -> ExitCode {
-    let checked = match config::load(&args.config) {
+    // Before there is a second thread.
+    let sockets = Sockets::from_env();
+    let mut checked = match config::load(&args.config) {
         Ok(checked) => checked,
         Err(diagnostics) => {
             say(&diagnostics);
             return ExitCode::from(2);
         }
     };
+    // There is no thread yet: those to come inherit it.
+    let sandbox = enter(&checked.config);
+    if sandbox.as_ref().is_ok_and(Sandbox::has_dropped) {
+        // As a reload will read it. What only a capability could read is better missed now than then.
+        checked = match config::load(&args.config) {
+            Ok(checked) => checked,
+            Err(diagnostics) => {
+                say(&diagnostics);
+                let _ = writeln!(io::stderr(), "{OUT_OF_REACH}");
+                return ExitCode::from(2);
+            }
+        };
+    }
     say(&checked.warnings);
-    gateway(checked)
+    gateway(checked, sandbox, sockets)
+}
+
+/// What is wrong with a configuration that was good before the sandbox.
+const OUT_OF_REACH: &str = "hint: root may read any file until its capabilities (CAP_DAC_OVERRIDE) are dropped, as they are before it serves; \
+     give the files to the user that runs the gateway";
+
+/// The sandbox that this configuration needs.
+fn enter(config: &Config) -> Result<Sandbox, SandboxError> {
+    if !config.sandbox {
+        return Ok(Sandbox::off());
+    }
+    let sockets = match &config.admin {
+        Some(AdminAddress::Unix(path)) => vec![path.clone()],
+        Some(AdminAddress::Tcp(_)) | None => Vec::new(),
+    };
+    // In the sandbox it could not be made. What keeps it from being made, or used, is told by what would write there.
+    let folder = config.state.as_ref().map(|settings| &settings.folder);
+    let files = folder.filter(|folder| state::make(folder).is_ok() || folder.is_dir());
+    Sandbox::enter(Writable {
+        files: files.into_iter().cloned().collect(),
+        sockets,
+    })
 }
 
 /// Nothing, if nothing is wrong.
@@ -44,9 +95,21 @@ fn say(diagnostics: &config::Diagnostics) {
 }
 
 /// Runs a gateway with this configuration until SIGTERM or SIGINT.
-fn gateway(checked: config::Checked) -> ExitCode {
+fn gateway(
+    checked: config::Checked,
+    sandbox: Result<Sandbox, SandboxError>,
+    sockets: Result<Sockets, NotListening>,
+) -> ExitCode {
     let config::Log { format, access } = checked.config.log;
     let _diagnostics = log::init(format);
+    let sandbox = match sandbox {
+        Ok(sandbox) => sandbox,
+        Err(error) => {
+            tracing::error!(%error, "cannot start; `insecure_no_sandbox = true` does without the sandbox");
+            return ExitCode::FAILURE;
+        }
+    };
+    tell(sandbox.extent());
     raise_file_limit();
     let access = match access {
         true => AccessLog::start(format, Box::new(io::stdout())),
@@ -64,7 +127,12 @@ fn gateway(checked: config::Checked) -> ExitCode {
         let shutdown = Shutdown::new();
         let (reload, wishes) = Reload::new();
         tokio::spawn(lifecycle::signals(shutdown.clone(), reload.clone())?);
-        let gateway = serve::start(checked, access, shutdown, (reload, wishes)).await?;
+        let handed = Handed {
+            sockets: sockets?,
+            notify: Notify::from_env(),
+            sandbox: Some(sandbox),
+        };
+        let gateway = serve::start(checked, access, shutdown, (reload, wishes), handed).await?;
         gateway.finished().await
     });
     match ended {
@@ -73,6 +141,16 @@ fn gateway(checked: config::Checked) -> ExitCode {
             tracing::error!(error = format!("{error:#}"), "cannot serve");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// What is lacking is told at every start.
+fn tell(sandbox: Extent) {
+    match sandbox.lack() {
+        None => tracing::info!(
+            "the sandbox is whole: no privileges, no core dumps, writing nowhere else, executing nothing"
+        ),
+        Some(lack) => tracing::warn!(lack, "the sandbox is not whole"),
     }
 }
 

@@ -128,16 +128,13 @@ pub async fn relay(
 ) -> Result<(), Failure> {
     let reader_gone = Notify::new();
     let mut stdio = Stdio::new(input_ended, &reader_gone);
-    let patience = Patience {
-        idle: None,
-        half_closed: Limits::default().half_closed,
-    };
+    let patience = Patience::endless(Limits::default().half_closed);
     let (mut up, mut down) = (Tally::default(), Tally::default());
     let relay = relay::relay(
         &mut stdio,
         &mut *tunnel,
         Vec::new(),
-        patience,
+        &patience,
         &mut up,
         &mut down,
     );
@@ -160,7 +157,9 @@ pub async fn relay(
         (Some(Over::Output(e)), _) => Err(Failure::Output(e)),
         (None, Outcome::UpstreamFailed(e)) => Err(broken(e, nothing_came)),
         (None, Outcome::ClientFailed(e)) => Err(Failure::Input(e)),
-        (None, Outcome::Idle | Outcome::HalfClosed) => Err(Failure::Silent(patience.half_closed)),
+        (None, Outcome::Idle | Outcome::Lifetime | Outcome::HalfClosed) => {
+            Err(Failure::Silent(patience.half_closed))
+        }
     }
 }
 

@@ -122,6 +122,7 @@ async fn attempt(address: SocketAddr) -> Result<TcpStream, Unreachable> {
         tls: None,
         timeout: Duration::MAX,
         sends_first: false,
+        proxy_header: None,
         keepalive: Keepalive::default(),
     };
     match dial.connect(address).await {

@@ -141,6 +141,7 @@ fn mean(
         log,
         state,
         consul,
+        sandbox: (file.insecure_no_sandbox.as_ref()).is_none_or(|switch| !switch.value),
     };
     (config, certificates.loaded)
 }

@@ -35,7 +35,7 @@ pub struct Diagnostic {
 }
 
 /// Everything that is wrong with one file, in the order of the file.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Diagnostics {
     /// The file's path, as it was given.
     pub path: PathBuf,
@@ -45,6 +45,17 @@ pub struct Diagnostics {
     pub list: Vec<Diagnostic>,
     /// The files and directories that were looked at, each as it was just before.
     pub files: Files,
+}
+
+/// Without the text: a token may stand in it.
+impl fmt::Debug for Diagnostics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Diagnostics")
+            .field("path", &self.path)
+            .field("list", &self.list)
+            .field("files", &self.files)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Diagnostics {
@@ -172,7 +183,6 @@ impl Level {
 pub(super) const NOWHERE: Range<usize> = usize::MAX..usize::MAX;
 
 /// What is found while a text is read; it grows until the end, whatever has been found.
-#[derive(Debug)]
 pub(super) struct Findings<'a> {
     text: &'a str,
     list: Vec<Diagnostic>,

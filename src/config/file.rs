@@ -5,15 +5,16 @@ use toml::de::{DeTable, DeValue};
 use super::consul::Section;
 use super::decode::{Item, List, Table, Typed};
 use super::diagnostic::Findings;
-use super::{limits, state, upstream_tls};
+use super::{Cap, limits, proxy_protocol, state, upstream_tls};
 
 /// The whole file. `None` is a key that is absent, or wrong and reported.
 #[derive(Debug, Default)]
 pub(super) struct File {
-    pub(super) listen: Option<List<Typed<String>>>,
+    pub(super) listen: Option<List<Listen>>,
     pub(super) admin: Option<Admin>,
     pub(super) insecure_admin: Option<Typed<bool>>,
     pub(super) admin_token_file: Option<Typed<String>>,
+    pub(super) insecure_no_sandbox: Option<Typed<bool>>,
     pub(super) unknown_name: Option<Typed<String>>,
     pub(super) certificates: Vec<Certificate>,
     pub(super) tls_options: Vec<(Typed<String>, TlsOptions)>,
@@ -23,6 +24,13 @@ pub(super) struct File {
     pub(super) limits: limits::Section,
     pub(super) log: Log,
     pub(super) state: state::Keys,
+}
+
+/// An entry of `listen`, as a string or a table.
+#[derive(Debug)]
+pub(super) struct Listen {
+    pub(super) address: Typed<String>,
+    pub(super) proxy_protocol: Option<proxy_protocol::AcceptSection>,
 }
 
 /// `admin`.
@@ -62,6 +70,7 @@ pub(super) struct Route {
     pub(super) passthrough: Option<Typed<bool>>,
     pub(super) tls_options: Option<Typed<String>>,
     pub(super) upstream: Option<Typed<String>>,
+    pub(super) max_connections: Option<Cap>,
 }
 
 /// Which clients a route takes.
@@ -78,6 +87,7 @@ pub(super) struct Upstream {
     pub(super) service: Option<Typed<String>>,
     pub(super) mesh: Option<Typed<bool>>,
     pub(super) tls: Option<upstream_tls::Section>,
+    pub(super) proxy_protocol: Option<proxy_protocol::SendSection>,
 }
 
 /// One endpoint, as a string or a table.
@@ -98,10 +108,13 @@ impl File {
     pub(super) fn read(entries: &DeTable<'_>, findings: &mut Findings<'_>) -> Self {
         let mut root = Table::root(entries);
         let file = Self {
-            listen: root.take("listen", findings, Item::strings),
+            listen: root.take("listen", findings, |item, findings| {
+                item.list(findings, read_listen)
+            }),
             admin: root.take("admin", findings, read_admin),
             insecure_admin: root.take("insecure_admin", findings, Item::boolean),
             admin_token_file: root.take("admin_token_file", findings, Item::string),
+            insecure_no_sandbox: root.take("insecure_no_sandbox", findings, Item::boolean),
             unknown_name: root.take("unknown_name", findings, Item::string),
             certificates: root
                 .take("certificates", findings, |item, findings| {
@@ -123,6 +136,27 @@ impl File {
         };
         root.finish(findings);
         file
+    }
+}
+
+fn read_listen(item: Item<'_>, findings: &mut Findings<'_>) -> Option<Listen> {
+    match item.value() {
+        DeValue::String(_) => item.string(findings).map(|address| Listen {
+            address,
+            proxy_protocol: None,
+        }),
+        DeValue::Table(_) => {
+            let mut table = item.table(findings)?;
+            let address = table.require("address", "\":8443\"", findings, Item::string);
+            let read = proxy_protocol::AcceptSection::read;
+            let proxy_protocol = table.take("proxy_protocol", findings, read);
+            table.finish(findings);
+            address.map(|address| Listen {
+                address,
+                proxy_protocol,
+            })
+        }
+        _ => item.wrong("a string", findings),
     }
 }
 
@@ -258,6 +292,7 @@ fn read_route(mut table: Table<'_>, findings: &mut Findings<'_>) -> Route {
         passthrough: table.take("passthrough", findings, Item::boolean),
         tls_options: table.take("tls_options", findings, Item::string),
         upstream: table.require("upstream", "\"10.0.0.5:22\"", findings, Item::string),
+        max_connections: table.take("max_connections", findings, limits::of_route),
     };
     table.finish(findings);
     route
@@ -301,6 +336,11 @@ fn read_upstream(mut table: Table<'_>, findings: &mut Findings<'_>) -> Upstream 
         service: table.take("service", findings, Item::string),
         mesh: table.take("mesh", findings, Item::boolean),
         tls: table.take("tls", findings, upstream_tls::Section::read),
+        proxy_protocol: table.take(
+            "proxy_protocol",
+            findings,
+            proxy_protocol::SendSection::read,
+        ),
     };
     table.finish(findings);
     upstream

@@ -1,11 +1,17 @@
 //! The section `[limits]`: what is typed, and what it means.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
+
+use toml::de::DeValue;
 
 use super::decode::{Item, Typed};
 use super::diagnostic::Findings;
-use super::value::{self, read};
-use super::{Keepalive, Limits, RemovedRoutes};
+use super::value::{self, Wrong, read};
+use super::{Cap, Keepalive, Limits, Rate, RemovedRoutes, Span};
+
+const SECOND: Duration = Duration::from_secs(1);
+const DAY: Duration = Duration::from_secs(86_400);
 
 /// What is typed; `None` is a key that is absent, or wrong and reported.
 #[derive(Debug, Default)]
@@ -14,12 +20,20 @@ pub(super) struct Section {
     max_hello: Option<Typed<String>>,
     dial_timeout: Option<Typed<String>>,
     dial_attempts: Option<Typed<i64>>,
-    idle_timeout: Option<Typed<String>>,
+    idle_timeout: Option<Span>,
+    lifetime: Option<Span>,
+    connections: Option<Cap>,
+    handshakes: Option<Cap>,
+    per_source: Option<Cap>,
+    accept_rate: Option<Rate>,
+    per_route: Option<Cap>,
     half_closed_timeout: Option<Typed<String>>,
     keepalive_idle: Option<Typed<String>>,
     keepalive_interval: Option<Typed<String>>,
     keepalive_count: Option<Typed<i64>>,
+    drain_delay: Option<Typed<String>>,
     drain_timeout: Option<Typed<String>>,
+    drain_spread: Option<Typed<String>>,
     removed_routes: Option<Typed<String>>,
 }
 
@@ -27,6 +41,7 @@ impl Section {
     pub(super) fn read(item: Item<'_>, findings: &mut Findings<'_>) -> Option<Self> {
         let mut table = item.table(findings)?;
         let seconds = |item: Item<'_>, findings: &mut Findings<'_>| item.quantity("s", findings);
+        let default = Limits::default();
         let mut limits = Self {
             handshake_timeout: table.take("handshake_timeout", findings, seconds),
             max_hello: table.take("max_hello", findings, |item, findings| {
@@ -34,9 +49,29 @@ impl Section {
             }),
             dial_timeout: table.take("dial_timeout", findings, seconds),
             dial_attempts: table.take("dial_attempts", findings, Item::integer),
-            idle_timeout: table.take("idle_timeout", findings, seconds),
+            idle_timeout: table.take("idle_timeout", findings, |item, findings| {
+                span(item, default.idle, findings)
+            }),
+            lifetime: table.take("lifetime", findings, |item, findings| {
+                span(item, default.lifetime, findings)
+            }),
+            connections: table.take("connections", findings, |item, findings| {
+                cap(item, default.connections, "auto", findings)
+            }),
+            handshakes: table.take("handshakes", findings, |item, findings| {
+                cap(item, default.handshakes, "off", findings)
+            }),
+            per_source: table.take("per_source", findings, |item, findings| {
+                cap(item, default.per_source, "off", findings)
+            }),
+            accept_rate: table.take("accept_rate", findings, |item, findings| {
+                rate(item, default.accept_rate, findings)
+            }),
+            per_route: table.take("per_route", findings, of_route),
             half_closed_timeout: table.take("half_closed_timeout", findings, seconds),
+            drain_delay: table.take("drain_delay", findings, seconds),
             drain_timeout: table.take("drain_timeout", findings, seconds),
+            drain_spread: table.take("drain_spread", findings, seconds),
             removed_routes: table.take("removed_routes", findings, seconds),
             ..Self::default()
         };
@@ -54,9 +89,7 @@ impl Section {
 
 /// The limits, each within what cannot be anything but a slip of the pen.
 pub(super) fn limits(typed: &Section, findings: &mut Findings<'_>) -> Limits {
-    const DAY: Duration = Duration::from_secs(86_400);
     const TENTH: Duration = Duration::from_millis(100);
-    const SECOND: Duration = Duration::from_secs(1);
     const TEN_MINUTES: Duration = Duration::from_secs(600);
     // Linux keeps TCP_KEEPIDLE and TCP_KEEPINTVL below 32,768 s and TCP_KEEPCNT below 128.
     const LONGEST_KEEPALIVE: Duration = Duration::from_secs(32_767);
@@ -78,7 +111,17 @@ pub(super) fn limits(typed: &Section, findings: &mut Findings<'_>) -> Limits {
         SECOND..=DAY * 30,
         default.half_closed,
     );
+    let drain_delay = duration(
+        &typed.drain_delay,
+        Duration::ZERO..=TEN_MINUTES,
+        default.drain_delay,
+    );
     let drain = duration(&typed.drain_timeout, Duration::ZERO..=DAY, default.drain);
+    let drain_spread = duration(
+        &typed.drain_spread,
+        Duration::ZERO..=DAY,
+        default.drain_spread,
+    );
     let keepalive = default.keepalive;
     let keepalive_idle = duration(
         &typed.keepalive_idle,
@@ -90,15 +133,6 @@ pub(super) fn limits(typed: &Section, findings: &mut Findings<'_>) -> Limits {
         SECOND..=LONGEST_KEEPALIVE,
         keepalive.interval,
     );
-    let off_or_duration = |text: &String| match text.as_str() {
-        "off" => Ok(None),
-        text => match value::duration(text, SECOND..=DAY * 365) {
-            Ok(duration) => Ok(Some(duration)),
-            Err(wrong) => Err(wrong.or("\"off\"")),
-        },
-    };
-    let idle = typed.idle_timeout.as_ref();
-    let idle = idle.and_then(|typed| read(typed, findings, off_or_duration));
     let removed_routes = typed.removed_routes.as_ref();
     let removed_routes = removed_routes.and_then(|typed| {
         read(typed, findings, |text| match text.as_str() {
@@ -127,14 +161,143 @@ pub(super) fn limits(typed: &Section, findings: &mut Findings<'_>) -> Limits {
         hello_bytes: hello.unwrap_or(default.hello_bytes),
         dial,
         dial_attempts: usize::try_from(dial_attempts).unwrap_or(default.dial_attempts),
-        idle: idle.unwrap_or(default.idle),
+        idle: typed.idle_timeout.unwrap_or(default.idle),
+        lifetime: typed.lifetime.unwrap_or(default.lifetime),
+        connections: typed.connections.unwrap_or(default.connections),
+        handshakes: typed.handshakes.unwrap_or(default.handshakes),
+        per_source: typed.per_source.unwrap_or(default.per_source),
+        accept_rate: typed.accept_rate.unwrap_or(default.accept_rate),
+        per_route: typed.per_route.unwrap_or(default.per_route),
         half_closed,
         keepalive: Keepalive {
             idle: keepalive_idle,
             interval: keepalive_interval,
             count: keepalive_count,
         },
+        drain_delay,
         drain,
+        drain_spread,
         removed_routes: removed_routes.unwrap_or(default.removed_routes),
+    }
+}
+
+/// How many connections a route may have: `"off"`, a number, or a table with `max` and `enforce`.
+pub(super) fn of_route(item: Item<'_>, findings: &mut Findings<'_>) -> Option<Cap> {
+    cap(item, Limits::default().per_route, "off", findings)
+}
+
+/// A number, the word for none, or a table with `max` and `enforce`.
+fn cap(item: Item<'_>, default: Cap, none: &str, findings: &mut Findings<'_>) -> Option<Cap> {
+    // More connections than that fit into no machine: a slip of the pen.
+    const BOUNDS: RangeInclusive<usize> = 1..=10_000_000;
+    let DeValue::Table(_) = item.value() else {
+        let max = number(item, none, BOUNDS, findings)?;
+        return Some(Cap { max, ..default });
+    };
+    let mut table = item.table(findings)?;
+    let max = table.take("max", findings, |item, findings| {
+        number(item, none, BOUNDS, findings)
+    });
+    let enforced = table.take("enforce", findings, enforce);
+    table.finish(findings);
+    Some(Cap {
+        max: max.unwrap_or(default.max),
+        enforce: enforced.unwrap_or(default.enforce),
+    })
+}
+
+fn rate(item: Item<'_>, default: Rate, findings: &mut Findings<'_>) -> Option<Rate> {
+    let mut table = item.table(findings)?;
+    let per_second = table.take("per_second", findings, |item, findings| {
+        number(item, "off", 1..=100_000, findings)
+    });
+    let burst = table.take("burst", findings, Item::integer);
+    let burst = burst.and_then(|typed| {
+        read(&typed, findings, |burst| {
+            value::number(*burst, 1..=1_000_000)
+        })
+    });
+    let enforced = table.take("enforce", findings, enforce);
+    table.finish(findings);
+    Some(Rate {
+        per_second: per_second.unwrap_or(default.per_second),
+        burst: burst.unwrap_or(default.burst),
+        enforce: enforced.unwrap_or(default.enforce),
+    })
+}
+
+/// A duration, `"off"`, or a table with `max` and `enforce`.
+fn span(item: Item<'_>, default: Span, findings: &mut Findings<'_>) -> Option<Span> {
+    let DeValue::Table(_) = item.value() else {
+        let max = duration_or_off(item, findings)?;
+        return Some(Span { max, ..default });
+    };
+    let mut table = item.table(findings)?;
+    let max = table.take("max", findings, duration_or_off);
+    let enforced = table.take("enforce", findings, enforce);
+    table.finish(findings);
+    Some(Span {
+        max: max.unwrap_or(default.max),
+        enforce: enforced.unwrap_or(default.enforce),
+    })
+}
+
+fn duration_or_off(item: Item<'_>, findings: &mut Findings<'_>) -> Option<Option<Duration>> {
+    let typed = item.quantity("s", findings)?;
+    read(&typed, findings, |text| match text.as_str() {
+        "off" => Ok(None),
+        text => match value::duration(text, SECOND..=DAY * 365) {
+            Ok(duration) => Ok(Some(duration)),
+            Err(wrong) => Err(wrong.or("\"off\"")),
+        },
+    })
+}
+
+/// A number within bounds; `None` is the word for none.
+fn number<T>(
+    item: Item<'_>,
+    none: &str,
+    bounds: RangeInclusive<T>,
+    findings: &mut Findings<'_>,
+) -> Option<Option<T>>
+where
+    T: TryFrom<i64> + PartialOrd + std::fmt::Display,
+{
+    let DeValue::String(_) = item.value() else {
+        let typed = item.integer(findings)?;
+        let number = read(&typed, findings, |value| value::number(*value, bounds));
+        return number.map(Some);
+    };
+    let typed = item.string(findings)?;
+    read(&typed, findings, |text| match text == none {
+        true => Ok(None),
+        false => Err(Wrong::new(
+            format!("{text:?} is not a number"),
+            format!("write a whole number without quotes, or \"{none}\""),
+        )),
+    })
+}
+
+/// Whether a limit refuses, or only counts.
+fn enforce(item: Item<'_>, findings: &mut Findings<'_>) -> Option<bool> {
+    const HELP: &str = "write true, or \"dry-run\" to count only what it would refuse";
+    match item.value() {
+        DeValue::String(_) => {
+            let typed = item.string(findings)?;
+            read(&typed, findings, |text| match text.as_str() {
+                "dry-run" => Ok(false),
+                text => Err(Wrong::new(format!("{text:?} is not known"), HELP)),
+            })
+        }
+        DeValue::Boolean(false) => {
+            let typed = item.typed(());
+            read(&typed, findings, |()| {
+                Err(Wrong::new(
+                    "false does not say what becomes of the limit",
+                    HELP,
+                ))
+            })
+        }
+        _ => item.boolean(findings).map(|typed| typed.value),
     }
 }

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::decode::Typed;
 use super::diagnostic::Findings;
@@ -29,6 +30,7 @@ pub(super) fn listeners(file: &File, findings: &mut Findings<'_>) -> Vec<Listene
         return vec![Listener {
             address,
             unknown_name,
+            accept_proxy: None,
         }];
     };
     if listen.is_empty {
@@ -39,7 +41,10 @@ pub(super) fn listeners(file: &File, findings: &mut Findings<'_>) -> Vec<Listene
         );
     }
     let mut listeners: Vec<Listener> = Vec::new();
-    for typed in &listen.value {
+    for entry in &listen.value {
+        let accept_proxy = entry.proxy_protocol.as_ref();
+        let accept_proxy = accept_proxy.and_then(|accept| accept.mean(findings));
+        let typed = &entry.address;
         let Some(address) = read(typed, findings, |text| listen_address(text)) else {
             continue;
         };
@@ -59,6 +64,7 @@ pub(super) fn listeners(file: &File, findings: &mut Findings<'_>) -> Vec<Listene
         listeners.push(Listener {
             address,
             unknown_name,
+            accept_proxy: accept_proxy.map(Arc::new),
         });
     }
     listeners

@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
+
+use ipnet::IpNet;
 
 mod check;
 mod consul;
@@ -15,6 +18,7 @@ mod files;
 mod limits;
 mod listen;
 mod place;
+mod proxy_protocol;
 mod routes;
 mod settings;
 mod state;
@@ -28,9 +32,9 @@ pub use consul::{Consul, ConsulAddress, Secret, Token, TokenError};
 pub use diagnostic::{Diagnostic, Diagnostics, Level};
 pub use environment::Environment;
 pub(crate) use listen::{overlap, reaches};
-pub use settings::{Keepalive, Limits, RemovedRoutes};
+pub use settings::{Cap, Keepalive, Limits, Rate, RemovedRoutes, Span};
 
-use crate::rule::Rule;
+use crate::rule::{self, Rule};
 use crate::state::Settings;
 use crate::tls::options::Options;
 use crate::tls::verify::Proof;
@@ -60,6 +64,9 @@ pub struct Config {
     pub state: Option<Settings>,
     /// The Consul whose services are routed to, if any.
     pub consul: Option<Consul>,
+    /// Whether the process is to enter its [sandbox](crate::sandbox) before it serves. Default: true; false only if
+    /// `insecure_no_sandbox = true` was written.
+    pub sandbox: bool,
 }
 
 /// One address on which clients are accepted.
@@ -69,6 +76,34 @@ pub struct Listener {
     pub address: SocketAddr,
     /// What happens to a client whose name no route matches.
     pub unknown_name: UnknownName,
+    /// Whose PROXY headers are believed; `None` is nobody's.
+    pub accept_proxy: Option<Arc<AcceptProxy>>,
+}
+
+/// Who in front of a listener says, in a header of the PROXY protocol, for whom it connects.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AcceptProxy {
+    /// The networks of those who are believed.
+    pub from: Vec<IpNet>,
+    /// Whether everybody must be one of them.
+    pub mode: AcceptProxyMode,
+}
+
+/// Whether a header must come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AcceptProxyMode {
+    /// Who is not listed, or says nothing, is refused: nobody gets around the proxy in front.
+    #[default]
+    Required,
+    /// They are served as who they are.
+    Optional,
+}
+
+impl AcceptProxy {
+    /// Whether headers from this address are believed.
+    pub fn lists(&self, peer: IpAddr) -> bool {
+        self.from.iter().any(|net| rule::covers(net, peer))
+    }
 }
 
 /// What happens to a client whose name no route matches.
@@ -127,6 +162,8 @@ pub struct Route {
     pub action: Action,
     /// A key of [`Config::upstreams`].
     pub upstream: String,
+    /// How many connections it may have; `None` is what [`Limits::per_route`] says.
+    pub max_connections: Option<Cap>,
 }
 
 /// What the gateway does with the client's TLS.
@@ -150,6 +187,45 @@ pub struct Upstream {
     pub service: Option<ConsulService>,
     /// How the gateway connects to it over TLS; `None` is plain TCP.
     pub tls: Option<UpstreamTls>,
+    /// The PROXY header that it is sent; `None` is none.
+    pub send_proxy: Option<SendProxy>,
+}
+
+/// The header of the PROXY protocol that an upstream is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SendProxy {
+    /// Which one.
+    pub version: ProxyVersion,
+    /// Whether it is the first thing inside TLS, for whoever is behind the upstream's TLS; or goes before it.
+    pub inside_tls: bool,
+}
+
+/// The versions of the PROXY protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyVersion {
+    /// A line of text: the addresses, and nothing else.
+    V1,
+    /// Binary, with these TLVs.
+    V2(ProxyTlvs),
+}
+
+/// What an upstream is told beside the addresses, where it is known. Default: nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ProxyTlvs {
+    /// The protocol agreed with the client.
+    pub alpn: bool,
+    /// The name that the client asked for.
+    pub authority: bool,
+    /// The client's TLS: its version, and whether a certificate was verified.
+    pub ssl: bool,
+    /// The common name in that certificate.
+    pub cert_cn: bool,
+    /// An ID of the connection, which its line in the access log has too.
+    pub unique_id: bool,
+    /// The SPIFFE ID in the client's certificate.
+    pub spiffe: bool,
+    /// A checksum.
+    pub crc32c: bool,
 }
 
 /// One address of an upstream.

@@ -66,6 +66,7 @@ pub(super) fn routes(
                 priority: priority.filter(|priority| *priority != 0),
                 action,
                 upstream,
+                max_connections: typed.max_connections,
             },
         );
     }
@@ -229,6 +230,7 @@ fn find_upstream(
             endpoints,
             service: None,
             tls: None,
+            send_proxy: None,
         };
         upstreams.insert(typed.value.clone(), upstream);
         return Some(typed.value.clone());

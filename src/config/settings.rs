@@ -22,20 +22,56 @@ pub struct Limits {
     ///
     /// 2: a dead endpoint costs one more try, an outage of all of them does not multiply the load.
     pub dial_attempts: usize,
-    /// A tunnel in which no byte moved for this long is ended; `None` never ends one.
+    /// A tunnel in which no byte moved for this long is ended.
     ///
     /// Off: an ssh session may be silent for days; keepalive finds the dead ones.
-    pub idle: Option<Duration>,
+    pub idle: Span,
+    /// A tunnel that has lasted this long, counted from its accept, is ended; up to a tenth earlier, by chance, so that
+    /// what began together does not come back together.
+    ///
+    /// Off: nothing about a tunnel grows with its age.
+    pub lifetime: Span,
     /// A tunnel of which one direction has ended is itself ended after this long without a byte in the other.
     ///
     /// 10 min: longer than any pause in an answer that is still being computed, shorter than a leak.
     pub half_closed: Duration,
+    /// Connections in all; no number is as many as the open files that the system allows have room for.
+    ///
+    /// No number: two descriptors a connection are what runs out first.
+    pub connections: Cap,
+    /// Connections whose handshake is not finished.
+    ///
+    /// 16,384: each takes some 10 KiB until its deadline, so that strangers cost 160 MiB at most; after a restart a
+    /// backlog of 4,096 is let in four times over.
+    pub handshakes: Cap,
+    /// Connections of one source: an IPv4 address, or an IPv6 /64, which one customer has whole.
+    ///
+    /// 2,048: behind a NAT 200 people have ten each.
+    pub per_source: Cap,
+    /// How often one source may come.
+    ///
+    /// 200 a second, 2,048 at once: everybody behind that NAT comes back together after a restart; what goes on costs a
+    /// fifth of a core with the slowest key in use (RSA 2048: 1 ms a handshake).
+    pub accept_rate: Rate,
+    /// Connections of one route that says nothing of its own.
+    ///
+    /// Off: what its upstream bears is known to its owner alone.
+    pub per_route: Cap,
     /// TCP keepalive on both legs.
     pub keepalive: Keepalive,
-    /// After being told to stop, how long running tunnels may go on.
+    /// After being told to stop, how long clients are still accepted while `/readyz` says no.
+    ///
+    /// Zero: nothing sends clients here but what asks the system where to go. Kubernetes and Nomad need some seconds until
+    /// the last load balancer has heard.
+    pub drain_delay: Duration,
+    /// Once nobody new is accepted, how long running tunnels may go on.
     ///
     /// 5 min: an interactive user sees the notice; a deploy does not wait for the day to end.
     pub drain: Duration,
+    /// Over how long the tunnels that still run are ended, before the end of [`drain`](Self::drain) and never longer than it.
+    ///
+    /// 10 s: ten thousand clients that come back, a thousand a second, are what another gateway can shake hands with.
+    pub drain_spread: Duration,
     /// What becomes of the tunnels of a route that is removed.
     ///
     /// Kept: whoever removes a route wants nobody new, and a person's session is not to end by an edit.
@@ -59,11 +95,80 @@ impl Default for Limits {
             hello_bytes: 64 * 1024,
             dial: Duration::from_secs(5),
             dial_attempts: 2,
-            idle: None,
+            idle: Span::default(),
+            lifetime: Span::default(),
             half_closed: Duration::from_secs(600),
+            connections: Cap::default(),
+            handshakes: Cap::of(16_384),
+            per_source: Cap::of(2048),
+            accept_rate: Rate {
+                per_second: Some(200),
+                burst: 2048,
+                enforce: true,
+            },
+            per_route: Cap::default(),
             keepalive: Keepalive::default(),
+            drain_delay: Duration::ZERO,
             drain: Duration::from_secs(300),
+            drain_spread: Duration::from_secs(10),
             removed_routes: RemovedRoutes::default(),
+        }
+    }
+}
+
+/// A limit on how many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cap {
+    /// As many may be, 1 or more; `None` is off.
+    pub max: Option<usize>,
+    /// Whether one more is refused, or only counted.
+    pub enforce: bool,
+}
+
+impl Cap {
+    /// So many and no more.
+    pub const fn of(max: usize) -> Self {
+        Self {
+            max: Some(max),
+            enforce: true,
+        }
+    }
+}
+
+impl Default for Cap {
+    fn default() -> Self {
+        Self {
+            max: None,
+            enforce: true,
+        }
+    }
+}
+
+/// A limit on how often.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// So often in the long run, 1 or more; `None` is off.
+    pub per_second: Option<u32>,
+    /// So often at once, 1 or more, after a pause in which that many could have come.
+    pub burst: u32,
+    /// Whether one more is refused, or only counted.
+    pub enforce: bool,
+}
+
+/// A limit on how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// So long; `None` is off.
+    pub max: Option<Duration>,
+    /// Whether what goes on longer is ended, or only counted.
+    pub enforce: bool,
+}
+
+impl Default for Span {
+    fn default() -> Self {
+        Self {
+            max: None,
+            enforce: true,
         }
     }
 }

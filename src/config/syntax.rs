@@ -12,13 +12,23 @@ pub(super) fn report(errors: &[Error], findings: &mut Findings<'_>) {
     errors.sort_by_key(|error| start(error));
     if let Some((first, message, help)) = unclosed(&errors) {
         let from = errors.get(first).map_or(end, |error| start(error));
-        findings.syntax(from..from, message.to_owned(), help.to_owned());
+        let message = match last_key(findings.text().get(..from).unwrap_or_default()) {
+            Some(key) => format!("`{key}`: {message}"),
+            None => message.to_owned(),
+        };
+        findings.syntax(from..from, message, help.to_owned());
         findings.ignore(from..end);
     }
     for error in errors {
         let span = error.span().unwrap_or(end..end);
         let (message, help) = told(error, findings.text());
-        findings.syntax(span, message, help.to_owned());
+        findings.syntax(span.clone(), message, help.to_owned());
+        if error.message().starts_with("unclosed table") {
+            // What stands under it was taken for a part of the section before.
+            let rest = findings.text().get(span.start..).unwrap_or_default();
+            let next = rest.find("\n[").unwrap_or(rest.len());
+            findings.ignore(span.start..span.start + next);
+        }
     }
 }
 
@@ -58,6 +68,30 @@ fn unclosed(errors: &[&Error]) -> Option<(usize, &'static str, &'static str)> {
     [list, table].into_iter().flatten().min()
 }
 
+/// The key of the last line that has a value.
+fn last_key(text: &str) -> Option<&str> {
+    let mut keys = text.lines().rev().filter_map(|line| line.split_once('='));
+    first_word(keys.next()?.0)
+}
+
+/// What a line begins with that may be a key, or the name of a section.
+fn first_word(line: &str) -> Option<&str> {
+    let line = line.trim_start_matches([' ', '\t', '[']);
+    let is_key = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    let end = line.find(|c| !is_key(c)).unwrap_or(line.len());
+    line.get(..end).filter(|word| !word.is_empty())
+}
+
+/// Whether a line that cannot be read begins with a key: the others may be a part of a string, which may be a secret.
+fn is_of_a_key(message: &str) -> bool {
+    let of_keys = [
+        "key with no value",
+        "invalid unquoted key",
+        "unclosed table",
+    ];
+    of_keys.iter().any(|start| message.starts_with(start))
+}
+
 /// What is wrong, with the key if the line has one before it, and the remedy.
 fn told(error: &Error, text: &str) -> (String, &'static str) {
     let message = error.message();
@@ -73,6 +107,7 @@ fn told(error: &Error, text: &str) -> (String, &'static str) {
     let before = text.get(..span.start).unwrap_or_default();
     let line = before.rsplit('\n').next().unwrap_or_default();
     let key = line.split_once('=').map(|(key, _)| key.trim());
+    let key = key.or_else(|| first_word(line).filter(|_| is_of_a_key(message)));
     if let Some(key) = key
         && value.trim().is_empty()
         && message.starts_with("string values must be quoted")

@@ -7,6 +7,7 @@ use super::consul::{self, Section};
 use super::decode::{List, Typed};
 use super::diagnostic::Findings;
 use super::file::{self, File};
+use super::proxy_protocol::Way;
 use super::value::{self, endpoint_address, read};
 use super::{AdminAddress, ConsulService, Endpoint, EndpointAddress, Listener, Upstream, listen};
 
@@ -36,6 +37,13 @@ pub(super) fn upstreams(
             .as_ref()
             .and_then(|tls| tls.mean(&endpoints, folder, findings));
         let service = service(typed, file.consul.as_ref(), findings);
+        let way = match &service {
+            Some(service) if service.mesh => Way::Mesh,
+            _ if typed.tls.is_some() => Way::Tls,
+            _ => Way::Plain,
+        };
+        let send_proxy = typed.proxy_protocol.as_ref();
+        let send_proxy = send_proxy.and_then(|send| send.mean(way, findings));
         if !endpoints.is_empty() || service.is_some() {
             upstreams.insert(
                 name.value.clone(),
@@ -43,6 +51,7 @@ pub(super) fn upstreams(
                     endpoints,
                     service,
                     tls,
+                    send_proxy,
                 },
             );
         }

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use serde::de::{Deserialize, Deserializer};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::{Heard, Keeper, PART, Trust};
 use crate::api::consul::{Answer, Client, Error, Watch, null_is_default};
@@ -49,18 +50,22 @@ struct Issued {
     uri: String,
 }
 
-/// Tells the identity that Consul gives to this service, and each that follows it, until nobody listens.
+/// Tells the identity that Consul gives to this service, and each that follows it, until nobody listens or it is to stop. What the
+/// keeper has already is not told again. Returns the keeper, all of which has been told.
 ///
 /// A token needs `service:write` on the service, which need not be registered. What Consul says that cannot be right, or
 /// does not say, leaves the last identity as it is, and is told as the state of the [part](PART).
 ///
-/// The last identity is kept in `state`. What was kept there before is served with if Consul cannot be heard at once.
+/// The last identity is kept in `state`. What was kept there before, if that is to be served with, is if Consul cannot be
+/// heard at once.
 pub async fn watch(
     client: Client,
-    service: String,
+    mut keeper: Keeper,
     state: Option<Opened>,
     changes: mpsc::Sender<Change>,
-) {
+    stop: CancellationToken,
+) -> Keeper {
+    let service = keeper.service.clone();
     let (tell, mut heard) = mpsc::channel(1);
     let path = ["agent", "connect", "ca", "roots"];
     let roots = Watch::<Roots>::new(client.clone(), &path, &[]);
@@ -69,8 +74,9 @@ pub async fn watch(
     tokio::select! {
         () = follow(roots, |answer| Heard::Trust(trust(answer)), &tell) => {}
         () = follow(leaf, |answer| Heard::Leaf(own_leaf(answer, &service)), &tell) => {}
-        () = keep(&service, state, &mut heard, &changes) => {}
+        () = keep(&mut keeper, state, &mut heard, &changes, &stop) => {}
     }
+    keeper
 }
 
 async fn follow<T: serde::de::DeserializeOwned + Send + 'static>(
@@ -93,13 +99,13 @@ async fn follow<T: serde::de::DeserializeOwned + Send + 'static>(
 
 /// Takes in what is heard, and tells what changes by it, or by the clock.
 async fn keep(
-    service: &str,
+    keeper: &mut Keeper,
     state: Option<Opened>,
     heard: &mut mpsc::Receiver<Heard>,
     changes: &mpsc::Sender<Change>,
+    stop: &CancellationToken,
 ) {
-    let mut keeper = Keeper::new(service.to_owned());
-    let (part, mut stored) = stored::begin_with(state, service, &mut keeper);
+    let (part, mut stored) = stored::begin_with(state, keeper);
     let until = Instant::now() + GRACE;
     let mut told = None;
     let mut told_restored = None;
@@ -125,7 +131,7 @@ async fn keep(
             }
         }
         if let (Some(part), Some((trust, leaf))) = (&part, keeper.confirmed()) {
-            stored::confirm(part, service, trust, leaf);
+            stored::confirm(part, &keeper.service, trust, leaf);
         }
         if told_restored != keeper.restored {
             told_restored = keeper.restored;
@@ -162,6 +168,7 @@ async fn keep(
             heard = heard.recv() => heard,
             () = tokio::time::sleep(pause) => continue,
             () = changes.closed() => return,
+            () = stop.cancelled() => return,
         };
         let Some(heard) = heard else { return };
         if let Some(identity) = keeper.hear(heard, SystemTime::now()) {

@@ -55,7 +55,7 @@ impl Heard {
 /// Certificate and roots come apart and in any order, in a rotation too. They are taken together, the newest of both, if
 /// the certificate is of the trust domain whose roots they are; a pair that does not fit waits for its other half.
 #[derive(Debug)]
-struct Keeper {
+pub struct Keeper {
     /// The service that we are in the mesh, for messages.
     service: String,
     trust: Option<Trust>,
@@ -73,7 +73,8 @@ struct Keeper {
 }
 
 impl Keeper {
-    fn new(service: String) -> Self {
+    /// For the identity of this service; nothing has been heard yet.
+    pub fn new(service: String) -> Self {
         Self {
             service,
             trust: None,
@@ -85,6 +86,23 @@ impl Keeper {
             has_told: (false, false),
             refused: None,
         }
+    }
+
+    /// For the identity of this service, which is asked for anew, and perhaps elsewhere: the last one stays until then.
+    pub fn go_on(self, service: String) -> Self {
+        let unheard = || Some("it is asked for anew".to_owned());
+        Self {
+            current: self.current,
+            restored: self.restored,
+            trust_trouble: unheard(),
+            leaf_trouble: unheard(),
+            ..Self::new(service)
+        }
+    }
+
+    /// Whether there is an identity.
+    pub fn has_one(&self) -> bool {
+        self.current.is_some()
     }
 
     /// Takes in news; gives the identity if it is a new one.

@@ -2,6 +2,11 @@
 
 use tokio::sync::{mpsc, oneshot};
 
+/// As many wishes wait at once, and are granted together; others wait to ask.
+///
+/// 1,024: a storm of them is a handful of reloads, and takes less than 100 KiB.
+const WAITING: usize = 1024;
+
 /// Asks a gateway to read its configuration again. Cloning gives another handle of the same gateway.
 #[derive(Clone, Debug)]
 pub struct Reload(mpsc::Sender<Wish>);
@@ -18,7 +23,7 @@ pub struct Wish {
 impl Reload {
     /// A handle, and where its wishes arrive.
     pub fn new() -> (Self, mpsc::Receiver<Wish>) {
-        let (wishes, arriving) = mpsc::channel(8);
+        let (wishes, arriving) = mpsc::channel(WAITING);
         (Self(wishes), arriving)
     }
 

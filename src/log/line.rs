@@ -22,12 +22,15 @@ pub(super) struct Line {
 }
 
 impl Line {
-    /// Appends one JSON object and a newline. Every key is always there, `null` where nothing is known, so that columns are stable.
+    /// Appends one JSON object and a newline. Every key is always there, `null` where nothing is known, so that columns are
+    /// stable; but for those of PROXY headers, which only some have.
     pub(super) fn json(&self, out: &mut String) {
         let record = &self.record;
         let object = Object {
             time: timestamp(record.time),
             client: record.client.to_string(),
+            peer: record.peer.map(|peer| peer.to_string()),
+            unique_id: record.unique_id.as_deref().map(name),
             listener: record.listener.to_string(),
             sni: record.sni.as_deref().map(escape),
             alpn: record.alpn.as_deref().map(escape),
@@ -62,7 +65,11 @@ impl Line {
             .as_deref()
             .map_or_else(|| "(no name)".to_owned(), escape);
         // Writing into a String does not fail.
-        let _ = write!(out, "{} {} {sni}", timestamp(record.time), record.client);
+        let _ = write!(out, "{} {}", timestamp(record.time), record.client);
+        if let Some(peer) = record.peer {
+            let _ = write!(out, " via {peer}");
+        }
+        let _ = write!(out, " {sni}");
         if let Some(route) = &record.route {
             let _ = write!(out, " -> {}", escape(&**route));
         }
@@ -103,6 +110,10 @@ impl Line {
 struct Object {
     time: String,
     client: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    peer: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unique_id: Option<String>,
     listener: String,
     sni: Option<String>,
     alpn: Option<String>,
@@ -133,6 +144,14 @@ pub(crate) fn escape(bytes: impl AsRef<[u8]>) -> String {
         text.push_str("...");
     }
     text
+}
+
+/// What a connection is called: as text, as HAProxy's IDs are, or in hexadecimal digits.
+fn name(id: &[u8]) -> String {
+    if id.iter().all(u8::is_ascii_graphic) {
+        return escape(id);
+    }
+    id.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Text in one line of visible characters, of at most so many bytes of it: for a page or a message of its own, where quotes
@@ -205,6 +224,8 @@ pub(super) mod tests {
         Record {
             time: SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_123),
             client: "192.0.2.7:50123".parse().unwrap(),
+            peer: None,
+            unique_id: None,
             listener: "[::]:8443".parse().unwrap(),
             sni: Some("ssh.vm.example.com".into()),
             alpn: Some(b"h2".to_vec()),
@@ -265,6 +286,23 @@ pub(super) mod tests {
             "2023-11-14T22:13:20.123Z 192.0.2.7:50123 ssh.vm.example.com -> vm -> 10.0.0.5:22, \
              up 1.2 KiB, down 5.0 MiB, 12.3 s\n"
         );
+    }
+
+    #[test]
+    fn both_forms_tell_whose_header_named_the_client_and_what_the_connection_is_called() {
+        let proxied = Record {
+            peer: Some("10.0.0.1:4711".parse().unwrap()),
+            unique_id: Some(vec![0xab, 0x00].into()),
+            ..record()
+        };
+        let line = json(proxied.clone());
+        let part =
+            r#""client":"192.0.2.7:50123","peer":"10.0.0.1:4711","unique_id":"ab00","listener""#;
+        assert!(line.contains(part), "{line}");
+        let line = text(proxied);
+        let part = " 192.0.2.7:50123 via 10.0.0.1:4711 ssh.vm.example.com -> ";
+        assert!(line.contains(part), "{line}");
+        assert_eq!(name(b"req-7"), "req-7");
     }
 
     #[test]

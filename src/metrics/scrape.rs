@@ -13,7 +13,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Unit;
 
-use super::{RouteMetrics, UpstreamMetrics};
+use super::{Exceeded, RouteMetrics, UpstreamMetrics};
 use crate::log::AccessLog;
 use crate::reason::Reason;
 
@@ -23,6 +23,7 @@ pub(super) struct Live {
     routes: Mutex<Handles<RouteMetrics>>,
     upstreams: Mutex<Handles<UpstreamMetrics>>,
     pub(super) unrouted: Ended,
+    pub(super) exceeded: Arc<Exceeded>,
     pub(super) certificates: Mutex<BTreeMap<String, SystemTime>>,
     pub(super) identity: Mutex<Option<SystemTime>>,
     pub(super) log: OnceLock<AccessLog>,
@@ -98,6 +99,8 @@ impl Collector for Live {
         encode_routes(&routes, &self.unrouted, &mut encoder)?;
         let upstreams = self.upstreams().all();
         encode_upstreams(&upstreams, &mut encoder)?;
+
+        encode_exceeded(&self.exceeded, &mut encoder)?;
 
         let help = "When an edge certificate ends, in seconds since 1970";
         let mut family = encoder.encode_descriptor(
@@ -186,6 +189,19 @@ fn encode_routes(
     Ok(())
 }
 
+/// Every series from the start: an alert on the growth of one must see its first step.
+fn encode_exceeded(exceeded: &Exceeded, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let help = "Connections that a limit refused or ended, or would have where it is not enforced";
+    let mut family =
+        encoder.encode_descriptor("limit_exceeded", help, None, MetricType::Counter)?;
+    for (limit, enforced, count) in exceeded.counts() {
+        let enforced = if enforced { "true" } else { "false" };
+        let labels = [("limit", limit.as_str()), ("enforced", enforced)];
+        ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
+    }
+    Ok(())
+}
+
 /// An upstream whose endpoints never failed costs no series.
 fn encode_upstreams(
     upstreams: &[(Arc<str>, Arc<UpstreamMetrics>)],
@@ -204,8 +220,14 @@ fn encode_upstreams(
 }
 
 /// Connections ended, by reason: numbers side by side, as a route without traffic should cost little.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Ended([AtomicU64; Reason::ALL.len()]);
+
+impl Default for Ended {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| AtomicU64::new(0)))
+    }
+}
 
 impl Ended {
     pub(super) fn count(&self, reason: Reason) {

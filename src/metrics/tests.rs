@@ -19,10 +19,11 @@ fn full() -> Arc<Metrics> {
     metrics.ended(None, Reason::NotTls);
     metrics.upstream("db").ejections.inc();
     metrics.services("consul", "partly", 2);
+    metrics.sandbox("whole");
     metrics.published(3);
     let end = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
     metrics.certificates([("edge.pem".to_owned(), end)]);
-    metrics.identity(end + Duration::from_secs(1));
+    metrics.identity(Some(end + Duration::from_secs(1)));
     metrics.restored("consul", Some(end));
     metrics.restored("names", Some(end));
     metrics.restored("names", None);
@@ -147,11 +148,14 @@ fn labels_are_configured_names_and_closed_sets_only() {
         .collect();
     let allowed = [
         "direction",
+        "extent",
+        "enforced",
         "fault",
         "kind",
         "outcome",
         "part",
         "le",
+        "limit",
         "listener",
         "name",
         "reason",

@@ -1,13 +1,16 @@
 //! Dialling one endpoint: TCP, then TLS where the upstream asks for it, under one deadline.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::net::SendFlags;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use socket2::SockRef;
+use tokio::io::Interest;
 use tokio::net::{TcpSocket, TcpStream};
 
 use super::{Stream, set_options};
@@ -25,6 +28,17 @@ pub struct Dial {
     pub keepalive: Keepalive,
     /// Whether bytes are there that go up at once. TLS has some always.
     pub sends_first: bool,
+    /// What goes before everything else.
+    pub proxy_header: Option<ProxyHeader>,
+}
+
+/// A header of the PROXY protocol, and its place.
+#[derive(Clone, Debug)]
+pub struct ProxyHeader {
+    /// The header.
+    pub bytes: Vec<u8>,
+    /// Whether it is the first thing inside TLS, where there is TLS.
+    pub inside_tls: bool,
 }
 
 /// Why an endpoint could not be used.
@@ -51,13 +65,26 @@ impl Dial {
 
     async fn attempt(&self, address: SocketAddr) -> Result<Stream, DialError> {
         let tcp = self.open(address).await.map_err(DialError::Tcp)?;
+        let is_inside = |header: &&ProxyHeader| header.inside_tls && self.tls.is_some();
+        let (inside, outside) = match self.proxy_header.as_ref() {
+            Some(header) if is_inside(&header) => (Some(header), None),
+            header => (None, header),
+        };
+        if let Some(header) = outside {
+            let more = self.sends_first || self.tls.is_some();
+            let sent = send(&tcp, &header.bytes, more).await;
+            sent.map_err(DialError::Tcp)?;
+        }
         let Some((config, name)) = &self.tls else {
             return Ok(Stream::Tcp(tcp));
         };
-        match tls::Stream::connect(tcp, Arc::clone(config), name.clone()).await {
-            Ok(stream) => Ok(Stream::Tls(stream)),
-            Err(failed) => Err(DialError::Tls(failed.error)),
+        let stream = tls::Stream::connect(tcp, Arc::clone(config), name.clone()).await;
+        let mut stream = stream.map_err(|failed| DialError::Tls(failed.error))?;
+        if let Some(header) = inside {
+            let sent = send_inside(&mut stream, &header.bytes).await;
+            sent.map_err(|error| DialError::Tls(error.into()))?;
         }
+        Ok(Stream::Tls(stream))
     }
 
     async fn open(&self, address: SocketAddr) -> io::Result<TcpStream> {
@@ -68,11 +95,35 @@ impl Dial {
         set_options(SockRef::from(&socket), &self.keepalive)?;
         // The first bytes carry the last acknowledgement of TCP's handshake (RFC 9293 §3.5): one segment less.
         #[cfg(target_os = "linux")]
-        if self.sends_first || self.tls.is_some() {
+        if self.sends_first || self.tls.is_some() || self.proxy_header.is_some() {
             SockRef::from(&socket).set_tcp_quickack(false)?;
         }
         socket.connect(address).await
     }
+}
+
+/// Sends bytes; the kernel lets them wait for those that follow at once, if there are `more`, so that all go in one segment.
+async fn send(tcp: &TcpStream, mut bytes: &[u8], more: bool) -> io::Result<()> {
+    let mut flags = SendFlags::NOSIGNAL;
+    #[cfg(target_os = "linux")]
+    flags.set(SendFlags::MORE, more);
+    #[cfg(not(target_os = "linux"))]
+    let _ = more;
+    while !bytes.is_empty() {
+        let write = || Ok(rustix::net::send(tcp, bytes, flags)?);
+        let sent = tcp.async_io(Interest::WRITABLE, write).await?;
+        bytes = bytes.get(sent..).unwrap_or_default();
+    }
+    Ok(())
+}
+
+/// The first bytes inside TLS; they go in one segment with the last of the handshake.
+async fn send_inside(stream: &mut tls::Stream, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let taken = poll_fn(|cx| stream.poll_write(cx, bytes)).await?;
+        bytes = bytes.get(taken..).unwrap_or_default();
+    }
+    poll_fn(|cx| stream.poll_flush(cx)).await
 }
 
 /// Whether dialling an address would end at this one of ours: every connection there would come back, and dial again.
@@ -134,6 +185,7 @@ mod tests {
             tls: None,
             timeout: Duration::from_secs(30),
             sends_first: false,
+            proxy_header: None,
             keepalive: Keepalive {
                 idle: Duration::from_secs(77),
                 interval: Duration::from_secs(7),

@@ -2,10 +2,12 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Instant;
 
 use super::{canonical, set_options};
 use crate::config::Keepalive;
@@ -18,7 +20,8 @@ const BACKLOG: i32 = 4096;
 /// The first pause after an accept that failed for want of something (file descriptors, memory); it doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 
-/// 1 s: the clients that wait in the backlog are served within a second of the shortage's end.
+/// 1 s: the clients that wait in the backlog are served within a second of the shortage's end. One that comes back sooner
+/// is the same one, whoever has left a place in between: it is not asked about anew every 5 ms.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// A socket that listens.
@@ -26,6 +29,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 pub struct Listener {
     tcp: TcpListener,
     address: SocketAddr,
+    /// Of one that somebody else has bound: who waited there before has none of our options.
+    adopted: Option<Mutex<Keepalive>>,
 }
 
 impl Listener {
@@ -45,7 +50,29 @@ impl Listener {
         socket.listen(BACKLOG)?;
         let tcp = TcpListener::from_std(socket.into())?;
         let address = tcp.local_addr()?;
-        Ok(Self { tcp, address })
+        Ok(Self {
+            tcp,
+            address,
+            adopted: None,
+        })
+    }
+
+    /// Takes over a socket that listens already, with everyone in its queue. Somebody else holds it too: it goes on
+    /// listening when this one is closed.
+    pub fn adopt(socket: std::net::TcpListener, keepalive: &Keepalive) -> io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        let options = SockRef::from(&socket);
+        set_options(options, keepalive)?;
+        // Again, on one that listens, it sets the length of the queue.
+        SockRef::from(&socket).listen(BACKLOG)?;
+        let tcp = TcpListener::from_std(socket)?;
+        let address = tcp.local_addr()?;
+        let adopted = Some(Mutex::new(*keepalive));
+        Ok(Self {
+            tcp,
+            address,
+            adopted,
+        })
     }
 
     /// For those who are accepted from now on.
@@ -53,6 +80,9 @@ impl Listener {
     /// # Errors
     /// The system's, when it refuses the values.
     pub fn keep_alive(&self, keepalive: &Keepalive) -> io::Result<()> {
+        if let Some(adopted) = &self.adopted {
+            *lock(adopted) = *keepalive;
+        }
         set_options(SockRef::from(&self.tcp), keepalive)
     }
 
@@ -68,18 +98,17 @@ impl Listener {
         mut take: impl FnMut(TcpStream, SocketAddr),
         mut failed: impl FnMut(&io::Error),
     ) {
-        let mut pause = FIRST_PAUSE;
+        let mut pauses = Pauses::default();
         loop {
             match self.tcp.accept().await {
                 Ok((tcp, client)) => {
-                    pause = FIRST_PAUSE;
+                    fit(&tcp, self.adopted.as_ref());
                     take(tcp, canonical(client));
                 }
                 Err(e) => {
                     failed(&e);
                     if is_shortage(&e) {
-                        tokio::time::sleep(pause).await;
-                        pause = (pause * 2).min(LONGEST_PAUSE);
+                        tokio::time::sleep(pauses.next()).await;
                     }
                 }
             }
@@ -89,7 +118,8 @@ impl Listener {
     /// Takes what the kernel has accepted already and nobody has taken, then stops listening. Must run on the runtime.
     ///
     /// The kernel itself is asked: the runtime may not have heard yet of the last connections, and lets a task take only
-    /// so many at a time.
+    /// so many at a time. One that was adopted never stops to fill: there as many are taken as its queue can hold, who
+    /// came first, and the others stay for whoever listens there next.
     pub async fn close(
         self,
         mut take: impl FnMut(TcpStream, SocketAddr),
@@ -100,13 +130,21 @@ impl Listener {
             Err(e) => return failed(&e),
         };
         let mut pause = FIRST_PAUSE;
-        loop {
+        let mut left = match self.adopted {
+            Some(_) => BACKLOG + 1,
+            None => i32::MAX,
+        };
+        while left > 0 {
             let accepted = queue.accept().and_then(|(tcp, client)| {
                 tcp.set_nonblocking(true)?;
                 Ok((TcpStream::from_std(tcp)?, client))
             });
             match accepted {
-                Ok((tcp, client)) => take(tcp, canonical(client)),
+                Ok((tcp, client)) => {
+                    left = left.saturating_sub(1);
+                    fit(&tcp, self.adopted.as_ref());
+                    take(tcp, canonical(client));
+                }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
                 Err(e) => {
                     failed(&e);
@@ -121,6 +159,39 @@ impl Listener {
                 }
             }
         }
+    }
+}
+
+/// Gives a connection of an adopted listener the options that it may not have inherited.
+fn fit(tcp: &TcpStream, adopted: Option<&Mutex<Keepalive>>) {
+    if let Some(keepalive) = adopted {
+        // One that is gone already has no use for them.
+        let _ = set_options(SockRef::from(tcp), &lock(keepalive));
+    }
+}
+
+fn lock(keepalive: &Mutex<Keepalive>) -> MutexGuard<'_, Keepalive> {
+    keepalive.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The pauses of a shortage.
+#[derive(Debug, Default)]
+struct Pauses {
+    /// The last one, and when it began.
+    last: Option<(Duration, Instant)>,
+}
+
+impl Pauses {
+    /// How long to pause, from now on.
+    fn next(&mut self) -> Duration {
+        let now = Instant::now();
+        let pause = match self.last {
+            Some((last, began)) if now - began < last + LONGEST_PAUSE => last * 2,
+            _ => FIRST_PAUSE,
+        };
+        let pause = pause.min(LONGEST_PAUSE);
+        self.last = Some((pause, now));
+        pause
     }
 }
 
@@ -141,7 +212,7 @@ fn is_shortage(error: &io::Error) -> bool {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
     use super::*;
 
@@ -171,6 +242,31 @@ mod tests {
             Duration::from_secs(7)
         );
         assert_eq!(socket.tcp_keepalive_retries().unwrap(), 3);
+    }
+
+    #[tokio::test]
+    async fn who_waited_at_an_adopted_listener_has_the_options_of_ours() {
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = socket.local_addr().unwrap();
+        let _waits = std::net::TcpStream::connect(address).unwrap();
+        let held = socket.try_clone().unwrap();
+        let keepalive = Keepalive {
+            idle: Duration::from_secs(77),
+            ..Keepalive::default()
+        };
+        let listener = Listener::adopt(socket, &keepalive).unwrap();
+        let mut taken = Vec::new();
+        let failed = |e: &io::Error| panic!("{e}");
+        listener.close(|tcp, _| taken.push(tcp), failed).await;
+        let socket = SockRef::from(&taken[0]);
+        assert!(socket.tcp_nodelay().unwrap());
+        assert_eq!(
+            socket.tcp_keepalive_time().unwrap(),
+            Duration::from_secs(77)
+        );
+        // It goes on listening for whoever holds it.
+        let _waits = std::net::TcpStream::connect(address).unwrap();
+        drop(held);
     }
 
     #[tokio::test]
@@ -214,5 +310,20 @@ mod tests {
             () = accepting => {}
             client = received.recv() => assert!(client.unwrap().is_ipv4()),
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_shortage_that_comes_back_at_once_is_the_same_one() {
+        let mut pauses = Pauses::default();
+        let mut lengths = Vec::new();
+        for _ in 0..10 {
+            let pause = pauses.next();
+            // Somebody has left, and somebody else has been taken: it takes no time.
+            tokio::time::sleep(pause).await;
+            lengths.push(pause.as_millis());
+        }
+        assert_eq!(lengths, [5, 10, 20, 40, 80, 160, 320, 640, 1000, 1000]);
+        tokio::time::sleep(LONGEST_PAUSE).await;
+        assert_eq!(pauses.next(), FIRST_PAUSE);
     }
 }

@@ -1,7 +1,9 @@
-//! Sockets, for the gateway and the client alike: listeners, dials, names, relays and the record of a session.
+//! Sockets, for the gateway and the client alike: listeners, dials, names, relays, PROXY headers and the record of a session.
 
 pub mod dial;
+pub mod limits;
 pub mod listener;
+pub mod proxy_header;
 pub mod relay;
 pub mod resolve;
 pub mod session;

@@ -2,6 +2,7 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -12,9 +13,11 @@ mod direction;
 mod timer;
 
 use super::session::Tally;
+use crate::config::Span;
+use crate::metrics::Exceeded;
 use crate::tls::End;
 use direction::{Broken, Direction};
-use timer::Timer;
+use timer::{Over, Timer};
 
 /// What a relay moves bytes between.
 pub trait Stream {
@@ -48,12 +51,31 @@ pub trait Socket: Stream {
 }
 
 /// When a relay gives up.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Patience {
-    /// Without a byte in either direction; `None` is for ever.
-    pub idle: Option<Duration>,
+    /// Without a byte in either direction.
+    pub idle: Span,
     /// Without a byte after one direction has ended.
     pub half_closed: Duration,
+    /// At this moment, whatever flows; `None` is never.
+    pub until: Option<Instant>,
+    /// Whether that is the end, or only counted.
+    pub ends_then: bool,
+    /// Where what is over a limit is counted; once a relay where it goes on.
+    pub exceeded: Arc<Exceeded>,
+}
+
+impl Patience {
+    /// For ever, but for what is half closed.
+    pub fn endless(half_closed: Duration) -> Self {
+        Self {
+            idle: Span::default(),
+            half_closed,
+            until: None,
+            ends_then: true,
+            exceeded: Arc::default(),
+        }
+    }
 }
 
 /// What became of a relay.
@@ -77,6 +99,8 @@ pub enum Outcome {
     UpstreamFailed(io::Error),
     /// Silence in both directions.
     Idle,
+    /// It had lasted long enough.
+    Lifetime,
     /// Silence after one direction had ended.
     HalfClosed,
 }
@@ -92,7 +116,7 @@ pub fn relay<C: Stream, U: Socket>(
     client: &mut C,
     upstream: &mut U,
     early: Vec<u8>,
-    patience: Patience,
+    patience: &Patience,
     up_tally: &mut Tally,
     down_tally: &mut Tally,
 ) -> impl Future<Output = Relayed> {
@@ -145,20 +169,27 @@ pub fn relay<C: Stream, U: Socket>(
             });
         }
         let half = up_done || down_done;
-        let limit = if half {
-            Some(patience.half_closed)
-        } else {
-            patience.idle
-        };
         let moved = before != up_tally.bytes() + down_tally.bytes();
-        ready!(timer.poll(limit, moved, half, cx));
-        answer.at(if half {
-            Outcome::HalfClosed
-        } else {
-            Outcome::Idle
+        // Both may have been full: an upstream that waits for the client to read would wait for ever.
+        let is_stuck = down.has_failed() && up.holds();
+        let half_closed = half.then_some(match is_stuck {
+            true => patience.half_closed.min(CLIENT_GONE),
+            false => patience.half_closed,
+        });
+        let over = ready!(timer.poll(patience, moved, half_closed, cx));
+        answer.at(match (over, down.take_failure()) {
+            (Over::Age, _) => Outcome::Lifetime,
+            (Over::Silence, Some(e)) if is_stuck => Outcome::ClientFailed(e),
+            (Over::Silence, _) if half => Outcome::HalfClosed,
+            (Over::Silence, _) => Outcome::Idle,
         })
     })
 }
+
+/// How long an upstream may take none of what a client has said who is gone.
+///
+/// 10 s: it is there, and may be busy; nobody is left to whom its answer would matter.
+const CLIENT_GONE: Duration = Duration::from_secs(10);
 
 /// An upstream that ends later than this after the client's first byte has not ended at it.
 ///

@@ -6,7 +6,7 @@ use std::time::Duration;
 use hickory_resolver::TokioResolver;
 use hickory_resolver::net::NetError;
 use tokio::sync::mpsc::Sender;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use crate::name::HostName;
 
@@ -33,48 +33,83 @@ pub struct Answer {
     pub addresses: Result<Vec<IpAddr>, String>,
 }
 
-/// Keeps one name resolved until the receiver is gone.
+/// One name that is kept resolved.
 ///
 /// Follows `/etc/resolv.conf` and `/etc/hosts`; A and AAAA together (RFC 1035, RFC 3596).
-pub async fn watch(name: HostName, answers: Sender<Answer>) {
-    let mut resolver = None;
-    let mut last: Option<Result<Vec<IpAddr>, String>> = None;
-    let mut told = None;
-    let mut told_at = Instant::now();
-    loop {
-        let (addresses, next) = match lookup(&mut resolver, &name).await {
+#[derive(Debug)]
+pub struct Resolving {
+    name: HostName,
+    resolver: Option<TokioResolver>,
+    last: Option<Result<Vec<IpAddr>, String>>,
+    /// The failure that was told of last, while it lasts.
+    told: Option<String>,
+    /// When the last answer was given.
+    given: Instant,
+    /// When it is asked for again.
+    next: Instant,
+}
+
+impl Resolving {
+    /// Nothing has been asked yet.
+    pub fn new(name: HostName) -> Self {
+        Self {
+            name,
+            resolver: None,
+            last: None,
+            told: None,
+            given: Instant::now(),
+            next: Instant::now(),
+        }
+    }
+
+    /// Asks once; gives the answer if it is news, as the first one is, or was given long ago.
+    pub async fn ask(&mut self) -> Option<Answer> {
+        let name = &self.name;
+        let (addresses, next) = match lookup(&mut self.resolver, name).await {
             Ok((addresses, next)) => (Ok(addresses), next),
             Err(error) => {
                 // The system's settings may have changed: they are read again for the next try.
-                resolver = None;
+                self.resolver = None;
                 (Err(error.to_string()), Instant::now() + SHORTEST)
             }
         };
+        self.next = next;
+        let was_good = matches!(self.last, Some(Ok(_)));
         // A failure is told when it begins, when it becomes another one, and when it ends.
         let failure = addresses.as_ref().err().cloned();
-        if told != failure {
+        if self.told != failure {
             match &failure {
                 Some(error) => {
-                    let kept = matches!(last, Some(Ok(_)));
+                    let kept = was_good;
                     tracing::warn!(%name, %error, kept, "an upstream's name does not resolve");
                 }
                 None => tracing::info!(%name, "an upstream's name resolves again"),
             }
-            told = failure;
+            self.told = failure;
         }
-        let keeps_last = addresses.is_err() && matches!(last, Some(Ok(_)));
-        let is_due = addresses.is_ok() && told_at.elapsed() >= TOLD_AGAIN;
-        if !keeps_last && (is_due || last.as_ref() != Some(&addresses)) {
-            told_at = Instant::now();
-            last = Some(addresses.clone());
-            let name = name.clone();
-            if answers.send(Answer { name, addresses }).await.is_err() {
+        let keeps_last = addresses.is_err() && was_good;
+        let is_due = addresses.is_ok() && self.given.elapsed() >= TOLD_AGAIN;
+        if keeps_last || (!is_due && self.last.as_ref() == Some(&addresses)) {
+            return None;
+        }
+        self.given = Instant::now();
+        self.last = Some(addresses.clone());
+        let name = name.clone();
+        Some(Answer { name, addresses })
+    }
+
+    /// Keeps it resolved until the receiver is gone.
+    pub async fn follow(mut self, answers: Sender<Answer>) {
+        loop {
+            tokio::select! {
+                () = sleep_until(self.next) => {}
+                () = answers.closed() => return,
+            }
+            if let Some(answer) = self.ask().await
+                && answers.send(answer).await.is_err()
+            {
                 return;
             }
-        }
-        tokio::select! {
-            () = tokio::time::sleep_until(next) => {}
-            () = answers.closed() => return,
         }
     }
 }

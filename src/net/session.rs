@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
 use tokio::sync::oneshot;
@@ -12,7 +12,7 @@ use tokio::time::Instant;
 mod running;
 
 use crate::log::{AccessLog, Record};
-use crate::metrics::{Metrics, RouteMetrics};
+use crate::metrics::{Exceeded, Metrics, RouteMetrics};
 use crate::reason::Reason;
 use running::Running;
 
@@ -58,6 +58,11 @@ impl Sessions {
         }
     }
 
+    /// What limits on these connections count on.
+    pub fn exceeded(&self) -> &Arc<Exceeded> {
+        self.metrics.exceeded()
+    }
+
     /// Begins the record of a connection that was just accepted. Until [`Session::end`] says otherwise, its reason is
     /// [`Reason::Internal`]: a task that panics ends so. The receiver hears why others want it to end, if they do.
     pub fn begin(
@@ -68,25 +73,7 @@ impl Sessions {
         let now = Instant::now();
         let (id, told) = self.running.begin();
         let session = Session {
-            record: Record {
-                time: SystemTime::now(),
-                client,
-                listener,
-                sni: None,
-                alpn: None,
-                tls: None,
-                route: None,
-                upstream: None,
-                endpoint: None,
-                bytes_up: 0,
-                bytes_down: 0,
-                hello_time: None,
-                handshake_time: None,
-                dial_time: None,
-                duration: Duration::ZERO,
-                reason: Reason::Internal,
-                detail: None,
-            },
+            record: Record::new(client, listener),
             up: Tally::default(),
             down: Tally::default(),
             started: now,
@@ -96,6 +83,11 @@ impl Sessions {
             sessions: self.clone(),
         };
         (session, told)
+    }
+
+    /// How many run.
+    pub fn count(&self) -> usize {
+        self.running.count()
     }
 
     /// Ends those whose route is chosen (`None` has none yet), evenly over `span` and in no order, so that they do not all
@@ -111,6 +103,11 @@ impl Sessions {
 }
 
 impl Session {
+    /// What limits on it count on.
+    pub fn exceeded(&self) -> &Arc<Exceeded> {
+        self.sessions.exceeded()
+    }
+
     /// When the connection was accepted.
     pub fn started(&self) -> Instant {
         self.started

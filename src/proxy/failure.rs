@@ -1,6 +1,7 @@
 //! What can go wrong with a connection: its reason, and what the client is told.
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use rustix::io::Errno;
@@ -9,8 +10,10 @@ use tokio::net::TcpStream;
 
 use super::hello::HelloError;
 use crate::config::UnknownName;
+use crate::metrics::Limit;
 use crate::name::HostName;
 use crate::net::dial::DialError;
+use crate::net::proxy_header::HeaderError;
 use crate::net::relay::Socket as _;
 use crate::reason::Reason;
 use crate::snapshot::upstream::Intention;
@@ -19,6 +22,12 @@ use crate::tls::HandshakeError;
 /// Why a connection ended otherwise than by both sides' will.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
+    #[error("{}", limit(*.0))]
+    Limit(Limit),
+    #[error("{0} is not in `proxy_protocol.from` of this listener")]
+    NotListed(IpAddr),
+    #[error("{0}")]
+    ProxyHeader(HeaderError),
     #[error(transparent)]
     Hello(HelloError),
     #[error("no whole hello before the deadline")]
@@ -51,8 +60,6 @@ pub(super) enum Failure {
     ClientReset(io::Error),
     #[error("{0}")]
     UpstreamReset(io::Error),
-    #[error("no byte in either direction")]
-    Idle,
     #[error("no byte after one side had ended")]
     HalfClosed,
     #[error("{}", why(*.0))]
@@ -82,6 +89,17 @@ impl Failure {
     /// The closed word for it.
     pub(super) fn reason(&self) -> Reason {
         match self {
+            Self::Limit(limit) => match limit {
+                Limit::Connections => Reason::ConnectionLimit,
+                Limit::Handshakes => Reason::HandshakeLimit,
+                Limit::PerSource => Reason::SourceLimit,
+                Limit::AcceptRate => Reason::RateLimit,
+                Limit::PerRoute => Reason::RouteLimit,
+                Limit::Lifetime => Reason::LifetimeLimit,
+                Limit::Idle => Reason::IdleTimeout,
+            },
+            Self::NotListed(_) | Self::ProxyHeader(HeaderError::Absent) => Reason::NoProxyHeader,
+            Self::ProxyHeader(_) => Reason::BadProxyHeader,
             Self::Hello(HelloError::Gone { .. }) => Reason::ClientGone,
             Self::Hello(HelloError::NotTls) => Reason::NotTls,
             Self::Hello(HelloError::TooOld | HelloError::Bad { .. } | HelloError::BadName) => {
@@ -109,7 +127,6 @@ impl Failure {
             Self::PossibleIntentionDenial(_) => Reason::PossibleIntentionDenial,
             Self::ClientReset(_) => Reason::ClientReset,
             Self::UpstreamReset(_) => Reason::UpstreamReset,
-            Self::Idle => Reason::IdleTimeout,
             Self::HalfClosed => Reason::HalfClosedTimeout,
             Self::Told(reason) => *reason,
         }
@@ -166,6 +183,23 @@ impl From<UnknownName> for Answer {
             UnknownName::Close => Self::Close,
             UnknownName::Reset => Self::Reset,
         }
+    }
+}
+
+/// What there is too much of, with the key that says how much there may be.
+fn limit(limit: Limit) -> &'static str {
+    match limit {
+        Limit::Connections => "as many connections as may be (`limits.connections`)",
+        Limit::Handshakes => "as many unfinished handshakes as may be (`limits.handshakes`)",
+        Limit::PerSource => {
+            "its source has as many connections as one may have (`limits.per_source`)"
+        }
+        Limit::AcceptRate => "its source comes more often than one may (`limits.accept_rate`)",
+        Limit::PerRoute => {
+            "its route has as many connections as it may have (`max_connections`, or `limits.per_route`)"
+        }
+        Limit::Lifetime => "it has lasted as long as one may (`limits.lifetime`)",
+        Limit::Idle => "no byte in either direction",
     }
 }
 

@@ -16,20 +16,20 @@ const READ: usize = 4096;
 const HANDSHAKE_RECORD: u8 = 22;
 
 /// A whole hello.
-pub(super) struct Hello {
+pub struct Hello {
     /// Everything read from the client so far, the hello first.
     bytes: Vec<u8>,
     /// The name it asks for, as sent.
-    pub(super) sni: Option<String>,
+    pub sni: Option<String>,
     /// The same name as routes and certificates know it; `None` also for an IP address, which is no name (RFC 6066 §3).
-    pub(super) name: Option<HostName>,
+    pub name: Option<HostName>,
     /// The protocols it offers, in its order (RFC 7301).
-    pub(super) alpn: Vec<Vec<u8>>,
+    pub alpn: Vec<Vec<u8>>,
 }
 
 /// Why there is no hello.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum HelloError {
+pub enum HelloError {
     /// The client closed or reset the connection first.
     #[error("the client went away after {bytes} bytes of hello")]
     Gone {
@@ -62,17 +62,25 @@ pub(super) enum HelloError {
 }
 
 impl Hello {
-    /// Reads a client's hello, of at most `limit` bytes as they come over the wire. The caller sets the deadline.
-    pub(super) async fn read(tcp: &mut TcpStream, limit: usize) -> Result<Self, HelloError> {
-        // Nothing is allocated for a client that has said nothing.
-        tcp.readable()
-            .await
-            .map_err(|_| HelloError::Gone { bytes: 0 })?;
+    /// Reads a client's hello, of at most `limit` bytes as they come over the wire, `bytes` of which are here already. The
+    /// caller sets the deadline.
+    pub async fn read(
+        tcp: &mut TcpStream,
+        mut bytes: Vec<u8>,
+        limit: usize,
+    ) -> Result<Self, HelloError> {
+        if bytes.is_empty() {
+            // Nothing is allocated for a client that has said nothing.
+            tcp.readable()
+                .await
+                .map_err(|_| HelloError::Gone { bytes: 0 })?;
+        }
         let mut acceptor = Acceptor::default();
-        let mut bytes = Vec::new();
         let mut taken = 0;
         loop {
-            receive(tcp, &mut bytes, limit).await?;
+            if bytes.len() == taken {
+                receive(tcp, &mut bytes, limit).await?;
+            }
             while let Some(mut rest) = bytes.get(taken..).filter(|rest| !rest.is_empty()) {
                 // Reading from memory takes nothing only when rustls has no room left for an unfinished hello.
                 match acceptor.read_tls(&mut rest) {
@@ -92,7 +100,7 @@ impl Hello {
     }
 
     /// Every byte that was read: what ends TLS takes in the same hello, and so does the upstream of a pass-through route.
-    pub(super) fn into_bytes(self) -> Vec<u8> {
+    pub fn into_bytes(self) -> Vec<u8> {
         self.bytes
     }
 
@@ -135,7 +143,11 @@ fn refused(tcp: &TcpStream, error: Error, alert: AcceptedAlert, limit: usize) ->
 }
 
 /// Reads once more, within the limit.
-async fn receive(tcp: &mut TcpStream, bytes: &mut Vec<u8>, limit: usize) -> Result<(), HelloError> {
+pub(super) async fn receive(
+    tcp: &mut TcpStream,
+    bytes: &mut Vec<u8>,
+    limit: usize,
+) -> Result<(), HelloError> {
     let room = limit.saturating_sub(bytes.len()).min(READ);
     if room == 0 {
         return Err(HelloError::TooLarge { limit });

@@ -8,11 +8,15 @@ use rustls::AlertDescription;
 use tokio::net::TcpStream;
 use tokio::time::timeout_at;
 
+mod announce;
 mod failure;
-mod hello;
+pub mod hello;
+mod origin;
 mod terminate;
 mod upstream;
 
+use crate::metrics::Limit;
+use crate::net::limits::{Admission, Limiter};
 use crate::net::session::{Session, Sessions};
 use crate::net::{self, Stream};
 use crate::reason::Reason;
@@ -27,12 +31,18 @@ use upstream::Pair;
 pub struct Proxy {
     snapshot: Arc<ArcSwap<Snapshot>>,
     sessions: Sessions,
+    limiter: Arc<Limiter>,
 }
 
 impl Proxy {
     /// A proxy that reads this cell, and whose connections are these sessions.
     pub fn new(snapshot: Arc<ArcSwap<Snapshot>>, sessions: Sessions) -> Self {
-        Self { snapshot, sessions }
+        let limiter = Arc::new(Limiter::new(Arc::clone(sessions.exceeded())));
+        Self {
+            snapshot,
+            sessions,
+            limiter,
+        }
     }
 
     /// One connection, from accept to the end of its session. `address` is the listener's, for the record.
@@ -44,8 +54,9 @@ impl Proxy {
         address: SocketAddr,
     ) {
         let (mut session, told) = self.sessions.begin(client, address);
+        let mut admission = Admission::new(&self.limiter);
         let ended = tokio::select! {
-            ended = self.serve(tcp, listener, &mut session) => ended,
+            ended = self.serve(tcp, listener, &mut session, &mut admission) => ended,
             Ok(reason) = told => Err(Failure::Told(reason).into()),
         };
         match ended {
@@ -60,17 +71,38 @@ impl Proxy {
         }
     }
 
-    /// Hello, route, terminate or pass, dial, relay.
+    /// Admission, origin, hello, route, terminate or pass, dial, relay.
     async fn serve(
         &self,
         tcp: TcpStream,
         listener: ListenerId,
         session: &mut Session,
+        admission: &mut Admission<'_>,
     ) -> Result<(), Ending> {
+        if let Err(limit) = self.admit(session.record.client, listener, admission) {
+            return Err(Failure::Limit(limit).answered(tcp, Answer::Reset));
+        }
         // The snapshot and the hello end here, so that no tunnel keeps an old one alive; the box, so that none keeps the
         // room that a handshake takes.
-        let pair = Box::pin(self.establish(tcp, listener, session)).await?;
+        let pair = Box::pin(self.establish(tcp, listener, session, admission)).await?;
         upstream::relay(pair, session).await
+    }
+
+    /// Before anything is made for it.
+    fn admit(
+        &self,
+        client: SocketAddr,
+        listener: ListenerId,
+        admission: &mut Admission<'_>,
+    ) -> Result<(), Limit> {
+        let snapshot = self.snapshot.load();
+        admission.accepted(&snapshot.limits)?;
+        // A proxy is not where its clients come from: its header tells that.
+        let at = snapshot.listener(listener);
+        if (at.accept_proxy).is_some_and(|proxies| proxies.lists(client.ip())) {
+            return Ok(());
+        }
+        admission.source(client.ip(), &snapshot.limits)
     }
 
     async fn establish(
@@ -78,19 +110,33 @@ impl Proxy {
         mut tcp: TcpStream,
         listener: ListenerId,
         session: &mut Session,
+        admission: &mut Admission<'_>,
     ) -> Result<Pair, Ending> {
         let snapshot = self.snapshot.load_full();
         let limits = &snapshot.limits;
         let deadline = session.started() + limits.handshake;
 
-        let hello = match timeout_at(deadline, Hello::read(&mut tcp, limits.hello_bytes)).await {
+        let at = snapshot.listener(listener);
+        let peer = session.record.client;
+        let origin = origin::read(&mut tcp, peer, at.accept_proxy.as_deref());
+        let (origin, early) = match timeout_at(deadline, origin).await {
+            Ok(Ok(origin)) => origin,
+            Ok(Err(failure)) => return Err(failure.answered(tcp, Answer::Close)),
+            Err(_) => return Err(Failure::HelloTimeout.into()),
+        };
+        origin.record(&mut session.record);
+        if let Err(limit) = admission.source(session.record.client.ip(), limits) {
+            return Err(Failure::Limit(limit).answered(tcp, Answer::Reset));
+        }
+
+        let hello = Hello::read(&mut tcp, early, limits.hello_bytes);
+        let hello = match timeout_at(deadline, hello).await {
             Ok(Ok(hello)) => hello,
             Ok(Err(error)) => return Err(failure::bad_hello(tcp, error)),
             Err(_) => return Err(Failure::HelloTimeout.into()),
         };
         session.hello_done(hello.sni.clone(), hello.alpn.first().cloned());
 
-        let at = snapshot.listener(listener);
         let facts = Facts {
             name: hello.name.as_ref(),
             client: session.record.client.ip(),
@@ -102,6 +148,11 @@ impl Proxy {
             return Err(failure.answered(tcp, at.unknown_name.into()));
         };
         session.routed(&route.name, &route.upstream, &route.metrics);
+        let cap = route.max_connections.unwrap_or(limits.per_route);
+        if let Err(limit) = admission.routed(&route.metrics, cap) {
+            let failure = Failure::Limit(limit);
+            return Err(failure.answered(tcp, Answer::Alert(AlertDescription::InternalError)));
+        }
         let upstream = match upstream::of(route, &snapshot) {
             Ok(upstream) => upstream,
             Err(broken) => {
@@ -125,7 +176,8 @@ impl Proxy {
                 return Err(failure.answered(tcp, Answer::Alert(AlertDescription::InternalError)));
             }
         };
-        Pair::join(client, early, upstream, &snapshot, session).await
+        admission.established();
+        Pair::join(client, early, &origin, upstream, &snapshot, session).await
     }
 }
 

@@ -1,11 +1,18 @@
 //! Reaching a route's upstream, and relaying to it.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::announce;
 use super::failure::{Answer, Ending, Failure};
+use super::origin::Origin;
+use crate::metrics::Limit;
 use crate::net::Stream;
-use crate::net::dial::{self, Dial, DialError};
+use crate::net::dial::{self, Dial, DialError, ProxyHeader};
 use crate::net::relay::{self, Outcome, Patience, Socket};
 use crate::net::session::Session;
 use crate::reason::Fault;
+use crate::retry::chance;
 use crate::snapshot::upstream::{Intention, Transport, Upstream};
 use crate::snapshot::{Action, Route, Snapshot};
 use crate::tls;
@@ -16,7 +23,8 @@ pub(super) struct Pair {
     upstream: Stream,
     /// What the client has sent already.
     early: Vec<u8>,
-    patience: Patience,
+    /// In a box: it is asked when a timer fires, and is larger than the rest.
+    patience: Box<Patience>,
     /// What must allow this, in the mesh.
     intention: Option<Intention>,
 }
@@ -26,17 +34,28 @@ impl Pair {
     pub(super) async fn join(
         client: Stream,
         early: Vec<u8>,
+        origin: &Origin,
         upstream: &Upstream,
         snapshot: &Snapshot,
         session: &mut Session,
     ) -> Result<Self, Ending> {
         let limits = &snapshot.limits;
-        let patience = Patience {
+        let patience = Box::new(Patience {
             idle: limits.idle,
             half_closed: limits.half_closed,
-        };
+            until: limits
+                .lifetime
+                .max
+                .map(|max| session.started() + early_by_chance(max)),
+            ends_then: limits.lifetime.enforce,
+            exceeded: Arc::clone(session.exceeded()),
+        });
         let intention = upstream.intention();
-        match dial(upstream, !early.is_empty(), snapshot, session).await {
+        let proxy_header = upstream.send_proxy.as_ref();
+        let proxy_header =
+            proxy_header.map(|send| announce::header(send, origin, &client, &mut session.record));
+        let sends_first = !early.is_empty();
+        match dial(upstream, sends_first, proxy_header, snapshot, session).await {
             Ok(upstream) => Ok(Self {
                 client,
                 upstream,
@@ -65,6 +84,7 @@ pub(super) fn of<'a>(route: &Route, snapshot: &'a Snapshot) -> Result<&'a Upstre
 async fn dial(
     upstream: &Upstream,
     sends_first: bool,
+    proxy_header: Option<ProxyHeader>,
     snapshot: &Snapshot,
     session: &mut Session,
 ) -> Result<Stream, Failure> {
@@ -79,6 +99,7 @@ async fn dial(
         timeout: limits.dial,
         keepalive: limits.keepalive,
         sends_first,
+        proxy_header,
     };
     let mut failure = Failure::NoHealthyUpstream(upstream.empty.clone());
     for attempt in upstream.turn(now()).take(limits.dial_attempts) {
@@ -116,6 +137,11 @@ async fn dial(
     Err(failure)
 }
 
+/// Up to a tenth less, so that what began together does not come back together.
+fn early_by_chance(max: Duration) -> Duration {
+    max.mul_f64(1.0 - chance() / 10.0)
+}
+
 /// The time by the runtime's clock.
 fn now() -> std::time::Instant {
     tokio::time::Instant::now().into_std()
@@ -134,7 +160,7 @@ pub(super) fn relay(
         let early = std::mem::take(&mut pair.early);
         let (client, upstream) = (&mut pair.client, &mut pair.upstream);
         let (up, down) = (&mut session.up, &mut session.down);
-        let relayed = relay::relay(client, upstream, early, pair.patience, up, down).await;
+        let relayed = relay::relay(client, upstream, early, &pair.patience, up, down).await;
         let denial = (pair.intention.clone())
             .filter(|_| relayed.unanswered)
             .map(Failure::PossibleIntentionDenial);
@@ -149,7 +175,8 @@ pub(super) fn relay(
                 // The client may still be sending; a reset on top would cost it the upstream's last words.
                 return Err(failure.answered(pair.client.into_tcp(), Answer::Close));
             }
-            Outcome::Idle => Some(Failure::Idle),
+            Outcome::Idle => Some(Failure::Limit(Limit::Idle)),
+            Outcome::Lifetime => Some(Failure::Limit(Limit::Lifetime)),
             Outcome::HalfClosed => Some(Failure::HalfClosed),
         };
         denial

@@ -7,7 +7,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 /// Reads an address, or a network whose host bits may be set; says what is wrong in lower case.
 ///
 /// An IPv4-mapped IPv6 address or network is the IPv4 one, and no other IPv6 network covers IPv4.
-pub(super) fn network(text: &str) -> Result<IpNet, String> {
+pub(crate) fn network(text: &str) -> Result<IpNet, String> {
     let (address, length) = match text.split_once('/') {
         Some((address, length)) => (address, Some(length)),
         None => (text, None),
@@ -36,7 +36,7 @@ pub(super) fn network(text: &str) -> Result<IpNet, String> {
 }
 
 /// Whether a client's address lies in a network that [`network`] gave.
-pub(super) fn covers(net: &IpNet, client: IpAddr) -> bool {
+pub(crate) fn covers(net: &IpNet, client: IpAddr) -> bool {
     net.contains(&client.to_canonical())
 }
 

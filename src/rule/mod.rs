@@ -16,6 +16,7 @@ mod regexp;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use client::{covers, network};
 use matcher::Matcher;
 use parse::Expr;
 use reach::Verdict;

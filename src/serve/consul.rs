@@ -6,14 +6,17 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use tokio::sync::mpsc::Sender;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use super::keep;
 use crate::api::consul::Client;
 use crate::config::{self, Config};
 use crate::discovery;
+use crate::discovery::consul::Told;
 use crate::discovery::exposure::{Exposure, Wanted};
-use crate::identity;
+use crate::identity::{self, Keeper};
 use crate::snapshot::service::Change;
 use crate::state;
 use crate::status::{State, Status};
@@ -23,7 +26,10 @@ use crate::status::{State, Status};
 pub(super) struct Consul {
     config: config::Consul,
     exposure: Exposure,
-    tasks: Vec<AbortHandle>,
+    stop: CancellationToken,
+    /// What they leave when they have stopped.
+    told: oneshot::Receiver<Told>,
+    keeper: Option<oneshot::Receiver<Keeper>>,
 }
 
 /// What is to listen to one.
@@ -57,7 +63,10 @@ pub(super) fn prepare(
 }
 
 /// Listens as is prepared, anew where that differs from what runs. What is learnt goes into `changes`.
-pub(super) fn take(
+///
+/// What the last one knew is handed to the next one, and is served until that one has found out; without a next one it is
+/// gone. The last one has told everything before the next one, or this, tells anything.
+pub(super) async fn take(
     running: &mut Option<Consul>,
     prepared: Option<Prepared>,
     state: Option<&state::State>,
@@ -73,20 +82,89 @@ pub(super) fn take(
     {
         return;
     }
-    if let Some(before) = running.take() {
-        before.tasks.iter().for_each(AbortHandle::abort);
-        status.remove(discovery::consul::PART);
-        status.remove(identity::PART);
+    let Some(before) = running.take() else {
+        if let Some(next) = prepared {
+            let unheard = || State::NotReady("consul has not been heard yet".to_owned());
+            status.set(discovery::consul::PART, unheard());
+            if next.config.mesh_identity.is_some() {
+                status.set(identity::PART, unheard());
+            }
+            *running = Some(next.start(Left::default(), state, changes, tasks));
+        }
+        return;
+    };
+    let left = before.stop().await;
+    for change in left.told_of(prepared.as_ref()) {
+        // Nobody listens where the process ends.
+        let _ = changes.send(change).await;
     }
-    *running = prepared.map(|next| next.start(state, changes, status, tasks));
+    *running = prepared.map(|next| next.start(left, state, changes, tasks));
+}
+
+/// What is left of those that listened.
+#[derive(Debug, Default)]
+struct Left {
+    told: Told,
+    keeper: Option<Keeper>,
+}
+
+impl Left {
+    /// What follows from their end, before those that come next have heard anything.
+    fn told_of(&self, next: Option<&Prepared>) -> Vec<Change> {
+        let anew = |is_known: bool| match is_known {
+            true => State::Degraded(
+                "consul is asked anew, as the configuration has changed; what was known is served"
+                    .to_owned(),
+            ),
+            false => State::NotReady("consul has not been heard yet".to_owned()),
+        };
+        let mut changes = Vec::new();
+        match next {
+            Some(_) => {
+                let state = anew(self.told.is_complete);
+                changes.push(Change::State(discovery::consul::PART, state));
+            }
+            None => {
+                let services = self.told.services.iter();
+                changes.extend(services.map(|service| Change::Gone(service.key.clone())));
+                changes.push(Change::Ended(discovery::consul::PART));
+            }
+        }
+        changes.push(
+            match next.and_then(|next| next.config.mesh_identity.as_ref()) {
+                Some(_) => {
+                    let has_one = self.keeper.as_ref().is_some_and(Keeper::has_one);
+                    Change::State(identity::PART, anew(has_one))
+                }
+                None => Change::Ended(identity::PART),
+            },
+        );
+        changes
+    }
+}
+
+impl Consul {
+    /// Returns when they have told all that they know.
+    async fn stop(self) -> Left {
+        self.stop.cancel();
+        // One that has died of a defect has left nothing, and takes the process with it.
+        let told = self.told.await.unwrap_or_default();
+        let keeper = match self.keeper {
+            Some(keeper) => keeper.await.ok(),
+            None => None,
+        };
+        Left { told, keeper }
+    }
 }
 
 impl Prepared {
+    /// Listens with what is left of the last ones. What those knew is better than what is on the disk, which is for those that
+    /// knew nothing yet, or were none: at a start.
     fn start(
         self,
+        left: Left,
         state: Option<&state::State>,
         changes: &Sender<Change>,
-        status: &Status,
         tasks: &mut JoinSet<()>,
     ) -> Consul {
         let Self {
@@ -94,27 +172,49 @@ impl Prepared {
             client,
             exposure,
         } = self;
-        let unheard = || State::NotReady("consul has not been heard yet".to_owned());
-        status.set(discovery::consul::PART, unheard());
         let origin = keep::origin(&config);
-        let kept = |part| state.map(|state| state.open(part, &origin));
+        let kept = |part, is_known: bool| {
+            state.map(|state| match is_known {
+                true => state.go_on(part, &origin),
+                false => state.open(part, &origin),
+            })
+        };
+        let stop = CancellationToken::new();
+        let (leave, told) = oneshot::channel();
+        let is_known = left.told.replaces_stored();
         let watching = discovery::consul::watch(
             client.clone(),
             exposure.clone(),
-            kept(discovery::consul::PART),
+            left.told,
+            kept(discovery::consul::PART, is_known),
             changes.clone(),
+            stop.clone(),
         );
-        let mut running = vec![tasks.spawn(watching)];
-        if let Some(service) = &config.mesh_identity {
-            status.set(identity::PART, unheard());
-            let kept = kept(keep::IDENTITY);
-            let watching = identity::consul::watch(client, service.clone(), kept, changes.clone());
-            running.push(tasks.spawn(watching));
-        }
+        tasks.spawn(async move {
+            // Where nobody asks for it, the process ends.
+            let _ = leave.send(watching.await);
+        });
+        let keeper = config.mesh_identity.as_ref().map(|service| {
+            let before = left.keeper.filter(Keeper::has_one);
+            let kept = kept(keep::IDENTITY, before.is_some());
+            let keeper = match before {
+                Some(keeper) => keeper.go_on(service.clone()),
+                None => Keeper::new(service.clone()),
+            };
+            let (leave, left) = oneshot::channel();
+            let (changes, stop) = (changes.clone(), stop.clone());
+            let watching = identity::consul::watch(client, keeper, kept, changes, stop);
+            tasks.spawn(async move {
+                let _ = leave.send(watching.await);
+            });
+            left
+        });
         Consul {
             config,
             exposure,
-            tasks: running,
+            stop,
+            told,
+            keeper,
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,7 +13,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
 use crate::config::{self, Config, Keepalive};
-use crate::lifecycle::Shutdown;
+use crate::lifecycle::{Handed, Shutdown, Sockets};
 use crate::metrics::Metrics;
 use crate::net::listener::Listener;
 use crate::proxy::Proxy;
@@ -24,6 +25,23 @@ pub(super) struct Serving {
     pub(super) proxy: Arc<Proxy>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) shutdown: Shutdown,
+    pub(super) handed: Handed,
+}
+
+/// Whether each socket that was handed over is one of these listeners': the clients of another would wait in vain.
+pub(super) fn claim(sockets: &Sockets, config: &Config) -> anyhow::Result<()> {
+    let written = || config.listeners.iter().map(|listener| listener.address);
+    for address in sockets.addresses() {
+        anyhow::ensure!(
+            written().any(|written| written == address),
+            "the service manager has handed over a socket on {address}, which is no address of `listen` ({})",
+            written()
+                .map(|address| address.to_string())
+                .collect::<Vec<_>>()
+                .join(", ")
+        );
+    }
+    Ok(())
 }
 
 /// The listeners that accept, in the order of the configuration.
@@ -84,7 +102,7 @@ impl Listeners {
             } else if self.going(config).any(|going| going.blocks(written)) {
                 blocked.push((place, listener.clone()));
             } else {
-                let socket = Socket::New(bind(written, keepalive)?);
+                let socket = Socket::New(bind(written, keepalive, serving)?);
                 opened.push((place, self.number(), listener.clone(), socket));
             }
         }
@@ -140,6 +158,17 @@ impl Listeners {
         }
         for gone in before {
             tracing::info!(address = %gone.bound, "no longer listening");
+            if serving
+                .handed
+                .sockets
+                .addresses()
+                .any(|address| address == gone.bound)
+            {
+                tracing::warn!(
+                    address = %gone.bound,
+                    "the service manager holds this socket: clients wait there until it lets go of it"
+                );
+            }
         }
     }
 
@@ -164,11 +193,11 @@ impl Listeners {
             closed.push((running.id, running.written, running.bound));
             running.close().await;
         }
-        let bound = addresses.iter().map(|address| bind(*address, &keepalive));
+        let bound = (addresses.iter()).map(|address| bind(*address, &keepalive, serving));
         let bound: anyhow::Result<Vec<Listener>> = bound.collect();
         if bound.is_err() {
             for (id, written, address) in closed {
-                match bind(address, &keepalive) {
+                match bind(address, &keepalive, serving) {
                     Ok(socket) => {
                         let serving = serving.clone();
                         let running =
@@ -207,6 +236,7 @@ impl Opened {
     pub(super) fn described(&self) -> BTreeMap<ListenerId, snapshot::Listener> {
         let describe = |listener: &config::Listener| snapshot::Listener {
             unknown_name: listener.unknown_name,
+            accept_proxy: listener.accept_proxy.clone(),
             ..Default::default()
         };
         let listeners = self.0.iter();
@@ -274,6 +304,7 @@ async fn accept(
         proxy,
         metrics,
         shutdown,
+        handed: _,
     } = serving;
     let address = listener.address();
     let accepted = metrics.accepted(address);
@@ -287,23 +318,33 @@ async fn accept(
         metrics.accept_failed(error);
         tracing::warn!(%address, %error, "cannot accept");
     };
-    loop {
-        tokio::select! {
-            () = listener.accept(take, failed) => {}
-            () = shutdown.draining() => break,
-            changed = keepalive.changed() => match changed {
-                Ok(()) => {
-                    if let Err(error) = listener.keep_alive(&keepalive.borrow_and_update()) {
-                        tracing::warn!(%address, %error, "the keepalive cannot be changed");
+    {
+        // One future for all turns: begun anew it would forget how long it pauses.
+        let mut accepting = pin!(listener.accept(take, failed));
+        loop {
+            tokio::select! {
+                () = &mut accepting => {}
+                () = shutdown.closing() => break,
+                changed = keepalive.changed() => match changed {
+                    Ok(()) => {
+                        if let Err(error) = listener.keep_alive(&keepalive.borrow_and_update()) {
+                            tracing::warn!(%address, %error, "the keepalive cannot be changed");
+                        }
                     }
-                }
-                Err(_) => break,
-            },
+                    Err(_) => break,
+                },
+            }
         }
     }
     listener.close(take, failed).await;
 }
 
-fn bind(address: SocketAddr, keepalive: &Keepalive) -> anyhow::Result<Listener> {
-    Listener::bind(address, keepalive).with_context(|| format!("cannot listen on {address}"))
+/// Takes the socket that was handed over for this address, or binds one.
+fn bind(address: SocketAddr, keepalive: &Keepalive, serving: &Serving) -> anyhow::Result<Listener> {
+    let listener = match serving.handed.sockets.at(address) {
+        Ok(Some(socket)) => Listener::adopt(socket, keepalive),
+        Ok(None) => Listener::bind(address, keepalive),
+        Err(error) => Err(error),
+    };
+    listener.with_context(|| format!("cannot listen on {address}"))
 }

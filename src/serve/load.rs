@@ -1,44 +1,82 @@
 //! What TLS is made from, by the configuration: the index of certificates, policies, and what verifies upstreams.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustls::ClientConfig;
 
-use crate::config::{Checked, Config, UpstreamTls};
+use crate::config::{CertificateFiles, Checked, Config, UpstreamTls};
 use crate::snapshot::certificates::Certificates;
 use crate::tls::client;
+use crate::tls::files::Certificate;
 use crate::tls::server::ServerPolicy;
 
-/// What was made.
-#[derive(Debug)]
+/// What was made. A clone shares it.
+#[derive(Clone, Debug, Default)]
 pub(super) struct Loaded {
     pub(super) certificates: Arc<Certificates>,
     pub(super) policies: BTreeMap<Option<String>, Result<Arc<ServerPolicy>, String>>,
     pub(super) client_configs: BTreeMap<String, Result<Arc<ClientConfig>, String>>,
+    /// Chains in directories that do not serve as they are, in whose place what they were before is shown.
+    pub(super) kept: Vec<PathBuf>,
 }
 
 /// Makes everything, from the certificates as they were read while checking. An option set whose CAs do not serve, or
 /// an upstream whose roots do not, is the end of the routes that need it, and of no others.
-pub(super) fn load(checked: Checked) -> (Config, Loaded) {
+///
+/// Of what was made `before`, certificates and policies that would be made from the same stay: so do the clients' sessions.
+pub(super) fn load(checked: Checked, before: &Loaded) -> (Config, Loaded) {
     let Checked {
         config,
-        certificates,
+        mut certificates,
         ..
     } = checked;
-    let certificates = Arc::new(Certificates::new(certificates));
+    let kept = broken(&config, &certificates, &before.certificates);
+    certificates.extend(kept.iter().map(|one| Certificate::clone(one)));
+    let certificates = match before.certificates.holds(&certificates) {
+        true => Arc::clone(&before.certificates),
+        false => Arc::new(Certificates::new(certificates)),
+    };
     let loaded = Loaded {
-        policies: policies(&config, &certificates),
+        policies: policies(&config, &certificates, before),
         client_configs: client_configs(&config),
         certificates,
+        kept: kept.iter().map(|one| one.source.clone()).collect(),
     };
     (config, loaded)
+}
+
+/// The certificates of before whose chains still stand in a directory, and do not serve as they are: half of a pair that is
+/// being written. Of a pair that is listed by itself the whole configuration is refused.
+fn broken(
+    config: &Config,
+    certificates: &[Certificate],
+    before: &Certificates,
+) -> Vec<Arc<Certificate>> {
+    let directories: Vec<&PathBuf> = (config.certificates.iter())
+        .filter_map(|files| match files {
+            CertificateFiles::Directory(directory) => Some(directory),
+            CertificateFiles::Pair { .. } => None,
+        })
+        .collect();
+    let is_broken = |one: &Certificate| {
+        directories.iter().any(|at| one.source.starts_with(at))
+            && !certificates.iter().any(|new| new.source == one.source)
+            && one.source.exists()
+    };
+    before
+        .iter()
+        .filter(|one| is_broken(one))
+        .cloned()
+        .collect()
 }
 
 /// One policy for each option set that there is, known by the name that routes use: a tag may name any.
 fn policies(
     config: &Config,
     certificates: &Arc<Certificates>,
+    before: &Loaded,
 ) -> BTreeMap<Option<String>, Result<Arc<ServerPolicy>, String>> {
     let named = config.tls_options.iter();
     let named = named.map(|(name, options)| (Some(name.clone()), options));
@@ -46,8 +84,9 @@ fn policies(
     named
         .chain(default.map(|options| (None, options)))
         .map(|(name, options)| {
-            let policy = ServerPolicy::new(options, certificates.clone(), None)
-                .map(Arc::new)
+            let last = before.policies.get(&name);
+            let last = last.and_then(|last| last.as_ref().ok());
+            let policy = ServerPolicy::following(options, certificates.clone(), last)
                 .map_err(|error| error.to_string());
             (name, policy)
         })

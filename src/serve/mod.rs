@@ -10,20 +10,22 @@ use tokio::task::{JoinError, JoinSet};
 
 mod addresses;
 mod consul;
+mod drain;
 mod keep;
 mod listeners;
 mod load;
+mod names;
 mod parts;
 mod publish;
 
 use crate::admin;
 use crate::config::{AdminAddress, Checked};
-use crate::lifecycle::{Reload, Shutdown, Wish};
+use crate::lifecycle::{Handed, Notify, Reload, Shutdown, Wish};
 use crate::log::AccessLog;
 use crate::metrics::Metrics;
+use crate::net::limits::files;
 use crate::net::session::Sessions;
 use crate::proxy::Proxy;
-use crate::reason::Reason;
 use crate::snapshot::Snapshot;
 use crate::state::State;
 use crate::status::{self, Status};
@@ -43,6 +45,7 @@ pub struct Gateway {
     cell: Arc<ArcSwap<Snapshot>>,
     sessions: Sessions,
     log: AccessLog,
+    notify: Notify,
     /// Where the last good state is kept.
     state: Option<Arc<State>>,
     /// What runs beside the connections (accepting, publishing, resolving, the admin interface): ends with the gateway.
@@ -52,13 +55,17 @@ pub struct Gateway {
 /// Starts a gateway: everything is read and bound before the first connection is taken, or nothing starts.
 ///
 /// Must be called on a runtime. Sessions are written to `log`; `shutdown` makes it stop, and `wishes` make it read its
-/// configuration again, from now on.
+/// configuration again, from now on. What was handed over is listened on, and told that the gateway serves: when it
+/// accepts, whatever its parts wait for. Who waits for Consul before he starts the next thing might wait for each other.
 pub async fn start(
     checked: Checked,
     log: AccessLog,
     shutdown: Shutdown,
     (reload, wishes): (Reload, mpsc::Receiver<Wish>),
+    handed: Handed,
 ) -> anyhow::Result<Gateway> {
+    listeners::claim(&handed.sockets, &checked.config)?;
+    let notify = handed.notify.clone();
     let metrics = Metrics::new();
     metrics.access_log(log.clone());
     let status = Status::default();
@@ -68,6 +75,7 @@ pub async fn start(
         proxy: Arc::new(Proxy::new(Arc::clone(&cell), sessions.clone())),
         metrics: Arc::clone(&metrics),
         shutdown: shutdown.clone(),
+        handed,
     };
     let sources = admin::Sources {
         snapshot: Arc::clone(&cell),
@@ -85,6 +93,15 @@ pub async fn start(
         configured,
     };
 
+    if let Some(sandbox) = &serving.handed.sandbox {
+        let lack = sandbox.extent().lack();
+        let state = lack.map_or(status::State::Ready, |lack| {
+            status::State::Degraded(lack.to_owned())
+        });
+        status.set("sandbox", state);
+        metrics.sandbox(sandbox.extent().as_str());
+    }
+
     let state = keep::start(checked.config.state.as_ref(), &status, &metrics);
     let kept = Addresses::of(state.as_deref(), publish::NAMES);
     let mut parts = Parts::new(serving, status.clone(), sources, news, &checked, &state);
@@ -96,11 +113,20 @@ pub async fn start(
         status.clone(),
         kept,
     );
+    let files = files::limit();
+    let connections = files::room(files);
+    tracing::info!(
+        files,
+        connections,
+        "the open files that the system allows have room for so many connections"
+    );
     let mut tasks = JoinSet::new();
     tasks.spawn(publisher.run(heard, learnt, read, sessions.clone()));
-    parts.take(prepared);
+    parts.take(prepared).await;
     status.set("listeners", status::State::Ready);
     let (addresses, admin) = parts.addresses();
+    notify.ready("serving").await;
+    tasks.spawn(notify.clone().live());
     tasks.spawn(parts.run(wishes));
     Ok(Gateway {
         addresses,
@@ -109,6 +135,7 @@ pub async fn start(
         cell,
         sessions,
         log,
+        notify,
         state,
         tasks,
     })
@@ -120,7 +147,7 @@ impl Gateway {
         self.shutdown.clone()
     }
 
-    /// Serves until told to drain and every tunnel has ended, or the drain's deadline cut those that had not.
+    /// Serves until told to drain and every tunnel has ended, or was ended near the drain's deadline.
     ///
     /// # Errors
     /// A part of the gateway has died of a defect. It drains then too: what starts it anew mends it, and without that
@@ -134,27 +161,9 @@ impl Gateway {
             tracing::error!(%defect, "a part of the gateway has died");
             self.shutdown.begin_drain();
         }
-        let limit = self.cell.load().limits.drain;
-        let running = self.shutdown.running();
-        tracing::info!(running, ?limit, "draining");
-        let is_drained = tokio::select! {
-            () = self.shutdown.drained() => true,
-            () = self.shutdown.cutting() => false,
-            () = tokio::time::sleep(limit) => {
-                let running = self.shutdown.running();
-                tracing::warn!(running, "the drain's deadline passed: ending what still runs");
-                self.shutdown.cut();
-                false
-            }
-        };
-        if !is_drained {
-            self.sessions.close(Reason::Drained);
-            self.shutdown.drained().await;
-        }
-        if let Some(state) = self.state.take() {
-            // Bounded, and the last thing that anybody waits for.
-            let _ = tokio::task::spawn_blocking(move || state.close()).await;
-        }
+        let limits = self.cell.load().limits.clone();
+        let state = self.state.take();
+        drain::drain(&self.shutdown, &self.sessions, &limits, &self.notify, state).await;
         self.log.flush();
         tracing::info!("stopped");
         match defect {

@@ -6,20 +6,23 @@ use std::panic::resume_unwind;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use anyhow::Context;
 use tokio::sync::mpsc::{Receiver, Sender};
 use tokio::sync::oneshot;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::consul::{self, Consul};
 use super::listeners::{Listeners, Opened, Serving};
-use super::load;
+use super::load::{self, Loaded};
+use super::names::Names;
 use super::publish::Configured;
 use crate::admin;
 use crate::config::{self, AdminAddress, Checked, Keepalive, Log, Token};
 use crate::lifecycle::Wish;
 use crate::name::HostName;
-use crate::net::resolve::{self, Answer};
+use crate::net::limits::files;
+use crate::net::resolve::{Answer, Resolving};
 use crate::snapshot::service::Change;
 use crate::state::{self, Settings};
 use crate::status::{State, Status};
@@ -50,9 +53,13 @@ pub(super) struct Parts {
     /// Where the state is kept, and how the configuration of the start had it.
     state: Option<Arc<state::State>>,
     keeping: Option<Settings>,
+    /// Whether the configuration that serves wants one.
+    wants_sandbox: bool,
+    /// What TLS is made from at the moment.
+    loaded: Loaded,
     listeners: Listeners,
     admin: Option<Admin>,
-    names: BTreeMap<HostName, AbortHandle>,
+    names: Names,
     consul: Option<Consul>,
     /// All of it: a part that ends by a defect is noticed here.
     tasks: JoinSet<()>,
@@ -72,8 +79,12 @@ pub(super) struct Prepared {
     opened: Opened,
     keepalive: Keepalive,
     log: Log,
+    wants_sandbox: bool,
+    loaded: Loaded,
     keeping: Option<Settings>,
     names: BTreeSet<HostName>,
+    /// Those that have been asked for.
+    resolving: BTreeMap<HostName, Resolving>,
     admin: Option<AdminChange>,
     token: Option<Token>,
     consul: Option<consul::Prepared>,
@@ -103,11 +114,13 @@ impl Parts {
             path: first.warnings.path.clone(),
             files: first.warnings.files.clone(),
             log: first.config.log,
+            wants_sandbox: first.config.sandbox,
+            loaded: Loaded::default(),
             state: state.clone(),
             keeping: first.config.state.clone(),
             listeners: Listeners::default(),
             admin: None,
-            names: BTreeMap::new(),
+            names: Names::default(),
             consul: None,
             tasks: JoinSet::new(),
         }
@@ -119,6 +132,11 @@ impl Parts {
         loop {
             tokio::select! {
                 () = &mut changed => {
+                    if self.serving.shutdown.is_draining() {
+                        tracing::warn!("the configuration has changed, and is read by the next one: this gateway is stopping");
+                        changed = Box::pin(watch::changed(Files::default()));
+                        continue;
+                    }
                     // What is wrong has been told.
                     let _ = self.reload("a changed file").await;
                     changed = Box::pin(watch::changed(self.files.clone()));
@@ -129,11 +147,16 @@ impl Parts {
                     }
                 }
                 Some(Wish { by, outcome }) = wishes.recv() => {
+                    // Who asks before the files are read gets what they hold: one reading is enough for all.
+                    let mut outcomes = vec![outcome];
+                    while outcomes.len() < wishes.max_capacity() && let Ok(also) = wishes.try_recv() {
+                        outcomes.push(also.outcome);
+                    }
                     let told = self.reload(by).await;
                     changed = Box::pin(watch::changed(self.files.clone()));
-                    if let Some(outcome) = outcome {
+                    for outcome in outcomes.into_iter().flatten() {
                         // Whoever asked may have gone.
-                        let _ = outcome.send(told);
+                        let _ = outcome.send(told.clone());
                     }
                 }
                 else => std::future::pending().await,
@@ -143,11 +166,28 @@ impl Parts {
 
     /// Reads the configuration anew, and serves from it if it is good.
     async fn reload(&mut self, by: &str) -> Result<(), String> {
+        if self.serving.shutdown.is_draining() {
+            let why = "the gateway is stopping: its configuration is not read again";
+            tracing::warn!(by, "{why}");
+            return Err(why.to_owned());
+        }
+        let notify = self.serving.handed.notify.clone();
+        notify.reloading().await;
+        let read = self.read(by).await;
+        let status = match &read {
+            Ok(()) => "serving",
+            Err(_) => "serving by the configuration before: the new one is refused, see the log",
+        };
+        notify.ready(status).await;
+        read
+    }
+
+    async fn read(&mut self, by: &str) -> Result<(), String> {
         tracing::info!(by, path = %self.path.display(), "reading the configuration");
         match self.follow().await {
             Ok(()) => {
                 tracing::info!("the new configuration serves");
-                self.status.set(CONFIGURATION, State::Ready);
+                self.status.set(CONFIGURATION, self.certificates());
                 self.serving.metrics.reloaded(true);
                 Ok(())
             }
@@ -155,15 +195,36 @@ impl Parts {
                 tracing::error!(
                     "the new configuration is refused, the one before serves on:\n{why}"
                 );
-                let what = why.lines().next().unwrap_or_default();
+                // Before the first mistake there may be warnings; what cannot be bound is told in one line.
+                let mut lines = why.lines().map(str::trim_start).peekable();
+                let first = lines.peek().copied().unwrap_or_default();
+                let what = lines.find(|line| line.starts_with("error"));
+                let place = lines.find_map(|line| line.strip_prefix("--> "));
+                let what = what.unwrap_or(first);
+                let place = place.map_or_else(String::new, |place| format!(" ({place})"));
                 let what = format!(
-                    "the file was changed and is refused, the one before serves on: {what}"
+                    "the file was changed and is refused, the one before serves on: {what}{place}"
                 );
                 self.status.set(CONFIGURATION, State::Degraded(what));
                 self.serving.metrics.reloaded(false);
                 Err(why)
             }
         }
+    }
+
+    /// What there is to say of the certificates of a configuration that serves.
+    fn certificates(&self) -> State {
+        let kept = self.loaded.kept.iter();
+        let kept: Vec<String> = kept.map(|chain| chain.display().to_string()).collect();
+        if kept.is_empty() {
+            return State::Ready;
+        }
+        let what = format!(
+            "these certificates do not serve as they are, what they were before is shown: {}",
+            kept.join(", ")
+        );
+        tracing::warn!("{what}");
+        State::Degraded(what)
     }
 
     async fn follow(&mut self) -> Result<(), String> {
@@ -175,13 +236,21 @@ impl Parts {
             Err(mistakes) => mistakes.files.clone(),
         };
         let checked = checked.map_err(|mistakes| mistakes.render(false))?;
-        let prepared = self.prepare(checked).await;
-        let (configured, prepared) = prepared.map_err(|error| format!("{error:#}"))?;
-        let (published, told) = oneshot::channel();
-        if (self.news.configured.send((configured, published)).await).is_ok() {
-            let _ = told.await;
+        if checked.warnings.warnings() > 0 {
+            tracing::warn!("\n{}", checked.warnings.render(false));
         }
-        self.take(prepared);
+        let (answers, resolving) = self.names.first_answers(&checked.config).await;
+        let prepared = self.prepare(checked).await;
+        let (mut configured, mut prepared) = prepared.map_err(|error| format!("{error:#}"))?;
+        configured.answers = answers;
+        prepared.resolving = resolving;
+        let (published, told) = oneshot::channel();
+        let sent = self.news.configured.send((configured, published)).await;
+        // What has been bound is closed again.
+        if sent.is_err() || told.await.is_err() {
+            return Err("the gateway is stopping".to_owned());
+        }
+        self.take(prepared).await;
         Ok(())
     }
 
@@ -193,13 +262,18 @@ impl Parts {
         &mut self,
         checked: Checked,
     ) -> anyhow::Result<(Configured, Prepared)> {
-        let (config, loaded) = load::load(checked);
+        files::suffice(&checked.config.limits, files::limit())?;
+        let before = self.loaded.clone();
+        // Files are read for it, and a system's roots are hundreds.
+        let loading = tokio::task::spawn_blocking(move || load::load(checked, &before));
+        let (config, loaded) = loading.await.context("it cannot be loaded")?;
         let admin = match (&config.admin, &self.admin) {
             (None, _) => None,
             (Some(written), Some(running)) if running.written == *written => {
                 Some(AdminChange::Stays)
             }
             (Some(written), _) => {
+                self.permits(written)?;
                 let listener = admin::Listener::bind(written).await?;
                 Some(AdminChange::New(written.clone(), listener))
             }
@@ -224,8 +298,11 @@ impl Parts {
             opened,
             keepalive: config.limits.keepalive,
             log: config.log,
+            wants_sandbox: config.sandbox,
+            loaded: loaded.clone(),
             keeping: config.state.clone(),
             names,
+            resolving: BTreeMap::new(),
             admin,
             token: config.admin_token.clone(),
             consul: consul::prepare(client, &config, &own),
@@ -235,26 +312,31 @@ impl Parts {
             loaded,
             listeners,
             own,
+            answers: Vec::new(),
         };
         Ok((configured, prepared))
     }
 
     /// Serves from it, and ends what it has no more. It is published by now.
-    pub(super) fn take(&mut self, prepared: Prepared) {
+    pub(super) async fn take(&mut self, prepared: Prepared) {
         let Prepared {
             opened,
             keepalive,
             log,
+            wants_sandbox,
+            loaded,
             keeping,
             names,
+            resolving,
             admin,
             token,
             consul,
         } = prepared;
+        self.loaded = loaded;
         self.sources.token.store(token.map(Arc::new));
         (self.listeners).take(opened, keepalive, &self.serving, &mut self.tasks);
         self.take_admin(admin);
-        self.resolve(names);
+        (self.names).take(names, resolving, &self.news.answers, &mut self.tasks);
         consul::take(
             &mut self.consul,
             consul,
@@ -262,12 +344,31 @@ impl Parts {
             &self.news.changes,
             &self.status,
             &mut self.tasks,
-        );
+        )
+        .await;
         if self.keeping != keeping {
             tracing::warn!("`state_dir` has changed: it is kept so from the next start on");
         }
         if self.log != log {
             tracing::warn!("[log] has changed: the log is written so from the next start on");
+        }
+        if self.serving.handed.sandbox.is_some() && self.wants_sandbox != wants_sandbox {
+            tracing::warn!("`insecure_no_sandbox` has changed: it counts at the next start");
+        }
+        self.wants_sandbox = wants_sandbox;
+    }
+
+    /// # Errors
+    /// The admin interface would be where the sandbox lets nothing be made.
+    fn permits(&self, admin: &AdminAddress) -> anyhow::Result<()> {
+        match (admin, &self.serving.handed.sandbox) {
+            (AdminAddress::Unix(path), Some(sandbox)) if !sandbox.permits_socket(path) => {
+                anyhow::bail!(
+                    "`admin` cannot become {admin}: the sandbox was entered at the start, and a UNIX socket can be made \
+                     in no other directory until the next one; restart, or keep the directory"
+                )
+            }
+            _ => Ok(()),
         }
     }
 
@@ -294,23 +395,6 @@ impl Parts {
         };
         if let Some(before) = std::mem::replace(&mut self.admin, next) {
             before.stop.cancel();
-        }
-    }
-
-    /// Keeps these names resolved, and no others.
-    fn resolve(&mut self, names: BTreeSet<HostName>) {
-        self.names.retain(|name, resolving| {
-            let stays = names.contains(name);
-            if !stays {
-                resolving.abort();
-            }
-            stays
-        });
-        for name in names {
-            let (answers, tasks) = (&self.news.answers, &mut self.tasks);
-            self.names.entry(name).or_insert_with_key(|name| {
-                tasks.spawn(resolve::watch(name.clone(), answers.clone()))
-            });
         }
     }
 

@@ -38,6 +38,8 @@ pub(super) struct Configured {
     pub(super) listeners: BTreeMap<ListenerId, snapshot::Listener>,
     /// The addresses that are bound, the admin interface's too.
     pub(super) own: Arc<[SocketAddr]>,
+    /// What names that it has more than the last one resolve to, as far as they have been answered.
+    pub(super) answers: Vec<Answer>,
 }
 
 /// Holds the inputs and publishes what they compile to.
@@ -66,6 +68,7 @@ impl Configured {
             loaded,
             listeners,
             own,
+            answers: _,
         } = self;
         Inputs {
             config,
@@ -169,7 +172,8 @@ impl Publisher {
     }
 
     /// Everything anew from this configuration, with what names resolved to and what discovery has told.
-    fn configure(&mut self, configured: Configured) {
+    fn configure(&mut self, mut configured: Configured) {
+        let answers = std::mem::take(&mut configured.answers);
         let wanted = names(&configured.config);
         let before = names(&self.inputs.config);
         self.waiting.retain(|name| wanted.contains(name));
@@ -186,6 +190,12 @@ impl Publisher {
             identity: identity.filter(|_| has_identity),
             ..configured.inputs()
         };
+        for answer in answers {
+            self.take(answer);
+        }
+        if !has_identity {
+            self.metrics.identity(None);
+        }
         expiries(&self.inputs, &self.metrics);
         self.publish(&BTreeMap::new(), true);
         self.report();
@@ -231,19 +241,26 @@ impl Publisher {
                     services.insert(key, None);
                 }
                 Change::Identity(identity) => {
-                    self.metrics.identity(identity.not_after);
+                    self.metrics.identity(Some(identity.not_after));
                     self.inputs.identity = Some(identity);
                     everything = true;
                 }
                 Change::Restored(part, confirmed) => self.metrics.restored(part, confirmed),
-                Change::State(part, state) => states.push((part, state)),
+                Change::State(part, state) => states.push((part, Some(state))),
+                Change::Ended(part) => {
+                    self.metrics.restored(part, None);
+                    states.push((part, None));
+                }
             }
         }
         if everything || !services.is_empty() {
             self.publish(&services, everything);
         }
         for (part, state) in states {
-            self.status.set(part, state);
+            match state {
+                Some(state) => self.status.set(part, state),
+                None => self.status.remove(part),
+            }
         }
     }
 

@@ -43,6 +43,14 @@ impl Certificates {
         index
     }
 
+    /// Whether it holds these certificates and no others: their chains, which tell of their keys too, from the same files.
+    pub fn holds(&self, certificates: &[Certificate]) -> bool {
+        let same = |(one, other): (&Arc<Certificate>, &Certificate)| {
+            one.source == other.source && one.key.cert == other.key.cert
+        };
+        self.all.len() == certificates.len() && self.all.iter().zip(certificates).all(same)
+    }
+
     /// Whether any certificate proves this name, valid now or not.
     pub fn covers(&self, name: &HostName) -> bool {
         self.candidates(name).next().is_some()

@@ -149,6 +149,7 @@ impl Compiler<'_> {
                 action: self.file_action(route),
                 upstream: route.upstream.as_str().into(),
                 mesh: false,
+                max_connections: route.max_connections,
                 warnings: Vec::new(),
                 metrics: self.metrics.route(name),
             });
@@ -273,6 +274,7 @@ impl Compiler<'_> {
             },
         };
         let mut made = Upstream::new(name.into(), endpoints.collect(), transport, Arc::default());
+        made.send_proxy = config.send_proxy;
         made.empty = config.service.as_ref().map(|service| {
             let key = ServiceKey {
                 source: Source::Consul,

@@ -12,7 +12,7 @@ mod shards;
 pub mod table;
 pub mod upstream;
 
-use crate::config::{Limits, UnknownName};
+use crate::config::{AcceptProxy, Cap, Limits, UnknownName};
 use crate::metrics::RouteMetrics;
 use crate::name::WildcardDepth;
 use crate::rule::Rule;
@@ -50,7 +50,7 @@ pub struct Snapshot {
 impl Snapshot {
     /// What a listener does. One that is gone refuses: its routes are not known any more.
     pub fn listener(&self, id: ListenerId) -> Listener {
-        self.listeners.get(&id).copied().unwrap_or_default()
+        self.listeners.get(&id).cloned().unwrap_or_default()
     }
 
     /// An upstream by its name: as the file has it, or `NAME@SOURCE`.
@@ -103,10 +103,12 @@ impl Snapshot {
 pub struct ListenerId(pub u32);
 
 /// What a listener does with the names it hears. (Every listener speaks TLS.)
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listener {
     /// What happens to a client whose name no route matches.
     pub unknown_name: UnknownName,
+    /// Whose PROXY headers are believed; `None` is nobody's.
+    pub accept_proxy: Option<Arc<AcceptProxy>>,
     /// How many labels a `*` stands for.
     pub wildcard: WildcardDepth,
 }
@@ -151,6 +153,8 @@ pub struct Route {
     pub upstream: Arc<str>,
     /// Whether its upstream must be one of the mesh: the service that asked for the route asked for that too.
     pub mesh: bool,
+    /// How many connections it may have; `None` is what the limits say for every route.
+    pub max_connections: Option<Cap>,
     /// What its owner should know, though it serves.
     pub warnings: Vec<Arc<str>>,
     /// What its connections count on.
@@ -167,6 +171,7 @@ impl Route {
             && self.action == other.action
             && self.upstream == other.upstream
             && self.mesh == other.mesh
+            && self.max_connections == other.max_connections
             && self.warnings == other.warnings
     }
 }

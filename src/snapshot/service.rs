@@ -24,6 +24,8 @@ pub enum Change {
     Restored(&'static str, Option<SystemTime>),
     /// What a part says of itself. Told when what was sent before it is being served.
     State(&'static str, State),
+    /// A part is no more, and says nothing of itself from now on.
+    Ended(&'static str),
 }
 
 /// What makes a service the same service from one snapshot to the next.

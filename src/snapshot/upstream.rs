@@ -12,6 +12,7 @@ use rustls_pki_types::ServerName;
 
 use super::ejection::{Attempt, EndpointState};
 use super::service::ServiceKey;
+use crate::config::SendProxy;
 use crate::metrics::UpstreamMetrics;
 use crate::name::SpiffeId;
 use crate::tls::mesh::Identity;
@@ -25,6 +26,8 @@ pub struct Upstream {
     pub service: Option<ServiceKey>,
     /// How it is dialled.
     pub transport: Transport,
+    /// The PROXY header that it is sent, if any.
+    pub send_proxy: Option<SendProxy>,
     /// Why there is no endpoint, where there is more to say than that.
     pub empty: Option<Arc<str>>,
     /// What outlives the snapshot.
@@ -100,6 +103,7 @@ impl Upstream {
             name,
             service: None,
             transport,
+            send_proxy: None,
             empty: None,
             state,
             metrics: Arc::default(),
@@ -113,6 +117,7 @@ impl Upstream {
         self.service == other.service
             && self.endpoints == other.endpoints
             && self.transport == other.transport
+            && self.send_proxy == other.send_proxy
             && self.empty == other.empty
     }
 

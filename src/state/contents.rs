@@ -59,6 +59,15 @@ struct Body<'a> {
 }
 
 impl Contents {
+    /// Nothing of this source, which is not what is on the disk.
+    pub(super) fn of(origin: &str) -> Self {
+        Self {
+            origin: origin.to_owned(),
+            is_changed: true,
+            ..Self::default()
+        }
+    }
+
     /// What is on the disk. What is not good is put aside and told.
     pub(super) fn read(name: &str, folder: &mut Folder, key: Option<&Key>) -> Self {
         let refused = |refusal| Self {

@@ -67,6 +67,14 @@ pub fn look(path: &Path) -> Result<(), FolderError> {
     }
 }
 
+/// Makes a folder for what is kept (mode 0700) if it is not there: for whoever may not make one later.
+///
+/// # Errors
+/// It cannot be made, or what is there cannot be used.
+pub fn make(path: &Path) -> Result<(), FolderError> {
+    Folder::new(path).open()
+}
+
 fn judge(path: &Path, metadata: &fs::Metadata) -> Result<(), FolderError> {
     let shown = || path.display().to_string();
     if !metadata.is_dir() {

@@ -271,3 +271,34 @@ fn what_was_written_from_something_else_is_not_read() {
     let shown = format!("{state:?} {part:?} {stored:?}");
     assert!(!shown.contains("web"), "{shown}");
 }
+
+#[test]
+fn whoever_goes_on_is_given_nothing_from_the_disk_and_keeps_what_was_kept_of_the_same_source() {
+    let disk = Disk::new();
+    disk.keeps(&[("one", 1), ("two", 2)]);
+    let (state, _told) = disk.start();
+    let Opened { part, stored } = state.go_on("consul", "here");
+    assert!(stored.unwrap().is_none());
+    part.put("two", &3);
+    part.confirm(&7);
+    state.close();
+    assert_eq!(disk.finds(), entries(&[("one", 1), ("two", 3)]));
+}
+
+#[test]
+fn whoever_goes_on_with_another_source_keeps_only_what_that_has_told() {
+    let disk = Disk::new();
+    disk.keeps(&[("one", 1), ("two", 2)]);
+    let (state, _told) = disk.start();
+    // Its source has told nothing: what another one had told is not lost for it.
+    let Opened { .. } = state.go_on("consul", "there");
+    state.close();
+    assert_eq!(disk.finds(), entries(&[("one", 1), ("two", 2)]));
+
+    let (state, _told) = disk.start();
+    state.go_on("consul", "there").part.confirm(&7);
+    state.close();
+    let (state, _told) = disk.start();
+    let stored = state.open("consul", "there").stored.unwrap().unwrap();
+    assert_eq!(stored.entries::<u32>().unwrap(), []);
+}

@@ -195,6 +195,7 @@ mod tests {
         handshake(client, name, |_| Arc::clone(peer))
     }
 
+    /// CVE-2025-66491 of Traefik: a switch for verification that meant its opposite.
     #[test]
     fn a_peer_is_verified_against_the_roots_named_and_by_its_name() {
         let directory = tempfile::tempdir().unwrap();

@@ -17,7 +17,7 @@ mod stream;
 pub(crate) mod test_certs;
 pub mod verify;
 
-pub use names::presented;
+pub use names::{common_name, presented, spiffe_id};
 pub use stream::{End, HandshakeError, HandshakeFailed, Stream, late_refusal, send_alert};
 
 use std::sync::Arc;

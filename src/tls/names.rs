@@ -7,6 +7,7 @@ use rustls_pki_types::CertificateDer;
 use x509_parser::extensions::GeneralName;
 
 use super::files::parse;
+use crate::name::SpiffeId;
 
 /// How many names a message shows, and how many bytes of each: a stranger may have written them.
 const SHOWN: usize = 5;
@@ -62,6 +63,23 @@ impl fmt::Display for Names {
             .collect();
         f.write_str(&list(&all))
     }
+}
+
+/// The SPIFFE ID of a certificate: its one URI (X509-SVID §2), if that is one. It proves something only after the chain has
+/// been verified.
+pub fn spiffe_id(certificate: &CertificateDer<'_>) -> Option<SpiffeId> {
+    let names = Names::of(certificate)?;
+    SpiffeId::parse(names.only_uri()?).ok()
+}
+
+/// The common name of a certificate's subject, if there is just one and it is text of at most 64 characters (RFC 5280
+/// appendix A.1). It proves something only after the chain has been verified.
+pub fn common_name(certificate: &CertificateDer<'_>) -> Option<String> {
+    const LONGEST: usize = 64;
+    let parsed = parse(certificate)?;
+    let mut names = parsed.subject().iter_common_name();
+    let name = names.next()?.as_str().ok()?;
+    (names.next().is_none() && name.chars().count() <= LONGEST).then(|| name.to_owned())
 }
 
 /// Names as rustls tells them, such as `DnsName("a.example")`, in plain words: escaped, and cut where they are many.

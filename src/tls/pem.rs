@@ -270,6 +270,10 @@ pub(super) fn unreadable(path: &Path, error: &std::io::Error) -> FileError {
             "may not be read".to_owned(),
             "let the user that the gateway runs as read it",
         ),
+        ErrorKind::NotADirectory => (
+            "is not a directory, nor in one".to_owned(),
+            "is the path right? of a single certificate, `chain` and `key` name the files",
+        ),
         _ => (
             format!("cannot be read: {error}"),
             "is its disk healthy and mounted?",

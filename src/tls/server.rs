@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rustls::server::{
     NoServerSessionStorage, ProducesTickets, ResolvesServerCert, WebPkiClientVerifier,
 };
-use rustls::{ServerConfig, SupportedProtocolVersion};
+use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion};
 
 use super::files::{FileError, load_roots};
 use super::options::{ClientAuth, Options, Version};
@@ -17,6 +17,9 @@ use super::options::{ClientAuth, Options, Version};
 #[derive(Debug)]
 pub struct ServerPolicy {
     options: Options,
+    certificates: Arc<dyn ResolvesServerCert>,
+    /// What clients' certificates are verified against, as it was read.
+    client_roots: Option<Arc<RootCertStore>>,
     tickets: Option<Tickets>,
     configs: Configs,
 }
@@ -39,6 +42,30 @@ enum Configs {
 }
 
 impl ServerPolicy {
+    /// The policy of an option set from now on: the last one of the same set, if nothing that it was made from has changed.
+    ///
+    /// Client CAs are compared by what their files hold, which is read for it.
+    ///
+    /// # Errors
+    /// As for [`new`](Self::new).
+    pub fn following(
+        options: &Options,
+        certificates: Arc<dyn ResolvesServerCert>,
+        previous: Option<&Arc<Self>>,
+    ) -> Result<Arc<Self>, PolicyError> {
+        let client_roots = client_roots(options)?;
+        let anchors = |roots: &Option<Arc<RootCertStore>>| roots.as_ref().map(|r| r.roots.clone());
+        if let Some(previous) = previous
+            && previous.options == *options
+            && Arc::ptr_eq(&previous.certificates, &certificates)
+            && anchors(&previous.client_roots) == anchors(&client_roots)
+        {
+            return Ok(Arc::clone(previous));
+        }
+        let previous = previous.map(|previous| &**previous);
+        Self::with_roots(options, certificates, client_roots, previous).map(Arc::new)
+    }
+
     /// Makes a policy, reading the CA files that its option set names.
     ///
     /// `previous` is the policy of the same option set in the last snapshot. Its tickets go on if the options are still
@@ -48,6 +75,16 @@ impl ServerPolicy {
         certificates: Arc<dyn ResolvesServerCert>,
         previous: Option<&ServerPolicy>,
     ) -> Result<Self, PolicyError> {
+        let client_roots = client_roots(options)?;
+        Self::with_roots(options, certificates, client_roots, previous)
+    }
+
+    fn with_roots(
+        options: &Options,
+        certificates: Arc<dyn ResolvesServerCert>,
+        client_roots: Option<Arc<RootCertStore>>,
+        previous: Option<&ServerPolicy>,
+    ) -> Result<Self, PolicyError> {
         let tickets = match (&options.client_auth, previous) {
             (ClientAuth::Optional(_) | ClientAuth::Required(_), _) => None,
             (ClientAuth::None, Some(previous)) if previous.options == *options => {
@@ -55,7 +92,12 @@ impl ServerPolicy {
             }
             (ClientAuth::None, _) => Some(Tickets(rustls::crypto::aws_lc_rs::Ticketer::new()?)),
         };
-        let base = base_config(options, certificates, tickets.as_ref())?;
+        let base = base_config(
+            options,
+            Arc::clone(&certificates),
+            client_roots.clone(),
+            tickets.as_ref(),
+        )?;
         let answering = |protocols: &[&str]| {
             let mut config = base.clone();
             config.alpn_protocols = protocols
@@ -79,6 +121,8 @@ impl ServerPolicy {
         };
         Ok(Self {
             options: options.clone(),
+            certificates,
+            client_roots,
             tickets,
             configs,
         })
@@ -145,10 +189,21 @@ impl PolicyError {
 /// 1: it takes one for its next connection, and gets the next there; each costs the handshake 2 %.
 const TICKETS: usize = 1;
 
+/// What clients' certificates are verified against, read from the files that the option set names.
+fn client_roots(options: &Options) -> Result<Option<Arc<RootCertStore>>, PolicyError> {
+    match &options.client_auth {
+        ClientAuth::None => Ok(None),
+        ClientAuth::Optional(files) | ClientAuth::Required(files) => {
+            Ok(Some(Arc::new(load_roots(files)?)))
+        }
+    }
+}
+
 /// All of a configuration but its answer to ALPN. Clones share the tickets.
 fn base_config(
     options: &Options,
     certificates: Arc<dyn ResolvesServerCert>,
+    client_roots: Option<Arc<RootCertStore>>,
     tickets: Option<&Tickets>,
 ) -> Result<ServerConfig, PolicyError> {
     let versions = versions(options);
@@ -159,10 +214,9 @@ fn base_config(
         .retain(|suite| versions.contains(&suite.version()));
     let builder = ServerConfig::builder_with_provider(Arc::new(provider))
         .with_protocol_versions(&versions)?;
-    let builder = match &options.client_auth {
-        ClientAuth::None => builder.with_no_client_auth(),
-        ClientAuth::Optional(files) | ClientAuth::Required(files) => {
-            let roots = Arc::new(load_roots(files)?);
+    let builder = match client_roots {
+        None => builder.with_no_client_auth(),
+        Some(roots) => {
             let mut verifier =
                 WebPkiClientVerifier::builder_with_provider(roots, super::provider());
             if let ClientAuth::Optional(_) = options.client_auth {

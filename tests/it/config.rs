@@ -8,8 +8,10 @@ use portcullis::config::{self, Checked, Diagnostics, Level};
 use tempfile::TempDir;
 
 mod consul;
+mod corpus;
 mod environment;
 mod meaning;
+mod proxy_protocol;
 mod report;
 mod sections;
 mod strange;

@@ -46,7 +46,7 @@ fn the_nomad_job_has_a_good_configuration_and_time_to_drain() {
     let (_, template) = job.split_once("<<EOF\n").unwrap();
     let (configuration, _) = template.split_once("\nEOF\n").unwrap();
     let config = load(&Authority::new(), file, configuration);
-    assert!(config.limits.drain < seconds(&job, "kill_timeout"));
+    assert!(config.limits.drain_delay + config.limits.drain < seconds(&job, "kill_timeout"));
 }
 
 #[test]
@@ -60,5 +60,8 @@ fn the_kubernetes_deployment_has_a_good_configuration_and_time_to_drain() {
         .map(|line| format!("{}\n", line.strip_prefix("    ").unwrap_or(line)))
         .collect();
     let config = load(&Authority::new(), file, &configuration);
-    assert!(config.limits.drain < seconds(&manifest, "terminationGracePeriodSeconds"));
+    assert!(
+        config.limits.drain_delay + config.limits.drain
+            < seconds(&manifest, "terminationGracePeriodSeconds")
+    );
 }

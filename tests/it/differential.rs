@@ -27,7 +27,7 @@ mod at_rest;
 mod buffered;
 mod closing;
 mod duel;
-mod forge;
+pub(crate) mod forge;
 mod gate;
 mod handshakes;
 mod hostile;

@@ -6,17 +6,19 @@ use std::time::Duration;
 
 use portcullis::api::consul::Client;
 use portcullis::config::Consul;
-use portcullis::discovery::consul;
+use portcullis::discovery::consul::{self, Told};
 use portcullis::discovery::exposure::Exposure;
 use portcullis::snapshot::service::{Change, Service};
 use portcullis::status::State;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use crate::support::PATIENCE;
 
 mod agent;
+mod anew;
 mod faults;
 
 /// A watch over Consul, and everything that it has told.
@@ -26,27 +28,47 @@ struct Watched {
     state: State,
     /// In short, and in order: `+web`, `-web`, `ready`, `degraded`, `not ready`.
     told: Vec<String>,
-    tasks: JoinSet<()>,
+    tasks: JoinSet<Told>,
+    stop: CancellationToken,
 }
 
 impl Watched {
     fn start(consul: &Consul) -> Self {
+        Self::start_after(Told::default(), consul)
+    }
+
+    /// A watch that follows one that has told this.
+    fn start_after(before: Told, consul: &Consul) -> Self {
         let exposure = Exposure {
             entry_points: consul.entry_points.clone(),
             mesh: true,
             ..Exposure::default()
         };
+        let services = before.services.iter();
+        let services = services.map(|service| (service.key.name.to_string(), Arc::clone(service)));
+        let services = services.collect();
         let (send, changes) = mpsc::channel(16);
         let mut tasks = JoinSet::new();
-        let client = Client::new(consul).unwrap();
-        tasks.spawn(consul::watch(client, exposure, None, send));
+        let (client, stop) = (Client::new(consul).unwrap(), CancellationToken::new());
+        let stopped = stop.clone();
+        tasks.spawn(
+            async move { consul::watch(client, exposure, before, None, send, stopped).await },
+        );
         Self {
             changes,
-            services: BTreeMap::new(),
+            services,
             state: State::NotReady(String::new()),
             told: Vec::new(),
             tasks,
+            stop,
         }
+    }
+
+    /// Stops it; gives what it has told.
+    async fn stop(mut self) -> Told {
+        self.stop.cancel();
+        let told = timeout(PATIENCE, self.tasks.join_next()).await;
+        told.unwrap().unwrap().unwrap()
     }
 
     /// Takes what is told until this is so.
@@ -110,7 +132,9 @@ impl Watched {
                 }
                 .to_owned()
             }
-            Change::Identity(_) | Change::Restored(..) => panic!("nobody asked for that"),
+            Change::Identity(_) | Change::Restored(..) | Change::Ended(_) => {
+                panic!("nobody asked for that")
+            }
         };
         self.told.push(told);
     }

@@ -1,8 +1,13 @@
 //! The end of a gateway: nothing new, what runs goes on to its end or its deadline, and nothing is lost.
 
 use std::net::SocketAddr;
+use std::process::Command;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use portcullis::lifecycle::{Handed, Reload, Shutdown};
+use portcullis::log::AccessLog;
+use portcullis::serve;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use rustls::version::{TLS12, TLS13};
@@ -15,12 +20,14 @@ use tokio_rustls::client::TlsStream;
 use crate::authority::Authority;
 use crate::gateway::{self, Gateway, exchange};
 use crate::program::Program;
-use crate::support::PATIENCE;
+use crate::support::{Child, PATIENCE};
 use crate::upstream::Upstream;
 
-const NAME: &str = "drain.example.test";
+pub(crate) mod load;
 
-fn tables(upstream: SocketAddr, drain: &str) -> String {
+pub(crate) const NAME: &str = "drain.example.test";
+
+pub(crate) fn tables(upstream: SocketAddr, drain: &str) -> String {
     format!(
         "admin = \"127.0.0.1:0\"\nlog = {{ format = \"json\" }}\n\
          certificates = [{{ chain = \"edge.pem\", key = \"edge.key\" }}]\n\
@@ -264,4 +271,157 @@ async fn a_second_signal_ends_the_program_at_once_with_every_record_written() {
         .filter(|record| record["reason"] == "drained")
         .count();
     assert!(drained >= clients.len(), "{records:?}");
+}
+
+#[tokio::test]
+async fn during_the_delay_clients_are_accepted_while_readyz_says_no() {
+    let authority = Authority::new();
+    authority.issue_files("edge", &[NAME]);
+    let upstream = Upstream::echo().await;
+    let delayed = tables(upstream.address, "5m\"\ndrain_delay = \"10m");
+    let gateway = Gateway::start(&authority, &delayed).await;
+    assert_eq!(gateway.ask_admin("/readyz").await.0, 200);
+    gateway.shutdown.begin_drain();
+    let (status, text) = gateway.ask_admin("/readyz").await;
+    assert_eq!(status, 503, "{text}");
+    let config = Arc::new(authority.client(&[&TLS13]));
+    let mut client = gateway.connect_tls(&config, NAME).await.unwrap();
+    echoes(&mut client).await;
+    gateway.shutdown.close();
+    is_refused(gateway.address).await;
+    echoes(&mut client).await;
+}
+
+#[tokio::test]
+async fn near_the_deadline_tunnels_end_one_after_the_other() {
+    const TUNNELS: usize = 8;
+    let authority = Authority::new();
+    authority.issue_files("edge", &[NAME]);
+    let upstream = Upstream::echo().await;
+    let spread = tables(upstream.address, "2s\"\ndrain_spread = \"1s");
+    let gateway = Gateway::start(&authority, &spread).await;
+    let config = Arc::new(authority.client(&[&TLS13]));
+    let mut tunnels = tokio::task::JoinSet::new();
+    for _ in 0..TUNNELS {
+        let mut client = gateway.connect_tls(&config, NAME).await.unwrap();
+        echoes(&mut client).await;
+        tunnels.spawn(async move {
+            client.read(&mut [0]).await.unwrap_err();
+            Instant::now()
+        });
+    }
+    let begin = Instant::now();
+    gateway.shutdown.begin_drain();
+    timeout(PATIENCE, gateway.finished)
+        .await
+        .expect("the gateway does not end")
+        .unwrap()
+        .unwrap();
+    let mut ends = tunnels.join_all().await;
+    ends.sort();
+    let (first, last) = (ends[0], ends[TUNNELS - 1]);
+    assert!(first - begin >= Duration::from_secs(1));
+    // Seven eighths of a second, on a machine that does nothing else.
+    assert!(last - first >= Duration::from_millis(400), "{ends:?}");
+}
+
+#[tokio::test]
+async fn a_gateway_that_is_told_to_stop_while_it_starts_stops() {
+    let authority = Authority::new();
+    authority.issue_files("edge", &[NAME]);
+    let checked = Gateway::load(&authority, &tables("127.0.0.1:1".parse().unwrap(), "5m"));
+    let (shutdown, wishes) = (Shutdown::new(), Reload::new());
+    shutdown.begin_drain();
+    let gateway = serve::start(
+        checked,
+        AccessLog::off(),
+        shutdown,
+        wishes,
+        Handed::default(),
+    )
+    .await
+    .unwrap();
+    timeout(PATIENCE, gateway.finished())
+        .await
+        .expect("the gateway does not end")
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_gateway_that_stops_reads_no_configuration_and_says_so() {
+    let authority = Authority::new();
+    authority.issue_files("edge", &[NAME]);
+    authority.write("token", "s3cret");
+    let upstream = Upstream::echo().await;
+    let text = format!(
+        "admin_token_file = \"token\"\n{}",
+        tables(upstream.address, "5m")
+    );
+    let gateway = Gateway::start(&authority, &text).await;
+    let config = Arc::new(authority.client(&[&TLS13]));
+    let mut client = gateway.connect_tls(&config, NAME).await.unwrap();
+    gateway.shutdown.begin_drain();
+    let refused = gateway.reload.done("a test").await.unwrap_err();
+    assert!(refused.contains("the gateway is stopping"), "{refused}");
+    let Some(portcullis::config::AdminAddress::Tcp(admin)) = gateway.admin else {
+        panic!("no admin interface on TCP");
+    };
+    let request =
+        b"POST /v1/reload HTTP/1.0\r\nHost: localhost\r\nAuthorization: Bearer s3cret\r\n\r\n";
+    let (answer, _) = exchange(TcpStream::connect(admin).await.unwrap(), request).await;
+    let answer = String::from_utf8(answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.0 503"), "{answer}");
+    assert!(answer.contains("the gateway is stopping"), "{answer}");
+    echoes(&mut client).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_program_that_cuts_at_its_deadline_is_over_in_time_and_exits_well() {
+    let authority = Authority::new();
+    authority.issue_files("edge", &[NAME]);
+    let upstream = Upstream::echo().await;
+    let times = "400ms\"\ndrain_delay = \"300ms\"\ndrain_spread = \"0s";
+    let program = Program::start(&authority, &tables(upstream.address, times));
+    let tcp = TcpStream::connect(program.listener).await.unwrap();
+    let mut client = handshake(&authority, tcp).await;
+    echoes(&mut client).await;
+    let begin = Instant::now();
+    program.child.signal("TERM");
+    let end = client.read(&mut [0]).await.unwrap_err();
+    assert_eq!(end.kind(), std::io::ErrorKind::UnexpectedEof);
+    let records = program.records();
+    let time = begin.elapsed();
+    assert!(time >= Duration::from_millis(700), "{time:?}");
+    assert!(time < PATIENCE / 3, "{time:?}");
+    assert_eq!(records.len(), 1, "{records:?}");
+    assert_eq!(records[0]["reason"], "drained", "{records:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_person_whose_tunnel_is_cut_sees_an_end_and_not_a_hang() {
+    let authority = Authority::new();
+    authority.issue_files("edge", &[NAME]);
+    let upstream = Upstream::tcp(async |mut tcp| {
+        tcp.write_all(b"SSH-2.0-test\r\n").await.unwrap();
+        // Until it is reset.
+        tcp.read_to_end(&mut Vec::new()).await.unwrap_err();
+    })
+    .await;
+    let tables = tables(upstream.address, "0s");
+    let gateway = Gateway::start(&authority, &tables).await;
+    let mut connect = Command::new(env!("CARGO_BIN_EXE_portcullis"));
+    let address = gateway.address.to_string();
+    connect.args(["connect", "--gateway", &address, NAME, "--ca"]);
+    connect.arg(authority.folder().join("ca.pem"));
+    // ssh keeps the pipe open for as long as it waits.
+    let (connect, _stdin) = Child::spawn_with_stdin(&connect);
+    let greeted = |line: &str| line.starts_with("SSH-").then_some(());
+    connect.wait_for("what the upstream says", greeted);
+    gateway.shutdown.begin_drain();
+    let ended = tokio::task::spawn_blocking(|| connect.finish())
+        .await
+        .unwrap();
+    assert_eq!(ended.status.code(), Some(16), "{ended:?}");
+    let told = String::from_utf8(ended.stderr).unwrap();
+    assert!(told.contains("broke off\nhint: connect again"), "{told}");
 }

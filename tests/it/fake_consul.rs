@@ -102,6 +102,11 @@ impl FakeConsul {
         }
     }
 
+    /// Where it answers.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// How a gateway is told to ask it.
     pub(crate) fn config(&self) -> Consul {
         Consul {

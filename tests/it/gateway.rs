@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use portcullis::config::{self, AdminAddress, Checked, LogFormat};
-use portcullis::lifecycle::{Reload, Shutdown};
+use portcullis::lifecycle::{Handed, Reload, Shutdown};
 use portcullis::log::AccessLog;
 use portcullis::serve;
 use rustls::ClientConfig;
@@ -34,7 +34,7 @@ pub(crate) struct Gateway {
 
 impl Gateway {
     /// Starts a gateway with these tables in its configuration, whose paths start at the authority's folder. It
-    /// listens on 127.0.0.1 and a free port; there is no admin interface unless the text says so.
+    /// listens on 127.0.0.1 and a free port, and there is no admin interface, unless the text says so.
     pub(crate) async fn start(authority: &Authority, tables: &str) -> Self {
         Self::serve(Self::load(authority, tables)).await
     }
@@ -55,7 +55,9 @@ impl Gateway {
         // A test asks for the record of each refusal, and makes them faster than the world does.
         let log = AccessLog::start_sampled(LogFormat::Json, Box::new(lines), u32::MAX);
         let (reload, wishes) = Reload::new();
-        let gateway = serve::start(checked, log, Shutdown::new(), (reload.clone(), wishes))
+        let wishes = (reload.clone(), wishes);
+        let handed = Handed::default();
+        let gateway = serve::start(checked, log, Shutdown::new(), wishes, handed)
             .await
             .unwrap();
         Self {
@@ -121,7 +123,11 @@ fn whole(tables: &str) -> String {
         true => "",
         false => "admin = false\n",
     };
-    format!("listen = [\"127.0.0.1:0\"]\n{admin}{tables}")
+    let listen = match tables.contains("listen =") {
+        true => "",
+        false => "listen = [\"127.0.0.1:0\"]\n",
+    };
+    format!("{listen}{admin}{tables}")
 }
 
 /// What an admin interface answers to a GET: status and body.

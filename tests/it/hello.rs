@@ -198,6 +198,7 @@ async fn a_client_that_ends_its_side_after_the_hello_still_gets_its_answer() {
     assert_eq!(scene.dials(), 1);
 }
 
+/// Traefik's pull request 12638: how long a record may be was not limited.
 #[tokio::test]
 async fn records_that_no_hello_comes_in_are_refused() {
     let mut scene = Scene::with("").await;

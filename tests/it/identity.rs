@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use portcullis::api::consul::Client;
 use portcullis::config::{self, ConsulAddress, Secret, Token};
-use portcullis::identity;
+use portcullis::identity::{self, Keeper};
 use portcullis::name::SpiffeId;
 use portcullis::snapshot::service::Change;
 use portcullis::status::State;
@@ -19,6 +19,7 @@ use tokio::sync::mpsc::{self, Receiver};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
+use tokio_util::sync::CancellationToken;
 
 use crate::agent::{Agent, Reply};
 use crate::authority::Authority;
@@ -55,12 +56,10 @@ impl Watched {
         let client = Client::new(&config).unwrap();
         let (send, changes) = mpsc::channel(8);
         let mut tasks = JoinSet::new();
-        tasks.spawn(identity::consul::watch(
-            client,
-            service.to_owned(),
-            None,
-            send,
-        ));
+        let (keeper, stop) = (Keeper::new(service.to_owned()), CancellationToken::new());
+        tasks.spawn(async move {
+            drop(identity::consul::watch(client, keeper, None, send, stop).await)
+        });
         Self { changes, tasks }
     }
 
@@ -268,16 +267,16 @@ async fn while_consul_is_away_the_identity_stays_and_another_cluster_gives_anoth
     assert_ne!(second.roots.roots, first.roots.roots);
 }
 
-const ROOTS: &str = "/v1/agent/connect/ca/roots";
-const LEAF: &str = "/v1/agent/connect/ca/leaf/portcullis";
+pub(crate) const ROOTS: &str = "/v1/agent/connect/ca/roots";
+pub(crate) const LEAF: &str = "/v1/agent/connect/ca/leaf/portcullis";
 const ID: &str = "spiffe://one.consul/ns/default/dc/dc1/svc/portcullis";
 
-fn roots(authority: &Authority) -> Value {
+pub(crate) fn roots(authority: &Authority) -> Value {
     let pem = std::fs::read_to_string(authority.folder().join("ca.pem")).unwrap();
     json!({ "TrustDomain": "one.consul", "Roots": [{ "RootCert": pem, "IntermediateCerts": null }] })
 }
 
-fn leaf(authority: &Authority) -> Value {
+pub(crate) fn leaf(authority: &Authority) -> Value {
     leaf_with(authority, rcgen::CertificateParams::default())
 }
 

@@ -101,6 +101,7 @@ async fn what_is_no_host_name_is_refused_before_any_look_up() {
         &format!("{}.", long(253)),
         &long(254),
         &long(255),
+        &long(256),
         &long(300),
         &"a".repeat(5000),
     ] {

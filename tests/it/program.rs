@@ -1,8 +1,9 @@
 //! The real program as a gateway: started, watched, and its records after its end.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
+use std::process::Command;
 
 use serde_json::Value;
 
@@ -29,13 +30,18 @@ impl Program {
         tables: &str,
         variables: &[(&str, String)],
     ) -> Self {
-        let text = format!("listen = [\"127.0.0.1:0\"]\n{tables}");
-        let config = authority.write("portcullis.toml", &text);
-        let program = Path::new(env!("CARGO_BIN_EXE_portcullis"));
-        let mut command = peers::unconfigured(program, "CONSUL_");
-        command.envs(variables.iter().cloned());
-        command.arg("serve").arg("--config").arg(config);
-        let child = Child::spawn(&command);
+        let command = command(authority, "127.0.0.1:0".parse().unwrap(), tables, variables);
+        Self::of(Child::spawn(&command))
+    }
+
+    /// Starts it with this socket handed over, as systemd does (sd_listen_fds(3)), and its address as `listen`.
+    pub(crate) fn start_on(authority: &Authority, tables: &str, socket: &TcpListener) -> Self {
+        let command = command(authority, socket.local_addr().unwrap(), tables, &[]);
+        let socket = socket.try_clone().unwrap();
+        Self::of(Child::spawn_with(&handed(&command, 1), socket.into()))
+    }
+
+    fn of(child: Child) -> Self {
         let address = |message: &str| {
             child.wait_for(message, |line| {
                 let line: Value = serde_json::from_str(line).ok()?;
@@ -73,4 +79,42 @@ impl Program {
             .map(|line| serde_json::from_str(line).unwrap());
         records.collect()
     }
+}
+
+/// The program with this configuration.
+pub(crate) fn command(
+    authority: &Authority,
+    listen: SocketAddr,
+    tables: &str,
+    variables: &[(&str, String)],
+) -> Command {
+    let config = authority.write(
+        "portcullis.toml",
+        &format!("listen = [\"{listen}\"]\n{tables}"),
+    );
+    let program = Path::new(env!("CARGO_BIN_EXE_portcullis"));
+    let mut command = peers::unconfigured(program, "CONSUL_");
+    command.envs(variables.iter().cloned());
+    command.arg("serve").arg("--config").arg(config);
+    command
+}
+
+/// The same command, whose stdin becomes a socket that was handed over so often.
+pub(crate) fn handed(command: &Command, times: usize) -> Command {
+    let sockets: String = (3..3 + times).map(|at| format!(" {at}<&0")).collect();
+    let script = format!(
+        "exec{sockets} </dev/null; export LISTEN_FDS={times} LISTEN_PID=$$; exec \"$0\" \"$@\""
+    );
+    let mut shell = Command::new("sh");
+    shell
+        .args(["-c", &script])
+        .arg(command.get_program())
+        .args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
+    }
+    shell
 }

@@ -20,6 +20,13 @@ use crate::network;
 use crate::support::PATIENCE;
 use crate::upstream::Upstream;
 
+mod consul;
+mod live;
+mod queue;
+mod tickets;
+mod tunnels;
+mod wishes;
+
 const EDGE: &str = "certificates = [{ chain = \"edge.pem\", key = \"edge.key\" }]\n";
 
 /// A route of this name to this upstream.
@@ -68,11 +75,12 @@ async fn a_wrong_configuration_is_refused_with_its_place_and_the_one_before_serv
     gateway.rewrite(&authority, &format!("{tables}upstraem = \"a:1\"\n"));
     let why = gateway.reload.done("a test").await.unwrap_err();
     assert!(
-        why.contains("upstraem") && why.contains("portcullis.toml:"),
+        why.contains("upstraem") && why.contains("portcullis.toml:7:1") && why.contains("^^^^^^^^"),
         "{why}"
     );
     let (_, ready) = gateway.ask_admin("/readyz").await;
     assert!(ready.contains("configuration degraded:"), "{ready}");
+    assert!(ready.contains("portcullis.toml:7:1)"), "{ready}");
     let (_, metrics) = gateway.ask_admin("/metrics").await;
     assert!(metrics.contains("portcullis_configuration_reads_total{outcome=\"refused\"} 1"));
     let client = Arc::new(authority.client(&[&TLS13]));

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
 use std::thread;
@@ -15,7 +15,7 @@ use crate::authority::Authority;
 use crate::gateway::answer;
 use crate::hello_bytes::{framed, named};
 use crate::scene::Scene;
-use crate::support::{Child, PATIENCE};
+use crate::support::{Child, PATIENCE, run, wait_until};
 
 /// Enough for the gateway itself and some clients, and soon spent.
 const DESCRIPTORS: usize = 64;
@@ -62,7 +62,7 @@ async fn clients_that_say_nothing_do_not_keep_others_from_being_served() {
 
 #[test]
 fn a_gateway_takes_as_many_file_descriptors_as_the_system_allows() {
-    let (gateway, address) = limited(&format!("{DESCRIPTORS}:4096"), echo());
+    let (gateway, address) = limited(&format!("{DESCRIPTORS}:4096"), "", echo());
     let crowd: Vec<TcpStream> = (0..2 * DESCRIPTORS).map(|_| connect(address)).collect();
     let mut late = connect(address);
     let hello = framed(&named("echo.example.test"), &[]);
@@ -78,7 +78,9 @@ fn a_gateway_takes_as_many_file_descriptors_as_the_system_allows() {
 #[test]
 fn a_gateway_out_of_file_descriptors_backs_off_and_serves_again() {
     let limits = format!("{DESCRIPTORS}:{DESCRIPTORS}");
-    let (gateway, address) = limited(&limits, echo());
+    // Else nobody would be let in for whom there are none.
+    let keys = "limits.connections.enforce = \"dry-run\"\n";
+    let (gateway, address) = limited(&limits, keys, echo());
     let mut early = connect(address);
     let hello = framed(&named("echo.example.test"), &[]);
     assert_eq!(said_and_echoed(&mut early, &hello), hello);
@@ -112,20 +114,91 @@ fn a_gateway_out_of_file_descriptors_backs_off_and_serves_again() {
     }
 }
 
-/// A gateway with these limits of file descriptors, soft and hard, and where it listens.
-fn limited(limits: &str, upstream: SocketAddr) -> (Child, SocketAddr) {
+#[test]
+fn a_gateway_lets_in_as_many_as_it_has_file_descriptors_for_and_refuses_the_others_at_once() {
+    let limits = format!("{DESCRIPTORS}:{DESCRIPTORS}");
+    let (gateway, address) = limited(&limits, "", echo());
+    gateway.wait_for("how many have room", |line| {
+        let line: Value = serde_json::from_str(line).ok()?;
+        (line["files"] == DESCRIPTORS && line["connections"] == 20).then_some(())
+    });
+    let hello = framed(&named("echo.example.test"), &[]);
+    let mut crowd: Vec<TcpStream> = (0..20).map(|_| connect(address)).collect();
+    for client in &mut crowd {
+        assert_eq!(said_and_echoed(client, &hello), hello);
+    }
+    for _ in 0..2 * DESCRIPTORS {
+        // It may be reset before it is told that it stands.
+        let ended = TcpStream::connect(address).and_then(|mut tcp| {
+            tcp.set_read_timeout(Some(PATIENCE))?;
+            tcp.read(&mut [0])
+        });
+        assert_eq!(ended.unwrap_err().kind(), ErrorKind::ConnectionReset);
+    }
+    for client in &mut crowd {
+        assert_eq!(said_and_echoed(client, b"still here"), b"still here");
+    }
+    drop(crowd.pop());
+    wait_until("the place of one is another's", || {
+        let late = TcpStream::connect(address).and_then(|mut tcp| {
+            tcp.set_read_timeout(Some(PATIENCE))?;
+            tcp.write_all(&hello)?;
+            tcp.read(&mut [0])
+        });
+        late.is_ok_and(|count| count == 1)
+    });
+    assert!(
+        !gateway.all().contains("cannot accept"),
+        "{}",
+        gateway.all()
+    );
+}
+
+#[test]
+fn a_gateway_does_not_start_with_a_limit_that_the_open_files_have_no_room_for() {
+    let authority = Authority::new();
+    let config = authority.write(
+        "portcullis.toml",
+        "listen = [\"127.0.0.1:0\"]\nadmin = false\n[limits.connections]\nmax = 500\n",
+    );
+    for (command, code) in [("serve", 1), ("check", 0)] {
+        let mut prlimit = Command::new("prlimit");
+        prlimit
+            .args(["--nofile=64:512", env!("CARGO_BIN_EXE_portcullis"), command])
+            .arg("--config")
+            .arg(&config);
+        let done = run(&prlimit, b"");
+        let said = String::from_utf8_lossy(&done.stderr);
+        assert_eq!(done.status.code(), Some(code), "{command}: {said}");
+        for word in [
+            "limits.connections",
+            "512 open files",
+            "room for 224",
+            "1143",
+        ] {
+            assert!(said.contains(word), "{command}: {word} in {said}");
+        }
+    }
+}
+
+/// A gateway with these limits of file descriptors, soft and hard, and these keys, and where it listens.
+fn limited(limits: &str, keys: &str, upstream: SocketAddr) -> (Child, SocketAddr) {
     let mut prlimit = Command::new("prlimit");
     prlimit.arg(format!("--nofile={limits}"));
-    started_by(prlimit, upstream)
+    started_with(prlimit, keys, upstream)
 }
 
 /// A gateway that this command starts, whose last arguments it and its own become, and where it listens.
-pub(crate) fn started_by(mut command: Command, upstream: SocketAddr) -> (Child, SocketAddr) {
+pub(crate) fn started_by(command: Command, upstream: SocketAddr) -> (Child, SocketAddr) {
+    started_with(command, "", upstream)
+}
+
+fn started_with(mut command: Command, keys: &str, upstream: SocketAddr) -> (Child, SocketAddr) {
     let authority = Authority::new();
     let config = authority.write(
         "portcullis.toml",
         &format!(
-            "listen = [\"127.0.0.1:0\"]\nadmin = false\nlog.format = \"json\"\n\
+            "listen = [\"127.0.0.1:0\"]\nadmin = false\nlog.format = \"json\"\n{keys}\
              [routes.echo]\nhost = \"echo.example.test\"\npassthrough = true\nupstream = \"{upstream}\"\n"
         ),
     );

@@ -1,5 +1,6 @@
 //! Crowds of connections of every kind through the real program: each byte is checked, and what they leave behind.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -22,7 +23,7 @@ use crate::support::PATIENCE;
 mod lives;
 mod plan;
 mod talk;
-mod watch;
+pub(crate) mod watch;
 mod words;
 
 use lives::Lives;
@@ -133,6 +134,7 @@ impl Crowd {
             "admin = \"127.0.0.1:0\"\nlog = {{ format = \"json\" }}\n\
              certificates = [{{ chain = \"edge.pem\", key = \"edge.key\" }}]\n\
              [limits]\nhandshake_timeout = \"2m\"\ndial_timeout = \"1m\"\n\
+             per_source = \"off\"\naccept_rate = {{ per_second = \"off\" }}\n\
              [routes.pass]\nhost = \"pass.soak.test\"\npassthrough = true\nupstream = \"{pass}\"\n\
              [routes.open]\nhost = \"open.soak.test\"\nupstream = \"{open}\"\n\
              [routes.mesh]\nhost = \"mesh.soak.test\"\nupstream = \"mesh\"\n\
@@ -142,7 +144,14 @@ impl Crowd {
         );
         let program = Program::start(&authority, &tables);
         let process = program.child.id();
-        let before = descriptors(process);
+        // What it follows its configuration with is opened while it serves already.
+        let last = RefCell::new(None);
+        let before = until("it follows its configuration", async || {
+            let now = descriptors(process);
+            let is_settled = last.replace(Some(now.clone())).as_ref() == Some(&now);
+            (is_settled && now.contains_key("anon_inode:inotify")).then_some(now)
+        })
+        .await;
 
         let start = Instant::now();
         let clients = [&TLS13, &TLS12].map(|version| Arc::new(authority.client(&[version])));
@@ -269,7 +278,7 @@ fn workload(authority: &Authority) -> Issued {
 }
 
 /// Both ends of every connection are descriptors of this process.
-fn raise_file_limit(wanted: u64) {
+pub(crate) fn raise_file_limit(wanted: u64) {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
         current: limit.maximum,

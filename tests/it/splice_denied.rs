@@ -15,15 +15,15 @@ use crate::support::PATIENCE;
 /// Many times what the sockets between have room for.
 const SIZE: usize = 8 << 20;
 
-/// Installs a filter that answers splice(2) with an error, and becomes another program (seccomp(2)).
-const DENY: &str = r#"
+/// Installs a filter that answers a system call with an error, and becomes another program (seccomp(2)).
+pub(crate) const DENY: &str = r#"
 import ctypes, os, platform, struct, sys
-error, program = int(sys.argv[1]), sys.argv[2:]
-splice = {"x86_64": 275, "aarch64": 76}[platform.machine()]
+call, error, program = sys.argv[1], int(sys.argv[2]), sys.argv[3:]
+denied = {"splice": {"x86_64": 275, "aarch64": 76}, "landlock_create_ruleset": {"x86_64": 444, "aarch64": 444}}[call]
 step = lambda *fields: struct.pack("=HBBI", *fields)
 code = ctypes.create_string_buffer(
     step(0x20, 0, 0, 0)                      # the number of the call
-    + step(0x15, 0, 1, splice)
+    + step(0x15, 0, 1, denied[platform.machine()])
     + step(0x06, 0, 0, 0x00050000 | error)   # SECCOMP_RET_ERRNO
     + step(0x06, 0, 0, 0x7fff0000)           # SECCOMP_RET_ALLOW
 )
@@ -55,7 +55,7 @@ fn bytes_are_copied_where_splice_is_not_permitted() {
 fn copied_in_spite_of(error: rustix::io::Errno) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut python = Command::new("python3");
-    python.args(["-c", DENY, &error.raw_os_error().to_string()]);
+    python.args(["-c", DENY, "splice", &error.raw_os_error().to_string()]);
     let (gateway, address) = started_by(python, listener.local_addr().unwrap());
     let status = fs::read_to_string(format!("/proc/{}/status", gateway.id())).unwrap();
     assert!(status.contains("Seccomp:\t2\n"), "no filter: {status}");

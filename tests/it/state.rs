@@ -35,7 +35,8 @@ struct Site {
     client: Arc<ClientConfig>,
     /// Keys before the tables.
     keys: String,
-    agent: String,
+    /// The table that names the agent.
+    consul: String,
 }
 
 impl Site {
@@ -46,7 +47,10 @@ impl Site {
             client: Arc::new(authority.client(rustls::ALL_VERSIONS)),
             authority,
             keys: String::new(),
-            agent: consul.address(),
+            consul: format!(
+                "[consul]\naddress = \"{}\"\nmesh_identity = \"portcullis\"\n",
+                consul.address()
+            ),
         }
     }
 
@@ -54,16 +58,24 @@ impl Site {
         self.authority.folder().join("state")
     }
 
-    /// Starts the gateway, which listens then.
-    fn start(&self) -> Program {
-        let tables = format!(
+    fn tables(&self) -> String {
+        format!(
             "admin = \"127.0.0.1:0\"\nstate_dir = \"state\"\n{}\n\
              certificates = [{{ chain = \"edge.pem\", key = \"edge.key\" }}]\n\
-             log.format = \"json\"\n\
-             [consul]\naddress = \"{}\"\nmesh_identity = \"portcullis\"\n",
-            self.keys, self.agent
-        );
-        Program::start(&self.authority, &tables)
+             log.format = \"json\"\n{}",
+            self.keys, self.consul
+        )
+    }
+
+    /// Starts the gateway, which listens then.
+    fn start(&self) -> Program {
+        Program::start(&self.authority, &self.tables())
+    }
+
+    /// Writes the configuration anew, as it is by now; the gateway sees that it has changed.
+    fn rewrite(&self) {
+        let text = format!("listen = [\"127.0.0.1:0\"]\n{}", self.tables());
+        self.authority.write("portcullis.toml", &text);
     }
 
     /// Who answers under this name, if anybody does.
@@ -349,4 +361,75 @@ async fn a_folder_that_cannot_be_used_degrades_the_status_and_nothing_else() {
     set_mode(0o700).unwrap();
     ready(&second, is_ready).await;
     stop(second);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_keeps_what_is_from_the_disk_and_what_is_learnt_after_it_is_kept_there() {
+    let Some(mut world) = World::start(PERSISTENT).await else {
+        return;
+    };
+    let mut site = Site::new(&world.consul);
+    site.learns().await;
+    world.consul.kill();
+    let gateway = site.start();
+    let from_the_disk = |parts: &str| parts.matches("from the disk").count() == 2;
+    ready(&gateway, from_the_disk).await;
+    let series =
+        |part: &str| format!("portcullis_state_restored_timestamp_seconds{{part=\"{part}\"}}");
+    let mut before = Vec::new();
+    for part in ["consul", "mesh identity"] {
+        before.push(metric(&gateway, &series(part)).await.unwrap());
+    }
+
+    let whole = site.consul.clone();
+    site.consul.push_str("allow_default_from_tags = true\n");
+    site.rewrite();
+    says(&gateway, "the new configuration serves");
+    let (status, parts) = ready(&gateway, from_the_disk).await;
+    assert_eq!(status, 200, "{parts}");
+    site.serves(&gateway, PLAIN, "plain").await;
+    site.serves(&gateway, MESH, "mesh").await;
+    let mut after = Vec::new();
+    for part in ["consul", "mesh identity"] {
+        after.push(metric(&gateway, &series(part)).await.unwrap());
+    }
+    assert_eq!(before, after, "it is as old as it was");
+
+    world.consul.restart();
+    let is_ready = |parts: &str| parts.lines().all(|line| line.ends_with(" ready"));
+    ready(&gateway, is_ready).await;
+    for part in ["consul", "mesh identity"] {
+        assert_eq!(metric(&gateway, &series(part)).await, None, "{part}");
+    }
+    world.consul.deregister("plain");
+    let late = Instant::now() + PATIENCE;
+    while site.greeting(gateway.listener, PLAIN).await.is_some() {
+        assert!(Instant::now() < late, "consul is obeyed again");
+        sleep(POLL).await;
+    }
+    stop(gateway);
+
+    // What was learnt by those that came with the reload. (An agent that has just started may have taken the sidecar for
+    // critical: only its route is certain.)
+    world.consul.kill();
+    let gateway = site.start();
+    ready(&gateway, from_the_disk).await;
+    let routes = async || ask(gateway.admin, "/v1/routes").await.1;
+    let has_learnt =
+        |routes: &str| ["mesh@consul", "plain@consul"].map(|name| routes.contains(name));
+    assert_eq!(has_learnt(&routes().await), [true, false]);
+
+    // Without Consul there is nothing of it, and with it again what is on the disk.
+    site.consul.clear();
+    site.rewrite();
+    ready(&gateway, |parts| !parts.contains("consul")).await;
+    for part in ["consul", "mesh identity"] {
+        assert_eq!(metric(&gateway, &series(part)).await, None, "{part}");
+    }
+    assert_eq!(has_learnt(&routes().await), [false, false]);
+    site.consul = whole;
+    site.rewrite();
+    ready(&gateway, from_the_disk).await;
+    assert_eq!(has_learnt(&routes().await), [true, false]);
+    stop(gateway);
 }

@@ -61,6 +61,11 @@ impl Child {
         Child::watch(command, bound)
     }
 
+    /// Starts a program with this on its stdin.
+    pub(crate) fn spawn_with(command: &Command, stdin: OwnedFd) -> Child {
+        Child::start(command, Stdio::from(stdin))
+    }
+
     fn start(command: &Command, stdin: Stdio) -> Child {
         let mut bound = bound_to_us(command);
         bound.stdin(stdin).stdout(Stdio::piped());

@@ -42,6 +42,7 @@ fn route(name: &str, priority: i64, action: Action, upstream: &str) -> Arc<Route
         action,
         upstream: upstream.into(),
         mesh: false,
+        max_connections: None,
         warnings: Vec::new(),
         metrics: Arc::default(),
     })

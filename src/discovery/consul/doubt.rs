@@ -32,6 +32,10 @@ pub(super) struct Doubts {
     asked: Option<Instant>,
     /// Since when each answer to that has listed none of the services, and could be believed.
     empty_since: Option<Instant>,
+    /// Services that a watch before this one knew, until an answer that can be believed lists any.
+    inherited: BTreeSet<Arc<str>>,
+    /// As whom the last answer was asked that nothing was missing from, be it of before this process.
+    token: Option<TokenId>,
 }
 
 /// Of an answer about the catalog, what it is compared with later.
@@ -66,12 +70,37 @@ impl Doubts {
     /// Services that were listed by an answer of before this process: they are missed like others.
     pub(super) fn begin_with(&mut self, names: impl Iterator<Item = Arc<str>>, last: Sight) {
         self.seen = names.map(|name| (name, last)).collect();
+        self.token = Some(last.token);
         self.filtered = last.filtered;
     }
 
     /// What a later answer is to be compared with; none while something is missing.
     pub(super) fn settled(&self) -> Option<Sight> {
         self.last.filter(|_| self.missing.is_empty())
+    }
+
+    /// Would miss these services, which were known by this token and flag before the watch was started anew.
+    pub(super) fn inheriting(
+        inherited: BTreeSet<Arc<str>>,
+        token: Option<TokenId>,
+        filtered: bool,
+    ) -> Self {
+        Self {
+            inherited,
+            token,
+            filtered,
+            ..Self::default()
+        }
+    }
+
+    /// Whether nothing that can be believed has been heard yet of what was known before.
+    pub(super) fn is_inheriting(&self) -> bool {
+        !self.inherited.is_empty()
+    }
+
+    /// As whom the last answer was asked that nothing was missing from, and whether something was left out of it.
+    pub(super) fn asker(&self) -> (Option<TokenId>, bool) {
+        (self.token, self.filtered)
     }
 
     /// Takes in what an answer about the catalog says of itself, and the services of interest that it lists; `is_listed`
@@ -91,12 +120,26 @@ impl Doubts {
         // What is listed and no longer of interest is not missed.
         self.seen
             .retain(|name, _| listed.contains(name) || !is_listed(name));
-        let missing: Vec<_> = self
+        let mut missing: Vec<_> = self
             .seen
             .iter()
             .filter(|(name, _)| !listed.contains(*name))
             .map(|(name, sight)| (Arc::clone(name), *sight))
             .collect();
+        // Of what was known before, a list by a leader leaves nothing in doubt: whoever is not in it was not asked for under
+        // the configuration of today. One without any of them may be of a Consul that has lost its data.
+        if !listed.is_empty() && answer.known_leader {
+            self.inherited.clear();
+        }
+        let before = Sight {
+            index: 0,
+            token: self.token.unwrap_or(answer.token),
+            filtered: self.filtered,
+        };
+        let inherited = self.inherited.iter();
+        let inherited = inherited.filter(|name| !is_listed(name) && !listed.contains(*name));
+        let unseen = inherited.filter(|name| !self.seen.contains_key(*name));
+        missing.extend(unseen.map(|name| (Arc::clone(name), before)));
         let sight = Sight {
             index: answer.index,
             token: answer.token,
@@ -130,6 +173,8 @@ impl Doubts {
             self.seen.remove(name);
         }
         if self.missing.is_empty() {
+            self.inherited.clear();
+            self.token = Some(answer.token);
             self.filtered = answer.filtered;
             self.last = Some(sight);
             self.asked = None;
@@ -167,7 +212,11 @@ impl Doubts {
         Some(format!(
             "consul no longer lists {} of {} services, which are served on as they were ({}): {why}",
             self.missing.len(),
-            self.seen.len(),
+            self.missing
+                .iter()
+                .chain(self.seen.keys())
+                .collect::<BTreeSet<_>>()
+                .len(),
             names.join(", ")
         ))
     }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::super::exposure::{self, Exposure};
+use super::Told;
 use super::answers;
 use super::catalog::Catalog;
 use super::checks::Checks;
@@ -75,10 +76,40 @@ pub(super) struct Read {
 }
 
 impl Known {
-    pub(super) fn new(exposure: Exposure) -> Self {
+    /// What a watch before this one has told is known, and read again as soon as anything is.
+    pub(super) fn new(exposure: Exposure, before: Told) -> Self {
+        let services = before.services.into_iter().map(|told| {
+            let held = Held {
+                told,
+                nodes: BTreeSet::new(),
+                speakers: BTreeSet::new(),
+                sidecars: None,
+                filtered: false,
+            };
+            (Arc::clone(&held.told.key.name), held)
+        });
+        let services: BTreeMap<_, _> = services.collect();
+        let names = services.keys().cloned().collect();
         Self {
             exposure,
+            doubts: Doubts::inheriting(names, before.token, before.filtered),
+            services,
+            restored: before.restored,
             ..Self::default()
+        }
+    }
+
+    /// What has been told, for the watch that follows this one.
+    pub(super) fn told(&self) -> Told {
+        let (token, filtered) = self.doubts.asker();
+        let services = self.services.values();
+        Told {
+            services: services.map(|held| Arc::clone(&held.told)).collect(),
+            token,
+            filtered,
+            restored: self.restored.clone(),
+            leaves_stored: !self.stored.is_empty(),
+            ..Told::default()
         }
     }
 
@@ -100,6 +131,7 @@ impl Known {
         let wanted = wanted.filter(|name| self.catalog.lists(name));
         listed.extend(wanted.map(Arc::from));
         let is_listed = |name: &str| self.catalog.lists(name);
+        let was_inheriting = self.doubts.is_inheriting();
         let gone = self.doubts.judge(&answer, &listed, is_listed, asked, now);
         let stored = std::mem::take(&mut self.stored).into_iter();
         let (missing, stored) = stored.partition(|(name, _)| self.doubts.keep(name));
@@ -117,7 +149,9 @@ impl Known {
         if !self.has_begun() {
             return;
         }
-        let Some(before) = before else {
+        // What was known before has been kept so far, whatever was read of it.
+        let is_settled = was_inheriting && !self.doubts.is_inheriting();
+        let Some(before) = before.filter(|_| !is_settled) else {
             return self.start_anew(now);
         };
         let has_mesh = self.services.values().any(|held| held.sidecars.is_some());
@@ -229,6 +263,11 @@ impl Known {
     /// When [`next`](Self::next) is to be called though nothing has come.
     pub(super) fn wake_at(&self) -> Option<Instant> {
         self.has_begun().then(|| self.reads.wake_at()).flatten()
+    }
+
+    /// Whether what a watch before this one knew has not been found or missed in an answer that can be believed.
+    pub(super) fn is_inheriting(&self) -> bool {
+        self.doubts.is_inheriting()
     }
 
     /// When the catalog is to be asked in consistent mode, for the sake of a doubt.

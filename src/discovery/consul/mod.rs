@@ -10,6 +10,7 @@ mod reads;
 mod report;
 mod stored;
 
+use std::collections::BTreeSet;
 use std::future;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -18,11 +19,12 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
 
 use super::exposure::Exposure;
 use super::tags::asks_for_mesh;
-use crate::api::consul::{Answer, Client, Error, Query, Watch};
-use crate::snapshot::service::Change;
+use crate::api::consul::{Answer, Client, Error, Query, TokenId, Watch};
+use crate::snapshot::service::{Change, Service};
 use crate::state::{GRACE, Opened};
 use answers::{Checks, Entries, Services};
 use known::{Known, Read};
@@ -41,28 +43,59 @@ const PULSE: Duration = Duration::from_secs(10);
 /// How long the answer may take. 5 s: it comes from memory; an election in between may take as long.
 const PULSE_ANSWER: Duration = Duration::from_secs(5);
 
-/// Tells of every service in Consul's catalog that is exposed, and of what changes, until the receiver is gone.
+/// What a watch has told, and how it came to know: for the watch that follows it.
+#[derive(Clone, Debug, Default)]
+pub struct Told {
+    /// Every service that has been told of, and is not gone.
+    pub services: Vec<Arc<Service>>,
+    /// Whether everything was known once.
+    pub is_complete: bool,
+    /// As whom the catalog was asked last.
+    token: Option<TokenId>,
+    /// Whether something was left out of its answer.
+    filtered: bool,
+    /// The services that are from the disk, as Consul has not told them since.
+    restored: BTreeSet<Arc<str>>,
+    /// When those had been confirmed.
+    confirmed: Option<SystemTime>,
+    /// Whether the disk has services that nobody has been told of yet.
+    leaves_stored: bool,
+}
+
+impl Told {
+    /// Whether nothing on the disk is any better.
+    pub fn replaces_stored(&self) -> bool {
+        self.is_complete && !self.leaves_stored
+    }
+}
+
+/// Tells of every service in Consul's catalog that is exposed, and of what changes, until the receiver is gone or it is to stop.
 ///
 /// Two blocking queries tell that something has changed: `catalog/services`, and `health/state/any`. What they say is
 /// compared with what they said before, and the services that it concerns are read again (`health/service/NAME`,
-/// `health/connect/NAME`), or all of them where it does not tell. What fails or is doubted stays as it was last known.
+/// `health/connect/NAME`), or all of them where it does not tell. What fails or is doubted stays as it was last known. What was
+/// told `before` is held to be so: only what differs is told, and what is found no more, by the rules for any other.
 ///
-/// What is known is kept in `state`. What was kept there before is served if Consul cannot be heard at once.
+/// What is known is kept in `state`. What was kept there before, if that is to be served, is if Consul cannot be heard at once.
+///
+/// Returns what has been told, all of which has been sent.
 pub async fn watch(
     client: Client,
     exposure: Exposure,
+    before: Told,
     state: Option<Opened>,
     changes: mpsc::Sender<Change>,
-) {
+    stop: CancellationToken,
+) -> Told {
     let (send, mut polled) = mpsc::channel(1);
     let mut watcher = Watcher {
-        known: Known::new(exposure),
-        report: Report::default(),
+        report: Report::after(before.is_complete, before.confirmed),
+        confirmed: before.confirmed,
+        told_restored: before.confirmed,
+        known: Known::new(exposure, before),
         tasks: JoinSet::new(),
         is_asking: false,
         held_back: None,
-        confirmed: None,
-        told_restored: None,
         client,
     };
     if let Some(opened) = state {
@@ -75,7 +108,7 @@ pub async fn watch(
         watcher.ask();
         for change in watcher.news() {
             if changes.send(change).await.is_err() {
-                return;
+                return watcher.told();
             }
         }
         let wake_at = watcher.wake_at();
@@ -86,7 +119,8 @@ pub async fn watch(
             }
         };
         let heard = tokio::select! {
-            () = changes.closed() => return,
+            () = changes.closed() => return watcher.told(),
+            () = stop.cancelled() => return watcher.told(),
             Some(heard) = polled.recv() => heard,
             Some(done) = watcher.tasks.join_next() => match done {
                 Ok(heard) => heard,
@@ -122,7 +156,7 @@ struct Watcher {
     is_asking: bool,
     /// Until when what is on the disk waits for Consul, and when it was confirmed.
     held_back: Option<(Instant, SystemTime)>,
-    /// When what was on the disk at the start had been confirmed.
+    /// When what was on the disk, at the start, had been confirmed.
     confirmed: Option<SystemTime>,
     /// What was last told of what is served from the disk.
     told_restored: Option<SystemTime>,
@@ -142,7 +176,7 @@ impl Watcher {
         });
         let confirmed = stored.as_ref().map(|stored| stored.confirmed);
         self.held_back = confirmed.map(|confirmed| (Instant::now() + GRACE, confirmed));
-        self.confirmed = confirmed;
+        self.confirmed = confirmed.or(self.confirmed);
         self.known.keep(part, stored);
     }
 
@@ -272,6 +306,14 @@ impl Watcher {
     fn polled(&mut self, poll: Poll, error: Option<String>, now: Instant) {
         if self.report.heard(poll, error) {
             self.known.start_anew(now);
+        }
+    }
+
+    fn told(&self) -> Told {
+        Told {
+            is_complete: self.report.is_complete(),
+            confirmed: self.told_restored,
+            ..self.known.told()
         }
     }
 

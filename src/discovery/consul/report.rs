@@ -45,6 +45,23 @@ enum Logged {
 }
 
 impl Report {
+    /// Whether everything was known once already, by a watch before this one; and when what that had from the disk was
+    /// confirmed.
+    pub(super) fn after(is_complete: bool, restored: Option<SystemTime>) -> Self {
+        let restored = restored.map(|at| Timestamp::try_from(at).unwrap_or_default());
+        Self {
+            since: is_complete.then(|| restored.unwrap_or_else(Timestamp::now)),
+            is_complete,
+            restored,
+            ..Self::default()
+        }
+    }
+
+    /// Whether everything has been known once.
+    pub(super) fn is_complete(&self) -> bool {
+        self.is_complete
+    }
+
     /// A poll was answered, or why it was not. Returns whether it is answered again.
     pub(super) fn heard(&mut self, poll: Poll, error: Option<String>) -> bool {
         let place = match poll {
@@ -124,8 +141,11 @@ impl Report {
         }
         let trouble = known.trouble();
         if known.is_whole() {
-            self.since = None;
-            self.restored = None;
+            // What is doubted from the start is read once more when the doubt ends, and only then is all known.
+            if !known.is_inheriting() {
+                self.since = None;
+                self.restored = None;
+            }
             self.is_complete |= !known.is_hidden();
         } else if let Some(at) = self.restored {
             return Some(State::Degraded(format!(

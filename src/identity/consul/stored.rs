@@ -21,16 +21,15 @@ struct Identity {
     key: String,
 }
 
-/// Where it is kept from now on, and what was kept for this service, as long as that can be served with.
+/// Where it is kept from now on, and what was kept for the keeper's service, as long as that can be served with.
 pub(super) fn begin_with(
     state: Option<Opened>,
-    service: &str,
     keeper: &mut Keeper,
 ) -> (Option<Part>, Option<Kept>) {
     let Some(Opened { part, stored }) = state else {
         return (None, None);
     };
-    let read = |stored: Stored| read(&stored, service);
+    let read = |stored: Stored| read(&stored, &keeper.service);
     let stored = stored.and_then(|stored| stored.map_or(Ok(None), read));
     let stored = stored.unwrap_or_else(|why| {
         keeper.refused = Some(why);

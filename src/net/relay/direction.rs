@@ -108,6 +108,11 @@ impl Direction {
         };
     }
 
+    /// Whether something is to be written that the sink does not take.
+    pub(super) fn holds(&self) -> bool {
+        !self.held.is_empty() || self.pipe.as_ref().is_some_and(|pipe| pipe.held() > 0)
+    }
+
     /// Whether the sink is gone.
     pub(super) fn has_failed(&self) -> bool {
         self.failure.is_some()

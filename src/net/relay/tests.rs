@@ -9,29 +9,30 @@ use super::*;
 use direction::MOVES_PER_TURN;
 use script::{CHUNK, Script, Step};
 
+mod patience;
 mod script;
 
-const FOR_EVER: Patience = Patience {
-    idle: None,
-    half_closed: Duration::from_secs(3600),
-};
+fn for_ever() -> Patience {
+    Patience::endless(Duration::from_secs(3600))
+}
 
 /// Relays between two scripts to the end.
 async fn run(client: &mut Script, upstream: &mut Script, early: &[u8]) -> (Outcome, u64, u64) {
     let (mut up, mut down) = (Tally::default(), Tally::default());
     let early = early.to_vec();
-    let relayed = relay(client, upstream, early, FOR_EVER, &mut up, &mut down).await;
+    let relayed = relay(client, upstream, early, &for_ever(), &mut up, &mut down).await;
     (relayed.outcome, up.bytes(), down.bytes())
 }
 
 /// Polls a relay between two scripts so many times, wakers or not, and drops it.
 async fn poll(client: &mut Script, upstream: &mut Script, times: usize) {
     let (mut up, mut down) = (Tally::default(), Tally::default());
+    let patience = for_ever();
     let mut relay = std::pin::pin!(relay(
         client,
         upstream,
         Vec::new(),
-        FOR_EVER,
+        &patience,
         &mut up,
         &mut down
     ));
@@ -202,60 +203,12 @@ async fn a_sink_that_takes_nothing_is_broken_and_not_asked_for_ever() {
         &mut client,
         &mut upstream,
         Vec::new(),
-        FOR_EVER,
+        &for_ever(),
         &mut up,
         &mut down,
     )
     .await;
     assert!(matches!(outcome, Outcome::UpstreamFailed(_)), "{outcome:?}");
-}
-
-#[tokio::test(start_paused = true)]
-async fn silence_is_counted_from_the_last_byte_and_anew_from_the_first_end() {
-    let patience = Patience {
-        idle: Some(Duration::from_secs(60)),
-        half_closed: Duration::from_secs(10),
-    };
-    let (mut up, mut down) = (Tally::default(), Tally::default());
-    let started = Instant::now();
-    let mut client = Script::new([Step::Bytes(5), Step::Stop], []);
-    let mut upstream = Script::new([Step::Stop], []);
-    let Relayed { outcome, .. } = relay(
-        &mut client,
-        &mut upstream,
-        Vec::new(),
-        patience,
-        &mut up,
-        &mut down,
-    )
-    .await;
-    assert!(matches!(outcome, Outcome::Idle), "{outcome:?}");
-    assert_eq!(started.elapsed().as_secs(), 60);
-
-    let started = Instant::now();
-    let mut client = Script::new([Step::Bytes(5)], []);
-    let mut upstream = Script::new([Step::Stop], []);
-    let Relayed { outcome, .. } = relay(
-        &mut client,
-        &mut upstream,
-        Vec::new(),
-        patience,
-        &mut up,
-        &mut down,
-    )
-    .await;
-    assert!(matches!(outcome, Outcome::HalfClosed), "{outcome:?}");
-    assert_eq!(started.elapsed().as_secs(), 10);
-    assert!(!upstream.was_reset.get(), "its upload was whole");
-}
-
-#[tokio::test(start_paused = true)]
-async fn without_an_idle_limit_a_silent_relay_is_never_ended() {
-    let mut client = Script::new([Step::Stop], []);
-    let mut upstream = Script::new([Step::Stop], []);
-    let relaying = run(&mut client, &mut upstream, b"");
-    let year = Duration::from_secs(365 * 86_400);
-    assert!(tokio::time::timeout(year, relaying).await.is_err());
 }
 
 /// Whether the upstream ended without an answer.
@@ -268,7 +221,7 @@ async fn unanswered(client: &[Step], upstream: &[Step]) -> bool {
         &mut client,
         &mut upstream,
         early,
-        FOR_EVER,
+        &for_ever(),
         &mut up,
         &mut down,
     )
@@ -299,7 +252,7 @@ async fn an_upstream_that_ends_at_the_clients_first_byte_has_not_answered() {
         &mut client,
         &mut { resets },
         early,
-        FOR_EVER,
+        &for_ever(),
         &mut up,
         &mut down,
     )
@@ -341,11 +294,12 @@ async fn an_upstream_that_ends_long_after_the_clients_first_byte_has_not_ended_a
         let mut upstream = Script::new([Step::Pause], []);
         let (mut up, mut down) = (Tally::default(), Tally::default());
         let early = Vec::new();
+        let patience = for_ever();
         let mut relaying = std::pin::pin!(relay(
             &mut client,
             &mut upstream,
             early,
-            FOR_EVER,
+            &patience,
             &mut up,
             &mut down,
         ));
@@ -371,7 +325,7 @@ async fn a_client_that_is_gone_is_no_missing_answer() {
         &mut client,
         &mut upstream,
         early,
-        FOR_EVER,
+        &for_ever(),
         &mut up,
         &mut down,
     )

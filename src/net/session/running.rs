@@ -56,6 +56,10 @@ impl Running {
         self.table().sessions.remove(&id);
     }
 
+    pub(super) fn count(&self) -> usize {
+        self.table().sessions.len()
+    }
+
     /// Ends those of these routes, evenly over this time, in no order.
     pub(super) async fn end(
         &self,

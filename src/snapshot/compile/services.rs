@@ -121,6 +121,7 @@ impl Compiler<'_> {
             action,
             upstream: Arc::clone(&route.upstream),
             mesh: route.mesh,
+            max_connections: None,
             warnings: route.warnings.clone(),
             metrics: self.metrics.route(&route.name),
         }
@@ -149,6 +150,7 @@ impl Compiler<'_> {
             Arc::default(),
         );
         made.service = Some(key.clone());
+        made.send_proxy = config.and_then(|config| config.send_proxy);
         made.empty.clone_from(&upstream.empty);
         made
     }

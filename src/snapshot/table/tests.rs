@@ -35,6 +35,7 @@ fn route(name: &str, rule: &str) -> Route {
         action: Action::PassThrough,
         upstream: "u".into(),
         mesh: false,
+        max_connections: None,
         warnings: Vec::new(),
         metrics: Arc::default(),
     }

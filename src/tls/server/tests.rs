@@ -256,6 +256,7 @@ fn the_key_exchange_is_post_quantum_by_default() {
     assert_eq!(group.name(), NamedGroup::X25519MLKEM768);
 }
 
+/// CVE-2025-66491 of Traefik: a switch for verification that meant its opposite.
 #[test]
 fn client_certificates_are_asked_for_and_verified_as_the_options_say() {
     let world = World::new();

@@ -99,6 +99,7 @@ fn dns_names_beside_the_id_count_for_nothing() {
     );
 }
 
+/// Traefik's commit 804d7514fb: the trust domain was not compared.
 #[test]
 fn somebody_else_is_refused_by_name() {
     let ca = Ca::new("mesh");
@@ -123,6 +124,7 @@ fn somebody_else_is_refused_by_name() {
     }
 }
 
+/// CVE-2025-66220 of Envoy and HAProxy's commit 6c85fb11b: of a name with a NUL in it only what stood before was compared.
 #[test]
 fn an_id_is_compared_byte_by_byte() {
     let ca = Ca::new("mesh");
@@ -175,6 +177,39 @@ fn a_second_uri_that_is_no_text_or_no_valid_der_does_not_hide() {
     assert!(text.contains("holds 2 URIs"), "{text}");
     // A name of a kind that nobody knows is no URI.
     assert!(is_proven(&ca.roots(), web(), &issue(&[id, (0x8f, b"x")])));
+}
+
+/// CVE-2025-66220 of Envoy, once more, for the other kinds of name: two halves around a NUL are one name, and none of ours.
+#[test]
+fn a_name_that_goes_on_behind_a_nul_is_not_the_part_before_it() {
+    let ca = Ca::new("ca");
+    let (dns, uri, address) = (0x82, 0x86, 0x87);
+    let issue = |kind: u8, name: &[u8]| {
+        let extension = names(&[(kind, name)]);
+        ca.request(&[])
+            .issue_with(|params| params.custom_extensions.push(extension))
+    };
+    let host = || any_of(&[AltName::Dns(HostName::parse("db.internal").unwrap())]);
+    let wanted_uri = || any_of(&[AltName::Uri(WEB.to_owned())]);
+    let ip = || any_of(&[AltName::Ip("10.0.0.5".parse().unwrap())]);
+    assert!(is_proven(&ca.roots(), host(), &issue(dns, b"db.internal")));
+    assert!(is_proven(
+        &ca.roots(),
+        ip(),
+        &issue(address, &[10, 0, 0, 5])
+    ));
+    for (wanted, kind, name) in [
+        (host(), dns, &b"db.internal\0"[..]),
+        (host(), dns, b"db.internal\0.evil.test"),
+        (host(), dns, b"*\0.internal"),
+        (host(), uri, b"db.internal"),
+        (ip(), address, &[10, 0, 0, 5, 0]),
+        (ip(), dns, b"10.0.0.5"),
+        (wanted_uri(), uri, &[WEB.as_bytes(), b"\0/evil"].concat()),
+    ] {
+        let text = refused(&ca.roots(), wanted, &issue(kind, name));
+        assert!(!text.contains('\0'), "{text:?}");
+    }
 }
 
 #[test]

@@ -361,6 +361,7 @@ fn a_service_is_dialled_in_the_mesh_where_the_gateway_has_an_identity_there() {
     assert_eq!(service(identity, "mesh = false\n"), expected(false));
 }
 
+/// GHSA-h2ph-vhm7-g4hp of Traefik: a token in the log.
 #[test]
 fn no_report_shows_a_secret() {
     let folder = folder();

@@ -6,8 +6,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use portcullis::config::{
-    self, Action, AdminAddress, CertificateFiles, Checked, Consul, EndpointAddress, Limits,
-    LogFormat, UnknownName,
+    self, Action, AdminAddress, Cap, CertificateFiles, Checked, Consul, EndpointAddress, Limits,
+    LogFormat, ProxyTlvs, ProxyVersion, Rate, Span, UnknownName,
 };
 use portcullis::name::SpiffeId;
 use portcullis::tls::client::no_server_name;
@@ -79,6 +79,44 @@ fn priority_0_is_the_rules_own() {
 }
 
 #[test]
+fn a_limit_is_a_number_or_says_whether_it_is_enforced_too() {
+    let text = "[limits]\nconnections = 5000\nper_source = \"off\"\n\
+        handshakes = { enforce = \"dry-run\" }\naccept_rate = { per_second = 10 }\n\
+        per_route = { max = 7, enforce = true }\n\
+        lifetime = { max = \"8h\", enforce = \"dry-run\" }\nidle_timeout = \"1h\"\n";
+    let limits = good(text).config.limits;
+    let default = Limits::default();
+    assert_eq!(limits.connections, Cap::of(5000));
+    assert_eq!(limits.per_source.max, None);
+    let counting = Cap {
+        enforce: false,
+        ..default.handshakes
+    };
+    assert_eq!(limits.handshakes, counting);
+    let rate = Rate {
+        per_second: Some(10),
+        ..default.accept_rate
+    };
+    assert_eq!(limits.accept_rate, rate);
+    assert_eq!(limits.per_route, Cap::of(7));
+    let hours = Span {
+        max: Some(Duration::from_secs(8 * 3600)),
+        enforce: false,
+    };
+    assert_eq!(limits.lifetime, hours);
+    assert_eq!(limits.idle.max, Some(Duration::from_secs(3600)));
+    assert!(limits.idle.enforce);
+
+    let text = format!("{ROUTE}max_connections = {{ max = 3, enforce = \"dry-run\" }}\n");
+    let three = Cap {
+        enforce: false,
+        ..Cap::of(3)
+    };
+    assert_eq!(good(&text).config.routes["vm"].max_connections, Some(three));
+    assert_eq!(good(ROUTE).config.routes["vm"].max_connections, None);
+}
+
+#[test]
 fn tls_to_an_upstream_checks_the_name_that_its_endpoints_share() {
     let text = "[upstreams.a]\nendpoints = [\"a.x:1\", \"a.x:2\"]\ntls = true\n";
     let tls = good(text).config.upstreams["a"].tls.clone().unwrap();
@@ -135,6 +173,7 @@ fn the_full_example_means_what_its_comments_say() {
     let options = Some("staff".to_owned());
     assert_eq!(config.routes["staff"].action, Action::Terminate { options });
     assert_eq!(config.routes["staff"].priority, Some(10));
+    assert_eq!(config.routes["staff"].max_connections, Some(Cap::of(500)));
     assert_eq!(config.upstreams["wiki"].endpoints[1].weight, 2);
     let tls = config.upstreams["wiki"].tls.as_ref().unwrap();
     assert_eq!(tls.server_name.to_str(), "wiki.internal");
@@ -148,6 +187,13 @@ fn the_full_example_means_what_its_comments_say() {
     let tls = config.upstreams["billing"].tls.as_ref().unwrap();
     let billing = "spiffe://mesh.example.com/ns/default/dc/dc1/svc/billing";
     assert_eq!(tls.proof, Proof::Spiffe(SpiffeId::parse(billing).unwrap()));
+    let send = config.upstreams["metrics"].send_proxy.unwrap();
+    let tlvs = ProxyTlvs {
+        authority: true,
+        unique_id: true,
+        ..ProxyTlvs::default()
+    };
+    assert!(send.version == ProxyVersion::V2(tlvs) && !send.inside_tls);
     let vault = config.upstreams["vault"].service.as_ref().unwrap();
     assert!(vault.name == "vault" && vault.mesh);
     let consul = Consul {
@@ -163,7 +209,7 @@ fn the_full_example_means_what_its_comments_say() {
 #[test]
 fn the_ssh_example_sets_what_it_says() {
     let config = example("ssh.toml").1.config;
-    assert_eq!(config.limits.idle, None);
+    assert_eq!(config.limits.idle.max, None);
     assert_eq!(config.limits.drain, Duration::from_secs(1800));
 }
 
@@ -176,15 +222,20 @@ fn the_full_example_shows_every_key() {
     let mut known = BTreeSet::new();
     for section in [
         "",
+        "[[listen]]",
+        "[[listen]]\n[listen.proxy_protocol]",
         "[[certificates]]",
         "[tls]",
         "[tls.options.a]",
         "[routes.a]",
         "[upstreams.a]",
         "[upstreams.a.tls]",
+        "[upstreams.a.proxy_protocol]",
         "[[upstreams.a.endpoints]]",
         "[consul]",
         "[limits]",
+        "[limits.connections]",
+        "[limits.accept_rate]",
         "[limits.keepalive]",
         "[log]",
     ] {

@@ -203,6 +203,46 @@ fn a_value_out_of_range_or_unknown_is_told_what_may_stand_there() {
                 "from 1 to 10",
             ),
             (
+                "[limits]\nlifetime = { max = «\"forever\"» }\n",
+                "limits.lifetime.max",
+                "or \"off\"",
+            ),
+            (
+                "[limits]\nlifetime = { max = \"8h\", enforce = «\"dry\"» }\n",
+                "limits.lifetime.enforce",
+                "\"dry-run\" to count only",
+            ),
+            (
+                "[limits.connections]\nmax = «\"off\"»\n",
+                "limits.connections.max",
+                "or \"auto\"",
+            ),
+            (
+                "[limits.connections]\nmax = «0»\n",
+                "limits.connections.max",
+                "from 1 to 10000000",
+            ),
+            (
+                "[limits]\nper_source = «\"100\"»\n",
+                "limits.per_source",
+                "without quotes, or \"off\"",
+            ),
+            (
+                "[limits.handshakes]\nmax = 10\nenforce = «false»\n",
+                "limits.handshakes.enforce",
+                "write true, or \"dry-run\"",
+            ),
+            (
+                "[limits.accept_rate]\nper_second = 10\nburst = «0»\n",
+                "limits.accept_rate.burst",
+                "from 1 to 1000000",
+            ),
+            (
+                "[limits.accept_rate]\n«max» = 10\n",
+                "max",
+                "known here: per_second, burst, enforce",
+            ),
+            (
                 "[limits.keepalive]\ncount = «1000»\n",
                 "limits.keepalive.count",
                 "from 1 to 127",

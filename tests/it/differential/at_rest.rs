@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use super::duel::{BOTH_VERSIONS, Configs, Forged, TLS_1_2, TLS_1_3};
-use super::forge::{Forge, HANDSHAKE, Word, message};
+use super::forge::{self, Forge, HANDSHAKE, message};
 use super::gate::{Ended, Gate, How, Mode, Path};
 use super::records::LARGEST as RECORD;
 use super::sockets;
@@ -74,12 +74,7 @@ impl End {
         let Some(forge) = &mut self.forge else {
             return bytes;
         };
-        let words = forge.hear(&bytes).into_iter();
-        let data = words.filter_map(|word| match word {
-            Word::Data(data) => Some(data),
-            _ => None,
-        });
-        data.collect::<Vec<_>>().concat()
+        forge::text(forge.hear(&bytes))
     }
 }
 

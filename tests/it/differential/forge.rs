@@ -21,16 +21,16 @@ use rustls::{
 
 use super::gate::NAME;
 
-pub(super) const ALERT: u8 = 21;
-pub(super) const HANDSHAKE: u8 = 22;
-pub(super) const DATA: u8 = 23;
+pub(crate) const ALERT: u8 = 21;
+pub(crate) const HANDSHAKE: u8 = 22;
+pub(crate) const DATA: u8 = 23;
 
 /// Messages of a handshake (RFC 8446 §4).
-pub(super) const TICKET: u8 = 4;
-pub(super) const KEY_UPDATE: u8 = 24;
+pub(crate) const TICKET: u8 = 4;
+pub(crate) const KEY_UPDATE: u8 = 24;
 
 /// The suites whose secrets it knows how to use.
-pub(super) fn provider() -> Arc<CryptoProvider> {
+pub(crate) fn provider() -> Arc<CryptoProvider> {
     let mut provider = CryptoProvider::clone(&portcullis::tls::provider());
     provider.cipher_suites = vec![
         TLS13_AES_128_GCM_SHA256,
@@ -41,7 +41,7 @@ pub(super) fn provider() -> Arc<CryptoProvider> {
 
 /// What a peer was told, record by record; data in one piece.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Word {
+pub(crate) enum Word {
     /// Level and description (RFC 8446 §6).
     Alert(u8, u8),
     Data(Vec<u8>),
@@ -50,7 +50,7 @@ pub(super) enum Word {
 }
 
 /// A handshake on its way.
-pub(super) struct Handshake {
+pub(crate) struct Handshake {
     side: Side,
     incoming: Vec<u8>,
 }
@@ -61,7 +61,7 @@ enum Side {
 }
 
 /// Whoever made the handshake, from then on.
-pub(super) struct Forge {
+pub(crate) struct Forge {
     keys: Keys,
     suite: SupportedCipherSuite,
     seal: (u64, Box<dyn MessageEncrypter>),
@@ -77,14 +77,19 @@ enum Keys {
 
 impl Handshake {
     /// As a client; the configuration lets its secrets out.
-    pub(super) fn client(config: &Arc<ClientConfig>) -> Self {
-        let name = ServerName::try_from(NAME).unwrap();
+    pub(crate) fn client(config: &Arc<ClientConfig>) -> Self {
+        Self::client_of(config, NAME)
+    }
+
+    /// The same for this name.
+    pub(crate) fn client_of(config: &Arc<ClientConfig>, name: &'static str) -> Self {
+        let name = ServerName::try_from(name).unwrap();
         let client = UnbufferedClientConnection::new(config.clone(), name).unwrap();
         Self::new(Side::Client(client))
     }
 
     /// As a server; the configuration lets its secrets out.
-    pub(super) fn server(config: &Arc<ServerConfig>) -> Self {
+    pub(crate) fn server(config: &Arc<ServerConfig>) -> Self {
         let server = UnbufferedServerConnection::new(config.clone()).unwrap();
         Self::new(Side::Server(server))
     }
@@ -97,7 +102,7 @@ impl Handshake {
     }
 
     /// Takes what came; gives what is to be sent, and whether this side is through.
-    pub(super) fn step(&mut self, bytes: &[u8]) -> (Vec<u8>, bool) {
+    pub(crate) fn step(&mut self, bytes: &[u8]) -> (Vec<u8>, bool) {
         self.incoming.extend_from_slice(bytes);
         let mut outgoing = Vec::new();
         loop {
@@ -119,7 +124,7 @@ impl Handshake {
     }
 
     /// Takes the keys, once this side is through.
-    pub(super) fn forge(self) -> Forge {
+    pub(crate) fn forge(self) -> Forge {
         let (secrets, keys) = match self.side {
             Side::Client(tls) => {
                 let (secrets, keys) = tls.dangerous_into_kernel_connection().unwrap();
@@ -178,7 +183,7 @@ fn step<D>(status: UnbufferedStatus<'_, '_, D>, outgoing: &mut Vec<u8>) -> (usiz
 
 impl Forge {
     /// A record with this inside.
-    pub(super) fn record(&mut self, typ: u8, payload: &[u8]) -> Vec<u8> {
+    pub(crate) fn record(&mut self, typ: u8, payload: &[u8]) -> Vec<u8> {
         let sealed = self
             .seal
             .1
@@ -188,12 +193,12 @@ impl Forge {
         sealed.encode()
     }
 
-    pub(super) fn data(&mut self, payload: &[u8]) -> Vec<u8> {
+    pub(crate) fn data(&mut self, payload: &[u8]) -> Vec<u8> {
         self.record(DATA, payload)
     }
 
     /// A record of TLS 1.3 with so many zeros behind its type (RFC 8446 §5.4).
-    pub(super) fn padded(&mut self, typ: u8, payload: &[u8], zeros: usize) -> Vec<u8> {
+    pub(crate) fn padded(&mut self, typ: u8, payload: &[u8], zeros: usize) -> Vec<u8> {
         match zeros.checked_sub(1) {
             None => self.record(typ, payload),
             // The last of them stands where a type is.
@@ -201,16 +206,16 @@ impl Forge {
         }
     }
 
-    pub(super) fn alert(&mut self, level: u8, description: u8) -> Vec<u8> {
+    pub(crate) fn alert(&mut self, level: u8, description: u8) -> Vec<u8> {
         self.record(ALERT, &[level, description])
     }
 
-    pub(super) fn close_notify(&mut self) -> Vec<u8> {
+    pub(crate) fn close_notify(&mut self) -> Vec<u8> {
         self.alert(1, 0)
     }
 
     /// One message of a handshake, in records of up to so many bytes of it.
-    pub(super) fn message(&mut self, typ: u8, body: &[u8], most: usize) -> Vec<u8> {
+    pub(crate) fn message(&mut self, typ: u8, body: &[u8], most: usize) -> Vec<u8> {
         let message = message(typ, body);
         let records = message.chunks(most);
         records
@@ -219,20 +224,20 @@ impl Forge {
     }
 
     /// What a client says first, in a record of its own although it comes too late.
-    pub(super) fn hello(&mut self, config: &Arc<ClientConfig>) -> Vec<u8> {
+    pub(crate) fn hello(&mut self, config: &Arc<ClientConfig>) -> Vec<u8> {
         let (record, _) = Handshake::client(config).step(&[]);
         self.record(HANDSHAKE, &record[5..])
     }
 
     /// Tells of new keys, asks for the other side's or does not, and uses them from then on.
-    pub(super) fn update_keys(&mut self, asking: bool) -> Vec<u8> {
+    pub(crate) fn update_keys(&mut self, asking: bool) -> Vec<u8> {
         let record = self.message(KEY_UPDATE, &[u8::from(asking)], 5);
         self.turn_keys();
         record
     }
 
     /// Uses its next keys without a word.
-    pub(super) fn turn_keys(&mut self) {
+    pub(crate) fn turn_keys(&mut self) {
         let (first, secrets) = match &mut self.keys {
             Keys::Client(keys) => keys.update_tx_secret().unwrap(),
             Keys::Server(keys) => keys.update_tx_secret().unwrap(),
@@ -241,12 +246,12 @@ impl Forge {
     }
 
     /// Goes on as if a record had been sent.
-    pub(super) fn skip(&mut self) {
+    pub(crate) fn skip(&mut self) {
         self.seal.0 += 1;
     }
 
     /// What the other side says in these bytes.
-    pub(super) fn hear(&mut self, bytes: &[u8]) -> Vec<Word> {
+    pub(crate) fn hear(&mut self, bytes: &[u8]) -> Vec<Word> {
         self.incoming.extend_from_slice(bytes);
         let mut words = Vec::new();
         while let Some(length) = self.incoming.get(3..5) {
@@ -290,9 +295,18 @@ impl Forge {
 }
 
 /// A message of a handshake (RFC 8446 §4).
-pub(super) fn message(typ: u8, body: &[u8]) -> Vec<u8> {
+pub(crate) fn message(typ: u8, body: &[u8]) -> Vec<u8> {
     let [_, length @ ..] = (body.len() as u32).to_be_bytes();
     [&[typ][..], &length, body].concat()
+}
+
+/// The text among what was heard.
+pub(crate) fn text(words: Vec<Word>) -> Vec<u8> {
+    let data = words.into_iter().filter_map(|word| match word {
+        Word::Data(data) => Some(data),
+        _ => None,
+    });
+    data.collect::<Vec<_>>().concat()
 }
 
 fn plain(typ: u8, payload: &[u8]) -> OutboundPlainMessage<'_> {

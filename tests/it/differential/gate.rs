@@ -229,17 +229,15 @@ async fn received(tcp: &TcpStream, count: usize) -> io::Result<Vec<u8>> {
 
 async fn join(mut client: impl Socket, mut upstream: impl Socket) -> Ended {
     // A test gives up before.
-    let patience = Patience {
-        idle: Some(2 * PATIENCE),
-        half_closed: 2 * PATIENCE,
-    };
+    let mut patience = Patience::endless(2 * PATIENCE);
+    patience.idle.max = Some(2 * PATIENCE);
     let (mut up, mut down) = (Tally::default(), Tally::default());
     let early = Vec::new();
     let relayed = relay(
         &mut client,
         &mut upstream,
         early,
-        patience,
+        &patience,
         &mut up,
         &mut down,
     )
@@ -248,7 +246,7 @@ async fn join(mut client: impl Socket, mut upstream: impl Socket) -> Ended {
         Outcome::Closed => How::Closed,
         Outcome::ClientFailed(e) => How::ClientFailed(e.into()),
         Outcome::UpstreamFailed(e) => How::UpstreamFailed(e.into()),
-        Outcome::Idle => How::Idle,
+        Outcome::Idle | Outcome::Lifetime => How::Idle,
         Outcome::HalfClosed => How::HalfClosed,
     };
     Ended::new(how, up.bytes(), down.bytes())

@@ -9,14 +9,14 @@ use tokio::time::Instant;
 use super::{Watched, route};
 use crate::fake_consul::{FakeConsul, Fault, World};
 
-fn register(world: &mut World, name: &str) {
+pub(super) fn register(world: &mut World, name: &str) {
     let tags = route(&format!("{name}.example"));
     let tags: Vec<&str> = tags.iter().map(String::as_str).collect();
     world.register(name, &tags);
 }
 
 /// Two services, all told.
-async fn ready() -> (FakeConsul, Watched) {
+pub(super) async fn ready() -> (FakeConsul, Watched) {
     let consul = FakeConsul::start().await;
     consul.change(|world| {
         register(world, "api");

@@ -87,6 +87,7 @@ async fn while_leaf_and_roots_do_not_come_new_services_get_their_routes() {
     faulty.scene.works("it has no new identity").await;
 }
 
+/// CVE-2020-8664 of Envoy: what to verify came late, and until then nothing was verified.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_that_gets_no_identity_is_not_ready_until_it_comes() {
     let Some(consul) = Consul::start() else {

@@ -35,7 +35,7 @@ pub(crate) fn descriptors(process: u32) -> BTreeMap<String, usize> {
             continue;
         };
         let target = target.to_string_lossy();
-        let kind = target.split(':').next().unwrap().to_owned();
+        let kind = target.split(":[").next().unwrap().to_owned();
         *kinds.entry(kind).or_default() += 1;
     }
     kinds

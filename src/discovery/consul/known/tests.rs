@@ -44,7 +44,7 @@ impl World {
     /// Nothing is known yet.
     fn new(exposure: Exposure) -> Self {
         World {
-            known: Known::new(exposure),
+            known: Known::new(exposure, Told::default()),
             now: Instant::now(),
             index: 10,
             filtered: false,

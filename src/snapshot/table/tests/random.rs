@@ -164,6 +164,7 @@ pub(super) fn copy(route: &Route) -> Route {
         action: route.action.clone(),
         upstream: Arc::clone(&route.upstream),
         mesh: false,
+        max_connections: None,
         warnings: Vec::new(),
         metrics: Arc::clone(&route.metrics),
     }

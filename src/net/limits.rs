@@ -1,0 +1,148 @@
+//! Who is let in: connections in all, unfinished handshakes, and those of one source and one route.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::time::Instant;
+
+pub mod files;
+mod sources;
+
+use crate::config::{Cap, Limits};
+use crate::metrics::{Exceeded, Limit, RouteMetrics};
+use sources::{Place, Sources};
+
+/// Counts the connections that there are. What it allows is said at each step, so that a limit that changes holds for those
+/// who come, and ends nobody who is in.
+#[derive(Debug)]
+pub struct Limiter {
+    /// How many connections there may be where the configuration says no number.
+    room: usize,
+    connections: AtomicUsize,
+    handshakes: AtomicUsize,
+    sources: Sources,
+    exceeded: Arc<Exceeded>,
+}
+
+impl Limiter {
+    /// Nobody is in yet. Connections that are over a limit are counted here.
+    ///
+    /// The limit of open files is asked for now: it is to be raised before.
+    pub fn new(exceeded: Arc<Exceeded>) -> Self {
+        Self {
+            room: files::room(files::limit()),
+            connections: AtomicUsize::new(0),
+            handshakes: AtomicUsize::new(0),
+            sources: Sources::default(),
+            exceeded,
+        }
+    }
+}
+
+/// What one connection takes up. Dropped, it gives all of it back.
+#[derive(Debug)]
+pub struct Admission<'a> {
+    limiter: &'a Limiter,
+    source: Option<Place>,
+    route: Option<Arc<RouteMetrics>>,
+    is_connection: bool,
+    is_handshake: bool,
+}
+
+impl<'a> Admission<'a> {
+    /// Nothing is taken up yet.
+    pub fn new(limiter: &'a Limiter) -> Self {
+        Self {
+            limiter,
+            source: None,
+            route: None,
+            is_connection: false,
+            is_handshake: false,
+        }
+    }
+
+    /// The connection was accepted: it is one more, and its handshake is not finished.
+    ///
+    /// # Errors
+    /// The limit that refuses it.
+    pub fn accepted(&mut self, limits: &Limits) -> Result<(), Limit> {
+        let limiter = self.limiter;
+        let connections = Cap {
+            max: Some(limits.connections.max.unwrap_or(limiter.room)),
+            ..limits.connections
+        };
+        limiter.take(&limiter.connections, connections, Limit::Connections)?;
+        self.is_connection = true;
+        limiter.take(&limiter.handshakes, limits.handshakes, Limit::Handshakes)?;
+        self.is_handshake = true;
+        Ok(())
+    }
+
+    /// The connection comes from there: what vouches for the address was read, if there is such a thing.
+    ///
+    /// # Errors
+    /// The limit that refuses it.
+    pub fn source(&mut self, client: IpAddr, limits: &Limits) -> Result<(), Limit> {
+        let Limiter {
+            sources, exceeded, ..
+        } = self.limiter;
+        if self.source.is_none() {
+            self.source = Some(sources.enter(client, Instant::now(), limits, exceeded)?);
+        }
+        Ok(())
+    }
+
+    /// The connection has this route, which may have so many.
+    ///
+    /// # Errors
+    /// The limit that refuses it.
+    pub fn routed(&mut self, route: &Arc<RouteMetrics>, cap: Cap) -> Result<(), Limit> {
+        if self.route.is_none() {
+            self.limiter.take(&route.admitted, cap, Limit::PerRoute)?;
+            self.route = Some(Arc::clone(route));
+        }
+        Ok(())
+    }
+
+    /// The client's handshake is finished.
+    pub fn established(&mut self) {
+        if std::mem::take(&mut self.is_handshake) {
+            self.limiter.handshakes.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Admission<'_> {
+    fn drop(&mut self) {
+        self.established();
+        if self.is_connection {
+            self.limiter.connections.fetch_sub(1, Ordering::Relaxed);
+        }
+        if let Some(place) = self.source.take() {
+            self.limiter.sources.leave(place, Instant::now());
+        }
+        if let Some(route) = &self.route {
+            route.admitted.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Limiter {
+    /// One more of these, unless there are as many as there may be. At no moment are there more, not even for one that
+    /// is refused: nobody is turned away because of somebody who is on the way out.
+    fn take(&self, count: &AtomicUsize, cap: Cap, limit: Limit) -> Result<(), Limit> {
+        let has_room = |count: usize| cap.max.is_none_or(|max| count < max);
+        let taken = count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| {
+            (has_room(count) || !cap.enforce).then_some(count + 1)
+        });
+        match taken {
+            Ok(before) if has_room(before) => Ok(()),
+            _ => self.exceeded.count(limit, cap.enforce),
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests;

@@ -1,0 +1,84 @@
+//! The names of upstreams that are kept resolved, as the configuration has them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::resume_unwind;
+use std::time::Duration;
+
+use tokio::sync::mpsc::Sender;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{Instant, timeout_at};
+
+use crate::config::Config;
+use crate::name::HostName;
+use crate::net::resolve::{Answer, Resolving};
+
+/// How long a new configuration waits for the names that it has more than the last one, all together.
+///
+/// 2 s: a resolver asks a server twice within 10 s; what it has not answered by now is served when it is.
+const AWAITED: Duration = Duration::from_secs(2);
+
+/// The names, each with what keeps it resolved.
+#[derive(Debug, Default)]
+pub(super) struct Names(BTreeMap<HostName, AbortHandle>);
+
+impl Names {
+    /// Asks for the names that this configuration has more than the last one, so that no route of it is published without
+    /// endpoints for want of a moment.
+    pub(super) async fn first_answers(
+        &self,
+        config: &Config,
+    ) -> (Vec<Answer>, BTreeMap<HostName, Resolving>) {
+        let mut asked = JoinSet::new();
+        for name in super::publish::names(config) {
+            if !self.0.contains_key(&name) {
+                asked.spawn(async move {
+                    let mut resolving = Resolving::new(name.clone());
+                    let answer = resolving.ask().await;
+                    (name, resolving, answer)
+                });
+            }
+        }
+        let (mut answers, mut names) = (Vec::new(), BTreeMap::new());
+        let late = Instant::now() + AWAITED;
+        while let Ok(Some(done)) = timeout_at(late, asked.join_next()).await {
+            match done {
+                Ok((name, resolving, answer)) => {
+                    answers.extend(answer);
+                    names.insert(name, resolving);
+                }
+                Err(defect) if defect.is_panic() => resume_unwind(defect.into_panic()),
+                // The process ends.
+                Err(_) => {}
+            }
+        }
+        if !asked.is_empty() {
+            let names = asked.len();
+            tracing::warn!(names, awaited = ?AWAITED, "new names of upstreams have no answer yet");
+        }
+        (answers, names)
+    }
+
+    /// Keeps these names resolved, and no others; some have been asked for already.
+    pub(super) fn take(
+        &mut self,
+        names: BTreeSet<HostName>,
+        mut resolving: BTreeMap<HostName, Resolving>,
+        answers: &Sender<Answer>,
+        tasks: &mut JoinSet<()>,
+    ) {
+        self.0.retain(|name, resolving| {
+            let stays = names.contains(name);
+            if !stays {
+                resolving.abort();
+            }
+            stays
+        });
+        for name in names {
+            self.0.entry(name).or_insert_with_key(|name| {
+                let begun = resolving.remove(name);
+                let begun = begun.unwrap_or_else(|| Resolving::new(name.clone()));
+                tasks.spawn(begun.follow(answers.clone()))
+            });
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! Listeners and the admin interface that go while people come: whoever was let in is served.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use portcullis::config::AdminAddress;
+use rustls::pki_types::ServerName;
+use rustls::version::TLS13;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use super::{EDGE, dial, eventually, route, said};
+use crate::authority::Authority;
+use crate::gateway::Gateway;
+use crate::network;
+use crate::upstream::Upstream;
+
+/// Fewer than the descriptors that a process usually may have, at both ends.
+const COMING: usize = 300;
+
+#[test]
+fn whoever_is_in_the_queue_of_a_listener_that_goes_is_served() {
+    network::of_its_own(
+        "reload::queue::whoever_is_in_the_queue_of_a_listener_that_goes_is_served",
+        whoever_is_in_the_queue(),
+    );
+}
+
+async fn whoever_is_in_the_queue() {
+    let authority = Authority::new();
+    authority.issue_files("edge", &["*.example.test"]);
+    let greeter = Upstream::greeter("hello").await;
+    let tables = format!("admin = false\n{EDGE}{}", route("a", &greeter));
+    let gateway = Gateway::start(&authority, &tables).await;
+    let client = Arc::new(authority.client(&[&TLS13]));
+    let listen = |addresses: &str| {
+        let text = format!("listen = [\"127.0.0.1:0\"{addresses}]\n{tables}");
+        authority.write("portcullis.toml", &text);
+    };
+    let (all, one) = ("[::]:8443", SocketAddr::from(([127, 0, 0, 1], 8443)));
+    // First the one for all addresses goes for a specific one, then that goes for none.
+    for (before, after) in [
+        (format!(", \"{all}\""), format!(", \"{one}\"")),
+        (format!(", \"{one}\""), String::new()),
+    ] {
+        listen(&before);
+        gateway.reload.done("a test").await.unwrap();
+        said(dial(one, &client).await.unwrap()).await;
+        let coming = thread::spawn(move || {
+            let mut came = Vec::new();
+            while came.len() < COMING {
+                match std::net::TcpStream::connect(one) {
+                    Ok(tcp) => came.push(tcp),
+                    Err(_) => break,
+                }
+                thread::sleep(Duration::from_micros(300));
+            }
+            came
+        });
+        listen(&after);
+        gateway.reload.done("a test").await.unwrap();
+        let came = tokio::task::spawn_blocking(|| coming.join().unwrap());
+        let came = came.await.unwrap();
+        assert!(!came.is_empty());
+        eprintln!("{} came while {before} became {after}", came.len());
+        for tcp in came {
+            tcp.set_nonblocking(true).unwrap();
+            let tcp = TcpStream::from_std(tcp).unwrap();
+            let name = ServerName::try_from("a.example.test").unwrap();
+            let tls = TlsConnector::from(Arc::clone(&client))
+                .connect(name, tcp)
+                .await;
+            assert_eq!(said(tls.unwrap()).await, "hello");
+        }
+        if !after.is_empty() {
+            assert_eq!(said(dial(one, &client).await.unwrap()).await, "hello");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_admin_interface_goes_and_moves_with_the_configuration() {
+    let authority = Authority::new();
+    authority.issue_files("edge", &["*.example.test"]);
+    let greeter = Upstream::greeter("hello").await;
+    let tables = |admin: &str| format!("admin = {admin}\n{EDGE}{}", route("a", &greeter));
+    let gateway = Gateway::start(&authority, &tables("\"127.0.0.1:0\"")).await;
+    let Some(AdminAddress::Tcp(before)) = gateway.admin else {
+        panic!("no address");
+    };
+    let socket = authority.folder().join("admin.sock");
+    let unix = format!("\"unix:{}\"", socket.display());
+    let is_there = async || tokio::net::UnixStream::connect(&socket).await.is_ok();
+    gateway.rewrite(&authority, &tables(&unix));
+    gateway.reload.done("a test").await.unwrap();
+    assert!(is_there().await);
+    eventually("nobody listens where it was", async || {
+        TcpStream::connect(before).await.is_err()
+    })
+    .await;
+
+    // A reload that fails further on leaves it as it was.
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let text = format!(
+        "listen = [\"127.0.0.1:0\", \"{address}\"]\n{}",
+        tables("false")
+    );
+    authority.write("portcullis.toml", &text);
+    let why = gateway.reload.done("a test").await.unwrap_err();
+    assert!(why.contains("cannot listen on"), "{why}");
+    assert!(is_there().await);
+
+    gateway.rewrite(&authority, &tables("false"));
+    gateway.reload.done("a test").await.unwrap();
+    eventually("it is gone", async || !is_there().await).await;
+    let client = Arc::new(authority.client(&[&TLS13]));
+    let tls = gateway.connect_tls(&client, "a.example.test").await;
+    assert_eq!(said(tls.unwrap()).await, "hello");
+}
