@@ -63,6 +63,8 @@ reasons! {
     SourceLimit = "source_limit", Client;
     /// The client's address, or its IPv6 network, came more often than one may.
     RateLimit = "rate_limit", Client;
+    /// The listener that it came in by was removed in the same moment.
+    ListenerGone = "listener_gone", Gateway;
     /// The client went away before its hello was complete.
     ClientGone = "client_gone", Client;
     /// The listener takes clients from a proxy in front only, and no PROXY header came, or not from one that is listed.

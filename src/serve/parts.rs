@@ -176,7 +176,9 @@ impl Parts {
             Ok(()) => "serving",
             Err(_) => "serving by the configuration before: the new one is refused, see the log",
         };
-        notify.ready(status).await;
+        if !self.serving.shutdown.is_draining() {
+            notify.ready(status).await;
+        }
         read
     }
 
@@ -240,6 +242,10 @@ impl Parts {
         let (answers, resolving) = self.first_answers(&checked.config).await;
         let prepared = self.prepare(checked).await;
         let (mut configured, mut prepared) = prepared.map_err(|error| format!("{error:#}"))?;
+        // The stop may have come while names were asked for.
+        if self.serving.shutdown.is_draining() {
+            return Err("the gateway is stopping".to_owned());
+        }
         configured.answers = answers;
         prepared.resolving = resolving;
         let (published, told) = oneshot::channel();

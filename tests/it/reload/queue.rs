@@ -48,17 +48,7 @@ async fn whoever_is_in_the_queue() {
         listen(&before);
         gateway.reload.done("a test").await.unwrap();
         said(dial(one, &client).await.unwrap()).await;
-        let coming = thread::spawn(move || {
-            let mut came = Vec::new();
-            while came.len() < COMING {
-                match std::net::TcpStream::connect(one) {
-                    Ok(tcp) => came.push(tcp),
-                    Err(_) => break,
-                }
-                thread::sleep(Duration::from_micros(300));
-            }
-            came
-        });
+        let coming = thread::spawn(move || come(one));
         listen(&after);
         gateway.reload.done("a test").await.unwrap();
         let came = tokio::task::spawn_blocking(|| coming.join().unwrap());
@@ -66,8 +56,7 @@ async fn whoever_is_in_the_queue() {
         assert!(!came.is_empty());
         eprintln!("{} came while {before} became {after}", came.len());
         for tcp in came {
-            tcp.set_nonblocking(true).unwrap();
-            let tcp = TcpStream::from_std(tcp).unwrap();
+            let tcp = asynchronous(tcp);
             let name = ServerName::try_from("a.example.test").unwrap();
             let tls = TlsConnector::from(Arc::clone(&client))
                 .connect(name, tcp)
@@ -76,6 +65,61 @@ async fn whoever_is_in_the_queue() {
         }
         if !after.is_empty() {
             assert_eq!(said(dial(one, &client).await.unwrap()).await, "hello");
+        }
+    }
+}
+
+/// As many as come to an address before it is gone.
+fn come(to: SocketAddr) -> Vec<std::net::TcpStream> {
+    let mut came = Vec::new();
+    while came.len() < COMING {
+        match std::net::TcpStream::connect(to) {
+            Ok(tcp) => came.push(tcp),
+            Err(_) => break,
+        }
+        thread::sleep(Duration::from_micros(300));
+    }
+    came
+}
+
+fn asynchronous(tcp: std::net::TcpStream) -> TcpStream {
+    tcp.set_nonblocking(true).unwrap();
+    TcpStream::from_std(tcp).unwrap()
+}
+
+#[test]
+fn whoever_comes_by_a_listener_that_goes_must_bring_what_it_asks_for() {
+    network::of_its_own(
+        "reload::queue::whoever_comes_by_a_listener_that_goes_must_bring_what_it_asks_for",
+        whoever_comes_by_a_listener_that_goes(),
+    );
+}
+
+async fn whoever_comes_by_a_listener_that_goes() {
+    let authority = Authority::new();
+    authority.issue_files("edge", &["*.example.test"]);
+    let greeter = Upstream::greeter("hello").await;
+    let tables = format!("admin = false\n{EDGE}{}", route("a", &greeter));
+    let mut gateway = Gateway::start(&authority, &tables).await;
+    let asking = SocketAddr::from(([127, 0, 0, 1], 8443));
+    let listen = |more: &str| {
+        let text = format!("listen = [\"127.0.0.1:0\"{more}]\n{tables}");
+        authority.write("portcullis.toml", &text);
+    };
+    let more =
+        format!(", {{ address = \"{asking}\", proxy_protocol = {{ from = [\"127.0.0.9/32\"] }} }}");
+    for _ in 0..5 {
+        listen(&more);
+        gateway.reload.done("a test").await.unwrap();
+        let coming = thread::spawn(move || come(asking));
+        listen("");
+        gateway.reload.done("a test").await.unwrap();
+        let came = tokio::task::spawn_blocking(|| coming.join().unwrap());
+        for tcp in came.await.unwrap() {
+            let from = tcp.local_addr().unwrap();
+            drop(asynchronous(tcp));
+            let record = gateway.ended().await;
+            assert_eq!(record["reason"], "no_proxy_header", "{from}: {record}");
         }
     }
 }
