@@ -142,4 +142,15 @@ mod tests {
         let words: std::collections::HashSet<_> = Reason::ALL.iter().map(|r| r.as_str()).collect();
         assert_eq!(words.len(), Reason::ALL.len());
     }
+
+    #[test]
+    fn the_readme_tells_what_every_reason_means() {
+        let readme = include_str!("../README.md");
+        let table = readme.split("| reason | fault | meaning |").nth(1);
+        let table = table.and_then(|rest| rest.split("\n\n").next());
+        for reason in Reason::ALL {
+            let word = format!("`{}`", reason.as_str());
+            assert!(table.is_some_and(|table| table.contains(&word)), "{word}");
+        }
+    }
 }
