@@ -195,15 +195,9 @@ impl Parts {
                 tracing::error!(
                     "the new configuration is refused, the one before serves on:\n{why}"
                 );
-                // Before the first mistake there may be warnings; what cannot be bound is told in one line.
-                let mut lines = why.lines().map(str::trim_start).peekable();
-                let first = lines.peek().copied().unwrap_or_default();
-                let what = lines.find(|line| line.starts_with("error"));
-                let place = lines.find_map(|line| line.strip_prefix("--> "));
-                let what = what.unwrap_or(first);
-                let place = place.map_or_else(String::new, |place| format!(" ({place})"));
+                let what = load::first_mistake(&why);
                 let what = format!(
-                    "the file was changed and is refused, the one before serves on: {what}{place}"
+                    "the file was changed and is refused, the one before serves on: {what}"
                 );
                 self.status.set(CONFIGURATION, State::Degraded(what));
                 self.serving.metrics.reloaded(false);
