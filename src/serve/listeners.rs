@@ -50,6 +50,8 @@ pub(super) struct Listeners {
     /// The number of the next one. None comes twice: who came in by a listener that is gone finds nothing of another.
     next: u32,
     running: Vec<Running>,
+    /// Those that were told to end: each hears when its address is free.
+    ending: Vec<oneshot::Receiver<Infallible>>,
 }
 
 /// One that accepts, until it is closed.
@@ -94,6 +96,10 @@ impl Listeners {
         serving: &Serving,
         tasks: &mut JoinSet<()>,
     ) -> anyhow::Result<Opened> {
+        // A listener that comes back in the next moment would find its address in use.
+        for ended in std::mem::take(&mut self.ending) {
+            let _: Result<Infallible, _> = ended.await;
+        }
         let keepalive = &config.limits.keepalive;
         let mut opened = Vec::new();
         let mut blocked = Vec::new();
@@ -177,6 +183,7 @@ impl Listeners {
                     "the service manager holds this socket: clients wait there until it lets go of it"
                 );
             }
+            self.ending.push(gone.closed);
         }
     }
 
