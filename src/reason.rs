@@ -63,6 +63,8 @@ reasons! {
     SourceLimit = "source_limit", Client;
     /// The client's address, or its IPv6 network, came more often than one may.
     RateLimit = "rate_limit", Client;
+    /// The listener that it came in by was removed in the same moment.
+    ListenerGone = "listener_gone", Gateway;
     /// The client went away before its hello was complete.
     ClientGone = "client_gone", Client;
     /// The listener takes clients from a proxy in front only, and no PROXY header came, or not from one that is listed.
@@ -139,5 +141,16 @@ mod tests {
     fn every_reason_has_a_word_of_its_own() {
         let words: std::collections::HashSet<_> = Reason::ALL.iter().map(|r| r.as_str()).collect();
         assert_eq!(words.len(), Reason::ALL.len());
+    }
+
+    #[test]
+    fn the_readme_tells_what_every_reason_means() {
+        let readme = include_str!("../README.md");
+        let table = readme.split("| reason | fault | meaning |").nth(1);
+        let table = table.and_then(|rest| rest.split("\n\n").next());
+        for reason in Reason::ALL {
+            let word = format!("`{}`", reason.as_str());
+            assert!(table.is_some_and(|table| table.contains(&word)), "{word}");
+        }
     }
 }

@@ -42,7 +42,7 @@ pub struct Limits {
     /// Connections whose handshake is not finished.
     ///
     /// 16,384: each takes some 10 KiB until its deadline, so that strangers cost 160 MiB at most; after a restart a
-    /// backlog of 4,096 is let in four times over.
+    /// backlog of 4,096 is let in four times over. Never more than half of the connections in all.
     pub handshakes: Cap,
     /// Connections of one source: an IPv4 address, or an IPv6 /64, which one customer has whole.
     ///

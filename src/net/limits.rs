@@ -68,13 +68,20 @@ impl<'a> Admission<'a> {
     /// The limit that refuses it.
     pub fn accepted(&mut self, limits: &Limits) -> Result<(), Limit> {
         let limiter = self.limiter;
+        let all = limits.connections.max.unwrap_or(limiter.room);
         let connections = Cap {
-            max: Some(limits.connections.max.unwrap_or(limiter.room)),
+            max: Some(all),
             ..limits.connections
         };
         limiter.take(&limiter.connections, connections, Limit::Connections)?;
         self.is_connection = true;
-        limiter.take(&limiter.handshakes, limits.handshakes, Limit::Handshakes)?;
+        // Strangers who say nothing must leave room for tunnels where that is small.
+        let half = all.div_ceil(2);
+        let handshakes = Cap {
+            max: limits.handshakes.max.map(|max| max.min(half)),
+            ..limits.handshakes
+        };
+        limiter.take(&limiter.handshakes, handshakes, Limit::Handshakes)?;
         self.is_handshake = true;
         Ok(())
     }

@@ -22,6 +22,8 @@ use crate::tls::HandshakeError;
 /// Why a connection ended otherwise than by both sides' will.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
+    #[error("the listener that it came in by is gone")]
+    ListenerGone,
     #[error("{}", limit(*.0))]
     Limit(Limit),
     #[error("{0} is not in `proxy_protocol.from` of this listener")]
@@ -89,6 +91,7 @@ impl Failure {
     /// The closed word for it.
     pub(super) fn reason(&self) -> Reason {
         match self {
+            Self::ListenerGone => Reason::ListenerGone,
             Self::Limit(limit) => match limit {
                 Limit::Connections => Reason::ConnectionLimit,
                 Limit::Handshakes => Reason::HandshakeLimit,

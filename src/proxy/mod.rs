@@ -15,13 +15,14 @@ mod origin;
 mod terminate;
 mod upstream;
 
+use crate::config::Limits;
 use crate::metrics::Limit;
 use crate::net::limits::{Admission, Limiter};
 use crate::net::session::{Session, Sessions};
 use crate::net::{self, Stream};
 use crate::reason::Reason;
 use crate::rule::Facts;
-use crate::snapshot::{Action, ListenerId, Snapshot};
+use crate::snapshot::{Action, Listener, ListenerId, Snapshot};
 use failure::{Answer, Ending, Failure};
 use hello::Hello;
 use upstream::Pair;
@@ -79,106 +80,107 @@ impl Proxy {
         session: &mut Session,
         admission: &mut Admission<'_>,
     ) -> Result<(), Ending> {
-        if let Err(limit) = self.admit(session.record.client, listener, admission) {
+        let snapshot = self.snapshot.load_full();
+        // Nothing weaker takes the place of what it asked for.
+        let Some(at) = snapshot.listener(listener).cloned() else {
+            return Err(Failure::ListenerGone.answered(tcp, Answer::Reset));
+        };
+        if let Err(limit) = admit(session.record.client, &at, &snapshot.limits, admission) {
             return Err(Failure::Limit(limit).answered(tcp, Answer::Reset));
         }
         // The snapshot and the hello end here, so that no tunnel keeps an old one alive; the box, so that none keeps the
         // room that a handshake takes.
-        let pair = Box::pin(self.establish(tcp, listener, session, admission)).await?;
+        let pair = Box::pin(establish(snapshot, tcp, (listener, at), session, admission)).await?;
         upstream::relay(pair, session).await
     }
+}
 
-    /// Before anything is made for it.
-    fn admit(
-        &self,
-        client: SocketAddr,
-        listener: ListenerId,
-        admission: &mut Admission<'_>,
-    ) -> Result<(), Limit> {
-        let snapshot = self.snapshot.load();
-        admission.accepted(&snapshot.limits)?;
-        // A proxy is not where its clients come from: its header tells that.
-        let at = snapshot.listener(listener);
-        if (at.accept_proxy).is_some_and(|proxies| proxies.lists(client.ip())) {
-            return Ok(());
-        }
-        admission.source(client.ip(), &snapshot.limits)
+/// Before anything is made for it.
+fn admit(
+    client: SocketAddr,
+    at: &Listener,
+    limits: &Limits,
+    admission: &mut Admission<'_>,
+) -> Result<(), Limit> {
+    admission.accepted(limits)?;
+    // A proxy is not where its clients come from: its header tells that.
+    if (at.accept_proxy.as_ref()).is_some_and(|proxies| proxies.lists(client.ip())) {
+        return Ok(());
+    }
+    admission.source(client.ip(), limits)
+}
+
+async fn establish(
+    snapshot: Arc<Snapshot>,
+    mut tcp: TcpStream,
+    (listener, at): (ListenerId, Listener),
+    session: &mut Session,
+    admission: &mut Admission<'_>,
+) -> Result<Pair, Ending> {
+    let limits = &snapshot.limits;
+    let deadline = session.started() + limits.handshake;
+
+    let peer = session.record.client;
+    let origin = origin::read(&mut tcp, peer, at.accept_proxy.as_deref());
+    let (origin, early) = match timeout_at(deadline, origin).await {
+        Ok(Ok(origin)) => origin,
+        Ok(Err(failure)) => return Err(failure.answered(tcp, Answer::Close)),
+        Err(_) => return Err(Failure::HelloTimeout.into()),
+    };
+    origin.record(&mut session.record);
+    if let Err(limit) = admission.source(session.record.client.ip(), limits) {
+        return Err(Failure::Limit(limit).answered(tcp, Answer::Reset));
     }
 
-    async fn establish(
-        &self,
-        mut tcp: TcpStream,
-        listener: ListenerId,
-        session: &mut Session,
-        admission: &mut Admission<'_>,
-    ) -> Result<Pair, Ending> {
-        let snapshot = self.snapshot.load_full();
-        let limits = &snapshot.limits;
-        let deadline = session.started() + limits.handshake;
+    let hello = Hello::read(&mut tcp, early, limits.hello_bytes);
+    let hello = match timeout_at(deadline, hello).await {
+        Ok(Ok(hello)) => hello,
+        Ok(Err(error)) => return Err(failure::bad_hello(tcp, error)),
+        Err(_) => return Err(Failure::HelloTimeout.into()),
+    };
+    session.hello_done(hello.sni.clone(), hello.alpn.first().cloned());
 
-        let at = snapshot.listener(listener);
-        let peer = session.record.client;
-        let origin = origin::read(&mut tcp, peer, at.accept_proxy.as_deref());
-        let (origin, early) = match timeout_at(deadline, origin).await {
-            Ok(Ok(origin)) => origin,
-            Ok(Err(failure)) => return Err(failure.answered(tcp, Answer::Close)),
-            Err(_) => return Err(Failure::HelloTimeout.into()),
-        };
-        origin.record(&mut session.record);
-        if let Err(limit) = admission.source(session.record.client.ip(), limits) {
-            return Err(Failure::Limit(limit).answered(tcp, Answer::Reset));
+    let facts = Facts {
+        name: hello.name.as_ref(),
+        client: session.record.client.ip(),
+        alpn: &hello.alpn,
+        wildcard: at.wildcard,
+    };
+    let Some(route) = snapshot.table.find(listener, &facts) else {
+        let failure = Failure::no_route(hello.name.as_ref());
+        return Err(failure.answered(tcp, at.unknown_name.into()));
+    };
+    session.routed(&route.name, &route.upstream, &route.metrics);
+    let cap = route.max_connections.unwrap_or(limits.per_route);
+    if let Err(limit) = admission.routed(&route.metrics, cap) {
+        let failure = Failure::Limit(limit);
+        return Err(failure.answered(tcp, Answer::Alert(AlertDescription::InternalError)));
+    }
+    let upstream = match upstream::of(route, &snapshot) {
+        Ok(upstream) => upstream,
+        Err(broken) => {
+            return Err(broken.answered(tcp, Answer::Alert(AlertDescription::InternalError)));
         }
+    };
 
-        let hello = Hello::read(&mut tcp, early, limits.hello_bytes);
-        let hello = match timeout_at(deadline, hello).await {
-            Ok(Ok(hello)) => hello,
-            Ok(Err(error)) => return Err(failure::bad_hello(tcp, error)),
-            Err(_) => return Err(Failure::HelloTimeout.into()),
-        };
-        session.hello_done(hello.sni.clone(), hello.alpn.first().cloned());
-
-        let facts = Facts {
-            name: hello.name.as_ref(),
-            client: session.record.client.ip(),
-            alpn: &hello.alpn,
-            wildcard: at.wildcard,
-        };
-        let Some(route) = snapshot.table.find(listener, &facts) else {
-            let failure = Failure::no_route(hello.name.as_ref());
-            return Err(failure.answered(tcp, at.unknown_name.into()));
-        };
-        session.routed(&route.name, &route.upstream, &route.metrics);
-        let cap = route.max_connections.unwrap_or(limits.per_route);
-        if let Err(limit) = admission.routed(&route.metrics, cap) {
-            let failure = Failure::Limit(limit);
+    let (client, early) = match &route.action {
+        Action::PassThrough => {
+            session.handshake_skipped();
+            (Stream::Tcp(tcp), hello.into_bytes())
+        }
+        Action::Terminate { policy, .. } => {
+            let certificates = &snapshot.certificates;
+            let tls = terminate::accept(tcp, hello, policy, certificates, deadline).await?;
+            session.handshake_done(tls.agreed());
+            (Stream::Tls(tls), Vec::new())
+        }
+        Action::Broken(why) => {
+            let failure = Failure::RouteBroken(why.clone());
             return Err(failure.answered(tcp, Answer::Alert(AlertDescription::InternalError)));
         }
-        let upstream = match upstream::of(route, &snapshot) {
-            Ok(upstream) => upstream,
-            Err(broken) => {
-                return Err(broken.answered(tcp, Answer::Alert(AlertDescription::InternalError)));
-            }
-        };
-
-        let (client, early) = match &route.action {
-            Action::PassThrough => {
-                session.handshake_skipped();
-                (Stream::Tcp(tcp), hello.into_bytes())
-            }
-            Action::Terminate { policy, .. } => {
-                let certificates = &snapshot.certificates;
-                let tls = terminate::accept(tcp, hello, policy, certificates, deadline).await?;
-                session.handshake_done(tls.agreed());
-                (Stream::Tls(tls), Vec::new())
-            }
-            Action::Broken(why) => {
-                let failure = Failure::RouteBroken(why.clone());
-                return Err(failure.answered(tcp, Answer::Alert(AlertDescription::InternalError)));
-            }
-        };
-        admission.established();
-        Pair::join(client, early, &origin, upstream, &snapshot, session).await
-    }
+    };
+    admission.established();
+    Pair::join(client, early, &origin, upstream, &snapshot, session).await
 }
 
 #[cfg(test)]

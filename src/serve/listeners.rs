@@ -50,14 +50,16 @@ pub(super) struct Listeners {
     /// The number of the next one. None comes twice: who came in by a listener that is gone finds nothing of another.
     next: u32,
     running: Vec<Running>,
+    /// Those that were told to end: each hears when its address is free.
+    ending: Vec<oneshot::Receiver<Infallible>>,
 }
 
 /// One that accepts, until it is closed.
 #[derive(Debug)]
 struct Running {
     id: ListenerId,
-    /// Its address as it is written: with port 0 where the system chose one.
-    written: SocketAddr,
+    /// As it is written: with port 0 where the system chose one.
+    written: config::Listener,
     bound: SocketAddr,
     /// For those who come from now on. Dropped, it ends the task.
     keepalive: watch::Sender<Keepalive>,
@@ -67,7 +69,11 @@ struct Running {
 
 /// The listeners of the next configuration, in its order. Nobody is accepted by the new ones yet.
 #[derive(Debug)]
-pub(super) struct Opened(Vec<(ListenerId, config::Listener, Socket)>);
+pub(super) struct Opened {
+    listeners: Vec<(ListenerId, config::Listener, Socket)>,
+    /// Those that end with it: who comes in by them until then must meet what they ask for.
+    going: Vec<(ListenerId, config::Listener)>,
+}
 
 #[derive(Debug)]
 enum Socket {
@@ -90,12 +96,16 @@ impl Listeners {
         serving: &Serving,
         tasks: &mut JoinSet<()>,
     ) -> anyhow::Result<Opened> {
+        // A listener that comes back in the next moment would find its address in use.
+        for ended in std::mem::take(&mut self.ending) {
+            let _: Result<Infallible, _> = ended.await;
+        }
         let keepalive = &config.limits.keepalive;
         let mut opened = Vec::new();
         let mut blocked = Vec::new();
         for (place, listener) in config.listeners.iter().enumerate() {
             let written = listener.address;
-            let same = |running: &&Running| running.written == written;
+            let same = |running: &&Running| running.written.address == written;
             if let Some(running) = self.running.iter().find(same) {
                 let socket = Socket::Running(running.bound);
                 opened.push((place, running.id, listener.clone(), socket));
@@ -120,12 +130,15 @@ impl Listeners {
                 "a listener was closed before another could be bound in its place"
             );
         }
-        let opened = opened.into_iter();
-        Ok(Opened(
-            opened
+        let going = self.going(config);
+        let going = going.map(|running| (running.id, running.written.clone()));
+        let listeners = opened.into_iter();
+        Ok(Opened {
+            going: going.collect(),
+            listeners: listeners
                 .map(|(_, id, listener, socket)| (id, listener, socket))
                 .collect(),
-        ))
+        })
     }
 
     /// Takes these as the listeners from now on: the new ones accept, and those that are not among them accept whom the
@@ -138,19 +151,20 @@ impl Listeners {
         tasks: &mut JoinSet<()>,
     ) {
         let mut before = std::mem::take(&mut self.running);
-        for (id, listener, socket) in opened.0 {
+        for (id, listener, socket) in opened.listeners {
             let running = match socket {
                 Socket::New(socket) => {
                     tracing::info!(address = %socket.address(), "listening");
                     let serving = serving.clone();
-                    Running::start(id, listener.address, socket, keepalive, serving, tasks)
+                    Running::start(id, listener, socket, keepalive, serving, tasks)
                 }
                 Socket::Running(_) => {
                     let Some(at) = before.iter().position(|running| running.id == id) else {
                         continue;
                     };
-                    let running = before.swap_remove(at);
+                    let mut running = before.swap_remove(at);
                     running.keepalive.send_replace(keepalive);
+                    running.written = listener;
                     running
                 }
             };
@@ -169,6 +183,7 @@ impl Listeners {
                     "the service manager holds this socket: clients wait there until it lets go of it"
                 );
             }
+            self.ending.push(gone.closed);
         }
     }
 
@@ -190,7 +205,7 @@ impl Listeners {
         let closing: Vec<Running> = closing;
         let mut closed = Vec::new();
         for running in closing {
-            closed.push((running.id, running.written, running.bound));
+            closed.push((running.id, running.written.clone(), running.bound));
             running.close().await;
         }
         let bound = (addresses.iter()).map(|address| bind(*address, &keepalive, serving));
@@ -216,7 +231,7 @@ impl Listeners {
     /// Those that this configuration does not have.
     fn going(&self, config: &Config) -> impl Iterator<Item = &Running> {
         let wanted: BTreeSet<SocketAddr> = config.listeners.iter().map(|one| one.address).collect();
-        (self.running.iter()).filter(move |running| !wanted.contains(&running.written))
+        (self.running.iter()).filter(move |running| !wanted.contains(&running.written.address))
     }
 
     /// The addresses bound, in the order of the configuration.
@@ -232,22 +247,24 @@ impl Listeners {
 }
 
 impl Opened {
-    /// What each one does.
+    /// What each one does, those that end with it among them.
     pub(super) fn described(&self) -> BTreeMap<ListenerId, snapshot::Listener> {
         let describe = |listener: &config::Listener| snapshot::Listener {
             unknown_name: listener.unknown_name,
             accept_proxy: listener.accept_proxy.clone(),
             ..Default::default()
         };
-        let listeners = self.0.iter();
+        let opened = (self.listeners.iter()).map(|(id, listener, _)| (id, listener));
+        let going = self.going.iter().map(|(id, listener)| (id, listener));
+        let listeners = opened.chain(going);
         listeners
-            .map(|(id, listener, _)| (*id, describe(listener)))
+            .map(|(id, listener)| (*id, describe(listener)))
             .collect()
     }
 
     /// The addresses bound, in the order of the configuration.
     pub(super) fn addresses(&self) -> Vec<SocketAddr> {
-        let sockets = self.0.iter().map(|(_, _, socket)| match socket {
+        let sockets = self.listeners.iter().map(|(_, _, socket)| match socket {
             Socket::Running(bound) => *bound,
             Socket::New(listener) => listener.address(),
         });
@@ -258,7 +275,7 @@ impl Opened {
 impl Running {
     fn start(
         id: ListenerId,
-        written: SocketAddr,
+        written: config::Listener,
         socket: Listener,
         keepalive: Keepalive,
         serving: Serving,

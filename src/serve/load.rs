@@ -121,3 +121,14 @@ fn client_config(tls: &UpstreamTls) -> Result<Arc<ClientConfig>, String> {
     let certificate = certificate.map(|(chain, key)| (chain.as_path(), key.as_path()));
     client::config(&tls.roots, certificate, tls.proof.clone()).map_err(|error| error.to_string())
 }
+
+/// Of all that is wrong the first mistake, in one line with its place. There may be warnings before it; what cannot be bound is
+/// one line already.
+pub(super) fn first_mistake(why: &str) -> String {
+    let mut lines = why.lines().map(str::trim_start).peekable();
+    let first = lines.peek().copied().unwrap_or_default();
+    let what = lines.find(|line| line.starts_with("error"));
+    let place = lines.find_map(|line| line.strip_prefix("--> "));
+    let place = place.map_or_else(String::new, |place| format!(" ({place})"));
+    format!("{}{place}", what.unwrap_or(first))
+}

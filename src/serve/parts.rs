@@ -178,7 +178,9 @@ impl Parts {
             Ok(()) => "serving",
             Err(_) => "serving by the configuration before: the new one is refused, see the log",
         };
-        notify.ready(status).await;
+        if !self.serving.shutdown.is_draining() {
+            notify.ready(status).await;
+        }
         read
     }
 
@@ -195,15 +197,9 @@ impl Parts {
                 tracing::error!(
                     "the new configuration is refused, the one before serves on:\n{why}"
                 );
-                // Before the first mistake there may be warnings; what cannot be bound is told in one line.
-                let mut lines = why.lines().map(str::trim_start).peekable();
-                let first = lines.peek().copied().unwrap_or_default();
-                let what = lines.find(|line| line.starts_with("error"));
-                let place = lines.find_map(|line| line.strip_prefix("--> "));
-                let what = what.unwrap_or(first);
-                let place = place.map_or_else(String::new, |place| format!(" ({place})"));
+                let what = load::first_mistake(&why);
                 let what = format!(
-                    "the file was changed and is refused, the one before serves on: {what}{place}"
+                    "the file was changed and is refused, the one before serves on: {what}"
                 );
                 self.status.set(CONFIGURATION, State::Degraded(what));
                 self.serving.metrics.reloaded(false);
@@ -242,6 +238,10 @@ impl Parts {
         let (answers, resolving) = self.names.first_answers(&checked.config).await;
         let prepared = self.prepare(checked).await;
         let (mut configured, mut prepared) = prepared.map_err(|error| format!("{error:#}"))?;
+        // The stop may have come while names were asked for.
+        if self.serving.shutdown.is_draining() {
+            return Err("the gateway is stopping".to_owned());
+        }
         configured.answers = answers;
         prepared.resolving = resolving;
         let (published, told) = oneshot::channel();

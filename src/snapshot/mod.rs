@@ -48,9 +48,9 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// What a listener does. One that is gone refuses: its routes are not known any more.
-    pub fn listener(&self, id: ListenerId) -> Listener {
-        self.listeners.get(&id).cloned().unwrap_or_default()
+    /// What a listener does; nothing of one that is gone.
+    pub fn listener(&self, id: ListenerId) -> Option<&Listener> {
+        self.listeners.get(&id)
     }
 
     /// An upstream by its name: as the file has it, or `NAME@SOURCE`.

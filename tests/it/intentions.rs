@@ -20,7 +20,7 @@ use portcullis::snapshot::service::{
     Service, ServiceKey, ServiceRoute, ServiceTls, ServiceUpstream,
 };
 use portcullis::snapshot::upstream::Endpoint;
-use portcullis::snapshot::{ListenerId, Source};
+use portcullis::snapshot::{Listener, ListenerId, Source};
 use portcullis::tls::mesh::Identity;
 use portcullis::tls::options::Options;
 use portcullis::tls::server::ServerPolicy;
@@ -94,7 +94,7 @@ impl Mesh {
         let policy = ServerPolicy::new(&Options::default(), certificates.clone(), None).unwrap();
         let inputs = Inputs {
             config: checked.config,
-            listeners: BTreeMap::new(),
+            listeners: [(ListenerId(0), Listener::default())].into(),
             own: Arc::default(),
             certificates,
             policies: [(None, Ok(Arc::new(policy)))].into(),

@@ -169,6 +169,24 @@ async fn the_limit_of_all_connections_refuses_newcomers_and_leaves_those_who_are
 }
 
 #[tokio::test]
+async fn strangers_who_say_nothing_take_half_of_all_connections_at_most() {
+    let mut scene = Scene::with("connections = 4\nhandshakes = 100", "").await;
+    let mut silent = Vec::new();
+    for source in ["127.0.0.2", "127.0.0.3"] {
+        silent.push(dial(source, scene.gateway.address).await.unwrap());
+    }
+    scene
+        .refuses("127.0.0.4", "handshake_limit", "gateway")
+        .await;
+    drop(silent.pop());
+    let mut tunnels = vec![
+        scene.takes("127.0.0.1").await,
+        scene.takes("127.0.0.1").await,
+    ];
+    all_echo(&mut tunnels).await;
+}
+
+#[tokio::test]
 async fn handshakes_that_are_not_finished_refuse_newcomers_and_no_tunnel_is_one() {
     let mut scene = Scene::with("handshakes = 2", "").await;
     let mut tunnels = scene.open(4).await;

@@ -11,7 +11,7 @@ use portcullis::metrics::Metrics;
 use portcullis::net::session::Sessions;
 use portcullis::proxy::Proxy;
 use portcullis::snapshot::compile::{Inputs, compile};
-use portcullis::snapshot::{ListenerId, Snapshot};
+use portcullis::snapshot::{Listener, ListenerId, Snapshot};
 use rustls::pki_types::ServerName;
 use rustls::version::TLS13;
 use socket2::SockRef;
@@ -163,7 +163,7 @@ async fn a_running_tunnel_keeps_no_snapshot_from_going() {
         .config;
     let inputs = Inputs {
         config,
-        listeners: BTreeMap::new(),
+        listeners: [(ListenerId(0), Listener::default())].into(),
         own: Arc::default(),
         certificates: Arc::default(),
         policies: BTreeMap::new(),

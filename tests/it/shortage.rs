@@ -79,7 +79,7 @@ fn a_gateway_takes_as_many_file_descriptors_as_the_system_allows() {
 fn a_gateway_out_of_file_descriptors_backs_off_and_serves_again() {
     let limits = format!("{DESCRIPTORS}:{DESCRIPTORS}");
     // Else nobody would be let in for whom there are none.
-    let keys = "limits.connections.enforce = \"dry-run\"\n";
+    let keys = "limits.connections.enforce = \"dry-run\"\nlimits.handshakes = \"off\"\n";
     let (gateway, address) = limited(&limits, keys, echo());
     let mut early = connect(address);
     let hello = framed(&named("echo.example.test"), &[]);
@@ -123,9 +123,11 @@ fn a_gateway_lets_in_as_many_as_it_has_file_descriptors_for_and_refuses_the_othe
         (line["files"] == DESCRIPTORS && line["connections"] == 20).then_some(())
     });
     let hello = framed(&named("echo.example.test"), &[]);
-    let mut crowd: Vec<TcpStream> = (0..20).map(|_| connect(address)).collect();
-    for client in &mut crowd {
-        assert_eq!(said_and_echoed(client, &hello), hello);
+    let mut crowd = Vec::new();
+    for _ in 0..20 {
+        let mut client = connect(address);
+        assert_eq!(said_and_echoed(&mut client, &hello), hello);
+        crowd.push(client);
     }
     for _ in 0..2 * DESCRIPTORS {
         // It may be reset before it is told that it stands.

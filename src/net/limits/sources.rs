@@ -204,8 +204,11 @@ impl Entry {
     /// One more, if there is one left in the bucket.
     fn comes(&mut self, now: u64, per_second: u32, burst: u32) -> bool {
         let each = 1_000_000_000 / u64::from(per_second.max(1));
+        let whole = each * u64::from(burst);
+        // A limit that is raised does not hold against those who were over the one before.
+        self.full = self.full.min(now + whole);
         let full = self.full.max(now) + each;
-        let is_left = full - now <= each * u64::from(burst);
+        let is_left = full - now <= whole;
         if is_left {
             self.full = full;
         }

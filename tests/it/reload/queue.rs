@@ -2,8 +2,10 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use portcullis::config::AdminAddress;
 use rustls::pki_types::ServerName;
@@ -48,34 +50,91 @@ async fn whoever_is_in_the_queue() {
         listen(&before);
         gateway.reload.done("a test").await.unwrap();
         said(dial(one, &client).await.unwrap()).await;
-        let coming = thread::spawn(move || {
-            let mut came = Vec::new();
-            while came.len() < COMING {
-                match std::net::TcpStream::connect(one) {
-                    Ok(tcp) => came.push(tcp),
-                    Err(_) => break,
-                }
-                thread::sleep(Duration::from_micros(300));
-            }
-            came
-        });
+        let count = Arc::new(AtomicUsize::new(0));
+        let counting = Arc::clone(&count);
+        let coming = thread::spawn(move || come(one, &counting));
+        eventually("some have come", async || count.load(Relaxed) > 9).await;
+        let asked = Instant::now();
         listen(&after);
         gateway.reload.done("a test").await.unwrap();
         let came = tokio::task::spawn_blocking(|| coming.join().unwrap());
         let came = came.await.unwrap();
         assert!(!came.is_empty());
         eprintln!("{} came while {before} became {after}", came.len());
-        for tcp in came {
-            tcp.set_nonblocking(true).unwrap();
-            let tcp = TcpStream::from_std(tcp).unwrap();
+        for (when, tcp) in came {
+            let tcp = asynchronous(tcp);
             let name = ServerName::try_from("a.example.test").unwrap();
             let tls = TlsConnector::from(Arc::clone(&client))
                 .connect(name, tcp)
                 .await;
-            assert_eq!(said(tls.unwrap()).await, "hello");
+            match tls {
+                Ok(tls) => assert_eq!(said(tls).await, "hello"),
+                // In the moment in which the socket was closed: whoever comes after the wish has no promise.
+                Err(error) => assert!(when > asked, "{error}"),
+            }
         }
         if !after.is_empty() {
             assert_eq!(said(dial(one, &client).await.unwrap()).await, "hello");
+        }
+    }
+}
+
+/// As many as come to an address before it is gone, each with when it was there.
+fn come(to: SocketAddr, count: &AtomicUsize) -> Vec<(Instant, std::net::TcpStream)> {
+    let mut came = Vec::new();
+    while came.len() < COMING {
+        match std::net::TcpStream::connect(to) {
+            Ok(tcp) => came.push((Instant::now(), tcp)),
+            Err(_) => break,
+        }
+        count.fetch_add(1, Relaxed);
+        thread::sleep(Duration::from_micros(300));
+    }
+    came
+}
+
+fn asynchronous(tcp: std::net::TcpStream) -> TcpStream {
+    tcp.set_nonblocking(true).unwrap();
+    TcpStream::from_std(tcp).unwrap()
+}
+
+#[test]
+fn whoever_comes_by_a_listener_that_goes_must_bring_what_it_asks_for() {
+    network::of_its_own(
+        "reload::queue::whoever_comes_by_a_listener_that_goes_must_bring_what_it_asks_for",
+        whoever_comes_by_a_listener_that_goes(),
+    );
+}
+
+async fn whoever_comes_by_a_listener_that_goes() {
+    let authority = Authority::new();
+    authority.issue_files("edge", &["*.example.test"]);
+    let greeter = Upstream::greeter("hello").await;
+    let tables = format!("admin = false\n{EDGE}{}", route("a", &greeter));
+    let mut gateway = Gateway::start(&authority, &tables).await;
+    let asking = SocketAddr::from(([127, 0, 0, 1], 8443));
+    let listen = |more: &str| {
+        let text = format!("listen = [\"127.0.0.1:0\"{more}]\n{tables}");
+        authority.write("portcullis.toml", &text);
+    };
+    let more =
+        format!(", {{ address = \"{asking}\", proxy_protocol = {{ from = [\"127.0.0.9/32\"] }} }}");
+    for _ in 0..5 {
+        listen(&more);
+        gateway.reload.done("a test").await.unwrap();
+        let count = Arc::new(AtomicUsize::new(0));
+        let counting = Arc::clone(&count);
+        let coming = thread::spawn(move || come(asking, &counting));
+        eventually("some have come", async || count.load(Relaxed) > 9).await;
+        let asked = Instant::now();
+        listen("");
+        gateway.reload.done("a test").await.unwrap();
+        let came = tokio::task::spawn_blocking(|| coming.join().unwrap());
+        let came = came.await.unwrap();
+        // Each of those, and what is left of the others is read in the next round.
+        for _ in came.iter().filter(|(when, _)| *when < asked) {
+            let record = gateway.ended().await;
+            assert_eq!(record["reason"], "no_proxy_header", "{record}");
         }
     }
 }

@@ -62,6 +62,19 @@ fn a_million_sources_that_come_and_go_leave_next_to_nothing() {
 }
 
 #[test]
+fn a_rate_that_is_raised_holds_no_longer_against_who_was_over_the_one_before() {
+    let (table, exceeded) = (Sources::default(), Exceeded::default());
+    let address = IpAddr::from([192, 0, 2, 1]);
+    let come = |now, limits: &Limits| table.enter(address, now, limits, &exceeded).is_ok();
+    let (slow, fast) = (limits(1_000, 1, 100), limits(1_000, 100, 100));
+    let now = table.since;
+    assert_eq!((0..150).filter(|_| come(now, &slow)).count(), 100);
+    assert!(!come(now, &fast), "the bucket is as empty as it was");
+    let later = now + Duration::from_millis(100);
+    assert_eq!((0..20).filter(|_| come(later, &fast)).count(), 10);
+}
+
+#[test]
 fn a_million_sources_that_stay_are_remembered_up_to_the_bound_and_share_beyond_it() {
     let (table, exceeded) = (Sources::default(), Exceeded::default());
     let limits = limits(1_000_000, 1, 1_000_000);
