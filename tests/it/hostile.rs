@@ -29,22 +29,13 @@ impl Scene {
     async fn through(&self, version: &'static SupportedProtocolVersion) -> (TcpStream, Forge) {
         let mut tcp = self.gateway.connect().await;
         let mut handshake = self.attacker(version);
-        let mut received = vec![0; 1 << 16];
-        let mut count = 0;
-        loop {
-            let (said, through) = handshake.step(&received[..count]);
-            tcp.write_all(&said).await.unwrap();
-            if through {
-                break;
-            }
-            count = tcp.read(&mut received).await.unwrap();
-        }
+        handshake.make(&mut tcp).await;
         let mut forge = handshake.forge();
         let word = forge.data(b"word");
         tcp.write_all(&word).await.unwrap();
-        let mut echoed = Vec::new();
+        let (mut received, mut echoed) = (vec![0; 1 << 16], Vec::new());
         while echoed.len() < 4 {
-            count = tcp.read(&mut received).await.unwrap();
+            let count = tcp.read(&mut received).await.unwrap();
             assert!(count > 0, "the gateway has ended it");
             echoed.extend(forge::text(forge.hear(&received[..count])));
         }

@@ -18,6 +18,8 @@ use rustls::{
     ClientConfig, ConnectionTrafficSecrets, ContentType, ProtocolVersion, ServerConfig,
     SupportedCipherSuite,
 };
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use super::gate::NAME;
 
@@ -98,6 +100,20 @@ impl Handshake {
         Self {
             side,
             incoming: Vec::new(),
+        }
+    }
+
+    /// Makes all of it with whoever is there.
+    pub(crate) async fn make(&mut self, tcp: &mut TcpStream) {
+        let mut received = vec![0; 1 << 16];
+        let mut count = 0;
+        loop {
+            let (said, through) = self.step(&received[..count]);
+            tcp.write_all(&said).await.unwrap();
+            if through {
+                break;
+            }
+            count = tcp.read(&mut received).await.unwrap();
         }
     }
 

@@ -143,16 +143,7 @@ pub(super) struct Teller {
 impl Teller {
     pub(super) async fn new(mut tcp: TcpStream, forged: Forged, configs: &Configs) -> Self {
         let mut handshake = configs.handshake(forged);
-        let mut received = vec![0; 1 << 16];
-        let mut count = 0;
-        loop {
-            let (said, through) = handshake.step(&received[..count]);
-            tcp.write_all(&said).await.unwrap();
-            if through {
-                break;
-            }
-            count = tcp.read(&mut received).await.unwrap();
-        }
+        handshake.make(&mut tcp).await;
         let (from, to) = tcp.into_split();
         Self {
             from,

@@ -177,6 +177,23 @@ async fn answer(authority: &Authority, gateway: &mut Gateway, name: &str) -> Str
 const V2: &str = r#"{ version = "v2", tlvs = ["alpn", "authority", "cert-cn", "unique-id", "spiffe", "crc32c"] }"#;
 const INSIDE: &str = r#"{ version = "v2", inside_tls = true, tlvs = ["alpn", "authority", "cert-cn", "unique-id", "spiffe", "crc32c"] }"#;
 
+/// A header of each version: alone, before TLS and inside it. A name, the port, the key, and whether there is TLS.
+fn every_way(plain: u16, tls: u16, outer: u16) -> [(&'static str, u16, &'static str, bool); 6] {
+    [
+        ("one", plain, "\"v1\"", false),
+        ("two", plain, V2, false),
+        ("one-before", tls, "\"v1\"", true),
+        ("two-before", tls, V2, true),
+        (
+            "one-inside",
+            outer,
+            "{ version = \"v1\", inside_tls = true }",
+            true,
+        ),
+        ("two-inside", outer, INSIDE, true),
+    ]
+}
+
 #[tokio::test]
 async fn haproxy_behind_us_hears_who_the_client_is() {
     let authority = Authority::new();
@@ -195,19 +212,7 @@ async fn haproxy_behind_us_hears_who_the_client_is() {
         return;
     };
     drop(connect(outer, &haproxy).await);
-    let upstreams = [
-        ("one", plain, "\"v1\"", false),
-        ("two", plain, V2, false),
-        ("one-before", tls, "\"v1\"", true),
-        ("two-before", tls, V2, true),
-        (
-            "one-inside",
-            outer,
-            "{ version = \"v1\", inside_tls = true }",
-            true,
-        ),
-        ("two-inside", outer, INSIDE, true),
-    ];
+    let upstreams = every_way(plain, tls, outer);
     let mut gateway = before(&authority, &upstreams).await;
     for (name, ..) in upstreams {
         let heard = answer(&authority, &mut gateway, name).await;
@@ -239,19 +244,7 @@ async fn nginx_behind_us_hears_who_the_client_is() {
         return;
     };
     drop(connect(outer, &nginx).await);
-    let upstreams = [
-        ("one", plain, "\"v1\"", false),
-        ("two", plain, V2, false),
-        ("one-before", tls, "\"v1\"", true),
-        ("two-before", tls, V2, true),
-        (
-            "one-inside",
-            outer,
-            "{ version = \"v1\", inside_tls = true }",
-            true,
-        ),
-        ("two-inside", outer, INSIDE, true),
-    ];
+    let upstreams = every_way(plain, tls, outer);
     let mut gateway = before(&authority, &upstreams).await;
     for (name, ..) in upstreams {
         let heard = answer(&authority, &mut gateway, name).await;
