@@ -69,7 +69,8 @@ class Subjects:
         return "plain" if speak == "tls" else speak
 
     def gateway(self, stack, name):
-        config = self.configured("portcullis.toml", **self.upstream)
+        # A file of its own: a gateway reads again what changes.
+        config = self.configured("portcullis.toml", **self.upstream).rename(self.folder / f"{name}.toml")
         # A release from before there were such limits does not know the keys, and lets everybody in.
         if subprocess.run([self.programs[name], "check", "--config", config], capture_output=True, check=False).returncode != 0:
             config.write_text(config.read_text().split("[limits]")[0])
