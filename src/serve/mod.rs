@@ -52,6 +52,9 @@ pub struct Gateway {
     tasks: JoinSet<()>,
 }
 
+/// The part of the status that tells whether clients are accepted.
+const LISTENERS: &str = "listeners";
+
 /// Starts a gateway: everything is read and bound before the first connection is taken, or nothing starts.
 ///
 /// Must be called on a runtime. Sessions are written to `log`; `shutdown` makes it stop, and `wishes` make it read its
@@ -69,6 +72,9 @@ pub async fn start(
     let metrics = Metrics::new();
     metrics.access_log(log.clone());
     let status = Status::default();
+    // The first of all parts, and the last to be ready: whoever asks in between hears no yes of the others alone.
+    let starting = status::State::NotReady("the gateway is starting".to_owned());
+    status.set(LISTENERS, starting);
     let cell = Arc::new(ArcSwap::from_pointee(Snapshot::default()));
     let sessions = Sessions::new(log.clone(), Arc::clone(&metrics));
     let serving = Serving {
@@ -123,7 +129,7 @@ pub async fn start(
     let mut tasks = JoinSet::new();
     tasks.spawn(publisher.run(heard, learnt, read, sessions.clone()));
     parts.take(prepared).await;
-    status.set("listeners", status::State::Ready);
+    status.set(LISTENERS, status::State::Ready);
     let (addresses, admin) = parts.addresses();
     notify.ready("serving").await;
     tasks.spawn(notify.clone().live());

@@ -2,9 +2,16 @@
 
 use std::time::Duration;
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, UnixStream};
+use tokio::time::Instant;
+
 use super::{FILE_HOST, HOST, NAME, PERSISTENT, ROUTE, Scene, register, register_with_own_sidecar};
+use crate::authority::Authority;
 use crate::consul::Consul;
 use crate::ports;
+use crate::program::command;
+use crate::support::{Child, PATIENCE};
 use crate::upstream::Upstream;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -195,4 +202,37 @@ async fn a_consul_that_hangs_is_told_of_and_nothing_is_lost() {
     scene.works("it answers again").await;
     tunnel.lives().await;
     traffic.went_well().await;
+}
+
+/// Whoever asks at the wrong moment must not be told of the parts alone that have begun.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_starts_says_at_no_moment_that_it_is_ready_before_consul_answers() {
+    let hangs = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let authority = Authority::new();
+    authority.issue_files("edge", &["*.example.test"]);
+    let admin = authority.folder().join("admin");
+    let tables = format!(
+        "admin = \"unix:{}\"\ncertificates = [{{ chain = \"edge.pem\", key = \"edge.key\" }}]\n\
+         [log]\nformat = \"json\"\n[consul]\naddress = \"{}\"\n",
+        admin.display(),
+        hangs.local_addr().unwrap(),
+    );
+    let request = b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    for _ in 0..10 {
+        let command = command(&authority, "127.0.0.1:0".parse().unwrap(), &tables, &[]);
+        let child = Child::spawn(&command);
+        let late = Instant::now() + PATIENCE;
+        let mut answer = String::new();
+        while !answer.contains("listeners ready") {
+            assert!(Instant::now() < late, "{answer} {}", child.all());
+            answer.clear();
+            if let Ok(mut asked) = UnixStream::connect(&admin).await {
+                // It may not have been listening yet, or be from before.
+                let _ = asked.write_all(request).await;
+                let _ = asked.read_to_string(&mut answer).await;
+            }
+            assert!(!answer.starts_with("HTTP/1.1 200"), "{answer}");
+        }
+        assert!(answer.contains("consul not ready"), "{answer}");
+    }
 }
