@@ -4,11 +4,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rustls::ClientConfig;
-
 use crate::config::{CertificateFiles, Checked, Config, UpstreamTls};
 use crate::snapshot::certificates::Certificates;
-use crate::tls::client;
+use crate::tls::client::Made;
 use crate::tls::files::Certificate;
 use crate::tls::server::ServerPolicy;
 
@@ -17,7 +15,7 @@ use crate::tls::server::ServerPolicy;
 pub(super) struct Loaded {
     pub(super) certificates: Arc<Certificates>,
     pub(super) policies: BTreeMap<Option<String>, Result<Arc<ServerPolicy>, String>>,
-    pub(super) client_configs: BTreeMap<String, Result<Arc<ClientConfig>, String>>,
+    pub(super) client_configs: BTreeMap<String, Result<Made, String>>,
     /// Chains in directories that do not serve as they are, in whose place what they were before is shown.
     pub(super) kept: Vec<PathBuf>,
 }
@@ -25,7 +23,8 @@ pub(super) struct Loaded {
 /// Makes everything, from the certificates as they were read while checking. An option set whose CAs do not serve, or
 /// an upstream whose roots do not, is the end of the routes that need it, and of no others.
 ///
-/// Of what was made `before`, certificates and policies that would be made from the same stay: so do the clients' sessions.
+/// Of what was made `before`, whatever would be made from the same stays: so do the clients' sessions, and what is known of
+/// the chains that upstreams show.
 pub(super) fn load(checked: Checked, before: &Loaded) -> (Config, Loaded) {
     let Checked {
         config,
@@ -40,7 +39,7 @@ pub(super) fn load(checked: Checked, before: &Loaded) -> (Config, Loaded) {
     };
     let loaded = Loaded {
         policies: policies(&config, &certificates, before),
-        client_configs: client_configs(&config),
+        client_configs: client_configs(&config, before),
         certificates,
         kept: kept.iter().map(|one| one.source.clone()).collect(),
     };
@@ -93,9 +92,9 @@ fn policies(
         .collect()
 }
 
-/// One configuration for each upstream with TLS; those that ask for the same share it.
-fn client_configs(config: &Config) -> BTreeMap<String, Result<Arc<ClientConfig>, String>> {
-    let mut made: Vec<(&UpstreamTls, Result<Arc<ClientConfig>, String>)> = Vec::new();
+/// One configuration for each upstream with TLS; those that ask for the same share it, those of before among them.
+fn client_configs(config: &Config, before: &Loaded) -> BTreeMap<String, Result<Made, String>> {
+    let mut made: Vec<(&UpstreamTls, Result<Made, String>)> = Vec::new();
     let mut configs = BTreeMap::new();
     for (name, upstream) in &config.upstreams {
         let Some(tls) = &upstream.tls else { continue };
@@ -106,7 +105,7 @@ fn client_configs(config: &Config) -> BTreeMap<String, Result<Arc<ClientConfig>,
         let config = match made.iter().find(|(other, _)| same(other)) {
             Some((_, config)) => config.clone(),
             None => {
-                let config = client_config(tls);
+                let config = client_config(tls, before);
                 made.push((tls, config.clone()));
                 config
             }
@@ -116,10 +115,12 @@ fn client_configs(config: &Config) -> BTreeMap<String, Result<Arc<ClientConfig>,
     configs
 }
 
-fn client_config(tls: &UpstreamTls) -> Result<Arc<ClientConfig>, String> {
+fn client_config(tls: &UpstreamTls, before: &Loaded) -> Result<Made, String> {
     let certificate = tls.certificate.as_ref();
     let certificate = certificate.map(|(chain, key)| (chain.as_path(), key.as_path()));
-    client::config(&tls.roots, certificate, tls.proof.clone()).map_err(|error| error.to_string())
+    let before = before.client_configs.values().flatten();
+    Made::following(&tls.roots, certificate, tls.proof.clone(), before)
+        .map_err(|error| error.to_string())
 }
 
 /// Of all that is wrong the first mistake, in one line with its place. There may be warnings before it; what cannot be bound is
@@ -131,4 +132,59 @@ pub(super) fn first_mistake(why: &str) -> String {
     let place = lines.find_map(|line| line.strip_prefix("--> "));
     let place = place.map_or_else(String::new, |place| format!(" ({place})"));
     format!("{}{place}", what.unwrap_or(first))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::config;
+    use crate::tls::test_certs::Ca;
+
+    #[test]
+    fn an_upstream_keeps_its_tls_while_nothing_that_it_is_made_from_changes() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
+        let (first, second) = (Ca::new("first"), Ca::new("second"));
+        write("a.pem", &first.pem());
+        write("b.pem", &second.pem());
+        let text = |name: &str| {
+            let upstream = |name: &str, ca: &str| {
+                format!(
+                    "[upstreams.{name}]\naddress = \"127.0.0.1:1\"\n\
+                     tls = {{ server_name = \"{name}.test\", roots = [\"{ca}.pem\"] }}\n"
+                )
+            };
+            format!(
+                "admin = false\n{}{}",
+                upstream(name, "a"),
+                upstream("other", "b")
+            )
+        };
+        let reload = |name: &str, before: &Loaded| {
+            let path = folder.path().join("portcullis.toml");
+            let checked = config::parse(&text(name), &path);
+            load(
+                checked.unwrap_or_else(|mistakes| panic!("{mistakes}")),
+                before,
+            )
+            .1
+        };
+        let of = |loaded: &Loaded, name: &str| {
+            Arc::clone(&loaded.client_configs[name].as_ref().unwrap().config)
+        };
+        let one = reload("one", &Loaded::default());
+        // By another name too: what it is made from is the same.
+        let two = reload("two", &one);
+        assert!(Arc::ptr_eq(&of(&one, "one"), &of(&two, "two")));
+        assert!(Arc::ptr_eq(&of(&one, "other"), &of(&two, "other")));
+        assert!(!Arc::ptr_eq(&of(&one, "one"), &of(&one, "other")));
+
+        write("a.pem", &Ca::new("first").pem());
+        let three = reload("two", &two);
+        assert!(!Arc::ptr_eq(&of(&two, "two"), &of(&three, "two")));
+        assert!(Arc::ptr_eq(&of(&two, "other"), &of(&three, "other")));
+    }
 }

@@ -76,7 +76,9 @@ impl Configured {
             own,
             certificates: loaded.certificates,
             policies: loaded.policies,
-            client_configs: loaded.client_configs,
+            client_configs: (loaded.client_configs.into_iter())
+                .map(|(name, made)| (name, made.map(|made| made.config)))
+                .collect(),
             addresses: BTreeMap::new(),
             identity: None,
         }
