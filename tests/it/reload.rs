@@ -23,6 +23,7 @@ use crate::upstream::Upstream;
 mod consul;
 mod live;
 mod queue;
+mod resolving;
 mod tickets;
 mod tunnels;
 mod wishes;
