@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use crate::config::{CertificateFiles, Checked, Config, UpstreamTls};
 use crate::snapshot::certificates::Certificates;
-use crate::tls::client::Made;
-use crate::tls::files::Certificate;
-use crate::tls::server::ServerPolicy;
+use crate::tls::client::{ClientError, Made};
+use crate::tls::files::{Certificate, FileError};
+use crate::tls::server::{PolicyError, ServerPolicy};
 
 /// What was made. A clone shares it.
 #[derive(Clone, Debug, Default)]
@@ -20,12 +20,20 @@ pub(super) struct Loaded {
     pub(super) kept: Vec<PathBuf>,
 }
 
+/// A file that was good while it was checked cannot be read for want of something else.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub(super) struct Shortage(FileError);
+
 /// Makes everything, from the certificates as they were read while checking. An option set whose CAs do not serve, or
 /// an upstream whose roots do not, is the end of the routes that need it, and of no others.
 ///
 /// Of what was made `before`, whatever would be made from the same stays: so do the clients' sessions, and what is known of
 /// the chains that upstreams show.
-pub(super) fn load(checked: Checked, before: &Loaded) -> (Config, Loaded) {
+///
+/// # Errors
+/// There is too little of something just now, which is no fault of an option set or an upstream: no route ends by it.
+pub(super) fn load(checked: Checked, before: &Loaded) -> Result<(Config, Loaded), Shortage> {
     let Checked {
         config,
         mut certificates,
@@ -37,13 +45,14 @@ pub(super) fn load(checked: Checked, before: &Loaded) -> (Config, Loaded) {
         true => Arc::clone(&before.certificates),
         false => Arc::new(Certificates::new(certificates)),
     };
-    let loaded = Loaded {
-        policies: policies(&config, &certificates, before),
-        client_configs: client_configs(&config, before),
-        certificates,
+    let mut loaded = Loaded {
         kept: kept.iter().map(|one| one.source.clone()).collect(),
+        certificates,
+        ..Loaded::default()
     };
-    (config, loaded)
+    loaded.make_policies(&config, before)?;
+    loaded.make_client_configs(&config, before)?;
+    Ok((config, loaded))
 }
 
 /// The certificates of before whose chains still stand in a directory, and do not serve as they are: half of a pair that is
@@ -71,56 +80,56 @@ fn broken(
         .collect()
 }
 
-/// One policy for each option set that there is, known by the name that routes use: a tag may name any.
-fn policies(
-    config: &Config,
-    certificates: &Arc<Certificates>,
-    before: &Loaded,
-) -> BTreeMap<Option<String>, Result<Arc<ServerPolicy>, String>> {
-    let named = config.tls_options.iter();
-    let named = named.map(|(name, options)| (Some(name.clone()), options));
-    let default = config.tls_options.get("default");
-    named
-        .chain(default.map(|options| (None, options)))
-        .map(|(name, options)| {
+impl Loaded {
+    /// One policy for each option set that there is, known by the name that routes use: a tag may name any.
+    fn make_policies(&mut self, config: &Config, before: &Self) -> Result<(), Shortage> {
+        let named = config.tls_options.iter();
+        let named = named.map(|(name, options)| (Some(name.clone()), options));
+        let default = config.tls_options.get("default");
+        for (name, options) in named.chain(default.map(|options| (None, options))) {
             let last = before.policies.get(&name);
             let last = last.and_then(|last| last.as_ref().ok());
-            let policy = ServerPolicy::following(options, certificates.clone(), last)
-                .map_err(|error| error.to_string());
-            (name, policy)
-        })
-        .collect()
-}
-
-/// One configuration for each upstream with TLS; those that ask for the same share it, those of before among them.
-fn client_configs(config: &Config, before: &Loaded) -> BTreeMap<String, Result<Made, String>> {
-    let mut made: Vec<(&UpstreamTls, Result<Made, String>)> = Vec::new();
-    let mut configs = BTreeMap::new();
-    for (name, upstream) in &config.upstreams {
-        let Some(tls) = &upstream.tls else { continue };
-        let same = |other: &UpstreamTls| {
-            (&other.roots, &other.proof, &other.certificate)
-                == (&tls.roots, &tls.proof, &tls.certificate)
-        };
-        let config = match made.iter().find(|(other, _)| same(other)) {
-            Some((_, config)) => config.clone(),
-            None => {
-                let config = client_config(tls, before);
-                made.push((tls, config.clone()));
-                config
-            }
-        };
-        configs.insert(name.clone(), config);
+            let certificates = self.certificates.clone();
+            let policy = match ServerPolicy::following(options, certificates, last) {
+                Err(PolicyError::ClientCa(error)) if error.may_pass => return Err(Shortage(error)),
+                made => made.map_err(|error| error.to_string()),
+            };
+            self.policies.insert(name, policy);
+        }
+        Ok(())
     }
-    configs
+
+    /// One configuration for each upstream with TLS; those that ask for the same share it, those of before among them.
+    fn make_client_configs(&mut self, config: &Config, before: &Self) -> Result<(), Shortage> {
+        let mut made: Vec<(&UpstreamTls, Result<Made, String>)> = Vec::new();
+        for (name, upstream) in &config.upstreams {
+            let Some(tls) = &upstream.tls else { continue };
+            let same = |other: &UpstreamTls| {
+                (&other.roots, &other.proof, &other.certificate)
+                    == (&tls.roots, &tls.proof, &tls.certificate)
+            };
+            let config = match made.iter().find(|(other, _)| same(other)) {
+                Some((_, config)) => config.clone(),
+                None => {
+                    let config = client_config(tls, before)?;
+                    made.push((tls, config.clone()));
+                    config
+                }
+            };
+            self.client_configs.insert(name.clone(), config);
+        }
+        Ok(())
+    }
 }
 
-fn client_config(tls: &UpstreamTls, before: &Loaded) -> Result<Made, String> {
+fn client_config(tls: &UpstreamTls, before: &Loaded) -> Result<Result<Made, String>, Shortage> {
     let certificate = tls.certificate.as_ref();
     let certificate = certificate.map(|(chain, key)| (chain.as_path(), key.as_path()));
     let before = before.client_configs.values().flatten();
-    Made::following(&tls.roots, certificate, tls.proof.clone(), before)
-        .map_err(|error| error.to_string())
+    match Made::following(&tls.roots, certificate, tls.proof.clone(), before) {
+        Err(ClientError::File(error)) if error.may_pass => Err(Shortage(error)),
+        made => Ok(made.map_err(|error| error.to_string())),
+    }
 }
 
 /// Of all that is wrong the first mistake, in one line with its place. There may be warnings before it; what cannot be bound is
@@ -166,11 +175,8 @@ mod tests {
         let reload = |name: &str, before: &Loaded| {
             let path = folder.path().join("portcullis.toml");
             let checked = config::parse(&text(name), &path);
-            load(
-                checked.unwrap_or_else(|mistakes| panic!("{mistakes}")),
-                before,
-            )
-            .1
+            let checked = checked.unwrap_or_else(|mistakes| panic!("{mistakes}"));
+            load(checked, before).unwrap().1
         };
         let of = |loaded: &Loaded, name: &str| {
             Arc::clone(&loaded.client_configs[name].as_ref().unwrap().config)

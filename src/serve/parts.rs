@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::consul::{self, Consul};
 use super::listeners::{Listeners, OpenError, Opened, Serving};
-use super::load::{self, Loaded};
+use super::load::{self, Loaded, Shortage};
 use super::names::Names;
 use super::publish::Configured;
 use crate::config::{self, AdminAddress, Checked, Keepalive, Log, Token};
@@ -297,7 +297,8 @@ impl Parts {
         let (answers, resolving) = self.names.first_answers(&checked.config, quietly).await;
         let (mut configured, mut prepared) = self.prepare(checked).await.map_err(|error| {
             let open = error.downcast_ref::<OpenError>();
-            Refused::new(format!("{error:#}"), open.is_some_and(OpenError::may_pass))
+            let may_pass = error.is::<Shortage>() || open.is_some_and(OpenError::may_pass);
+            Refused::new(format!("{error:#}"), may_pass)
         })?;
         let stopping = || Refused::new("the gateway is stopping".to_owned(), false);
         // The stop may have come while names were asked for.
@@ -328,7 +329,7 @@ impl Parts {
         let before = self.loaded.clone();
         // Files are read for it, and a system's roots are hundreds.
         let loading = tokio::task::spawn_blocking(move || load::load(checked, &before));
-        let (config, loaded) = loading.await.context("it cannot be loaded")?;
+        let (config, loaded) = loading.await.context("it cannot be loaded")??;
         // The only step that a step behind it could not take back: the last one but those that cannot fail.
         let client = consul::client(&config)?;
         let opened = (self.listeners)

@@ -15,7 +15,9 @@ use rustls_pki_types::ServerName;
 
 use super::files::{FileError, Pair, load_roots};
 use super::known::Known;
+use super::pem::unreadable;
 use super::verify::{Proof, Verifier};
+use crate::retry;
 
 /// A configuration, and what it was made from.
 #[derive(Clone, Debug)]
@@ -179,6 +181,14 @@ fn system_roots() -> Result<RootCertStore, ClientError> {
 }
 
 fn usable(found: CertificateResult) -> Result<RootCertStore, ClientError> {
+    for error in &found.errors {
+        // Some of them are not all of them: who trusts those alone refuses good peers until he reads them again.
+        if let rustls_native_certs::ErrorKind::Io { inner, path } = &error.kind
+            && retry::may_pass(inner)
+        {
+            return Err(unreadable(path, inner).into());
+        }
+    }
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(found.certs);
     if !roots.is_empty() {

@@ -6,12 +6,17 @@ use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use portcullis::lifecycle::{Handed, Reload, Shutdown};
+use portcullis::log::AccessLog;
+use portcullis::serve;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustls::version::TLS13;
 use serde_json::Value;
 
 use super::{EDGE, dial, eventually, route, said};
+use crate::again;
 use crate::authority::Authority;
-use crate::gateway::ask;
+use crate::gateway::{Gateway, ask};
 use crate::program::Program;
 use crate::support::PATIENCE;
 use crate::upstream::Upstream;
@@ -159,4 +164,38 @@ async fn files_that_cannot_be_read_for_want_of_descriptors_are_read_when_there_a
     heard("that it serves", "the new configuration serves");
     assert!(begin.elapsed() < PATIENCE);
     assert_eq!(desk.logged("the new configuration is refused"), 1);
+}
+
+/// Set where the next test runs in a process of its own, whose descriptors it spends.
+const SPENT: &str = "PORTCULLIS_TEST_SPENT";
+
+#[tokio::test]
+async fn a_file_of_cas_that_cannot_be_read_just_now_takes_no_route_down_but_refuses_the_whole() {
+    const NAME: &str = "reload::retry::a_file_of_cas_that_cannot_be_read_just_now_takes_no_route_down_but_refuses_the_whole";
+    if !again::is_inside(SPENT) {
+        return again::inside(&Command::new("env"), NAME, SPENT);
+    }
+    let authority = Authority::new();
+    authority.issue_files("edge", &["*.example.test"]);
+    let tables = format!(
+        "{EDGE}[upstreams.a]\naddress = \"127.0.0.1:9\"\n\
+         tls = {{ server_name = \"a.test\", roots = [\"edge.pem\"] }}\n"
+    );
+    let checked = Gateway::load(&authority, &tables);
+    // It was read while it was checked, and is read once more for the upstream.
+    let (soft, hard) = (Some(3), getrlimit(Resource::Nofile).maximum);
+    let spent = Rlimit {
+        current: soft,
+        maximum: hard,
+    };
+    setrlimit(Resource::Nofile, spent).unwrap();
+    let (reload, wishes) = Reload::new();
+    let (log, shutdown) = (AccessLog::off(), Shutdown::new());
+    let handed = Handed::default();
+    let started = serve::start(checked, log, shutdown, (reload, wishes), handed).await;
+    let why = started.unwrap_err().to_string();
+    assert!(
+        why.contains("edge.pem") && why.contains("Too many open files"),
+        "{why}"
+    );
 }
