@@ -1,7 +1,10 @@
 //! How long to wait before what has failed is tried again.
 
 use std::hash::{BuildHasher, RandomState};
+use std::io;
 use std::time::Duration;
+
+use rustix::io::Errno;
 
 /// Pauses between attempts: they grow with each failure, and no two processes keep the same ones.
 ///
@@ -52,6 +55,24 @@ impl Default for Backoff {
     }
 }
 
+/// Whether what the system refuses now it may grant later, though the same is asked for: an address is taken, or not there
+/// yet, or there is too little of something (descriptors, memory, room on a disk).
+pub fn may_pass(error: &io::Error) -> bool {
+    matches!(
+        Errno::from_io_error(error),
+        Some(
+            Errno::ADDRINUSE
+                | Errno::ADDRNOTAVAIL
+                | Errno::MFILE
+                | Errno::NFILE
+                | Errno::NOMEM
+                | Errno::NOBUFS
+                | Errno::AGAIN
+                | Errno::NOSPC
+        )
+    )
+}
+
 /// A number from 0 to 1, by chance: the keys of a `RandomState` come from the system, and differ for each.
 pub fn chance() -> f64 {
     let bits = RandomState::new().hash_one(0u8) >> 32;
@@ -72,6 +93,14 @@ mod tests {
         }
         backoff.reset();
         assert!(backoff.next() <= Duration::from_millis(250));
+    }
+
+    #[test]
+    fn a_shortage_or_a_taken_address_may_pass_and_a_missing_file_or_right_does_not() {
+        let passes = |errno: Errno| may_pass(&io::Error::from(errno));
+        assert!(passes(Errno::ADDRINUSE) && passes(Errno::MFILE) && passes(Errno::NOMEM));
+        assert!(!passes(Errno::NOENT) && !passes(Errno::ACCESS) && !passes(Errno::AFNOSUPPORT));
+        assert!(!may_pass(&io::Error::other("of a test")));
     }
 
     #[test]

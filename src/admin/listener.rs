@@ -1,5 +1,6 @@
 //! Where the admin interface listens: a TCP address, or a UNIX socket for its owner only.
 
+use std::convert::Infallible;
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
 use std::net::SocketAddr;
@@ -8,12 +9,18 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::oneshot;
 
 use crate::config::AdminAddress;
+use crate::retry;
 
 /// What accepts connections to the admin interface.
 #[derive(Debug)]
-pub struct Listener(Socket);
+pub struct Listener {
+    socket: Socket,
+    /// Dropped after the socket, as fields are in their order.
+    open: Option<oneshot::Sender<Infallible>>,
+}
 
 #[derive(Debug)]
 enum Socket {
@@ -30,7 +37,7 @@ impl Listener {
                 let bound = async {
                     let listener = TcpListener::bind(address).await?;
                     let address = listener.local_addr()?;
-                    Ok(Self(Socket::Tcp(listener, address)))
+                    Ok(Self::of(Socket::Tcp(listener, address)))
                 };
                 bound.await.map_err(|error| BindError::System {
                     address: address.to_string(),
@@ -43,14 +50,25 @@ impl Listener {
                     address: path.display().to_string(),
                     error,
                 })?;
-                Ok(Self(Socket::Unix(listener, SocketFile(path.clone()))))
+                Ok(Self::of(Socket::Unix(listener, SocketFile(path.clone()))))
             }
         }
     }
 
+    fn of(socket: Socket) -> Self {
+        Self { socket, open: None }
+    }
+
+    /// Hears when it is dropped, and its address free.
+    pub fn closed(&mut self) -> oneshot::Receiver<Infallible> {
+        let (open, closed) = oneshot::channel();
+        self.open = Some(open);
+        closed
+    }
+
     /// Where it listens: with the port that the system chose, if it did.
     pub fn address(&self) -> AdminAddress {
-        match &self.0 {
+        match &self.socket {
             Socket::Tcp(_, address) => AdminAddress::Tcp(*address),
             Socket::Unix(_, file) => AdminAddress::Unix(file.0.clone()),
         }
@@ -58,13 +76,13 @@ impl Listener {
 
     /// Whether programs of this machine only, its browsers among them, can connect over TCP.
     pub(super) fn is_loopback(&self) -> bool {
-        matches!(&self.0, Socket::Tcp(_, address) if address.ip().to_canonical().is_loopback())
+        matches!(&self.socket, Socket::Tcp(_, address) if address.ip().to_canonical().is_loopback())
     }
 
     /// The next connection; errors are logged and waited out.
     pub(super) async fn accept(&self) -> Stream {
         loop {
-            let accepted = match &self.0 {
+            let accepted = match &self.socket {
                 Socket::Tcp(listener, _) => listener
                     .accept()
                     .await
@@ -111,6 +129,17 @@ pub enum BindError {
     /// The path of the UNIX socket is taken by something else, which is not removed.
     #[error("cannot listen on {}: the file is there and is not a socket", .0.display())]
     NotASocket(PathBuf),
+}
+
+impl BindError {
+    /// Whether it may end without a change of the configuration.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::System { error, .. } => retry::may_pass(error),
+            Self::InUse(_) => true,
+            Self::NotASocket(_) => false,
+        }
+    }
 }
 
 /// Removes the file of a UNIX socket.

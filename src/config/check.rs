@@ -14,6 +14,7 @@ use super::{
     Config, Diagnostic, Diagnostics, Environment, Level, Log, LogFormat, consul, files, limits,
     listen, routes, state, syntax, upstreams,
 };
+use crate::retry;
 use crate::tls::files::Certificate;
 use crate::tls::options::{ClientAuth, Options, Version};
 use crate::watch::Files;
@@ -43,9 +44,11 @@ pub fn load(path: &Path) -> Result<Checked, Diagnostics> {
             help: Some(help.to_owned()),
         }],
         files: files.clone(),
+        may_pass: false,
     };
-    let bytes = std::fs::read(path).map_err(|error| {
-        unreadable(
+    let bytes = std::fs::read(path).map_err(|error| Diagnostics {
+        may_pass: retry::may_pass(&error),
+        ..unreadable(
             format!("the configuration cannot be read: {error}"),
             "give the path of a TOML file that this user may read; config/minimal.toml shows the smallest",
         )

@@ -45,6 +45,9 @@ pub struct Diagnostics {
     pub list: Vec<Diagnostic>,
     /// The files and directories that were looked at, each as it was just before.
     pub files: Files,
+    /// Whether a file could not be read for want of something else, of which there may be enough later: who reads anew may
+    /// find other mistakes, or none.
+    pub may_pass: bool,
 }
 
 /// Without the text: a token may stand in it.
@@ -192,6 +195,7 @@ pub(super) struct Findings<'a> {
     secrets: Vec<Range<usize>>,
     /// What is read.
     files: Files,
+    may_pass: bool,
 }
 
 impl<'a> Findings<'a> {
@@ -203,7 +207,13 @@ impl<'a> Findings<'a> {
             unreadable: Vec::new(),
             secrets: Vec::new(),
             files,
+            may_pass: false,
         }
+    }
+
+    /// A mistake was told that may be none the next time, though nothing changes in the files.
+    pub(super) fn may_pass(&mut self) {
+        self.may_pass = true;
     }
 
     /// This file or directory is read next.
@@ -286,6 +296,7 @@ impl<'a> Findings<'a> {
         Diagnostics {
             path,
             files: self.files,
+            may_pass: self.may_pass,
             text: match self.list.is_empty() {
                 true => self.text.to_owned(),
                 false => concealed(self.text, &self.secrets),

@@ -1,28 +1,36 @@
-//! The listeners that run, and how they change with the configuration.
+//! The listeners that run, the admin interface's too, and how they change with the configuration.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
+use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::Context;
-use tokio::net::TcpStream;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
-use crate::config::{self, Config, Keepalive};
+mod operators;
+mod replace;
+mod running;
+
+use crate::admin::{self, BindError};
+use crate::config::{self, AdminAddress, Config, Keepalive};
 use crate::lifecycle::{Handed, Shutdown, Sockets};
 use crate::metrics::Metrics;
 use crate::net::listener::Listener;
 use crate::proxy::Proxy;
+use crate::retry;
 use crate::snapshot::{self, ListenerId};
+use operators::Admin;
+use replace::Blocked;
+use running::{Running, bind};
 
-/// What every listener needs to serve those who come.
+/// What every listener needs to serve those who come, and the admin interface.
 #[derive(Clone, Debug)]
 pub(super) struct Serving {
     pub(super) proxy: Arc<Proxy>,
+    pub(super) sources: admin::Sources,
     pub(super) metrics: Arc<Metrics>,
     pub(super) shutdown: Shutdown,
     pub(super) handed: Handed,
@@ -44,33 +52,22 @@ pub(super) fn claim(sockets: &Sockets, config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The listeners that accept, in the order of the configuration.
+/// The listeners that accept, in the order of the configuration, and the admin interface.
 #[derive(Debug, Default)]
 pub(super) struct Listeners {
     /// The number of the next one. None comes twice: who came in by a listener that is gone finds nothing of another.
     next: u32,
     running: Vec<Running>,
+    admin: Option<Admin>,
     /// Those that were told to end: each hears when its address is free.
     ending: Vec<oneshot::Receiver<Infallible>>,
-}
-
-/// One that accepts, until it is closed.
-#[derive(Debug)]
-struct Running {
-    id: ListenerId,
-    /// As it is written: with port 0 where the system chose one.
-    written: config::Listener,
-    bound: SocketAddr,
-    /// For those who come from now on. Dropped, it ends the task.
-    keepalive: watch::Sender<Keepalive>,
-    /// Hears when the task has ended.
-    closed: oneshot::Receiver<Infallible>,
 }
 
 /// The listeners of the next configuration, in its order. Nobody is accepted by the new ones yet.
 #[derive(Debug)]
 pub(super) struct Opened {
     listeners: Vec<(ListenerId, config::Listener, Socket)>,
+    admin: Option<(AdminAddress, AdminSocket)>,
     /// Those that end with it: who comes in by them until then must meet what they ask for.
     going: Vec<(ListenerId, config::Listener)>,
 }
@@ -82,48 +79,107 @@ enum Socket {
     New(Listener),
 }
 
+#[derive(Debug)]
+enum AdminSocket {
+    /// It runs already.
+    Running(AdminAddress),
+    New(admin::Listener),
+}
+
+/// Why a configuration cannot be listened by.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum OpenError {
+    #[error("cannot listen on {address}: {error}")]
+    Listen {
+        address: SocketAddr,
+        error: io::Error,
+    },
+    #[error(transparent)]
+    Admin(#[from] BindError),
+    #[error(
+        "`admin` cannot become {0}: the sandbox was entered at the start, and a UNIX socket can be made in no other \
+         directory until the next one; restart, or keep the directory"
+    )]
+    Sandboxed(AdminAddress),
+    /// Each try would close once more what serves.
+    #[error(
+        "{0} (what it was to replace was closed for it, and serves again; so it is not tried again before a file \
+         changes, or somebody asks for a reload)"
+    )]
+    InPlace(Box<Self>),
+}
+
+impl OpenError {
+    /// Whether trying again may do, and does no harm.
+    pub(super) fn may_pass(&self) -> bool {
+        match self {
+            Self::Listen { error, .. } => retry::may_pass(error),
+            Self::Admin(error) => error.may_pass(),
+            Self::Sandboxed(_) | Self::InPlace(_) => false,
+        }
+    }
+}
+
 impl Listeners {
     /// Binds what this configuration has more than the last one. The kernel queues clients there from now on.
     ///
-    /// Where the address of a new listener and that of one that goes overlap (one of them stands for all addresses), the
-    /// old one is closed first: nobody is accepted there in between, which is logged.
+    /// Where a new address and that of one that goes overlap (they are the same, of the admin interface and a listener, or
+    /// one of them stands for all addresses), the old one is closed first: nobody is accepted there in between, which is
+    /// logged.
     ///
     /// # Errors
-    /// The system refuses an address. The listeners are then as they were.
+    /// The system refuses an address, or the sandbox. The listeners are then as they were.
     pub(super) async fn open(
         &mut self,
         config: &Config,
         serving: &Serving,
         tasks: &mut JoinSet<()>,
-    ) -> anyhow::Result<Opened> {
-        // A listener that comes back in the next moment would find its address in use.
+    ) -> Result<Opened, OpenError> {
+        // What comes back in the next moment would find its address in use.
         for ended in std::mem::take(&mut self.ending) {
             let _: Result<Infallible, _> = ended.await;
         }
         let keepalive = &config.limits.keepalive;
         let mut opened = Vec::new();
-        let mut blocked = Vec::new();
+        let mut blocked = Blocked::default();
         for (place, listener) in config.listeners.iter().enumerate() {
             let written = listener.address;
             let same = |running: &&Running| running.written.address == written;
             if let Some(running) = self.running.iter().find(same) {
                 let socket = Socket::Running(running.bound);
                 opened.push((place, running.id, listener.clone(), socket));
-            } else if self.going(config).any(|going| going.blocks(written)) {
-                blocked.push((place, listener.clone()));
+            } else if self.is_in_the_way(written, config) {
+                blocked.listeners.push((place, listener.clone()));
             } else {
-                let socket = Socket::New(bind(written, keepalive, serving)?);
+                let socket = Socket::New(listen(written, keepalive, serving)?);
                 opened.push((place, self.number(), listener.clone(), socket));
             }
         }
-        if !blocked.is_empty() {
+        let mut admin = None;
+        if let Some(written) = &config.admin {
+            let running = self.admin.as_ref();
+            let running = running.filter(|running| running.written == *written);
+            admin = match (running, written) {
+                (Some(running), _) => Some(AdminSocket::Running(running.bound.clone())),
+                (None, AdminAddress::Tcp(address)) if self.is_in_the_way(*address, config) => {
+                    blocked.admin = Some(*address);
+                    None
+                }
+                (None, written) => {
+                    permits(written, serving)?;
+                    Some(AdminSocket::New(admin::Listener::bind(written).await?))
+                }
+            };
+        }
+        let addresses = blocked.addresses();
+        if !addresses.is_empty() {
             let begin = Instant::now();
-            let addresses: Vec<SocketAddr> = blocked.iter().map(|(_, one)| one.address).collect();
-            let sockets = self.replace(&addresses, config, serving, tasks).await?;
-            for ((place, listener), socket) in blocked.into_iter().zip(sockets) {
+            let (sockets, operators) = self.replace(&blocked, config, serving, tasks).await?;
+            for ((place, listener), socket) in blocked.listeners.into_iter().zip(sockets) {
                 opened.push((place, self.number(), listener, Socket::New(socket)));
             }
             opened.sort_by_key(|(place, ..)| *place);
+            admin = operators.map(AdminSocket::New).or(admin);
             tracing::warn!(
                 ?addresses,
                 gap = ?begin.elapsed(),
@@ -135,6 +191,7 @@ impl Listeners {
         let listeners = opened.into_iter();
         Ok(Opened {
             going: going.collect(),
+            admin: config.admin.clone().zip(admin),
             listeners: listeners
                 .map(|(_, id, listener, socket)| (id, listener, socket))
                 .collect(),
@@ -163,8 +220,7 @@ impl Listeners {
                         continue;
                     };
                     let mut running = before.swap_remove(at);
-                    running.keepalive.send_replace(keepalive);
-                    running.written = listener;
+                    running.go_on(listener, keepalive);
                     running
                 }
             };
@@ -172,60 +228,32 @@ impl Listeners {
         }
         for gone in before {
             tracing::info!(address = %gone.bound, "no longer listening");
-            if serving
-                .handed
-                .sockets
-                .addresses()
-                .any(|address| address == gone.bound)
-            {
+            let handed = &serving.handed.sockets;
+            if handed.addresses().any(|address| address == gone.bound) {
                 tracing::warn!(
                     address = %gone.bound,
                     "the service manager holds this socket: clients wait there until it lets go of it"
                 );
             }
-            self.ending.push(gone.closed);
+            self.ending.push(gone.close());
         }
+        let admin = match opened.admin {
+            Some((_, AdminSocket::Running(_))) => return,
+            Some((written, AdminSocket::New(listener))) => {
+                tracing::info!(address = %listener.address(), "admin interface");
+                Some(Admin::start(written, listener, serving, tasks))
+            }
+            None => None,
+        };
+        let gone = std::mem::replace(&mut self.admin, admin);
+        self.ending.extend(gone.map(Admin::close));
     }
 
-    /// Closes what goes and is in the way of these addresses, and binds them; or binds what it has closed again.
-    async fn replace(
-        &mut self,
-        addresses: &[SocketAddr],
-        config: &Config,
-        serving: &Serving,
-        tasks: &mut JoinSet<()>,
-    ) -> anyhow::Result<Vec<Listener>> {
-        let keepalive = config.limits.keepalive;
-        let going: BTreeSet<ListenerId> = self.going(config).map(|running| running.id).collect();
-        let (closing, staying) = self.running.drain(..).partition(|running: &Running| {
-            let blocks = addresses.iter().any(|address| running.blocks(*address));
-            going.contains(&running.id) && blocks
-        });
-        self.running = staying;
-        let closing: Vec<Running> = closing;
-        let mut closed = Vec::new();
-        for running in closing {
-            closed.push((running.id, running.written.clone(), running.bound));
-            running.close().await;
-        }
-        let bound = (addresses.iter()).map(|address| bind(*address, &keepalive, serving));
-        let bound: anyhow::Result<Vec<Listener>> = bound.collect();
-        if bound.is_err() {
-            for (id, written, address) in closed {
-                match bind(address, &keepalive, serving) {
-                    Ok(socket) => {
-                        let serving = serving.clone();
-                        let running =
-                            Running::start(id, written, socket, keepalive, serving, tasks);
-                        self.running.push(running);
-                    }
-                    Err(error) => {
-                        tracing::error!(%address, %error, "the listener that ran there cannot be bound again");
-                    }
-                }
-            }
-        }
-        bound
+    /// Whether something that goes is bound where this is to be.
+    fn is_in_the_way(&self, address: SocketAddr, config: &Config) -> bool {
+        let admin = self.going_admin(config);
+        self.going(config).any(|going| going.blocks(address))
+            || admin.is_some_and(|admin| admin.blocks(address))
     }
 
     /// Those that this configuration does not have.
@@ -234,9 +262,17 @@ impl Listeners {
         (self.running.iter()).filter(move |running| !wanted.contains(&running.written.address))
     }
 
-    /// The addresses bound, in the order of the configuration.
-    pub(super) fn addresses(&self) -> Vec<SocketAddr> {
-        self.running.iter().map(|running| running.bound).collect()
+    /// The admin interface, if this configuration has none or another.
+    fn going_admin(&self, config: &Config) -> Option<&Admin> {
+        let admin = self.admin.as_ref();
+        admin.filter(|admin| config.admin.as_ref() != Some(&admin.written))
+    }
+
+    /// Where clients connect, in the order of the configuration, and operators.
+    pub(super) fn addresses(&self) -> (Vec<SocketAddr>, Option<AdminAddress>) {
+        let listeners = self.running.iter().map(|running| running.bound);
+        let admin = self.admin.as_ref().map(|admin| admin.bound.clone());
+        (listeners.collect(), admin)
     }
 
     fn number(&mut self) -> ListenerId {
@@ -262,106 +298,39 @@ impl Opened {
             .collect()
     }
 
-    /// The addresses bound, in the order of the configuration.
-    pub(super) fn addresses(&self) -> Vec<SocketAddr> {
+    /// Every TCP address that is bound, the admin interface's too.
+    pub(super) fn addresses(&self) -> Arc<[SocketAddr]> {
         let sockets = self.listeners.iter().map(|(_, _, socket)| match socket {
             Socket::Running(bound) => *bound,
             Socket::New(listener) => listener.address(),
         });
-        sockets.collect()
+        let admin = self.admin.as_ref().map(|(_, socket)| match socket {
+            AdminSocket::Running(bound) => bound.clone(),
+            AdminSocket::New(listener) => listener.address(),
+        });
+        let admin = admin.and_then(|address| match address {
+            AdminAddress::Tcp(address) => Some(address),
+            AdminAddress::Unix(_) => None,
+        });
+        sockets.chain(admin).collect()
     }
 }
 
-impl Running {
-    fn start(
-        id: ListenerId,
-        written: config::Listener,
-        socket: Listener,
-        keepalive: Keepalive,
-        serving: Serving,
-        tasks: &mut JoinSet<()>,
-    ) -> Self {
-        let bound = socket.address();
-        let (keepalive, changes) = watch::channel(keepalive);
-        let (open, closed) = oneshot::channel();
-        let tracked = serving.shutdown.clone();
-        tasks.spawn(tracked.track(async move {
-            accept(id, socket, changes, serving).await;
-            drop(open);
-        }));
-        Self {
-            id,
-            written,
-            bound,
-            keepalive,
-            closed,
+fn listen(
+    address: SocketAddr,
+    keepalive: &Keepalive,
+    serving: &Serving,
+) -> Result<Listener, OpenError> {
+    bind(address, keepalive, serving).map_err(|error| OpenError::Listen { address, error })
+}
+
+/// # Errors
+/// The admin interface would be where the sandbox lets nothing be made.
+fn permits(admin: &AdminAddress, serving: &Serving) -> Result<(), OpenError> {
+    match (admin, &serving.handed.sandbox) {
+        (AdminAddress::Unix(path), Some(sandbox)) if !sandbox.permits_socket(path) => {
+            Err(OpenError::Sandboxed(admin.clone()))
         }
+        _ => Ok(()),
     }
-
-    /// Whether nothing can be bound there while this one is.
-    fn blocks(&self, address: SocketAddr) -> bool {
-        config::overlap(self.bound, address)
-    }
-
-    /// Returns when its address is free.
-    async fn close(self) {
-        drop(self.keepalive);
-        let _: Result<Infallible, _> = self.closed.await;
-    }
-}
-
-/// Accepts on one listener until it is to be closed, and leaves nobody in its queue.
-async fn accept(
-    id: ListenerId,
-    listener: Listener,
-    mut keepalive: watch::Receiver<Keepalive>,
-    serving: Serving,
-) {
-    let Serving {
-        proxy,
-        metrics,
-        shutdown,
-        handed: _,
-    } = serving;
-    let address = listener.address();
-    let accepted = metrics.accepted(address);
-    let take = |tcp: TcpStream, client: SocketAddr| {
-        accepted.inc();
-        let proxy = Arc::clone(&proxy);
-        let handling = async move { proxy.handle(tcp, client, id, address).await };
-        tokio::spawn(shutdown.track(handling));
-    };
-    let failed = |error: &std::io::Error| {
-        metrics.accept_failed(error);
-        tracing::warn!(%address, %error, "cannot accept");
-    };
-    {
-        // One future for all turns: begun anew it would forget how long it pauses.
-        let mut accepting = pin!(listener.accept(take, failed));
-        loop {
-            tokio::select! {
-                () = &mut accepting => {}
-                () = shutdown.closing() => break,
-                changed = keepalive.changed() => match changed {
-                    Ok(()) => {
-                        if let Err(error) = listener.keep_alive(&keepalive.borrow_and_update()) {
-                            tracing::warn!(%address, %error, "the keepalive cannot be changed");
-                        }
-                    }
-                    Err(_) => break,
-                },
-            }
-        }
-    }
-    listener.close(take, failed).await;
-}
-
-/// Takes the socket that was handed over for this address, or binds one.
-fn bind(address: SocketAddr, keepalive: &Keepalive, serving: &Serving) -> anyhow::Result<Listener> {
-    let listener = match serving.handed.sockets.at(address) {
-        Ok(Some(socket)) => Listener::adopt(socket, keepalive),
-        Ok(None) => Listener::bind(address, keepalive),
-        Err(error) => Err(error),
-    };
-    listener.with_context(|| format!("cannot listen on {address}"))
 }

@@ -77,18 +77,19 @@ pub async fn start(
     status.set(LISTENERS, starting);
     let cell = Arc::new(ArcSwap::from_pointee(Snapshot::default()));
     let sessions = Sessions::new(log.clone(), Arc::clone(&metrics));
-    let serving = Serving {
-        proxy: Arc::new(Proxy::new(Arc::clone(&cell), sessions.clone())),
-        metrics: Arc::clone(&metrics),
-        shutdown: shutdown.clone(),
-        handed,
-    };
     let sources = admin::Sources {
         snapshot: Arc::clone(&cell),
         status: status.clone(),
         metrics: Arc::clone(&metrics),
         reload,
         token: Arc::default(),
+    };
+    let serving = Serving {
+        proxy: Arc::new(Proxy::new(Arc::clone(&cell), sessions.clone())),
+        sources,
+        metrics: Arc::clone(&metrics),
+        shutdown: shutdown.clone(),
+        handed,
     };
     let (answers, heard) = mpsc::channel(64);
     let (changes, learnt) = mpsc::channel(64);
@@ -110,7 +111,7 @@ pub async fn start(
 
     let state = keep::start(checked.config.state.as_ref(), &status, &metrics);
     let kept = Addresses::of(state.as_deref(), publish::NAMES);
-    let mut parts = Parts::new(serving, status.clone(), sources, news, &checked, &state);
+    let mut parts = Parts::new(serving, status.clone(), news, &checked, &state);
     let (configured, prepared) = parts.prepare(checked).await?;
     let publisher = Publisher::new(
         configured.inputs(),

@@ -7,6 +7,8 @@ use std::time::Duration;
 use tokio::sync::mpsc::Sender;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, timeout_at};
+use tracing::instrument::WithSubscriber;
+use tracing::subscriber::NoSubscriber;
 
 use crate::config::Config;
 use crate::name::HostName;
@@ -23,19 +25,24 @@ pub(super) struct Names(BTreeMap<HostName, AbortHandle>);
 
 impl Names {
     /// Asks for the names that this configuration has more than the last one, so that no route of it is published without
-    /// endpoints for want of a moment.
+    /// endpoints for want of a moment. `quietly` nothing of it is logged.
     pub(super) async fn first_answers(
         &self,
         config: &Config,
+        quietly: bool,
     ) -> (Vec<Answer>, BTreeMap<HostName, Resolving>) {
         let mut asked = JoinSet::new();
         for name in super::publish::names(config) {
             if !self.0.contains_key(&name) {
-                asked.spawn(async move {
+                let asking = async move {
                     let mut resolving = Resolving::new(name.clone());
                     let answer = resolving.ask().await;
                     (name, resolving, answer)
-                });
+                };
+                match quietly {
+                    true => asked.spawn(asking.with_subscriber(NoSubscriber::new())),
+                    false => asked.spawn(asking),
+                };
             }
         }
         let (mut answers, mut names) = (Vec::new(), BTreeMap::new());
@@ -51,7 +58,7 @@ impl Names {
                 Err(_) => {}
             }
         }
-        if !asked.is_empty() {
+        if !asked.is_empty() && !quietly {
             let names = asked.len();
             tracing::warn!(names, awaited = ?AWAITED, "new names of upstreams have no answer yet");
         }

@@ -5,24 +5,25 @@ use std::net::SocketAddr;
 use std::panic::resume_unwind;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use tokio::sync::mpsc::{Receiver, Sender};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
+use tokio::time::{Instant, sleep_until};
 
 use super::consul::{self, Consul};
-use super::listeners::{Listeners, Opened, Serving};
-use super::load::{self, Loaded};
+use super::listeners::{Listeners, OpenError, Opened, Serving};
+use super::load::{self, Loaded, Shortage};
 use super::names::Names;
 use super::publish::Configured;
-use crate::admin;
 use crate::config::{self, AdminAddress, Checked, Keepalive, Log, Token};
 use crate::lifecycle::Wish;
 use crate::name::HostName;
 use crate::net::limits::files;
 use crate::net::resolve::{Answer, Resolving};
+use crate::retry::Backoff;
 use crate::snapshot::service::Change;
 use crate::state::{self, Settings};
 use crate::status::{State, Status};
@@ -30,6 +31,17 @@ use crate::watch::{self, Files};
 
 /// The part of the status that tells of the configuration.
 const CONFIGURATION: &str = "configuration";
+
+/// What systemd is told.
+const SERVING: &str = "serving";
+
+/// Before the first try after a refusal that may pass; the pauses double up to [`LONGEST_PAUSE`].
+///
+/// 1 s: each try reads everything, which takes half a second where there are 100,000 routes.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+
+/// 30 s: whoever frees an address sees it served within half a minute.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// What goes to the publisher: changes of one kind each, and configurations, which answer when they are published.
 #[derive(Debug)]
@@ -44,7 +56,6 @@ pub(super) struct News {
 pub(super) struct Parts {
     serving: Serving,
     status: Status,
-    sources: admin::Sources,
     news: News,
     path: PathBuf,
     /// What the last configuration was read from, good or not.
@@ -58,19 +69,28 @@ pub(super) struct Parts {
     /// What TLS is made from at the moment.
     loaded: Loaded,
     listeners: Listeners,
-    admin: Option<Admin>,
     names: Names,
     consul: Option<Consul>,
+    /// What was refused last, if it is tried again.
+    retrying: Option<Retrying>,
     /// All of it: a part that ends by a defect is noticed here.
     tasks: JoinSet<()>,
 }
 
-/// The admin interface.
+/// Why a configuration does not serve.
 #[derive(Debug)]
-struct Admin {
-    written: AdminAddress,
-    bound: AdminAddress,
-    stop: CancellationToken,
+struct Refused {
+    why: String,
+    /// Whether trying again may do, though nothing changes in the files.
+    may_pass: bool,
+}
+
+/// A configuration that was refused for a reason that may pass, and when it is tried again.
+#[derive(Debug)]
+struct Retrying {
+    why: String,
+    pauses: Backoff,
+    next: Instant,
 }
 
 /// What runs from the next configuration on: everything is bound, and nobody is served by it yet.
@@ -85,15 +105,8 @@ pub(super) struct Prepared {
     names: BTreeSet<HostName>,
     /// Those that have been asked for.
     resolving: BTreeMap<HostName, Resolving>,
-    admin: Option<AdminChange>,
     token: Option<Token>,
     consul: Option<consul::Prepared>,
-}
-
-#[derive(Debug)]
-enum AdminChange {
-    Stays,
-    New(AdminAddress, admin::Listener),
 }
 
 impl Parts {
@@ -101,7 +114,6 @@ impl Parts {
     pub(super) fn new(
         serving: Serving,
         status: Status,
-        sources: admin::Sources,
         news: News,
         first: &Checked,
         state: &Option<Arc<state::State>>,
@@ -109,7 +121,6 @@ impl Parts {
         Self {
             serving,
             status,
-            sources,
             news,
             path: first.warnings.path.clone(),
             files: first.warnings.files.clone(),
@@ -119,9 +130,9 @@ impl Parts {
             state: state.clone(),
             keeping: first.config.state.clone(),
             listeners: Listeners::default(),
-            admin: None,
             names: Names::default(),
             consul: None,
+            retrying: None,
             tasks: JoinSet::new(),
         }
     }
@@ -140,6 +151,13 @@ impl Parts {
                     // What is wrong has been told.
                     let _ = self.reload("a changed file").await;
                     changed = Box::pin(watch::changed(self.files.clone()));
+                }
+                () = sleep_until(self.next_try()), if self.retrying.is_some() => {
+                    let before = self.files.clone();
+                    self.try_again().await;
+                    if self.files != before {
+                        changed = Box::pin(watch::changed(self.files.clone()));
+                    }
                 }
                 Some(ended) = self.tasks.join_next() => {
                     if let Err(defect) = ended && defect.is_panic() {
@@ -173,39 +191,78 @@ impl Parts {
         }
         let notify = self.serving.handed.notify.clone();
         notify.reloading().await;
-        let read = self.read(by).await;
-        let status = match &read {
-            Ok(()) => "serving",
+        tracing::info!(by, path = %self.path.display(), "reading the configuration");
+        self.retrying = None;
+        let read = self.follow(false).await;
+        let told = match read {
+            Ok(()) => {
+                self.serves();
+                Ok(())
+            }
+            Err(refused) => {
+                let why = refused.why.clone();
+                self.refuse(refused);
+                Err(why)
+            }
+        };
+        let status = match &told {
+            Ok(()) => SERVING,
             Err(_) => "serving by the configuration before: the new one is refused, see the log",
         };
         if !self.serving.shutdown.is_draining() {
             notify.ready(status).await;
         }
-        read
+        told
     }
 
-    async fn read(&mut self, by: &str) -> Result<(), String> {
-        tracing::info!(by, path = %self.path.display(), "reading the configuration");
-        match self.follow().await {
-            Ok(()) => {
-                tracing::info!("the new configuration serves");
-                self.status.set(CONFIGURATION, self.certificates());
-                self.serving.metrics.reloaded(true);
-                Ok(())
-            }
-            Err(why) => {
-                tracing::error!(
-                    "the new configuration is refused, the one before serves on:\n{why}"
-                );
-                let what = load::first_mistake(&why);
-                let what = format!(
-                    "the file was changed and is refused, the one before serves on: {what}"
-                );
-                self.status.set(CONFIGURATION, State::Degraded(what));
-                self.serving.metrics.reloaded(false);
-                Err(why)
-            }
+    /// Reads anew what was refused for a reason that may have passed. What changes nothing is told to nobody.
+    async fn try_again(&mut self) {
+        if self.serving.shutdown.is_draining() {
+            self.retrying = None;
+            return;
         }
+        match self.follow(true).await {
+            Ok(()) => {
+                self.retrying = None;
+                self.serves();
+                self.serving.handed.notify.ready(SERVING).await;
+            }
+            Err(refused) => match &mut self.retrying {
+                Some(same) if same.why == refused.why => {
+                    same.next = Instant::now() + same.pauses.next();
+                    self.serving.metrics.reloaded(false);
+                }
+                _ => self.refuse(refused),
+            },
+        }
+    }
+
+    fn next_try(&self) -> Instant {
+        let retrying = self.retrying.as_ref();
+        retrying.map_or_else(Instant::now, |retrying| retrying.next)
+    }
+
+    /// The new configuration is followed.
+    fn serves(&self) {
+        tracing::info!("the new configuration serves");
+        self.status.set(CONFIGURATION, self.certificates());
+        self.serving.metrics.reloaded(true);
+    }
+
+    /// It is not, and tried again where that may do.
+    fn refuse(&mut self, Refused { why, may_pass }: Refused) {
+        tracing::error!("the new configuration is refused, the one before serves on:\n{why}");
+        let what = load::first_mistake(&why);
+        let again = if may_pass { "; it is tried again" } else { "" };
+        let what =
+            format!("the file was changed and is refused, the one before serves on: {what}{again}");
+        self.status.set(CONFIGURATION, State::Degraded(what));
+        self.serving.metrics.reloaded(false);
+        self.retrying = may_pass.then(|| {
+            let mut pauses = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
+            let next = Instant::now() + pauses.next();
+            Retrying { why, pauses, next }
+        });
     }
 
     /// What there is to say of the certificates of a configuration that serves.
@@ -223,24 +280,30 @@ impl Parts {
         State::Degraded(what)
     }
 
-    async fn follow(&mut self) -> Result<(), String> {
+    /// Reads the configuration, and serves from it if it is good. `quietly` only what happens is logged, nothing that was found.
+    async fn follow(&mut self, quietly: bool) -> Result<(), Refused> {
         let path = self.path.clone();
         let checked = tokio::task::spawn_blocking(move || config::load(&path)).await;
-        let checked = checked.map_err(|defect| defect.to_string())?;
+        let checked = checked.map_err(|defect| Refused::new(defect.to_string(), false))?;
         self.files = match &checked {
             Ok(checked) => checked.warnings.files.clone(),
             Err(mistakes) => mistakes.files.clone(),
         };
-        let checked = checked.map_err(|mistakes| mistakes.render(false))?;
-        if checked.warnings.warnings() > 0 {
+        let checked =
+            checked.map_err(|mistakes| Refused::new(mistakes.render(false), mistakes.may_pass))?;
+        if checked.warnings.warnings() > 0 && !quietly {
             tracing::warn!("\n{}", checked.warnings.render(false));
         }
-        let (answers, resolving) = self.names.first_answers(&checked.config).await;
-        let prepared = self.prepare(checked).await;
-        let (mut configured, mut prepared) = prepared.map_err(|error| format!("{error:#}"))?;
+        let (answers, resolving) = self.names.first_answers(&checked.config, quietly).await;
+        let (mut configured, mut prepared) = self.prepare(checked).await.map_err(|error| {
+            let open = error.downcast_ref::<OpenError>();
+            let may_pass = error.is::<Shortage>() || open.is_some_and(OpenError::may_pass);
+            Refused::new(format!("{error:#}"), may_pass)
+        })?;
+        let stopping = || Refused::new("the gateway is stopping".to_owned(), false);
         // The stop may have come while names were asked for.
         if self.serving.shutdown.is_draining() {
-            return Err("the gateway is stopping".to_owned());
+            return Err(stopping());
         }
         configured.answers = answers;
         prepared.resolving = resolving;
@@ -248,7 +311,7 @@ impl Parts {
         let sent = self.news.configured.send((configured, published)).await;
         // What has been bound is closed again.
         if sent.is_err() || told.await.is_err() {
-            return Err("the gateway is stopping".to_owned());
+            return Err(stopping());
         }
         self.take(prepared).await;
         Ok(())
@@ -266,33 +329,13 @@ impl Parts {
         let before = self.loaded.clone();
         // Files are read for it, and a system's roots are hundreds.
         let loading = tokio::task::spawn_blocking(move || load::load(checked, &before));
-        let (config, loaded) = loading.await.context("it cannot be loaded")?;
-        let admin = match (&config.admin, &self.admin) {
-            (None, _) => None,
-            (Some(written), Some(running)) if running.written == *written => {
-                Some(AdminChange::Stays)
-            }
-            (Some(written), _) => {
-                self.permits(written)?;
-                let listener = admin::Listener::bind(written).await?;
-                Some(AdminChange::New(written.clone(), listener))
-            }
-        };
+        let (config, loaded) = loading.await.context("it cannot be loaded")??;
         // The only step that a step behind it could not take back: the last one but those that cannot fail.
         let client = consul::client(&config)?;
         let opened = (self.listeners)
             .open(&config, &self.serving, &mut self.tasks)
             .await?;
-        let mut own = opened.addresses();
-        let bound = match &admin {
-            None => None,
-            Some(AdminChange::Stays) => self.admin.as_ref().map(|admin| admin.bound.clone()),
-            Some(AdminChange::New(_, listener)) => Some(listener.address()),
-        };
-        if let Some(AdminAddress::Tcp(address)) = bound {
-            own.push(address);
-        }
-        let own: Arc<[SocketAddr]> = own.into();
+        let own = opened.addresses();
         let (listeners, names) = (opened.described(), super::publish::names(&config));
         let prepared = Prepared {
             opened,
@@ -303,7 +346,6 @@ impl Parts {
             keeping: config.state.clone(),
             names,
             resolving: BTreeMap::new(),
-            admin,
             token: config.admin_token.clone(),
             consul: consul::prepare(client, &config, &own),
         };
@@ -328,14 +370,12 @@ impl Parts {
             keeping,
             names,
             resolving,
-            admin,
             token,
             consul,
         } = prepared;
         self.loaded = loaded;
-        self.sources.token.store(token.map(Arc::new));
+        self.serving.sources.token.store(token.map(Arc::new));
         (self.listeners).take(opened, keepalive, &self.serving, &mut self.tasks);
-        self.take_admin(admin);
         (self.names).take(names, resolving, &self.news.answers, &mut self.tasks);
         consul::take(
             &mut self.consul,
@@ -358,49 +398,20 @@ impl Parts {
         self.wants_sandbox = wants_sandbox;
     }
 
-    /// # Errors
-    /// The admin interface would be where the sandbox lets nothing be made.
-    fn permits(&self, admin: &AdminAddress) -> anyhow::Result<()> {
-        match (admin, &self.serving.handed.sandbox) {
-            (AdminAddress::Unix(path), Some(sandbox)) if !sandbox.permits_socket(path) => {
-                anyhow::bail!(
-                    "`admin` cannot become {admin}: the sandbox was entered at the start, and a UNIX socket can be made \
-                     in no other directory until the next one; restart, or keep the directory"
-                )
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn take_admin(&mut self, change: Option<AdminChange>) {
-        let next = match change {
-            Some(AdminChange::Stays) => return,
-            Some(AdminChange::New(written, listener)) => {
-                let bound = listener.address();
-                tracing::info!(address = %bound, "admin interface");
-                let stop = CancellationToken::new();
-                self.tasks.spawn(admin::serve(
-                    listener,
-                    self.sources.clone(),
-                    self.serving.shutdown.clone(),
-                    stop.clone(),
-                ));
-                Some(Admin {
-                    written,
-                    bound,
-                    stop,
-                })
-            }
-            None => None,
-        };
-        if let Some(before) = std::mem::replace(&mut self.admin, next) {
-            before.stop.cancel();
-        }
-    }
-
     /// Where clients connect, in the order of the configuration, and operators.
     pub(super) fn addresses(&self) -> (Vec<SocketAddr>, Option<AdminAddress>) {
-        let admin = self.admin.as_ref().map(|admin| admin.bound.clone());
-        (self.listeners.addresses(), admin)
+        self.listeners.addresses()
+    }
+}
+
+impl Refused {
+    fn new(mut why: String, may_pass: bool) -> Self {
+        if may_pass {
+            why = format!(
+                "{}\nhint: this may pass: it is tried again of itself, every {LONGEST_PAUSE:?} at last",
+                why.trim_end()
+            );
+        }
+        Self { why, may_pass }
     }
 }

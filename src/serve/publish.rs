@@ -50,6 +50,8 @@ pub(super) struct Publisher {
     status: Status,
     /// Names that have not been answered yet, for good or ill.
     waiting: BTreeSet<HostName>,
+    /// Whether all were, once: names that a later configuration adds keep nobody away who was served before.
+    has_been_ready: bool,
     /// Names without any address but what the disk may have.
     failing: BTreeSet<HostName>,
     /// What the disk has.
@@ -76,7 +78,9 @@ impl Configured {
             own,
             certificates: loaded.certificates,
             policies: loaded.policies,
-            client_configs: loaded.client_configs,
+            client_configs: (loaded.client_configs.into_iter())
+                .map(|(name, made)| (name, made.map(|made| made.config)))
+                .collect(),
             addresses: BTreeMap::new(),
             identity: None,
         }
@@ -104,6 +108,7 @@ impl Publisher {
             metrics,
             status,
             waiting,
+            has_been_ready: false,
             failing: BTreeSet::new(),
             kept,
             told_restored: None,
@@ -320,7 +325,11 @@ impl Publisher {
         let restored = self.kept.restored();
         let oldest = restored.values().min().copied();
         let state = if waiting.peek().is_some() {
-            State::NotReady(format!("not resolved yet: {}", list(&mut waiting)))
+            let what = format!("not resolved yet: {}", list(&mut waiting));
+            match self.has_been_ready {
+                true => State::Degraded(what),
+                false => State::NotReady(what),
+            }
         } else if failing.peek().is_some() {
             let why = self.kept.refused().map(|why| format!("; {why}"));
             let why = why.unwrap_or_default();
@@ -334,6 +343,7 @@ impl Publisher {
         } else {
             State::Ready
         };
+        self.has_been_ready |= !matches!(state, State::NotReady(_));
         self.status.set(NAMES, state);
         if std::mem::replace(&mut self.told_restored, oldest) != oldest {
             self.metrics.restored(NAMES, oldest);

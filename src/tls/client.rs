@@ -15,7 +15,53 @@ use rustls_pki_types::ServerName;
 
 use super::files::{FileError, Pair, load_roots};
 use super::known::Known;
+use super::pem::unreadable;
 use super::verify::{Proof, Verifier};
+use crate::retry;
+
+/// A configuration, and what it was made from.
+#[derive(Clone, Debug)]
+pub struct Made {
+    /// The configuration.
+    pub config: Arc<ClientConfig>,
+    roots: Arc<RootCertStore>,
+    certificate: Option<Arc<CertifiedKey>>,
+    proof: Proof,
+}
+
+impl Made {
+    /// As [`config`] makes it; or one of those, if it was made from the same: with it go the chains that it has verified.
+    ///
+    /// Files are compared by what they hold, and are read for it. Of a certificate the chain tells of its key too.
+    ///
+    /// # Errors
+    /// As for [`config`].
+    pub fn following<'a>(
+        roots: &[PathBuf],
+        certificate: Option<(&Path, &Path)>,
+        proof: Proof,
+        previous: impl IntoIterator<Item = &'a Self>,
+    ) -> Result<Self, ClientError> {
+        let (roots, certificate) = read(roots, certificate)?;
+        let chain = |certificate: &Option<Arc<CertifiedKey>>| {
+            certificate.as_ref().map(|key| key.cert.clone())
+        };
+        let same = |made: &&Self| {
+            made.proof == proof
+                && made.roots.roots == roots.roots
+                && chain(&made.certificate) == chain(&certificate)
+        };
+        if let Some(same) = previous.into_iter().find(same) {
+            return Ok(same.clone());
+        }
+        Ok(Self {
+            config: from_parts(Arc::clone(&roots), certificate.clone(), proof.clone())?,
+            roots,
+            certificate,
+            proof,
+        })
+    }
+}
 
 /// Makes a configuration that verifies the chain against `roots` (the system's when empty) and always the proof,
 /// and shows `certificate` (chain, key) if the peer asks for one. Offers no ALPN.
@@ -24,6 +70,14 @@ pub fn config(
     certificate: Option<(&Path, &Path)>,
     proof: Proof,
 ) -> Result<Arc<ClientConfig>, ClientError> {
+    let (roots, certificate) = read(roots, certificate)?;
+    from_parts(roots, certificate, proof)
+}
+
+fn read(
+    roots: &[PathBuf],
+    certificate: Option<(&Path, &Path)>,
+) -> Result<(Arc<RootCertStore>, Option<Arc<CertifiedKey>>), ClientError> {
     let roots = match roots {
         [] => system_roots()?,
         files => load_roots(files)?,
@@ -32,7 +86,7 @@ pub fn config(
         Some((chain, key)) => Some(Arc::new(Pair::load(chain, key)?.key)),
         None => None,
     };
-    from_parts(Arc::new(roots), certificate, proof)
+    Ok((Arc::new(roots), certificate))
 }
 
 /// The same from what is already in memory.
@@ -127,6 +181,14 @@ fn system_roots() -> Result<RootCertStore, ClientError> {
 }
 
 fn usable(found: CertificateResult) -> Result<RootCertStore, ClientError> {
+    for error in &found.errors {
+        // Some of them are not all of them: who trusts those alone refuses good peers until he reads them again.
+        if let rustls_native_certs::ErrorKind::Io { inner, path } = &error.kind
+            && retry::may_pass(inner)
+        {
+            return Err(unreadable(path, inner).into());
+        }
+    }
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(found.certs);
     if !roots.is_empty() {

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use rustls_pki_types::pem::{self, PemObject, SectionKind};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
+use crate::retry;
+
 /// In bytes. Room for a bundle of every public CA (250 KiB), not for a disk image named by mistake.
 const MAX_FILE_SIZE: u64 = 1024 * 1024;
 
@@ -20,6 +22,8 @@ pub struct FileError {
     pub message: String,
     /// What to do about it.
     pub help: Option<String>,
+    /// Whether it may be read later, though nothing about it changes: there is too little of something else.
+    pub may_pass: bool,
 }
 
 impl FileError {
@@ -28,6 +32,7 @@ impl FileError {
             path: path.to_owned(),
             message: message.into(),
             help: Some(help.into()),
+            may_pass: false,
         }
     }
 }
@@ -279,7 +284,10 @@ pub(super) fn unreadable(path: &Path, error: &std::io::Error) -> FileError {
             "is its disk healthy and mounted?",
         ),
     };
-    FileError::new(path, message, help)
+    FileError {
+        may_pass: retry::may_pass(error),
+        ..FileError::new(path, message, help)
+    }
 }
 
 #[cfg(test)]

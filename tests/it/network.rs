@@ -1,4 +1,4 @@
-//! A network of a test's own: what uses up the ports of one takes none from the tests beside it.
+//! A network of a test's own, and its mounts: what uses up the ports of one takes none from the tests beside it.
 
 use std::path::Path;
 use std::process::Command;
@@ -11,7 +11,8 @@ use crate::peers;
 /// Set where a test runs in such a network.
 const INSIDE: &str = "PORTCULLIS_TEST_NETWORK";
 
-/// Runs the test once more, in a network namespace that ends with it, where `body` is run; panics if it fails there.
+/// Runs the test once more, in a network namespace that ends with it, as what it mounts does, where `body` is run; panics if
+/// it fails there.
 /// `test` is its name, as `cargo test` takes it.
 pub(crate) fn of_its_own(test: &str, body: impl Future<Output = ()>) {
     if again::is_inside(INSIDE) {
@@ -34,7 +35,10 @@ pub(crate) fn of_its_own(test: &str, body: impl Future<Output = ()>) {
 
 /// `unshare` as this user may call it.
 fn permitted(unshare: &Path) -> Option<Command> {
-    let ways: [&[&str]; 2] = [&["--net"], &["--user", "--map-root-user", "--net"]];
+    let ways: [&[&str]; 2] = [
+        &["--net", "--mount"],
+        &["--user", "--map-root-user", "--net", "--mount"],
+    ];
     ways.into_iter().find_map(|way| {
         let tried = Command::new(unshare).args(way).arg("true").output();
         let mut command = Command::new(unshare);

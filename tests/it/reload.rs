@@ -22,7 +22,10 @@ use crate::upstream::Upstream;
 
 mod consul;
 mod live;
+mod overlap;
 mod queue;
+mod resolving;
+mod retry;
 mod tickets;
 mod tunnels;
 mod wishes;

@@ -1,0 +1,130 @@
+//! A listener that accepts, from the socket that is bound to its end.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+
+use tokio::net::TcpStream;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinSet;
+
+use super::Serving;
+use crate::config::{self, Keepalive};
+use crate::net::listener::Listener;
+use crate::snapshot::ListenerId;
+
+/// One that accepts, until it is closed.
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) id: ListenerId,
+    /// As it is written: with port 0 where the system chose one.
+    pub(super) written: config::Listener,
+    pub(super) bound: SocketAddr,
+    /// For those who come from now on. Dropped, it ends the task.
+    keepalive: watch::Sender<Keepalive>,
+    /// Hears when the task has ended.
+    closed: oneshot::Receiver<Infallible>,
+}
+
+impl Running {
+    pub(super) fn start(
+        id: ListenerId,
+        written: config::Listener,
+        socket: Listener,
+        keepalive: Keepalive,
+        serving: Serving,
+        tasks: &mut JoinSet<()>,
+    ) -> Self {
+        let bound = socket.address();
+        let (keepalive, changes) = watch::channel(keepalive);
+        let (open, closed) = oneshot::channel();
+        let tracked = serving.shutdown.clone();
+        tasks.spawn(tracked.track(async move {
+            accept(id, socket, changes, serving).await;
+            drop(open);
+        }));
+        Self {
+            id,
+            written,
+            bound,
+            keepalive,
+            closed,
+        }
+    }
+
+    /// Goes on so, for those who come from now on.
+    pub(super) fn go_on(&mut self, written: config::Listener, keepalive: Keepalive) {
+        self.keepalive.send_replace(keepalive);
+        self.written = written;
+    }
+
+    /// Whether nothing can be bound there while this one is.
+    pub(super) fn blocks(&self, address: SocketAddr) -> bool {
+        config::overlap(self.bound, address)
+    }
+
+    /// Takes whom the kernel has accepted already, and ends; who holds what is returned hears when the address is free.
+    pub(super) fn close(self) -> oneshot::Receiver<Infallible> {
+        self.closed
+    }
+}
+
+/// Accepts on one listener until it is to be closed, and leaves nobody in its queue.
+async fn accept(
+    id: ListenerId,
+    listener: Listener,
+    mut keepalive: watch::Receiver<Keepalive>,
+    serving: Serving,
+) {
+    let Serving {
+        proxy,
+        metrics,
+        shutdown,
+        ..
+    } = serving;
+    let address = listener.address();
+    let accepted = metrics.accepted(address);
+    let take = |tcp: TcpStream, client: SocketAddr| {
+        accepted.inc();
+        let proxy = Arc::clone(&proxy);
+        let handling = async move { proxy.handle(tcp, client, id, address).await };
+        tokio::spawn(shutdown.track(handling));
+    };
+    let failed = |error: &io::Error| {
+        metrics.accept_failed(error);
+        tracing::warn!(%address, %error, "cannot accept");
+    };
+    {
+        // One future for all turns: begun anew it would forget how long it pauses.
+        let mut accepting = pin!(listener.accept(take, failed));
+        loop {
+            tokio::select! {
+                () = &mut accepting => {}
+                () = shutdown.closing() => break,
+                changed = keepalive.changed() => match changed {
+                    Ok(()) => {
+                        if let Err(error) = listener.keep_alive(&keepalive.borrow_and_update()) {
+                            tracing::warn!(%address, %error, "the keepalive cannot be changed");
+                        }
+                    }
+                    Err(_) => break,
+                },
+            }
+        }
+    }
+    listener.close(take, failed).await;
+}
+
+/// Takes the socket that was handed over for this address, or binds one.
+pub(super) fn bind(
+    address: SocketAddr,
+    keepalive: &Keepalive,
+    serving: &Serving,
+) -> io::Result<Listener> {
+    match serving.handed.sockets.at(address)? {
+        Some(socket) => Listener::adopt(socket, keepalive),
+        None => Listener::bind(address, keepalive),
+    }
+}

@@ -1,0 +1,184 @@
+//! Addresses of listeners and of the admin interface that overlap with those that go: what is closed for them, and when not.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use rustls::version::TLS13;
+use serde_json::Value;
+use tokio::net::{TcpListener, TcpStream};
+
+use super::{EDGE, dial, eventually, route, said};
+use crate::authority::Authority;
+use crate::gateway::{Gateway, ask};
+use crate::network;
+use crate::program::Program;
+use crate::upstream::Upstream;
+
+/// A gateway with these addresses.
+struct Desk {
+    authority: Authority,
+    greeter: Upstream,
+    gateway: Gateway,
+}
+
+impl Desk {
+    async fn new(listen: &str, admin: &str) -> Self {
+        let authority = Authority::new();
+        authority.issue_files("edge", &["*.example.test"]);
+        let greeter = Upstream::greeter("hello").await;
+        let tables = tables(listen, admin, &greeter);
+        let gateway = Gateway::start(&authority, &tables).await;
+        Self {
+            authority,
+            greeter,
+            gateway,
+        }
+    }
+
+    async fn move_to(&self, listen: &str, admin: &str) -> Result<(), String> {
+        let tables = tables(listen, admin, &self.greeter);
+        self.gateway.rewrite(&self.authority, &tables);
+        self.gateway.reload.done("a test").await
+    }
+
+    async fn serves_clients_at(&self, address: &str) {
+        let client = Arc::new(self.authority.client(&[&TLS13]));
+        let tls = dial(address.parse().unwrap(), &client).await.unwrap();
+        assert_eq!(said(tls).await, "hello");
+    }
+}
+
+fn tables(listen: &str, admin: &str, greeter: &Upstream) -> String {
+    let route = route("a", greeter);
+    let insecure = match admin.starts_with("127.") {
+        true => "",
+        false => "insecure_admin = true\n",
+    };
+    format!("listen = [\"{listen}\"]\nadmin = \"{admin}\"\n{insecure}{EDGE}{route}")
+}
+
+async fn serves_operators_at(address: &str) {
+    let (status, ready) = ask(address.parse().unwrap(), "/readyz").await;
+    assert_eq!(status, 200, "{ready}");
+}
+
+#[test]
+fn the_admin_interface_moves_to_all_addresses_of_its_port_and_back() {
+    network::of_its_own(
+        "reload::overlap::the_admin_interface_moves_to_all_addresses_of_its_port_and_back",
+        async {
+            let (one, all) = ("127.0.0.1:9443", "0.0.0.0:9443");
+            let desk = Desk::new("127.0.0.1:8443", one).await;
+            desk.move_to("127.0.0.1:8443", all).await.unwrap();
+            serves_operators_at(one).await;
+            serves_operators_at("127.0.0.2:9443").await;
+            desk.move_to("127.0.0.1:8443", one).await.unwrap();
+            serves_operators_at(one).await;
+            assert!(TcpStream::connect("127.0.0.2:9443").await.is_err());
+            desk.serves_clients_at("127.0.0.1:8443").await;
+        },
+    );
+}
+
+#[test]
+fn the_admin_interface_and_a_listener_swap_their_addresses() {
+    network::of_its_own(
+        "reload::overlap::the_admin_interface_and_a_listener_swap_their_addresses",
+        async {
+            let (one, other) = ("127.0.0.1:8443", "127.0.0.1:9443");
+            let desk = Desk::new(one, other).await;
+            for (listen, admin) in [(other, one), (one, other)] {
+                desk.move_to(listen, admin).await.unwrap();
+                desk.serves_clients_at(listen).await;
+                serves_operators_at(admin).await;
+            }
+        },
+    );
+}
+
+#[test]
+fn a_listener_takes_the_address_that_the_admin_interface_leaves() {
+    network::of_its_own(
+        "reload::overlap::a_listener_takes_the_address_that_the_admin_interface_leaves",
+        async {
+            let desk = Desk::new("127.0.0.1:8443", "127.0.0.1:9443").await;
+            desk.move_to("127.0.0.1:9443", "127.0.0.1:9444")
+                .await
+                .unwrap();
+            desk.serves_clients_at("127.0.0.1:9443").await;
+            serves_operators_at("127.0.0.1:9444").await;
+            // The other way round: the admin interface comes where a listener was for all addresses.
+            desk.move_to("0.0.0.0:8443", "127.0.0.1:9444")
+                .await
+                .unwrap();
+            desk.move_to("127.0.0.1:7443", "127.0.0.1:8443")
+                .await
+                .unwrap();
+            serves_operators_at("127.0.0.1:8443").await;
+            desk.serves_clients_at("127.0.0.1:7443").await;
+        },
+    );
+}
+
+#[test]
+fn what_was_closed_in_vain_serves_again_and_is_not_closed_again_before_somebody_asks() {
+    network::of_its_own(
+        "reload::overlap::what_was_closed_in_vain_serves_again_and_is_not_closed_again_before_somebody_asks",
+        async {
+            let (one, other) = ("127.0.0.1:8443", "127.0.0.1:9443");
+            let desk = Desk::new(one, other).await;
+            let taken = TcpListener::bind("127.0.0.3:8443").await.unwrap();
+            let why = desk.move_to(other, "0.0.0.0:8443").await.unwrap_err();
+            assert!(
+                why.contains("cannot listen on 0.0.0.0:8443") && why.contains("serves again"),
+                "{why}"
+            );
+            assert!(!why.contains("hint: this may pass"), "{why}");
+            desk.serves_clients_at(one).await;
+            serves_operators_at(other).await;
+            drop(taken);
+            desk.gateway.reload.done("a test").await.unwrap();
+            desk.serves_clients_at(other).await;
+            serves_operators_at("127.0.0.3:8443").await;
+        },
+    );
+}
+
+#[test]
+fn the_log_says_for_how_long_nobody_was_accepted() {
+    network::of_its_own(
+        "reload::overlap::the_log_says_for_how_long_nobody_was_accepted",
+        async {
+            let authority = Authority::new();
+            authority.issue_files("edge", &["*.example.test"]);
+            let greeter = Upstream::greeter("hello").await;
+            let tables = |admin: &str| {
+                let route = route("a", &greeter);
+                format!(
+                    "admin = \"{admin}\"\ninsecure_admin = true\nlog.format = \"json\"\n{EDGE}{route}"
+                )
+            };
+            let program = Program::start(&authority, &tables("127.0.0.1:9443"));
+            let from = |program: &Program| program.listener.port();
+            let all = SocketAddr::from(([0, 0, 0, 0], from(&program)));
+            let text = format!("listen = [\"{all}\"]\n{}", tables("0.0.0.0:9443"));
+            authority.write("portcullis.toml", &text);
+            let line = program.child.wait_for("the gap", |line| {
+                let line: Value = serde_json::from_str(line).ok()?;
+                let message = "a listener was closed before another could be bound in its place";
+                (line["message"] == message).then_some(line)
+            });
+            assert_eq!(line["level"], "WARN");
+            assert_eq!(line["addresses"], format!("[{all}, 0.0.0.0:9443]"));
+            // As a `Duration` writes itself.
+            let gap = line["gap"].as_str().unwrap();
+            assert!(
+                gap.ends_with('s') && gap.as_bytes()[0].is_ascii_digit(),
+                "{gap}"
+            );
+            let client = Arc::new(authority.client(&[&TLS13]));
+            let elsewhere = SocketAddr::from(([127, 0, 0, 9], all.port()));
+            eventually("it serves", async || dial(elsewhere, &client).await.is_ok()).await;
+        },
+    );
+}
