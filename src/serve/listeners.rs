@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use tokio::net::TcpStream;
@@ -19,6 +19,11 @@ use crate::net::listener::Listener;
 use crate::proxy::Proxy;
 use crate::snapshot::{self, ListenerId};
 
+/// How long a listener that is removed goes on trying to accept those in its queue where descriptors or memory lack.
+///
+/// 2 s: another may wait for its address, and whoever comes there is not served in between.
+const REMOVED: Duration = Duration::from_secs(2);
+
 /// What every listener needs to serve those who come.
 #[derive(Clone, Debug)]
 pub(super) struct Serving {
@@ -28,7 +33,8 @@ pub(super) struct Serving {
     pub(super) handed: Handed,
 }
 
-/// Whether each socket that was handed over is one of these listeners': the clients of another would wait in vain.
+/// Whether each socket that was handed over is one of these listeners': the clients of another would wait in vain. Those
+/// for which there is none are bound, which is logged.
 pub(super) fn claim(sockets: &Sockets, config: &Config) -> anyhow::Result<()> {
     let written = || config.listeners.iter().map(|listener| listener.address);
     for address in sockets.addresses() {
@@ -40,6 +46,15 @@ pub(super) fn claim(sockets: &Sockets, config: &Config) -> anyhow::Result<()> {
                 .collect::<Vec<_>>()
                 .join(", ")
         );
+    }
+    if sockets.addresses().next().is_some() {
+        for address in written().filter(|written| sockets.addresses().all(|one| one != *written)) {
+            tracing::warn!(
+                %address,
+                "the service manager has handed over no socket on this address: the gateway binds it, and a restart \
+                 refuses who comes in between"
+            );
+        }
     }
     Ok(())
 }
@@ -335,25 +350,35 @@ async fn accept(
         metrics.accept_failed(error);
         tracing::warn!(%address, %error, "cannot accept");
     };
-    {
+    let is_stop = {
         // One future for all turns: begun anew it would forget how long it pauses.
         let mut accepting = pin!(listener.accept(take, failed));
         loop {
             tokio::select! {
                 () = &mut accepting => {}
-                () = shutdown.closing() => break,
+                () = shutdown.closing() => break true,
                 changed = keepalive.changed() => match changed {
                     Ok(()) => {
                         if let Err(error) = listener.keep_alive(&keepalive.borrow_and_update()) {
                             tracing::warn!(%address, %error, "the keepalive cannot be changed");
                         }
                     }
-                    Err(_) => break,
+                    Err(_) => break false,
                 },
             }
         }
+    };
+    // What a stop ends gives back descriptors to its last moment.
+    let give_up = async {
+        tokio::select! {
+            () = shutdown.cutting() => {}
+            () = tokio::time::sleep(REMOVED), if !is_stop => {}
+        }
+    };
+    if let Err(lost) = listener.close(take, failed, give_up).await {
+        metrics.lost(address, lost.0.unwrap_or(1));
+        tracing::error!(%address, waiting = lost.0, "{lost}");
     }
-    listener.close(take, failed).await;
 }
 
 /// Takes the socket that was handed over for this address, or binds one.
