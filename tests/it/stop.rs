@@ -181,8 +181,10 @@ impl Spent {
         self.gateway.wait_for("that it closes", |line| {
             line.contains("accepting nobody new").then_some(())
         });
-        let so_far = self.gateway.all().matches("cannot accept").count();
-        self.fails("cannot accept", so_far + 10);
+        let begin = Instant::now();
+        wait_until("it has tried for long", || {
+            begin.elapsed() > Duration::from_secs(2)
+        });
     }
 
     fn ended(self) -> (Vec<Value>, String) {
