@@ -7,11 +7,13 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+mod early;
 mod handed;
 mod notify;
 mod reload;
 
-pub use handed::{Handed, NotListening, Sockets};
+pub use early::Early;
+pub use handed::{Handed, Malformed, NotListening, Sockets};
 pub use notify::Notify;
 pub use reload::{Reload, Wish};
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::{Directive, LevelFilter};
 
 mod access;
 mod diagnostics;
@@ -24,24 +24,38 @@ use crate::reason::Reason;
 /// Nobody waits for whoever reads it, or ceased to: what finds no room is lost and counted. Keep what is returned until the
 /// process ends; its end waits for the last messages.
 ///
-/// A second call changes nothing. Directives of the filter that make no sense are named on stderr and left out.
+/// A second call changes nothing. Directives of the filter that make no sense are named in a warning and left out.
 #[must_use]
 pub fn init(format: LogFormat) -> Diagnostics {
+    let written = std::env::var("PORTCULLIS_LOG").unwrap_or_default();
+    let (good, nonsense): (Vec<&str>, Vec<&str>) =
+        (written.split(',').filter(|one| !one.is_empty()))
+            .partition(|one| one.parse::<Directive>().is_ok());
     let filter = EnvFilter::builder()
         .with_default_directive(LevelFilter::INFO.into())
-        .with_env_var("PORTCULLIS_LOG")
-        .from_env_lossy();
+        .parse_lossy(good.join(","));
     let diagnostics = Diagnostics::start(Box::new(std::io::stderr()));
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(diagnostics.queue());
     // An error means that a subscriber is already there, as when tests share a process.
-    let _ = if is_json(format, std::io::stderr().is_terminal()) {
+    let _ = if stderr_is_json(format) {
         tracing::subscriber::set_global_default(subscriber.json().flatten_event(true).finish())
     } else {
         tracing::subscriber::set_global_default(subscriber.with_ansi(colours_stderr()).finish())
     };
+    for directive in nonsense {
+        tracing::warn!(
+            directive,
+            "PORTCULLIS_LOG: this directive makes no sense, and is left out"
+        );
+    }
     diagnostics
+}
+
+/// Whether the diagnostic log is for machines.
+pub(crate) fn stderr_is_json(format: LogFormat) -> bool {
+    is_json(format, std::io::stderr().is_terminal())
 }
 
 /// Whether what goes to stderr has colours: on a terminal, unless `NO_COLOR` is set and not empty (no-color.org).

@@ -43,6 +43,7 @@ const SECONDS: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 2
 /// | `portcullis_endpoint_ejections_total` | counter | `upstream` | times that an endpoint was passed over from then on, as it could not be dialled |
 /// | `portcullis_limit_exceeded_total` | counter | `limit`, `enforced` | connections that a limit refused or ended (`true`), or would have (`false`: dry-run) |
 /// | `portcullis_accept_errors_total` | counter | `kind` | calls to accept that failed: `files`, `memory`, `aborted`, `other` |
+/// | `portcullis_connections_lost_total` | counter | `listener` | connections that waited when their listener was closed, and could not be accepted (at least one where nobody knows how many) |
 /// | `portcullis_access_log_dropped_total` | counter, lines | | access log lines lost to a slow or closed output |
 /// | `portcullis_access_log_suppressed_total` | counter, lines | | refusals counted instead of logged during a flood |
 /// | `portcullis_discovery_services` | gauge | `source`, `state` | services found: `routed`, `partly` (something they ask for is skipped), `skipped` (all of it), `unrouted` (they ask for no route) |
@@ -58,6 +59,7 @@ pub struct Metrics {
     registry: Registry,
     accepted: Family<[(&'static str, String); 1], Counter>,
     accept_errors: Family<[(&'static str, &'static str); 1], Counter>,
+    lost: Family<[(&'static str, String); 1], Counter>,
     services: Family<[(&'static str, &'static str); 2], Gauge>,
     generation: Gauge,
     reads: Family<[(&'static str, &'static str); 1], Counter>,
@@ -77,6 +79,7 @@ impl Metrics {
         let mut registry = Registry::with_prefix("portcullis");
         let accepted = Family::default();
         let accept_errors = Family::default();
+        let lost = Family::default();
         let services = Family::<_, Gauge>::default();
         let generation = Gauge::default();
         let reads = Family::<_, Counter>::default();
@@ -103,6 +106,11 @@ impl Metrics {
             "accept_errors",
             "Calls to accept that failed",
             accept_errors.clone(),
+        );
+        registry.register(
+            "connections_lost",
+            "Connections that waited when their listener was closed, and could not be accepted",
+            lost.clone(),
         );
         registry.register(
             "discovery_services",
@@ -152,6 +160,7 @@ impl Metrics {
             registry,
             accepted,
             accept_errors,
+            lost,
             services,
             generation,
             reads,
@@ -180,6 +189,14 @@ impl Metrics {
             _ => "other",
         };
         self.accept_errors.get_or_create(&[("kind", kind)]).inc();
+    }
+
+    /// Counts those who waited when a listener was closed, and could not be accepted.
+    pub fn lost(&self, listener: SocketAddr, count: usize) {
+        let count = u64::try_from(count).unwrap_or(u64::MAX);
+        self.lost
+            .get_or_create_owned(&[("listener", listener.to_string())])
+            .inc_by(count);
     }
 
     /// What limits on connections count on.

@@ -32,7 +32,9 @@ pub const GRACE: Duration = Duration::from_millis(500);
 const CLOCK_SLACK: Duration = Duration::from_secs(300);
 
 /// The longest that the end of a process waits for the last write: a disk that hangs must not keep it.
-const LAST_WRITE: Duration = Duration::from_secs(5);
+///
+/// 2 s, as for the access log: a stop is over 5 s after its deadline, whatever hangs.
+const LAST_WRITE: Duration = Duration::from_secs(2);
 
 /// Where the state is kept, and how long it is good.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -21,7 +21,7 @@ job "portcullis" {
         args    = ["serve", "--config", "${NOMAD_TASK_DIR}/portcullis.toml"]
       }
 
-      # SIGTERM drains. Longer than drain_timeout below; a client allows 30 s unless its max_kill_timeout says more.
+      # SIGTERM drains. 5 s longer than drain_timeout below, or more; a client allows 30 s unless its max_kill_timeout says more.
       kill_signal  = "SIGTERM"
       kill_timeout = "30s"
 
@@ -39,7 +39,7 @@ host     = "ssh.vm.example.com"
 upstream = "10.0.0.5:22"
 
 [limits]
-drain_timeout = "25s"
+drain_timeout = "20s"
 EOF
       }
 

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::{AdminAddress, Config};
-use crate::lifecycle::{Handed, NotListening, Notify, Reload, Shutdown, Sockets};
+use crate::lifecycle::{Early, Handed, NotListening, Notify, Reload, Shutdown, Sockets};
 use crate::log::AccessLog;
 use crate::sandbox::{Extent, Sandbox, SandboxError, Writable};
 use crate::{config, lifecycle, log, serve, state};
@@ -33,12 +33,19 @@ const STATUSES: &str = "\
 SIGTERM and SIGINT drain, a second one cuts at once; SIGHUP reads the configuration again.
 
 Exit statuses:
-  0  stopped as it was told to, also where the drain's deadline or a second signal cut connections
+  0  stopped as it was told to, also before it served, and where the drain's deadline or a second signal cut connections
   1  it cannot start, or a part of it has died of a defect
   2  the configuration is wrong";
 
 /// Runs the command.
 pub fn run(args: ServeArgs) -> ExitCode {
+    let early = match Early::listen() {
+        Ok(early) => early,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "error: cannot listen for signals: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
     // Before there is a second thread.
     let sockets = Sockets::from_env();
     let mut checked = match config::load(&args.config) {
@@ -61,8 +68,7 @@ pub fn run(args: ServeArgs) -> ExitCode {
             }
         };
     }
-    say(&checked.warnings);
-    gateway(checked, sandbox, sockets)
+    gateway(checked, sandbox, sockets, early)
 }
 
 /// What is wrong with a configuration that was good before the sandbox.
@@ -94,14 +100,31 @@ fn say(diagnostics: &config::Diagnostics) {
     let _ = io::stderr().write_all(text.as_bytes());
 }
 
+/// What a person sees drawn, one message each.
+fn warn(diagnostics: &config::Diagnostics) {
+    let path = diagnostics.path.display();
+    for one in &diagnostics.list {
+        let (line, column) = diagnostics.place(one).unzip();
+        tracing::warn!(%path, line, column, help = one.help, "{}", one.message);
+    }
+}
+
 /// Runs a gateway with this configuration until SIGTERM or SIGINT.
 fn gateway(
     checked: config::Checked,
     sandbox: Result<Sandbox, SandboxError>,
     sockets: Result<Sockets, NotListening>,
+    early: Early,
 ) -> ExitCode {
     let config::Log { format, access } = checked.config.log;
-    let _diagnostics = log::init(format);
+    let diagnostics = log::init(format);
+    match log::stderr_is_json(format) {
+        true => warn(&checked.warnings),
+        false => diagnostics.print(&checked.warnings.render(log::colours_stderr())),
+    }
+    if let Some(malformed) = sockets.as_ref().ok().and_then(Sockets::malformed) {
+        tracing::warn!("{malformed}");
+    }
     let sandbox = match sandbox {
         Ok(sandbox) => sandbox,
         Err(error) => {
@@ -127,6 +150,7 @@ fn gateway(
         let shutdown = Shutdown::new();
         let (reload, wishes) = Reload::new();
         tokio::spawn(lifecycle::signals(shutdown.clone(), reload.clone())?);
+        early.hand_over(&reload);
         let handed = Handed {
             sockets: sockets?,
             notify: Notify::from_env(),
@@ -135,6 +159,8 @@ fn gateway(
         let gateway = serve::start(checked, access, shutdown, (reload, wishes), handed).await?;
         gateway.finished().await
     });
+    // What it still does is nothing that anybody waits for: a file that hangs would keep the process.
+    runtime.shutdown_background();
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

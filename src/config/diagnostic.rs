@@ -83,6 +83,14 @@ impl Diagnostics {
         out
     }
 
+    /// The line and the column, in characters, at which the place of one begins, both from 1 on; `None` for the whole file.
+    pub fn place(&self, one: &Diagnostic) -> Option<(usize, usize)> {
+        let start = floor(&self.text, one.span.as_ref()?.start);
+        let before = self.text.get(..start)?;
+        let line = before.rsplit('\n').next().unwrap_or_default();
+        Some((before.matches('\n').count() + 1, line.chars().count() + 1))
+    }
+
     /// How many are errors.
     pub fn errors(&self) -> usize {
         self.count(Level::Error)

@@ -1,5 +1,6 @@
 //! What whoever starts a process hands over to it: listening sockets (sd_listen_fds(3)), and whom to tell.
 
+use std::env;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -23,7 +24,29 @@ pub struct Handed {
 
 /// Sockets that were bound by somebody else, who keeps them when this process ends.
 #[derive(Clone, Debug, Default)]
-pub struct Sockets(Arc<[(SocketAddr, TcpListener)]>);
+pub struct Sockets {
+    listening: Arc<[(SocketAddr, TcpListener)]>,
+    malformed: Option<Malformed>,
+}
+
+/// Variables that should hand over sockets and make no sense. What they say is not done (sd_listen_fds(3): EINVAL).
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum Malformed {
+    /// No number of sockets, or one that no process has.
+    #[error("LISTEN_FDS={0:?} is no number of sockets from 0 to 65536: none is taken over")]
+    Count(String),
+    /// No process.
+    #[error("LISTEN_PID={0:?} is no process: none of the sockets of LISTEN_FDS is taken over")]
+    Process(String),
+    /// Not one for each socket. They are not used: the sockets are told by their addresses.
+    #[error("LISTEN_FDNAMES has {names} names for the {count} sockets of LISTEN_FDS")]
+    Names {
+        /// How many names there are.
+        names: usize,
+        /// How many sockets.
+        count: usize,
+    },
+}
 
 /// What was handed over cannot be listened on.
 #[derive(Debug, thiserror::Error)]
@@ -44,14 +67,25 @@ pub enum NotListening {
 /// The first descriptor that is handed over (`SD_LISTEN_FDS_START`).
 const FIRST: usize = 3;
 
+/// More than anybody hands over, and what a list of them takes is small.
+const MOST: usize = 65_536;
+
 impl Sockets {
     /// Those that the environment names: `LISTEN_FDS`, unless `LISTEN_PID` is another process. Both variables are removed,
-    /// and no child gets the sockets; so this must be called before the process has a second thread.
+    /// and no child gets the sockets; so this must be called before the process has a second thread. What makes no sense
+    /// is told by [`malformed`](Self::malformed).
     ///
     /// # Errors
     /// One of them is not what can be listened on.
     pub fn from_env() -> Result<Self, NotListening> {
-        let mut handed = ListenFd::from_env();
+        let malformed = malformed(|name| {
+            let value = env::var_os(name)?;
+            Some(value.to_string_lossy().into_owned())
+        });
+        let mut handed = match malformed {
+            Some(Malformed::Count(_) | Malformed::Process(_)) => ListenFd::empty(),
+            Some(Malformed::Names { .. }) | None => ListenFd::from_env(),
+        };
         let mut sockets: Vec<(SocketAddr, TcpListener)> = Vec::new();
         for at in 0..handed.len() {
             let socket = handed.take_tcp_listener(at).map_err(NotListening::NotTcp)?;
@@ -65,12 +99,20 @@ impl Sockets {
             }
             sockets.push((address, socket));
         }
-        Ok(Self(sockets.into()))
+        Ok(Self {
+            listening: sockets.into(),
+            malformed,
+        })
+    }
+
+    /// What makes no sense in what should have handed over sockets.
+    pub fn malformed(&self) -> Option<&Malformed> {
+        self.malformed.as_ref()
     }
 
     /// Their addresses, in the order in which they were handed over.
     pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
-        self.0.iter().map(|(address, _)| *address)
+        self.listening.iter().map(|(address, _)| *address)
     }
 
     /// The one that is bound to this address. It may be taken again when it was given back.
@@ -78,7 +120,60 @@ impl Sockets {
     /// # Errors
     /// The system has no descriptor left.
     pub fn at(&self, address: SocketAddr) -> io::Result<Option<TcpListener>> {
-        let found = self.0.iter().find(|(bound, _)| *bound == address);
+        let mut sockets = self.listening.iter();
+        let found = sockets.find(|(bound, _)| *bound == address);
         found.map(|(_, socket)| socket.try_clone()).transpose()
+    }
+}
+
+/// What makes no sense in these variables, where they are meant for this process.
+fn malformed(variable: impl Fn(&str) -> Option<String>) -> Option<Malformed> {
+    let fds = variable("LISTEN_FDS")?;
+    if let Some(pid) = variable("LISTEN_PID").filter(|pid| !pid.is_empty()) {
+        match pid.parse::<u32>() {
+            Ok(pid) if pid == std::process::id() => {}
+            Ok(1..) => return None,
+            Ok(0) | Err(_) => return Some(Malformed::Process(pid)),
+        }
+    }
+    let Some(count) = fds.parse().ok().filter(|count| *count <= MOST) else {
+        return Some(Malformed::Count(fds));
+    };
+    let names = variable("LISTEN_FDNAMES")?.split(':').count();
+    (names != count && count > 0).then_some(Malformed::Names { names, count })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judged(fds: &str, pid: Option<&str>, names: Option<&str>) -> Option<Malformed> {
+        malformed(|name| {
+            let value = match name {
+                "LISTEN_FDS" => Some(fds),
+                "LISTEN_PID" => pid,
+                _ => names,
+            };
+            value.map(str::to_owned)
+        })
+    }
+
+    #[test]
+    fn what_hands_over_sockets_makes_sense_or_is_for_somebody_else() {
+        let own = std::process::id().to_string();
+        let own = Some(own.as_str());
+        for count in ["", "two", "-1", "65537", "99999999999999999999", "1 "] {
+            let expected = Some(Malformed::Count(count.to_owned()));
+            assert_eq!(judged(count, own, None), expected);
+            assert_eq!(judged(count, Some("1"), None), None);
+        }
+        for pid in ["0", "-4", "x", "99999999999"] {
+            let expected = Some(Malformed::Process(pid.to_owned()));
+            assert_eq!(judged("1", Some(pid), None), expected);
+        }
+        assert_eq!(judged("2", own, Some("a:b")), None);
+        assert_eq!(judged("1", None, None), None);
+        let expected = Some(Malformed::Names { names: 1, count: 2 });
+        assert_eq!(judged("2", own, Some("a")), expected);
     }
 }

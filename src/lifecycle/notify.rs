@@ -16,8 +16,8 @@ use crate::log::printable;
 /// How long one word may take: a manager whose queue stays full for longer reads nothing, and is not waited for.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// What a stop may take beyond its bound before the manager kills: refused clients keep their socket for 1 s, the last
-/// state is written within 5 s, and the last lines are.
+/// What a stop may take beyond its deadline before the manager kills. It takes 5 s at most: refused clients keep their
+/// socket for 1 s, the last state and lines of the access log are written within 2 s, those of this log within 1 s.
 const GRACE: Duration = Duration::from_secs(10);
 
 /// The longest status, in bytes.

@@ -47,6 +47,12 @@ impl Diagnostics {
         Self(queue)
     }
 
+    /// Writes text that is no message of the log, whole: what is wrong with a configuration, drawn for a person.
+    pub fn print(&self, text: &str) {
+        // It never fails: what finds no room is counted.
+        let _ = self.queue().write_all(text.as_bytes());
+    }
+
     pub(super) fn queue(&self) -> Queue {
         self.0.clone()
     }

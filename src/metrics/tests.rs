@@ -10,6 +10,7 @@ fn full() -> Arc<Metrics> {
     let metrics = Metrics::new();
     metrics.accepted("[::]:8443".parse().unwrap()).inc();
     metrics.accept_failed(&io::Error::from_raw_os_error(24));
+    metrics.lost("[::]:8443".parse().unwrap(), 2);
     let route = metrics.route("vm");
     route.active.inc();
     route.bytes_up.inc_by(7);

@@ -9,8 +9,12 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
+mod closing;
+mod queue;
+
 use super::{canonical, set_options};
 use crate::config::Keepalive;
+use closing::Closing;
 
 /// Connections that the kernel keeps for us while we are busy.
 ///
@@ -117,50 +121,43 @@ impl Listener {
 
     /// Takes what the kernel has accepted already and nobody has taken, then stops listening. Must run on the runtime.
     ///
-    /// The kernel itself is asked: the runtime may not have heard yet of the last connections, and lets a task take only
-    /// so many at a time. One that was adopted never stops to fill: there as many are taken as its queue can hold, who
-    /// came first, and the others stay for whoever listens there next.
+    /// From now on nobody new enters the queue; a handshake that has begun is waited for, 2 s at most. Where something
+    /// is lacking (descriptors, memory) it goes on trying until `give_up` returns. An adopted socket never stops to fill:
+    /// there as many are taken as its queue can hold, who came first, and the others stay for whoever listens there next.
+    ///
+    /// # Errors
+    /// Somebody waited to the end, and is reset by the kernel.
     pub async fn close(
         self,
-        mut take: impl FnMut(TcpStream, SocketAddr),
+        take: impl FnMut(TcpStream, SocketAddr),
         mut failed: impl FnMut(&io::Error),
-    ) {
+        give_up: impl Future<Output = ()>,
+    ) -> Result<(), Lost> {
         let queue = match self.tcp.into_std() {
             Ok(queue) => queue,
-            Err(e) => return failed(&e),
-        };
-        let mut pause = FIRST_PAUSE;
-        let mut left = match self.adopted {
-            Some(_) => BACKLOG + 1,
-            None => i32::MAX,
-        };
-        while left > 0 {
-            let accepted = queue.accept().and_then(|(tcp, client)| {
-                tcp.set_nonblocking(true)?;
-                Ok((TcpStream::from_std(tcp)?, client))
-            });
-            match accepted {
-                Ok((tcp, client)) => {
-                    left = left.saturating_sub(1);
-                    fit(&tcp, self.adopted.as_ref());
-                    take(tcp, canonical(client));
-                }
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
-                Err(e) => {
-                    failed(&e);
-                    if is_shortage(&e) {
-                        if pause > LONGEST_PAUSE {
-                            return;
-                        }
-                        // What ends meanwhile may give back what there is too little of.
-                        tokio::time::sleep(pause).await;
-                        pause *= 2;
-                    }
-                }
+            Err(e) => {
+                failed(&e);
+                return Err(Lost(None));
             }
-        }
+        };
+        let closing = Closing {
+            queue,
+            address: self.address,
+            adopted: self.adopted,
+            take,
+            failed,
+        };
+        closing.run(give_up).await
     }
 }
+
+/// Whoever waited when a listener was closed, and could not be accepted: how many, where that can be known.
+#[derive(Debug, thiserror::Error)]
+#[error("clients that waited when the listener was closed could not be accepted: {}", match .0 {
+    Some(count) => count.to_string(),
+    None => "nobody knows how many".to_owned(),
+})]
+pub struct Lost(pub Option<usize>);
 
 /// Gives a connection of an adopted listener the options that it may not have inherited.
 fn fit(tcp: &TcpStream, adopted: Option<&Mutex<Keepalive>>) {
@@ -214,6 +211,8 @@ fn is_shortage(error: &io::Error) -> bool {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
+    use std::future::pending;
+
     use super::*;
 
     fn listener() -> Listener {
@@ -257,7 +256,8 @@ mod tests {
         let listener = Listener::adopt(socket, &keepalive).unwrap();
         let mut taken = Vec::new();
         let failed = |e: &io::Error| panic!("{e}");
-        listener.close(|tcp, _| taken.push(tcp), failed).await;
+        let closed = listener.close(|tcp, _| taken.push(tcp), failed, pending());
+        closed.await.unwrap();
         let socket = SockRef::from(&taken[0]);
         assert!(socket.tcp_nodelay().unwrap());
         assert_eq!(
@@ -278,7 +278,8 @@ mod tests {
             .collect();
         let mut taken = Vec::new();
         let failed = |e: &io::Error| panic!("{e}");
-        listener.close(|_, client| taken.push(client), failed).await;
+        let closed = listener.close(|_, client| taken.push(client), failed, pending());
+        closed.await.unwrap();
         let expected: Vec<_> = clients
             .iter()
             .map(|tcp| tcp.local_addr().unwrap())
@@ -291,8 +292,13 @@ mod tests {
         let listener = listener();
         let address = listener.address();
         listener
-            .close(|_, _| panic!("nobody is there"), |e| panic!("{e}"))
-            .await;
+            .close(
+                |_, _| panic!("nobody is there"),
+                |e| panic!("{e}"),
+                pending(),
+            )
+            .await
+            .unwrap();
         assert!(TcpStream::connect(address).await.is_err());
     }
 

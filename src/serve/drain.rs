@@ -6,24 +6,25 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::config::Limits;
 use crate::lifecycle::{Notify, Shutdown};
+use crate::log::AccessLog;
 use crate::net::session::Sessions;
 use crate::reason::Reason;
 use crate::state::State;
 
 /// Sees a drain that has begun to its end, which comes no later than `drain_delay` and `drain_timeout` after the call (and
-/// 1 s, in which those that were refused last read why), and at once where everything is cut.
+/// 1 s, in which those that were refused last read why), and at once where everything is cut. The last state and the last
+/// lines of the log then take 2 s at most, together.
 ///
 /// 1. Whoever asks hears that it is not ready; clients are still accepted, until load balancers have heard.
 /// 2. Nobody new is accepted; those in the queue are. Tunnels go on.
 /// 3. Those that still run are ended evenly over `drain_spread`, the last part of `drain_timeout`.
-///
-/// At the end of it all, what has changed of the state is written a last time, which takes a few seconds at most.
 pub(super) async fn drain(
     shutdown: &Shutdown,
     sessions: &Sessions,
     limits: &Limits,
     notify: &Notify,
     state: Option<Arc<State>>,
+    log: &AccessLog,
 ) {
     let (delay, timeout) = (limits.drain_delay, limits.drain);
     let spread = limits.drain_spread.min(timeout);
@@ -57,9 +58,11 @@ pub(super) async fn drain(
         sessions.close(Reason::Drained);
         shutdown.drained().await;
     }
-    if let Some(state) = state {
-        // Bounded, and the last thing that anybody waits for.
-        let _ = tokio::task::spawn_blocking(move || state.close()).await;
+    // Both are bounded, and the last things that anybody waits for: at the same time.
+    let writing = state.map(|state| tokio::task::spawn_blocking(move || state.close()));
+    log.flush();
+    if let Some(writing) = writing {
+        let _ = writing.await;
     }
 }
 
@@ -71,7 +74,6 @@ mod tests {
     use tokio::task::JoinSet;
 
     use super::*;
-    use crate::log::AccessLog;
     use crate::metrics::Metrics;
 
     const LIMITS: (u64, u64, u64) = (5, 100, 20);
@@ -124,7 +126,8 @@ mod tests {
                 ..Limits::default()
             };
             let notify = Notify::default();
-            drain(&self.shutdown, &self.sessions, &limits, &notify, None).await;
+            let log = AccessLog::off();
+            drain(&self.shutdown, &self.sessions, &limits, &notify, None, &log).await;
             self.begin.elapsed()
         }
     }

@@ -36,7 +36,8 @@ pub(super) struct Serving {
     pub(super) handed: Handed,
 }
 
-/// Whether each socket that was handed over is one of these listeners': the clients of another would wait in vain.
+/// Whether each socket that was handed over is one of these listeners': the clients of another would wait in vain. Those
+/// for which there is none are bound, which is logged.
 pub(super) fn claim(sockets: &Sockets, config: &Config) -> anyhow::Result<()> {
     let written = || config.listeners.iter().map(|listener| listener.address);
     for address in sockets.addresses() {
@@ -48,6 +49,15 @@ pub(super) fn claim(sockets: &Sockets, config: &Config) -> anyhow::Result<()> {
                 .collect::<Vec<_>>()
                 .join(", ")
         );
+    }
+    if sockets.addresses().next().is_some() {
+        for address in written().filter(|written| sockets.addresses().all(|one| one != *written)) {
+            tracing::warn!(
+                %address,
+                "the service manager has handed over no socket on this address: the gateway binds it, and a restart \
+                 refuses who comes in between"
+            );
+        }
     }
     Ok(())
 }

@@ -170,8 +170,8 @@ impl Gateway {
         }
         let limits = self.cell.load().limits.clone();
         let state = self.state.take();
-        drain::drain(&self.shutdown, &self.sessions, &limits, &self.notify, state).await;
-        self.log.flush();
+        let (shutdown, notify) = (&self.shutdown, &self.notify);
+        drain::drain(shutdown, &self.sessions, &limits, notify, state, &self.log).await;
         tracing::info!("stopped");
         match defect {
             Some(defect) => Err(defect).context("a part of the gateway has died"),

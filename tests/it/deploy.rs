@@ -8,6 +8,9 @@ use portcullis::config::{self, Config};
 
 use crate::authority::Authority;
 
+/// What a stop takes at most beyond its deadline.
+const AFTER: Duration = Duration::from_secs(5);
+
 /// The configuration inside a file, with its certificates in the authority's folder.
 fn load(authority: &Authority, file: &str, configuration: &str) -> Config {
     let certificates = authority.folder().join("certificates");
@@ -46,7 +49,9 @@ fn the_nomad_job_has_a_good_configuration_and_time_to_drain() {
     let (_, template) = job.split_once("<<EOF\n").unwrap();
     let (configuration, _) = template.split_once("\nEOF\n").unwrap();
     let config = load(&Authority::new(), file, configuration);
-    assert!(config.limits.drain_delay + config.limits.drain < seconds(&job, "kill_timeout"));
+    assert!(
+        config.limits.drain_delay + config.limits.drain + AFTER <= seconds(&job, "kill_timeout")
+    );
 }
 
 #[test]
@@ -61,7 +66,7 @@ fn the_kubernetes_deployment_has_a_good_configuration_and_time_to_drain() {
         .collect();
     let config = load(&Authority::new(), file, &configuration);
     assert!(
-        config.limits.drain_delay + config.limits.drain
-            < seconds(&manifest, "terminationGracePeriodSeconds")
+        config.limits.drain_delay + config.limits.drain + AFTER
+            <= seconds(&manifest, "terminationGracePeriodSeconds")
     );
 }

@@ -64,6 +64,7 @@ mod ssh;
 mod start;
 mod state;
 mod stderr;
+mod stop;
 mod streams;
 mod support;
 mod systemd;

@@ -18,7 +18,7 @@ use crate::scene::Scene;
 use crate::support::{Child, PATIENCE, run, wait_until};
 
 /// Enough for the gateway itself and some clients, and soon spent.
-const DESCRIPTORS: usize = 64;
+pub(crate) const DESCRIPTORS: usize = 64;
 
 #[tokio::test]
 async fn clients_that_say_nothing_do_not_keep_others_from_being_served() {
@@ -215,13 +215,13 @@ fn started_with(mut command: Command, keys: &str, upstream: SocketAddr) -> (Chil
     (gateway, address)
 }
 
-fn connect(address: SocketAddr) -> TcpStream {
+pub(crate) fn connect(address: SocketAddr) -> TcpStream {
     let tcp = TcpStream::connect(address).unwrap();
     tcp.set_read_timeout(Some(PATIENCE)).unwrap();
     tcp
 }
 
-fn said_and_echoed(tcp: &mut TcpStream, bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn said_and_echoed(tcp: &mut TcpStream, bytes: &[u8]) -> Vec<u8> {
     tcp.write_all(bytes).unwrap();
     let mut echoed = vec![0; bytes.len()];
     tcp.read_exact(&mut echoed).unwrap();
@@ -229,7 +229,7 @@ fn said_and_echoed(tcp: &mut TcpStream, bytes: &[u8]) -> Vec<u8> {
 }
 
 /// An upstream that sends back what comes.
-fn echo() -> SocketAddr {
+pub(crate) fn echo() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     thread::spawn(move || {

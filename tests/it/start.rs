@@ -3,8 +3,10 @@
 use std::net::TcpListener;
 use std::process::{Command, Output};
 
+use serde_json::Value;
+
 use crate::authority::Authority;
-use crate::support::run;
+use crate::support::{Child, run};
 
 fn portcullis(command: &str, authority: &Authority, config: &str) -> Output {
     let config = authority.write("portcullis.toml", config);
@@ -42,4 +44,52 @@ fn an_address_that_is_taken_is_named_and_ends_serve_with_1() {
         said.contains(&format!("cannot listen on {address}")),
         "{said}"
     );
+}
+
+/// What a gateway says on stderr that is started with a key that everybody may read, and a filter with nonsense in it.
+fn said(format: &str) -> String {
+    let authority = Authority::new();
+    authority.issue_files("edge", &["a.test"]);
+    let config = format!(
+        "listen = [\"127.0.0.1:0\"]\nadmin = false\nlog = {{ format = \"{format}\" }}\n\
+         certificates = [{{ chain = \"edge.pem\", key = \"edge.key\" }}]\n"
+    );
+    let config = authority.write("portcullis.toml", &config);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
+    command.arg("serve").arg("--config").arg(config);
+    command.env("PORTCULLIS_LOG", "info,no=sense=at=all");
+    let gateway = Child::spawn(&command);
+    let listens = |line: &str| line.contains("listening").then_some(());
+    gateway.wait_for("that it listens", listens);
+    gateway.signal("TERM");
+    let ended = gateway.finish();
+    assert!(ended.status.success(), "{ended:?}");
+    String::from_utf8(ended.stderr).unwrap()
+}
+
+#[test]
+fn where_the_log_is_json_every_line_of_stderr_is_and_each_warning_names_its_place() {
+    let said = said("json");
+    let lines: Vec<Value> = said
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}")))
+        .collect();
+    let warning = |word: &str| {
+        let mut warnings = lines.iter().filter(|line| line["level"] == "WARN");
+        let found = warnings.find(|line| line.to_string().contains(word));
+        found.unwrap_or_else(|| panic!("{word} in {said}"))
+    };
+    let key = warning("edge.key");
+    assert_eq!(key["line"], 4, "{key}");
+    assert!(key["column"].as_u64() > Some(1), "{key}");
+    assert!(key["help"].is_string(), "{key}");
+    assert!(key["path"].as_str().unwrap().ends_with("portcullis.toml"));
+    assert_eq!(warning("makes no sense")["directive"], "no=sense=at=all");
+}
+
+#[test]
+fn where_the_log_is_text_warnings_are_drawn() {
+    let said = said("text");
+    assert!(said.contains("warning: ") && said.contains("^^^"), "{said}");
+    assert!(said.contains("makes no sense"), "{said}");
 }

@@ -1,13 +1,14 @@
 //! A gateway whose diagnostics nobody reads: it serves and ends as any other.
 
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rustls::pki_types::ServerName;
 use rustls::version::TLS13;
@@ -34,16 +35,17 @@ fn pipe(authority: &Authority) -> File {
     options.open(path).unwrap()
 }
 
-fn start(authority: &Authority, upstream: SocketAddr) -> Child {
+/// A gateway that writes to the pipe what `to_pipe` says, in the shell's words.
+fn start(authority: &Authority, upstream: SocketAddr, to_pipe: &str) -> Child {
     let config = format!(
         "listen = [\"127.0.0.1:0\"]\nadmin = \"unix:admin.sock\"\nlog = {{ format = \"json\" }}\n\
          certificates = [{{ chain = \"edge.pem\", key = \"edge.key\" }}]\n\
-         [routes.echo]\nhost = \"{NAME}\"\nupstream = \"{upstream}\"\n"
+         [limits]\ndrain_timeout = \"0s\"\n[routes.echo]\nhost = \"{NAME}\"\nupstream = \"{upstream}\"\n"
     );
     let config = authority.write("portcullis.toml", &config);
     let mut command = Command::new("sh");
     command
-        .args(["-c", r#"exec "$0" serve --config "$1" 2>stderr"#])
+        .args(["-c", &format!(r#"exec "$0" serve --config "$1" {to_pipe}"#)])
         .arg(env!("CARGO_BIN_EXE_portcullis"))
         .arg(config)
         .current_dir(authority.folder());
@@ -87,9 +89,35 @@ async fn a_reader_of_the_diagnostics_that_stopped_holds_up_neither_a_connection_
     authority.issue_files("edge", &[NAME]);
     let upstream = Upstream::echo().await;
     let mut pipe = pipe(&authority);
-    // Else its owner is warned, before anything starts.
-    let key = authority.folder().join("edge.key");
-    fs::set_permissions(key, Permissions::from_mode(0o600)).unwrap();
+    fill(&mut pipe);
+    let gateway = start(&authority, upstream.address, "2>stderr");
+    serves_and_ends(&authority, gateway).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_whose_last_words_nobody_reads_keeps_its_bound() {
+    let authority = Authority::new();
+    authority.issue_files("edge", &[NAME]);
+    let mut pipe = pipe(&authority);
+    fill(&mut pipe);
+    let nobody = "127.0.0.1:1".parse().unwrap();
+    let gateway = start(&authority, nobody, ">stderr 2>&1");
+    let socket = authority.folder().join("admin.sock");
+    wait_until("the gateway accepts", || listener(&socket).is_some());
+    // It is cut, and nobody reads its record.
+    let _client = TcpStream::connect(listener(&socket).unwrap())
+        .await
+        .unwrap();
+    let begin = Instant::now();
+    gateway.signal("TERM");
+    let output = gateway.finish();
+    let time = begin.elapsed();
+    assert!(output.status.success(), "{output:?}");
+    assert!(time <= Duration::from_secs(5), "{time:?}");
+}
+
+/// Leaves no room in it.
+fn fill(pipe: &mut File) {
     // Byte by byte at the end: not even a short message finds room.
     for size in [4096, 1] {
         let full = loop {
@@ -99,8 +127,6 @@ async fn a_reader_of_the_diagnostics_that_stopped_holds_up_neither_a_connection_
         };
         assert_eq!(full.kind(), ErrorKind::WouldBlock);
     }
-    let gateway = start(&authority, upstream.address);
-    serves_and_ends(&authority, gateway).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -110,7 +136,7 @@ async fn a_reader_of_the_diagnostics_that_is_gone_keeps_the_gateway_neither_from
     authority.issue_files("edge", &[NAME]);
     let upstream = Upstream::echo().await;
     let pipe = pipe(&authority);
-    let gateway = start(&authority, upstream.address);
+    let gateway = start(&authority, upstream.address, "2>stderr");
     let socket = authority.folder().join("admin.sock");
     wait_until("the gateway has opened its stderr", || {
         listener(&socket).is_some()

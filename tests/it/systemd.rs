@@ -5,6 +5,7 @@ use std::io;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -215,6 +216,69 @@ fn what_cannot_be_listened_on_keeps_the_gateway_from_starting() {
         said.contains("two sockets that listen on 127.0.0.1:"),
         "{said}"
     );
+}
+
+#[test]
+fn what_hands_over_no_socket_that_is_there_keeps_the_gateway_from_starting() {
+    let authority = Authority::new();
+    let listen = "127.0.0.1:0".parse().unwrap();
+    let command = program::command(&authority, listen, "admin = false\n", &[]);
+    // Two are promised, and one is handed over.
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let script = "exec 3<&0 </dev/null; export LISTEN_FDS=2 LISTEN_PID=$$; exec \"$0\" \"$@\"";
+    let mut shell = Command::new("sh");
+    shell.args(["-c", script]).arg(command.get_program());
+    let ended = Child::spawn_with(shell.args(command.get_args()), socket.into()).finish();
+    assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+    let said = String::from_utf8(ended.stderr).unwrap();
+    assert!(said.contains("fd 4 is not a socket"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_makes_no_sense_as_a_handover_is_told_in_one_line_and_hands_over_nothing() {
+    let authority = Authority::new();
+    authority.issue_files("edge", &[NAME]);
+    let tables = tables("127.0.0.1:1".parse().unwrap(), "5m");
+    for (name, value, told) in [
+        ("LISTEN_FDS", "two", "LISTEN_FDS=\"two\" is no number"),
+        ("LISTEN_PID", "me", "LISTEN_PID=\"me\" is no process"),
+        // Of another process: that makes sense.
+        ("LISTEN_PID", "1", ""),
+    ] {
+        let mut variables = vec![(name, value.to_owned())];
+        if name != "LISTEN_FDS" {
+            variables.push(("LISTEN_FDS", "1".to_owned()));
+        }
+        let program = Program::start_with(&authority, &tables, &variables);
+        program.child.signal("TERM");
+        let ended = program.child.finish();
+        assert!(ended.status.success(), "{ended:?}");
+        let said = String::from_utf8(ended.stderr).unwrap();
+        let said = said.replace("\\\"", "\"");
+        let lines = said.lines().filter(|line| line.contains("LISTEN_"));
+        assert_eq!(lines.count(), usize::from(!told.is_empty()), "{said}");
+        assert!(said.contains(told), "{said}");
+    }
+}
+
+#[test]
+fn an_address_for_which_no_socket_was_handed_over_is_bound_and_named() {
+    let authority = Authority::new();
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    let listen = format!("{address}\", \"127.0.0.2:0");
+    let text = format!("listen = [\"{listen}\"]\nadmin = false\nlog = {{ format = \"json\" }}\n");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
+    command.args(["serve", "--config"]);
+    command.arg(authority.write("portcullis.toml", &text));
+    let gateway = Child::spawn_with(&program::handed(&command, 1), socket.into());
+    let told = gateway.wait_for("which one it binds itself", |line| {
+        line.contains("handed over no socket")
+            .then(|| line.to_owned())
+    });
+    assert!(told.contains("\"address\":\"127.0.0.2:0\""), "{told}");
+    gateway.signal("TERM");
+    assert!(gateway.finish().status.success());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

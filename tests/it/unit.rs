@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
 use std::thread;
@@ -58,13 +58,57 @@ fn the_exposure_of_the_unit_is_no_worse_than_its_comment_says() {
 }
 
 #[test]
+fn the_service_is_well_formed_with_its_socket_and_without() {
+    let folder = tempfile::tempdir().unwrap();
+    let deployed = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/systemd");
+    let [service, socket] = ["portcullis.service", "portcullis.socket"].map(|name| {
+        let text = fs::read_to_string(deployed.join(name)).unwrap();
+        let path = folder.path().join(name);
+        // It is not installed here.
+        let program = env!("CARGO_BIN_EXE_portcullis");
+        let text = text.replace("/usr/local/bin/portcullis", program);
+        fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    });
+    let verify = |units: &[&str]| {
+        let program = peers::require("systemd-analyze", "systemd-analyze")?;
+        let mut command = Command::new(program);
+        let done = run(command.args(["verify", "--man=no"]).args(units), b"");
+        let said = String::from_utf8(done.stderr).unwrap();
+        // The service says what to write there before systemd 253.
+        let mut others = said.lines().filter(|line| !line.contains("notify-reload"));
+        assert_eq!(others.next(), None, "{said}");
+        assert!(done.status.success(), "{said}");
+        Some(())
+    };
+    if verify(&[&service]).is_some() {
+        verify(&[&socket, &service]);
+    }
+}
+
+#[test]
+fn the_socket_listens_where_the_program_does_by_default() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/systemd/portcullis.socket");
+    let socket = fs::read_to_string(path).unwrap();
+    let addresses: Vec<SocketAddr> = values(&socket, "ListenStream")
+        .iter()
+        .map(|address| address.parse().unwrap())
+        .collect();
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("config/full.toml"));
+    for address in addresses {
+        assert!(text.as_ref().unwrap().contains(&address.to_string()));
+    }
+}
+
+#[test]
 fn the_unit_waits_for_a_drain_and_does_not_repeat_a_wrong_configuration() {
     let unit = unit();
     let [stop] = values(&unit, "TimeoutStopSec")[..] else {
         panic!("{unit}")
     };
     let seconds: u64 = stop.trim_end_matches('s').parse().unwrap();
-    assert!(Limits::default().drain < Duration::from_secs(seconds));
+    // A stop is over 5 s after its deadline.
+    assert!(Limits::default().drain + Duration::from_secs(5) < Duration::from_secs(seconds));
     assert_eq!(values(&unit, "RestartPreventExitStatus"), ["2"]);
 }
 

@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::sync::{oneshot, watch};
@@ -14,6 +15,11 @@ use super::Serving;
 use crate::config::{self, Keepalive};
 use crate::net::listener::Listener;
 use crate::snapshot::ListenerId;
+
+/// How long a listener that is removed goes on trying to accept those in its queue where descriptors or memory lack.
+///
+/// 2 s: another may wait for its address, and whoever comes there is not served in between.
+const REMOVED: Duration = Duration::from_secs(2);
 
 /// One that accepts, until it is closed.
 #[derive(Debug)]
@@ -96,25 +102,35 @@ async fn accept(
         metrics.accept_failed(error);
         tracing::warn!(%address, %error, "cannot accept");
     };
-    {
+    let is_stop = {
         // One future for all turns: begun anew it would forget how long it pauses.
         let mut accepting = pin!(listener.accept(take, failed));
         loop {
             tokio::select! {
                 () = &mut accepting => {}
-                () = shutdown.closing() => break,
+                () = shutdown.closing() => break true,
                 changed = keepalive.changed() => match changed {
                     Ok(()) => {
                         if let Err(error) = listener.keep_alive(&keepalive.borrow_and_update()) {
                             tracing::warn!(%address, %error, "the keepalive cannot be changed");
                         }
                     }
-                    Err(_) => break,
+                    Err(_) => break false,
                 },
             }
         }
+    };
+    // What a stop ends gives back descriptors to its last moment.
+    let give_up = async {
+        tokio::select! {
+            () = shutdown.cutting() => {}
+            () = tokio::time::sleep(REMOVED), if !is_stop => {}
+        }
+    };
+    if let Err(lost) = listener.close(take, failed, give_up).await {
+        metrics.lost(address, lost.0.unwrap_or(1));
+        tracing::error!(%address, waiting = lost.0, "{lost}");
     }
-    listener.close(take, failed).await;
 }
 
 /// Takes the socket that was handed over for this address, or binds one.
