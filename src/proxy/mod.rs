@@ -46,6 +46,11 @@ impl Proxy {
         }
     }
 
+    /// Who is in.
+    pub fn limiter(&self) -> &Arc<Limiter> {
+        &self.limiter
+    }
+
     /// One connection, from accept to the end of its session. `address` is the listener's, for the record.
     pub async fn handle(
         &self,
