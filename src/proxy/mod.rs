@@ -175,9 +175,11 @@ async fn establish(
         }
         Action::Terminate { policy, .. } => {
             let certificates = &snapshot.certificates;
-            let tls = terminate::accept(tcp, hello, policy, certificates, deadline).await?;
+            let mut tls = terminate::accept(tcp, hello, policy, certificates, deadline).await?;
             session.handshake_done(tls.agreed());
-            (Stream::Tls(tls), Vec::new())
+            // Whoever speaks first does so with the end of its handshake, mostly: no segment of its own goes up then.
+            let early = tls.take_early();
+            (Stream::Tls(tls), early)
         }
         Action::Broken(why) => {
             let failure = Failure::RouteBroken(why.clone());
