@@ -17,7 +17,7 @@ use prometheus_client::registry::{Registry, Unit};
 mod exceeded;
 mod scrape;
 
-pub use exceeded::{Exceeded, Limit};
+pub use exceeded::{Exceeded, Limit, Usage};
 use scrape::{Ended, Live};
 
 use crate::log::AccessLog;
@@ -42,6 +42,8 @@ const SECONDS: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 2
 /// | `portcullis_dial_seconds` | histogram, seconds | | until an upstream was ready for bytes, its own TLS included |
 /// | `portcullis_endpoint_ejections_total` | counter | `upstream` | times that an endpoint was passed over from then on, as it could not be dialled |
 /// | `portcullis_limit_exceeded_total` | counter | `limit`, `enforced` | connections that a limit refused or ended (`true`), or would have (`false`: dry-run) |
+/// | `portcullis_limit_current` | gauge | `limit` | what is used now of a limit; of `per_source`, `accept_rate` (of its burst) and `per_route` by the source or route that is nearest to it |
+/// | `portcullis_limit_max` | gauge | `limit` | that limit; absent where there is none |
 /// | `portcullis_accept_errors_total` | counter | `kind` | calls to accept that failed: `files`, `memory`, `aborted`, `other` |
 /// | `portcullis_connections_lost_total` | counter | `listener` | connections that waited when their listener was closed, and could not be accepted (at least one where nobody knows how many) |
 /// | `portcullis_access_log_dropped_total` | counter, lines | | access log lines lost to a slow or closed output |
@@ -202,6 +204,12 @@ impl Metrics {
     /// What limits on connections count on.
     pub fn exceeded(&self) -> &Arc<Exceeded> {
         &self.live.exceeded
+    }
+
+    /// Tells what is used of the limits now, for the next scrape.
+    pub fn used(&self, usage: Vec<Usage>) {
+        let used = self.live.usage.lock();
+        *used.unwrap_or_else(PoisonError::into_inner) = usage;
     }
 
     /// The handles of one route; the same counters for the same name.

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 mod actions;
 mod host;
+mod limits;
 mod listener;
 mod routes;
 
@@ -28,6 +29,7 @@ use crate::config::Token;
 use crate::lifecycle::{Reload, Shutdown};
 use crate::log::{escape, printable};
 use crate::metrics::{self, Metrics};
+use crate::net::limits::Limiter;
 use crate::snapshot::Snapshot;
 use crate::status::{self, Status};
 use actions::Peer;
@@ -42,6 +44,8 @@ pub struct Sources {
     pub status: Status,
     /// What `/metrics` shows.
     pub metrics: Arc<Metrics>,
+    /// Who is in, of whom it shows how many.
+    pub limiter: Arc<Limiter>,
     /// Whom `POST /v1/reload` asks.
     pub reload: Reload,
     /// What those who come over TCP must show before they change anything; without one they may not.
@@ -180,8 +184,14 @@ async fn readyz(State(shared): State<Shared>) -> (StatusCode, String) {
 }
 
 async fn scrape(State(shared): State<Shared>) -> Response {
-    let metrics = shared.sources.metrics;
-    aside(metrics::CONTENT_TYPE, move || metrics.encode().into_bytes()).await
+    let sources = shared.sources;
+    let snapshot = sources.snapshot.load_full();
+    let make = move || {
+        let used = limits::used(&sources.limiter, &snapshot);
+        sources.metrics.used(used);
+        sources.metrics.encode().into_bytes()
+    };
+    aside(metrics::CONTENT_TYPE, make).await
 }
 
 async fn list_routes(State(shared): State<Shared>) -> Response {

@@ -47,6 +47,17 @@ impl Limit {
     }
 }
 
+/// What is used of a limit now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// Which one.
+    pub limit: Limit,
+    /// As much is used. Of what each source or each route may have: by the one that is nearest to its limit.
+    pub current: usize,
+    /// As much there may be; `None` is no limit.
+    pub max: Option<usize>,
+}
+
 /// For each limit, how often it refused or ended a connection, and how often it would have.
 #[derive(Debug, Default)]
 pub struct Exceeded([[AtomicU64; 2]; Limit::ALL.len()]);

@@ -13,7 +13,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Unit;
 
-use super::{Exceeded, RouteMetrics, UpstreamMetrics};
+use super::{Exceeded, RouteMetrics, UpstreamMetrics, Usage};
 use crate::log::AccessLog;
 use crate::reason::Reason;
 
@@ -24,6 +24,7 @@ pub(super) struct Live {
     upstreams: Mutex<Handles<UpstreamMetrics>>,
     pub(super) unrouted: Ended,
     pub(super) exceeded: Arc<Exceeded>,
+    pub(super) usage: Mutex<Vec<Usage>>,
     pub(super) certificates: Mutex<BTreeMap<String, SystemTime>>,
     pub(super) identity: Mutex<Option<SystemTime>>,
     pub(super) log: OnceLock<AccessLog>,
@@ -101,6 +102,8 @@ impl Collector for Live {
         encode_upstreams(&upstreams, &mut encoder)?;
 
         encode_exceeded(&self.exceeded, &mut encoder)?;
+        let usage = self.usage.lock();
+        encode_usage(&usage.unwrap_or_else(PoisonError::into_inner), &mut encoder)?;
 
         let help = "When an edge certificate ends, in seconds since 1970";
         let mut family = encoder.encode_descriptor(
@@ -198,6 +201,25 @@ fn encode_exceeded(exceeded: &Exceeded, encoder: &mut DescriptorEncoder<'_>) -> 
         let enforced = if enforced { "true" } else { "false" };
         let labels = [("limit", limit.as_str()), ("enforced", enforced)];
         ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
+    }
+    Ok(())
+}
+
+fn encode_usage(usage: &[Usage], encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let gauge = |count: usize| ConstGauge::new(i64::try_from(count).unwrap_or(i64::MAX));
+    let help = "What is used of a limit now, by the source or route that is nearest to its own";
+    let mut family = encoder.encode_descriptor("limit_current", help, None, MetricType::Gauge)?;
+    for used in usage {
+        let labels = [("limit", used.limit.as_str())];
+        gauge(used.current).encode(family.encode_family(&labels)?)?;
+    }
+    let help = "The limit";
+    let mut family = encoder.encode_descriptor("limit_max", help, None, MetricType::Gauge)?;
+    for used in usage {
+        if let Some(max) = used.max {
+            let labels = [("limit", used.limit.as_str())];
+            gauge(max).encode(family.encode_family(&labels)?)?;
+        }
     }
     Ok(())
 }

@@ -21,6 +21,15 @@ fn full() -> Arc<Metrics> {
     metrics.upstream("db").ejections.inc();
     metrics.services("consul", "partly", 2);
     metrics.sandbox("whole");
+    let used = |limit, current, max| Usage {
+        limit,
+        current,
+        max,
+    };
+    metrics.used(vec![
+        used(Limit::Connections, 5, Some(448)),
+        used(Limit::PerRoute, 4, None),
+    ]);
     metrics.published(3);
     let end = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
     metrics.certificates([("edge.pem".to_owned(), end)]);
@@ -116,6 +125,9 @@ fn a_scrape_shows_what_was_counted() {
             r#"portcullis_discovery_services{source="consul",state="partly"}"#,
             2.0,
         ),
+        (r#"portcullis_limit_current{limit="connections"}"#, 5.0),
+        (r#"portcullis_limit_max{limit="connections"}"#, 448.0),
+        (r#"portcullis_limit_current{limit="per_route"}"#, 4.0),
         ("portcullis_snapshot_generation", 3.0),
         (
             r#"portcullis_certificate_not_after_seconds{name="edge.pem"}"#,
@@ -132,6 +144,12 @@ fn a_scrape_shows_what_was_counted() {
             "{series} in {samples:#?}"
         );
     }
+}
+
+#[test]
+fn a_limit_that_is_off_has_no_series() {
+    let text = full().encode();
+    assert!(!text.contains(r#"limit_max{limit="per_route"}"#), "{text}");
 }
 
 #[test]

@@ -10,7 +10,7 @@ pub mod files;
 mod sources;
 
 use crate::config::{Cap, Limits};
-use crate::metrics::{Exceeded, Limit, RouteMetrics};
+use crate::metrics::{Exceeded, Limit, RouteMetrics, Usage};
 use sources::{Place, Sources};
 
 /// Counts the connections that there are. What it allows is said at each step, so that a limit that changes holds for those
@@ -37,6 +37,51 @@ impl Limiter {
             sources: Sources::default(),
             exceeded,
         }
+    }
+
+    /// What is used now of the limits that hold for all, and of those of a source by the one that uses the most.
+    ///
+    /// It goes through every source: milliseconds where there are as many as can be.
+    pub fn usage(&self, limits: &Limits) -> [Usage; 4] {
+        let rate = limits.accept_rate;
+        let (of_source, of_burst) = self.sources.busiest(Instant::now(), rate);
+        let count = |count: &AtomicUsize| count.load(Ordering::Relaxed);
+        let burst = rate.per_second.map(|_| rate.burst);
+        [
+            (
+                Limit::Connections,
+                count(&self.connections),
+                Some(self.connections(limits)),
+            ),
+            (
+                Limit::Handshakes,
+                count(&self.handshakes),
+                self.handshakes(limits),
+            ),
+            (Limit::PerSource, of_source, limits.per_source.max),
+            (
+                Limit::AcceptRate,
+                of_burst,
+                burst.and_then(|burst| usize::try_from(burst).ok()),
+            ),
+        ]
+        .map(|(limit, current, max)| Usage {
+            limit,
+            current,
+            max,
+        })
+    }
+
+    /// How many connections there may be.
+    fn connections(&self, limits: &Limits) -> usize {
+        limits.connections.max.unwrap_or(self.room)
+    }
+
+    /// How many unfinished handshakes there may be. Strangers who say nothing must leave room for tunnels where that is
+    /// small.
+    fn handshakes(&self, limits: &Limits) -> Option<usize> {
+        let half = self.connections(limits).div_ceil(2);
+        limits.handshakes.max.map(|max| max.min(half))
     }
 }
 
@@ -68,17 +113,14 @@ impl<'a> Admission<'a> {
     /// The limit that refuses it.
     pub fn accepted(&mut self, limits: &Limits) -> Result<(), Limit> {
         let limiter = self.limiter;
-        let all = limits.connections.max.unwrap_or(limiter.room);
         let connections = Cap {
-            max: Some(all),
+            max: Some(limiter.connections(limits)),
             ..limits.connections
         };
         limiter.take(&limiter.connections, connections, Limit::Connections)?;
         self.is_connection = true;
-        // Strangers who say nothing must leave room for tunnels where that is small.
-        let half = all.div_ceil(2);
         let handshakes = Cap {
-            max: limits.handshakes.max.map(|max| max.min(half)),
+            max: limiter.handshakes(limits),
             ..limits.handshakes
         };
         limiter.take(&limiter.handshakes, handshakes, Limit::Handshakes)?;

@@ -8,23 +8,18 @@ pub mod relay;
 pub mod resolve;
 pub mod session;
 
+mod address;
 mod close;
 mod splice;
 mod stream;
 
+pub use address::canonical;
 pub use close::close;
 pub use stream::Stream;
-
-use std::net::SocketAddr;
 
 use socket2::{SockRef, TcpKeepalive};
 
 use crate::config::Keepalive;
-
-/// An address in the one form in which addresses are compared: IPv4-mapped IPv6 (RFC 4291 §2.5.5.2) becomes IPv4.
-pub fn canonical(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
-}
 
 /// What every socket of ours has: no delay for small writes, and a way to notice a peer that vanished.
 ///

@@ -21,7 +21,7 @@ pub struct Header {
     /// The ends of the connection that the sender accepted. `None` is a connection of its own (`LOCAL`), or one that it
     /// cannot tell of (`UNKNOWN`, a UNIX socket): the addresses of the socket count.
     pub addresses: Option<Addresses>,
-    /// What the sender calls the connection, at most 128 bytes.
+    /// What the sender calls the connection, 1 to 128 bytes; an empty ID is none.
     pub unique_id: Option<Vec<u8>>,
 }
 
@@ -124,7 +124,7 @@ impl Addresses {
         v1::encode(self)
     }
 
-    /// A header of version 2. A TLV that is too long for one is left out.
+    /// A header of version 2. A TLV that is too long for one is left out, and so is an empty one.
     pub fn to_v2(&self, tlvs: &Tlvs<'_>) -> Vec<u8> {
         v2::encode(self, tlvs)
     }

@@ -46,6 +46,11 @@ impl Proxy {
         }
     }
 
+    /// Who is in.
+    pub fn limiter(&self) -> &Arc<Limiter> {
+        &self.limiter
+    }
+
     /// One connection, from accept to the end of its session. `address` is the listener's, for the record.
     pub async fn handle(
         &self,
@@ -170,9 +175,11 @@ async fn establish(
         }
         Action::Terminate { policy, .. } => {
             let certificates = &snapshot.certificates;
-            let tls = terminate::accept(tcp, hello, policy, certificates, deadline).await?;
+            let mut tls = terminate::accept(tcp, hello, policy, certificates, deadline).await?;
             session.handshake_done(tls.agreed());
-            (Stream::Tls(tls), Vec::new())
+            // Whoever speaks first does so with the end of its handshake, mostly: no segment of its own goes up then.
+            let early = tls.take_early();
+            (Stream::Tls(tls), early)
         }
         Action::Broken(why) => {
             let failure = Failure::RouteBroken(why.clone());

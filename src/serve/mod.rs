@@ -81,6 +81,7 @@ pub async fn start(
         snapshot: Arc::clone(&cell),
         status: status.clone(),
         metrics: Arc::clone(&metrics),
+        limiter: Arc::clone(serving.proxy.limiter()),
         reload,
         token: Arc::default(),
     };

@@ -123,6 +123,11 @@ impl Stream {
         self.records.agreed()
     }
 
+    /// Takes the plaintext that has come with the last of the handshake, which is the first that is to be relayed.
+    pub fn take_early(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.early)
+    }
+
     /// The socket underneath.
     pub fn tcp(&self) -> &TcpStream {
         &self.tcp

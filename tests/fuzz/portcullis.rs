@@ -5,6 +5,8 @@
 
 #[path = "../../src/config/mod.rs"]
 pub mod config;
+#[path = "../../src/retry.rs"]
+pub mod retry;
 #[path = "../../src/rule/mod.rs"]
 pub mod rule;
 #[path = "../../src/tls/mod.rs"]
@@ -17,6 +19,14 @@ pub mod discovery {
     pub mod tags;
 }
 
+#[path = "../../src/net"]
+pub mod net {
+    mod address;
+    pub mod proxy_header;
+
+    pub use address::canonical;
+}
+
 #[path = "../../src/proxy"]
 pub mod proxy {
     pub mod hello;
@@ -26,6 +36,7 @@ pub mod proxy {
 #[path = "../../src"]
 mod src {
     pub mod name;
+    pub mod state;
 }
 
-pub use src::name;
+pub use src::{name, state};

@@ -13,6 +13,7 @@ use portcullis::config::{AdminAddress, LogFormat};
 use portcullis::lifecycle::{Reload, Shutdown};
 use portcullis::log::{AccessLog, Record};
 use portcullis::metrics::Metrics;
+use portcullis::net::limits::Limiter;
 use portcullis::reason::Reason;
 use portcullis::snapshot::Snapshot;
 use portcullis::status::{State, Status};
@@ -35,10 +36,12 @@ impl Admin {
         let listener = Listener::bind(&address).await.unwrap();
         let mut snapshot = Snapshot::default();
         snapshot.generation = 7;
+        let metrics = Metrics::new();
         let sources = Sources {
             snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
             status: Status::default(),
-            metrics: Metrics::new(),
+            limiter: Arc::new(Limiter::new(Arc::clone(metrics.exceeded()))),
+            metrics,
             reload: Reload::new().0,
             token: Arc::default(),
         };

@@ -11,6 +11,7 @@ use crate::hello_bytes::{framed, named};
 use crate::scene::Scene;
 
 mod breaks;
+mod breaks_behind;
 mod crowd;
 mod floods;
 mod grease;

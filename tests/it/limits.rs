@@ -24,6 +24,8 @@ use crate::peers;
 use crate::support::PATIENCE;
 use crate::upstream::Upstream;
 
+mod usage;
+
 /// A gateway with two routes, `a` and `b`, and what clients of it need.
 struct Scene {
     authority: Authority,
@@ -97,16 +99,18 @@ impl Scene {
 
     /// How often a limit was met.
     async fn count(&self, limit: &str, enforced: bool) -> u64 {
+        let labels = format!("limit=\"{limit}\",enforced=\"{enforced}\"");
+        let count = self.sample("exceeded_total", &labels).await;
+        count.unwrap_or_else(|| panic!("no {labels}"))
+    }
+
+    /// What `/metrics` tells of a series of limits.
+    async fn sample(&self, name: &str, labels: &str) -> Option<u64> {
         let (_, metrics) = self.gateway.ask_admin("/metrics").await;
-        let series = format!(
-            "portcullis_limit_exceeded_total{{limit=\"{limit}\",enforced=\"{enforced}\"}} "
-        );
+        let series = format!("portcullis_limit_{name}{{{labels}}} ");
         let mut lines = metrics.lines();
-        let count = lines.find_map(|line| line.strip_prefix(&series));
-        count
-            .unwrap_or_else(|| panic!("no {series} in {metrics}"))
-            .parse()
-            .unwrap()
+        let value = lines.find_map(|line| line.strip_prefix(&series))?;
+        Some(value.parse().unwrap())
     }
 }
 

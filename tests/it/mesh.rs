@@ -20,6 +20,7 @@ use crate::ports;
 use crate::support::PATIENCE;
 use crate::upstream::{Upstream, echo};
 
+mod announced;
 mod broken;
 mod changes;
 mod file;

@@ -1,6 +1,7 @@
 //! PROXY headers that come in: whose are believed, what must come, and what nobody should send.
 
 mod peers;
+mod segments;
 mod sent;
 
 use std::net::{Ipv4Addr, SocketAddr};

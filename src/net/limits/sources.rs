@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::config::Limits;
+use crate::config::{Limits, Rate};
 use crate::metrics::{Exceeded, Limit};
 
 /// Parts of the table, each with a lock of its own: threads that accept at once seldom meet.
@@ -16,16 +16,23 @@ const SHARDS: usize = 64;
 
 /// As many sources as a part remembers: what a `HashMap` of 8,192 buckets holds.
 ///
-/// 458,752 in all, more than the connections that half a million open files have room for. A bucket has 25 bytes, and the
-/// map may have twice as many when it clears up after those who were removed: 26 MB at most, in 64 maps of 16,384.
+/// 458,752 in all, more than the connections that half a million open files have room for. A bucket has 33 bytes, and the
+/// map may have twice as many when it clears up after those who were removed: 35 MB at most, in 64 maps of 16,384.
 const MOST: usize = 7 * 1024;
 
-/// Who connects, as limits see it: an IPv4 address, or the first 64 bits of an IPv6 address, which one customer has whole
-/// (RFC 6177 §2).
+/// Who connects, as limits see it: whoever has all of these addresses.
 ///
-/// An IPv4 address stands among the 64 bits where multicast is (ff00::/8, RFC 4291 §2.7), which nobody connects from.
+/// Only limits see it so. Rules and the listed proxies stay with the address that has come: what is said of an IPv4 address must
+/// not hold for whoever can send from the prefix of a translator, and a rule for that prefix must go on to hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct Source(u64);
+pub(super) enum Source {
+    /// An IPv4 address.
+    V4(u32),
+    /// The first 64 bits of an IPv6 address, which one customer has whole (RFC 6177 §2).
+    Subnet(u64),
+    /// The last 64 bits of a link-local address (fe80::/64, RFC 4291 §2.5.6): everybody on the link has the first.
+    LinkLocal(u64),
+}
 
 /// A place that a connection has in the table, to be given back.
 #[derive(Debug)]
@@ -64,6 +71,22 @@ impl Sources {
         self.shard(place.source).leave(place, now);
     }
 
+    /// How many connections the source has that has the most, and how much is gone of the burst of the one that has the
+    /// least left of it: of those who share, too.
+    pub(super) fn busiest(&self, now: Instant, rate: Rate) -> (usize, usize) {
+        let now = nanos(now.saturating_duration_since(self.since));
+        let mut most = (0, 0);
+        for shard in &self.shards {
+            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            for entry in shard.entries.values().chain([&shard.shared]) {
+                most.0 = entry.connections.max(most.0);
+                most.1 = entry.missing(now, rate).max(most.1);
+            }
+        }
+        let count = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+        (count(most.0.into()), count(most.1))
+    }
+
     fn shard(&self, source: Source) -> MutexGuard<'_, Shard> {
         // Other bits than those that a map chooses its bucket by.
         let at = (self.hasher.hash_one(source) >> 32) as usize % SHARDS;
@@ -87,10 +110,20 @@ impl Default for Sources {
 
 impl Source {
     pub(super) fn of(address: IpAddr) -> Self {
-        const MULTICAST: u64 = 0xffff_ffff_0000_0000;
-        match address.to_canonical() {
-            IpAddr::V4(address) => Self(MULTICAST | u64::from(address.to_bits())),
-            IpAddr::V6(address) => Self((Ipv6Addr::to_bits(address) >> 64) as u64),
+        const LINK_LOCAL: u64 = 0xfe80 << 48;
+        let address = match address.to_canonical() {
+            IpAddr::V4(address) => return Self::V4(address.to_bits()),
+            IpAddr::V6(address) => address,
+        };
+        // Behind a translator (RFC 7915) every IPv4 client comes from its prefix. The well-known one has the client's
+        // address in its last 32 bits (RFC 6052 §2.1); one of an operator's own cannot be told from any network.
+        if let [0x64, 0xff9b, 0, 0, 0, 0, _, _] = address.segments() {
+            return Self::V4(address.to_bits() as u32);
+        }
+        let (subnet, interface) = ((address.to_bits() >> 64) as u64, address.to_bits() as u64);
+        match subnet {
+            LINK_LOCAL => Self::LinkLocal(interface),
+            subnet => Self::Subnet(subnet),
         }
     }
 }
@@ -203,7 +236,7 @@ impl Shard {
 impl Entry {
     /// One more, if there is one left in the bucket.
     fn comes(&mut self, now: u64, per_second: u32, burst: u32) -> bool {
-        let each = 1_000_000_000 / u64::from(per_second.max(1));
+        let each = share(per_second);
         let whole = each * u64::from(burst);
         // A limit that is raised does not hold against those who were over the one before.
         self.full = self.full.min(now + whole);
@@ -215,10 +248,21 @@ impl Entry {
         is_left
     }
 
+    /// How much of the burst is gone; nothing where there is no limit.
+    fn missing(&self, now: u64, rate: Rate) -> u64 {
+        let gone = |per_second| self.full.saturating_sub(now).div_ceil(share(per_second));
+        rate.per_second.map_or(0, gone).min(rate.burst.into())
+    }
+
     /// Without it everything would be the same.
     fn is_forgotten(&self, now: u64) -> bool {
         self.connections == 0 && self.full <= now
     }
+}
+
+/// One connection's share of a second, in nanoseconds.
+fn share(per_second: u32) -> u64 {
+    1_000_000_000 / u64::from(per_second.max(1))
 }
 
 fn nanos(time: Duration) -> u64 {

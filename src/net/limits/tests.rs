@@ -106,6 +106,20 @@ fn a_source_at_its_limit_is_refused_and_no_other() {
         (ONE, "::ffff:192.0.2.1", "192.0.2.2"),
         ("2001:db8:1:2::1", "2001:db8:1:2:ffff::2", "2001:db8:1:3::1"),
         ("::1", "::2", "0:0:0:1::1"),
+        // Behind a NAT64 it is the IPv4 address that the well-known prefix shows, whichever way it comes.
+        ("64:ff9b::192.0.2.1", ONE, "64:ff9b::192.0.2.2"),
+        ("64:ff9b::192.0.2.1", "64:ff9b::c000:201", "64:ff9b::"),
+        ("64:ff9b:1::1", "64:ff9b:1::2", "64:ff9b::1"),
+        ("64:ff9b:0:0:1::1", "64:ff9b:0:0:1::2", "64:ff9b::1"),
+        // A link-local prefix is everybody's on the link, and a part of fe80::/10 that is not in use is a prefix as any.
+        ("fe80::1", "fe80::1", "fe80::2"),
+        ("fe80::1:0:0:1", "fe80::1:0:0:1", "fe80::1:0:0:2"),
+        ("fe80:0:0:1::1", "fe80:0:0:1::2", "fe80::1"),
+        (
+            "fe80::2001:db8:1:2",
+            "fe80::2001:db8:1:2",
+            "2001:db8:1:2::1",
+        ),
         ("255.255.255.255", "::ffff:255.255.255.255", "0.0.0.0"),
     ] {
         let first = desk.come(one, &limits).unwrap();
@@ -115,7 +129,7 @@ fn a_source_at_its_limit_is_refused_and_no_other() {
         drop(desk.come(same, &limits).unwrap());
         drop(other);
     }
-    assert_eq!(desk.counts(Limit::PerSource), (4, 0));
+    assert_eq!(desk.counts(Limit::PerSource), (12, 0));
     assert!(desk.is_empty());
 }
 
@@ -215,6 +229,41 @@ async fn a_source_comes_as_often_at_once_as_its_burst_and_then_by_its_rate() {
     }
     assert_eq!(come(), Err(Limit::AcceptRate));
     assert_eq!(desk.counts(Limit::AcceptRate), (13, 0));
+}
+
+#[test]
+fn what_is_used_of_each_limit_stands_beside_the_limit() {
+    let (desk, mut limits) = (Desk::new(), limits());
+    let usage = |limits: &Limits| {
+        let used = desk.limiter.usage(limits);
+        used.map(|used| (used.limit, used.current, used.max))
+    };
+    limits.connections = Cap::of(10);
+    limits.handshakes = Cap::of(100);
+    limits.per_source = Cap::of(7);
+    limits.accept_rate = Rate {
+        per_second: Some(1),
+        burst: 9,
+        enforce: true,
+    };
+    let mut all = [ONE, ONE, "192.0.2.2"].map(|from| desk.come(from, &limits).unwrap());
+    all[0].established();
+    assert_eq!(
+        usage(&limits),
+        [
+            (Limit::Connections, 3, Some(10)),
+            // Half of the connections, as that is less.
+            (Limit::Handshakes, 2, Some(5)),
+            (Limit::PerSource, 2, Some(7)),
+            (Limit::AcceptRate, 2, Some(9)),
+        ]
+    );
+    drop(all);
+    let off = self::limits();
+    let used = usage(&off);
+    assert!(used.iter().all(|(_, current, _)| *current == 0), "{used:?}");
+    let room = desk.limiter.room;
+    assert_eq!(used.map(|(_, _, max)| max), [Some(room), None, None, None]);
 }
 
 #[test]

@@ -187,6 +187,11 @@ fn no_tlv_reaches_into_the_bytes_behind_the_header() {
     assert_eq!(header.unique_id, Some(vec![b'x'; 128]));
     let too_long = Header::parse(&with_tlvs(&id(129)));
     assert_eq!(too_long, Err(HeaderError::Tlv(0x05)));
+    // An empty one tells nothing apart, and may be there once as any other.
+    let (header, _) = parsed(&with_tlvs(&id(0)));
+    assert_eq!(header.unique_id, None);
+    let twice = Header::parse(&with_tlvs(&[id(0), id(3)].concat()));
+    assert_eq!(twice, Err(HeaderError::Twice(0x05)));
 }
 
 #[test]
@@ -272,6 +277,34 @@ fn a_tlv_that_has_no_room_is_left_out() {
     };
     let (header, length) = parsed(&addresses.to_v2(&tlvs));
     assert_eq!((header.unique_id, length), (Some(b"id".to_vec()), 33));
+    // One that no reader would take, and one that says nothing.
+    for id in [&[b'x'; 129][..], b""] {
+        let tlvs = Tlvs {
+            unique_id: Some(id),
+            ..Tlvs::default()
+        };
+        assert_eq!(parsed(&addresses.to_v2(&tlvs)).1, 28);
+    }
+}
+
+#[test]
+fn a_checksum_has_its_room_whatever_there_is_before_it() {
+    let addresses = Addresses {
+        source: address("192.0.2.1:4711"),
+        destination: address("192.0.2.2:443"),
+    };
+    for length in LONGEST - 50..LONGEST {
+        let name = "a".repeat(length);
+        let tlvs = Tlvs {
+            authority: Some(&name),
+            crc32c: true,
+            ..Tlvs::default()
+        };
+        let bytes = addresses.to_v2(&tlvs);
+        assert_eq!(parsed(&bytes).1, bytes.len(), "{length}");
+        let checksum = bytes.len() - 7;
+        assert_eq!(bytes[checksum..checksum + 3], [0x03, 0, 4], "{length}");
+    }
 }
 
 fn any_address() -> impl Strategy<Value = SocketAddr> {
@@ -303,7 +336,8 @@ fn any_header() -> impl Strategy<Value = (Vec<u8>, Header)> {
                         spiffe: Some("spiffe://a/b"),
                         crc32c,
                     };
-                    (addresses.to_v2(&tlvs), id)
+                    let id_of_it = id.as_ref().filter(|id| !id.is_empty());
+                    (addresses.to_v2(&tlvs), id_of_it.cloned())
                 }
             };
             let addresses = Some(addresses);

@@ -77,7 +77,8 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Option<(Header, usize)>, HeaderError
     }
     let parsed = Header {
         addresses: addresses(header, family).filter(|_| command == PROXY),
-        unique_id: found.unique_id.filter(|_| command == PROXY),
+        // An ID of no bytes tells nothing apart: there is none.
+        unique_id: (found.unique_id).filter(|id| command == PROXY && !id.is_empty()),
     };
     Ok(Some((parsed, header.len())))
 }
@@ -102,18 +103,21 @@ pub(super) fn encode(addresses: &Addresses, tlvs: &Tlvs<'_>) -> Vec<u8> {
     }
     out.extend(addresses.source.port().to_be_bytes());
     out.extend(addresses.destination.port().to_be_bytes());
+    // The checksum comes last, and has its room whatever there is before it.
+    let most = if tlvs.crc32c { LONGEST - 7 } else { LONGEST };
+    let unique_id = tlvs.unique_id.filter(|id| id.len() <= LONGEST_ID);
     let texts = [
         (ALPN, tlvs.alpn),
         (AUTHORITY, tlvs.authority.map(str::as_bytes)),
-        (UNIQUE_ID, tlvs.unique_id),
+        (UNIQUE_ID, unique_id),
         (SPIFFE, tlvs.spiffe.map(str::as_bytes)),
     ];
     for (kind, value) in texts {
-        push(&mut out, kind, value);
+        push(&mut out, most, kind, value);
     }
     let tls = tlvs.tls.as_ref().map(ssl);
-    push(&mut out, SSL, tls.as_deref());
-    push(&mut out, CRC32C, tlvs.crc32c.then_some(&[0; 4]));
+    push(&mut out, most, SSL, tls.as_deref());
+    push(&mut out, LONGEST, CRC32C, tlvs.crc32c.then_some(&[0; 4]));
     let length = u16::try_from(out.len() - FIXED).unwrap_or(u16::MAX);
     if let Some(place) = out.get_mut(FIXED - 2..FIXED) {
         place.copy_from_slice(&length.to_be_bytes());
@@ -196,13 +200,25 @@ fn ssl(tls: &Tls<'_>) -> Vec<u8> {
     };
     let mut value = vec![bits];
     value.extend(verified.to_be_bytes());
-    push(&mut value, SSL_VERSION, tls.version.map(str::as_bytes));
-    push(&mut value, SSL_CN, tls.common_name.map(str::as_bytes));
+    push(
+        &mut value,
+        LONGEST,
+        SSL_VERSION,
+        tls.version.map(str::as_bytes),
+    );
+    push(
+        &mut value,
+        LONGEST,
+        SSL_CN,
+        tls.common_name.map(str::as_bytes),
+    );
     value
 }
 
-fn push(out: &mut Vec<u8>, kind: u8, value: Option<&[u8]>) {
-    let Some(value) = value.filter(|value| out.len() + 3 + value.len() <= LONGEST) else {
+/// Adds a TLV, unless it is empty, and so says nothing, or there would be more than `most` bytes.
+fn push(out: &mut Vec<u8>, most: usize, kind: u8, value: Option<&[u8]>) {
+    let fits = |value: &&[u8]| !value.is_empty() && out.len() + 3 + value.len() <= most;
+    let Some(value) = value.filter(fits) else {
         return;
     };
     // What fits into a header fits into sixteen bits.

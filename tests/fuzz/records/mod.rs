@@ -1,6 +1,7 @@
 //! What TLS records promise, whatever the peer sends and in whatever order both sides act.
 
 pub(crate) mod crypto;
+mod meddling;
 mod run;
 mod schedule;
 mod setting;

@@ -6,7 +6,8 @@ use std::io::{ErrorKind, Read, Write};
 use portcullis::tls::records::{CHUNK, FULL_RECORD, Records, SEALED};
 use rustls::{ClientConnection, Connection, ContentType, Error, ServerConnection};
 
-use super::crypto::{self, Forgery};
+use super::crypto;
+use super::meddling::{self, Meddling};
 use super::schedule::Step;
 use super::setting::Setting;
 use super::sides::{client, name, server, words};
@@ -143,26 +144,8 @@ impl Run {
             Step::Close => self.close(),
             Step::Pay(bytes) => self.pay(bytes),
             Step::Hear => self.hear(),
-            Step::Forge(typ, ref bytes) => {
-                self.forge(typ, bytes.clone());
-            }
             Step::ForgeWords { bytes, padding } => self.forge_words(bytes, padding),
-            Step::FlipInside { pass, at, bits } => {
-                // Where no record follows, nothing comes of it.
-                crypto::plan(Some(Forgery::Flip { pass, at, bits }));
-                self.meddled();
-            }
-            Step::Flip { at, bits } => {
-                let at = at % self.inward.len().max(1);
-                if let Some(byte) = self.inward.get_mut(at) {
-                    *byte ^= bits;
-                    self.meddled();
-                }
-            }
-            Step::Insert(ref bytes) => {
-                self.inward.extend(bytes);
-                self.meddled();
-            }
+            Step::Meddle(ref meddling) => self.meddle(meddling),
             Step::Repeat(bytes) => {
                 let from = self.inward.len().saturating_sub(bytes);
                 let again: Vec<u8> = self.inward.range(from..).copied().collect();
@@ -215,11 +198,8 @@ impl Run {
         if self.peer.is_handshaking() {
             return false;
         }
-        crypto::plan(Some(Forgery::Instead(typ, bytes)));
-        // In its place comes what was planned.
-        let _ = self.peer.writer().write(b"a");
         self.meddled();
-        let forged = !crypto::plan(None);
+        let forged = meddling::forge(&mut self.peer, typ, bytes);
         self.peer_writes();
         forged
     }
@@ -384,6 +364,15 @@ impl Run {
         assert!(self.records.close().is_err(), "closed");
         assert_eq!(self.records.owed().len(), owed);
         self.open(self.inward.len());
+    }
+
+    fn meddle(&mut self, meddling: &Meddling) {
+        if meddling.work(&mut self.peer, &mut self.inward) {
+            self.meddled();
+            if let Meddling::Forge(..) = meddling {
+                self.peer_writes();
+            }
+        }
     }
 
     fn meddled(&mut self) {

@@ -2,6 +2,7 @@
 
 use rustls::ContentType;
 
+use super::meddling::Meddling;
 use super::setting::{Rest, Setting};
 
 /// More steps than this show nothing new.
@@ -37,16 +38,10 @@ pub(crate) enum Step {
     Pay(usize),
     /// The peer reads what was sent.
     Hear,
-    /// The peer seals a record that it should not.
-    Forge(ContentType, Vec<u8>),
     /// The peer seals one record with so many bytes of what it has to say, too many perhaps, and so much padding (TLS 1.3).
     ForgeWords { bytes: usize, padding: usize },
-    /// One of the peer's next records is not what it should be.
-    FlipInside { pass: usize, at: usize, bits: u8 },
-    /// A byte is changed on its way.
-    Flip { at: usize, bits: u8 },
-    /// Bytes come from elsewhere.
-    Insert(Vec<u8>),
+    /// Somebody meddles with what the peer says.
+    Meddle(Meddling),
     /// The last so many bytes come twice.
     Repeat(usize),
     /// The last so many bytes are lost.
@@ -114,19 +109,9 @@ impl Step {
                 bytes: rest.short(),
                 padding: 0,
             },
-            20 => Self::FlipInside {
-                pass: (rest.byte() & 7).into(),
-                at: rest.byte().into(),
-                bits: rest.byte() | 1,
-            },
-            21 => Self::Flip {
-                at: rest.short(),
-                bits: rest.byte().max(1),
-            },
-            22 => {
-                let length = rest.byte();
-                Self::Insert(rest.bytes(length))
-            }
+            20 => Self::Meddle(Meddling::flip_inside(rest)),
+            21 => Self::Meddle(Meddling::flip(rest)),
+            22 => Self::Meddle(Meddling::insert(rest)),
             _ => match rest.byte() {
                 length if length < 128 => Self::Repeat(usize::from(length) * 4),
                 length => Self::Lose(1 + usize::from(length & 127) * 4),
@@ -170,18 +155,12 @@ impl Step {
                 (typ, rest.bytes(length))
             }
         };
-        Self::Forge(typ, bytes)
+        Self::Meddle(Meddling::Forge(typ, bytes))
     }
 
     fn is_hostile(&self) -> bool {
         match self {
-            Self::Forge(..)
-            | Self::ForgeWords { .. }
-            | Self::FlipInside { .. }
-            | Self::Flip { .. }
-            | Self::Insert(_)
-            | Self::Repeat(_)
-            | Self::Lose(_) => true,
+            Self::Meddle(_) | Self::ForgeWords { .. } | Self::Repeat(_) | Self::Lose(_) => true,
             Self::Say(_)
             | Self::Rekey
             | Self::PeerCloses

@@ -5,6 +5,9 @@
 #[path = "../records/crypto.rs"]
 mod crypto;
 mod link;
+#[allow(clippy::duplicate_mod)]
+#[path = "../records/meddling.rs"]
+mod meddling;
 mod run;
 mod schedule;
 #[allow(clippy::duplicate_mod)]

@@ -12,8 +12,9 @@ use portcullis::tls::{End, HandshakeFailed, Stream};
 use rustls::{ClientConnection, Connection, Error, ServerConnection};
 use tokio::net::TcpStream;
 
-use super::crypto::{self, Forgery};
+use super::crypto;
 use super::link::{Link, Woken, pair, turn};
+use super::meddling::Meddling;
 use super::schedule::{Schedule, Step};
 use super::setting::Setting;
 use super::sides::{client, name, server, words};
@@ -205,31 +206,7 @@ impl Run {
             Step::Attend => {
                 self.rest();
             }
-            Step::Forge(typ, ref bytes) => {
-                if !self.peer.is_handshaking() {
-                    crypto::plan(Some(Forgery::Instead(typ, bytes.clone())));
-                    // In its place comes what was planned.
-                    let _ = self.peer.writer().write(b"a");
-                    crypto::plan(None);
-                    self.meddled();
-                    self.peer_writes();
-                }
-            }
-            Step::FlipInside { pass, at, bits } => {
-                crypto::plan(Some(Forgery::Flip { pass, at, bits }));
-                self.meddled();
-            }
-            Step::Flip { at, bits } => {
-                let at = at % self.queue.len().max(1);
-                if let Some(byte) = self.queue.get_mut(at) {
-                    *byte ^= bits;
-                    self.meddled();
-                }
-            }
-            Step::Insert(ref bytes) => {
-                self.queue.extend(bytes);
-                self.meddled();
-            }
+            Step::Meddle(ref meddling) => self.meddle(meddling),
         }
     }
 
@@ -389,6 +366,15 @@ impl Run {
         // What is said before keys are agreed waits for them.
         if !self.peer.is_handshaking() {
             self.marks.push((self.made, self.said));
+        }
+    }
+
+    fn meddle(&mut self, meddling: &Meddling) {
+        if meddling.work(&mut self.peer, &mut self.queue) {
+            self.meddled();
+            if let Meddling::Forge(..) = meddling {
+                self.peer_writes();
+            }
         }
     }
 

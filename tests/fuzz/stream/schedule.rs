@@ -3,6 +3,7 @@
 use portcullis::tls::End;
 use rustls::ContentType;
 
+use super::meddling::Meddling;
 use super::setting::{Rest, Setting};
 
 /// More steps than this show nothing new.
@@ -52,14 +53,8 @@ pub(crate) enum Step {
     Shutdown(End),
     /// The task runs if it was woken.
     Attend,
-    /// The peer seals a record that it should not.
-    Forge(ContentType, Vec<u8>),
-    /// One of the peer's next records is not what it should be.
-    FlipInside { pass: usize, at: usize, bits: u8 },
-    /// A byte is changed on its way.
-    Flip { at: usize, bits: u8 },
-    /// Bytes come from elsewhere.
-    Insert(Vec<u8>),
+    /// Somebody meddles with what the peer says.
+    Meddle(Meddling),
 }
 
 impl Schedule {
@@ -141,19 +136,9 @@ impl Step {
             },
             22 | 23 => Self::Attend,
             24 => Self::forged(rest),
-            25 => Self::FlipInside {
-                pass: (rest.byte() & 7).into(),
-                at: rest.byte().into(),
-                bits: rest.byte() | 1,
-            },
-            26 => Self::Flip {
-                at: rest.short(),
-                bits: rest.byte().max(1),
-            },
-            _ => {
-                let length = rest.byte();
-                Self::Insert(rest.bytes(length))
-            }
+            25 => Self::Meddle(Meddling::flip_inside(rest)),
+            26 => Self::Meddle(Meddling::flip(rest)),
+            _ => Self::Meddle(Meddling::insert(rest)),
         }
     }
 
@@ -175,12 +160,12 @@ impl Step {
                 (ContentType::from(typ), rest.bytes(length))
             }
         };
-        Self::Forge(typ, bytes)
+        Self::Meddle(Meddling::Forge(typ, bytes))
     }
 
     fn is_hostile(&self) -> bool {
         match self {
-            Self::Forge(..) | Self::FlipInside { .. } | Self::Flip { .. } | Self::Insert(_) => true,
+            Self::Meddle(_) => true,
             Self::Say(_)
             | Self::Rekey
             | Self::PeerCloses

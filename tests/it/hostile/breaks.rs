@@ -181,7 +181,7 @@ async fn go(tcp: &mut TcpStream, mut handshake: Handshake, last: Step) {
     }
 }
 
-fn reset(tcp: TcpStream) {
+pub(super) fn reset(tcp: TcpStream) {
     SockRef::from(&tcp)
         .set_linger(Some(Duration::ZERO))
         .unwrap();

@@ -18,7 +18,7 @@ use crate::policy::showing;
 use crate::scene::finish;
 use crate::upstream::Upstream;
 
-const NAME: &str = "sent.example.test";
+pub(super) const NAME: &str = "sent.example.test";
 const ALL: &str = r#"["alpn", "authority", "ssl", "cert-cn", "unique-id", "spiffe", "crc32c"]"#;
 
 /// What an upstream has heard: its first read, and all.
@@ -45,7 +45,12 @@ async fn plain() -> (Upstream, UnboundedReceiver<Heard>) {
     (upstream, heard)
 }
 
-async fn gateway(authority: &Authority, keys: &str, route: &str, upstream: &str) -> Gateway {
+pub(super) async fn gateway(
+    authority: &Authority,
+    keys: &str,
+    route: &str,
+    upstream: &str,
+) -> Gateway {
     let tables = format!(
         "{keys}\n[[certificates]]\nchain = \"edge.pem\"\nkey = \"edge.key\"\n\
          [tls.options.asking]\nclient_auth = \"optional\"\nclient_ca = [\"ca.pem\"]\n\
@@ -67,7 +72,7 @@ fn tlvs(mut rest: &[u8]) -> BTreeMap<u8, Vec<u8>> {
 }
 
 /// A client says a word to a gateway that ends its TLS; what it has heard, its own address, and the record.
-async fn say(
+pub(super) async fn say(
     gateway: &mut Gateway,
     config: Arc<rustls::ClientConfig>,
     begin: &[u8],

@@ -1,7 +1,7 @@
 //! The table against a map without bounds, and under more sources than it has room for.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use proptest::prelude::*;
 
@@ -9,7 +9,7 @@ use super::*;
 use crate::config::{Cap, Rate};
 
 /// As much as all of the table may take: buckets of a source, its entry and a byte of the map's.
-const BYTES: usize = SHARDS * 16_384 * 25;
+const BYTES: usize = SHARDS * 16_384 * 33;
 
 fn limits(max: usize, per_second: u32, burst: u32) -> Limits {
     Limits {
@@ -33,9 +33,9 @@ impl Sources {
     }
 
     fn bytes(&self) -> usize {
-        assert_eq!(size_of::<(Source, Entry)>(), 24);
+        assert_eq!(size_of::<(Source, Entry)>(), 32);
         let buckets = |shard: &Shard| (shard.entries.capacity() * 8 / 7).next_power_of_two();
-        self.all().map(|shard| buckets(&shard) * 25).sum()
+        self.all().map(|shard| buckets(&shard) * 33).sum()
     }
 }
 
@@ -121,7 +121,7 @@ fn of_those_without_connections_the_one_whose_bucket_is_full_soonest_goes_first(
     let limits = limits(10, 1, 10);
     let mut enter = |source: u64, times: usize| {
         for _ in 0..times {
-            let place = shard.enter(Source(source), Duration::ZERO, &limits, &exceeded);
+            let place = shard.enter(Source::Subnet(source), Duration::ZERO, &limits, &exceeded);
             shard.leave(place.unwrap(), Duration::ZERO);
         }
         shard
@@ -133,8 +133,45 @@ fn of_those_without_connections_the_one_whose_bucket_is_full_soonest_goes_first(
     enter(1, 3);
     enter(2, 1);
     enter(3, 2);
-    assert_eq!(enter(4, 5), [Source(1), Source(3), Source(4)].into());
-    assert_eq!(enter(5, 4), [Source(1), Source(4), Source(5)].into());
+    assert_eq!(
+        enter(4, 5),
+        [Source::Subnet(1), Source::Subnet(3), Source::Subnet(4)].into()
+    );
+    assert_eq!(
+        enter(5, 4),
+        [Source::Subnet(1), Source::Subnet(4), Source::Subnet(5)].into()
+    );
+}
+
+#[test]
+fn the_busiest_sources_are_told_whether_or_not_they_are_the_same() {
+    let (table, exceeded) = (Sources::default(), Exceeded::default());
+    let limits = limits(100, 2, 10);
+    let now = table.since;
+    let come = |address: [u8; 4]| {
+        table
+            .enter(address.into(), now, &limits, &exceeded)
+            .unwrap()
+    };
+    assert_eq!(table.busiest(now, limits.accept_rate), (0, 0));
+    let places = [(); 3].map(|()| come([192, 0, 2, 1]));
+    for _ in 0..5 {
+        table.leave(come([192, 0, 2, 2]), now);
+    }
+    assert_eq!(table.busiest(now, limits.accept_rate), (3, 5));
+    // What came within it is gone from it, until the rate has filled it up.
+    for (milliseconds, missing) in [(1, 5), (500, 4), (1_999, 2), (2_500, 0)] {
+        let later = now + Duration::from_millis(milliseconds);
+        assert_eq!(table.busiest(later, limits.accept_rate).1, missing);
+    }
+    for place in places {
+        table.leave(place, now);
+    }
+    let off = Rate {
+        per_second: None,
+        ..limits.accept_rate
+    };
+    assert_eq!(table.busiest(now, off), (0, 0));
 }
 
 /// What a connection does: it comes from a source, or the one that came so many before ends.
@@ -191,7 +228,7 @@ proptest! {
                         one.missing += each;
                         Ok(())
                     };
-                    let entered = shard.enter(Source(source), time, &limits, &exceeded);
+                    let entered = shard.enter(Source::Subnet(source), time, &limits, &exceeded);
                     prop_assert_eq!(entered.as_ref().map(|_| ()).map_err(|limit| *limit), expected);
                     open.extend(entered.ok().map(|place| (source, place)));
                 }
@@ -218,7 +255,7 @@ proptest! {
             now += Duration::from_millis(pause);
             match step {
                 Step::Comes(source) => {
-                    let place = shard.enter(Source(source), now, &limits, &exceeded);
+                    let place = shard.enter(Source::Subnet(source), now, &limits, &exceeded);
                     open.push(place.unwrap());
                 }
                 Step::Ends(which) if !open.is_empty() => {
