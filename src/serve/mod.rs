@@ -30,6 +30,7 @@ use crate::snapshot::Snapshot;
 use crate::state::State;
 use crate::status::{self, Status};
 use addresses::Addresses;
+use keep::Keeping;
 use listeners::Serving;
 use parts::{News, Parts};
 use publish::Publisher;
@@ -102,9 +103,10 @@ pub async fn start(
         metrics.sandbox(sandbox.extent().as_str());
     }
 
-    let state = keep::start(checked.config.state.as_ref(), &status, &metrics);
+    let keeping = Keeping::start(checked.config.state.as_ref(), &status, &metrics);
+    let state = keeping.state.clone();
     let kept = Addresses::of(state.as_deref(), publish::NAMES);
-    let mut parts = Parts::new(serving, status.clone(), sources, news, &checked, &state);
+    let mut parts = Parts::new(serving, status.clone(), sources, news, &checked, keeping);
     let (configured, prepared) = parts.prepare(checked).await?;
     let publisher = Publisher::new(
         configured.inputs(),
