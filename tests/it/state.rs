@@ -37,7 +37,6 @@ const MESH: &str = "mesh.example.test";
 struct Site {
     authority: Authority,
     client: Arc<ClientConfig>,
-    /// Keys before the tables.
     keys: String,
     /// The table that names the agent, and what is routed by the file.
     consul: String,
