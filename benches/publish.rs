@@ -143,6 +143,7 @@ impl Gate {
             policies: BTreeMap::new(),
             client_configs: BTreeMap::new(),
             addresses: BTreeMap::new(),
+            restored: BTreeMap::new(),
             identity: None,
         };
         let metrics = Metrics::new();
@@ -231,6 +232,7 @@ fn service(n: usize, version: usize) -> Changed {
             warnings: Vec::new(),
         }],
         skipped: Vec::new(),
+        restored: None,
     };
     Changed([(key(n), Some(Arc::new(service)))].into())
 }

@@ -53,6 +53,7 @@ const SECONDS: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 2
 /// | `portcullis_configuration_reads_total` | counter | `outcome` | how often the configuration was read again: `taken`, `refused` (the one before serves on) |
 /// | `portcullis_sandbox` | gauge | `extent` | 1 for how much of the sandbox holds: `whole`, `but_truncation`, `but_files`, `off` |
 /// | `portcullis_state_restored_timestamp_seconds` | gauge, seconds since 1970 | `part` | when what is served from the disk, as its source has not told it since, was last confirmed; absent for a part that its source tells |
+/// | `portcullis_state_refused` | gauge | `part` | 1 while what the disk keeps of a part is refused, and missed; absent otherwise |
 /// | `portcullis_state_writes_total` | counter | `outcome` | attempts to keep the state on the disk: `written`, `failed` |
 /// | `portcullis_certificate_not_after_seconds` | gauge, seconds since 1970 | `name` | when an edge certificate ends |
 /// | `portcullis_mesh_identity_not_after_seconds` | gauge, seconds since 1970 | | when the gateway's certificate in the mesh ends; absent while it has none |
@@ -67,6 +68,7 @@ pub struct Metrics {
     reads: Family<[(&'static str, &'static str); 1], Counter>,
     sandbox: Family<[(&'static str, &'static str); 1], Gauge>,
     restored: Family<[(&'static str, &'static str); 1], Gauge>,
+    state_refused: Family<[(&'static str, &'static str); 1], Gauge>,
     state_writes: Family<[(&'static str, &'static str); 1], Counter>,
     /// A histogram is 12 series: by route it would be that times the number of routes. The access log has both times of every connection.
     handshake: Histogram,
@@ -90,6 +92,7 @@ impl Metrics {
         }
         let sandbox = Family::<_, Gauge>::default();
         let restored = Family::<_, Gauge>::default();
+        let state_refused = Family::<_, Gauge>::default();
         let state_writes = Family::<_, Counter>::default();
         for outcome in ["written", "failed"] {
             drop(state_writes.get_or_create(&[("outcome", outcome)]));
@@ -141,6 +144,11 @@ impl Metrics {
             restored.clone(),
         );
         registry.register(
+            "state_refused",
+            "Whether what the disk keeps of a part is refused, and missed",
+            state_refused.clone(),
+        );
+        registry.register(
             "state_writes",
             "Attempts to keep the state on the disk, by what became of them",
             state_writes.clone(),
@@ -168,6 +176,7 @@ impl Metrics {
             reads,
             sandbox,
             restored,
+            state_refused,
             state_writes,
             handshake,
             dial,
@@ -270,6 +279,15 @@ impl Metrics {
                 self.restored.get_or_create(&labels).set(seconds);
             }
             None => drop(self.restored.remove(&labels)),
+        }
+    }
+
+    /// Tells whether what the disk keeps of a part is refused, and nothing newer has come.
+    pub fn state_refused(&self, part: &'static str, is_refused: bool) {
+        let labels = [("part", part)];
+        match is_refused {
+            true => drop(self.state_refused.get_or_create(&labels).set(1)),
+            false => drop(self.state_refused.remove(&labels)),
         }
     }
 

@@ -9,12 +9,15 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
+use tokio::sync::watch;
 
+mod age;
 mod contents;
 mod folder;
 mod part;
 mod writer;
 
+pub use age::{judge, written};
 pub use folder::{FolderError, look, make};
 pub use part::KeyError;
 
@@ -28,9 +31,6 @@ use writer::{Desk, Shared, Writer};
 /// 500 ms: a healthy source answers within a tenth of it, and nobody waits longer than a second for a route.
 pub const GRACE: Duration = Duration::from_millis(500);
 
-/// A clock that was set right may have been ahead by so much; more, and nobody can tell how old a part is.
-const CLOCK_SLACK: Duration = Duration::from_secs(300);
-
 /// The longest that the end of a process waits for the last write: a disk that hangs must not keep it.
 ///
 /// 2 s, as for the access log: a stop is over 5 s after its deadline, whatever hangs.
@@ -43,7 +43,7 @@ pub struct Settings {
     pub folder: PathBuf,
     /// The file with the key that all parts are sealed with; `None` writes them as they are, mode 0600.
     pub key_file: Option<PathBuf>,
-    /// A start does not serve from what was last confirmed longer ago.
+    /// What was last confirmed longer ago is not served, neither at a start nor any longer.
     ///
     /// Default: 24 h. An outage that begins in the evening is mended in the morning; addresses of the day before yesterday
     /// may be somebody else's by now.
@@ -121,7 +121,8 @@ impl State {
                 closed: false,
             }),
             turn: Condvar::new(),
-            max_age: settings.max_age,
+            max_age: watch::Sender::new(settings.max_age),
+            key_print: key.as_ref().map(Key::print),
         });
         let writer = Writer {
             shared: Arc::clone(&shared),
@@ -192,13 +193,34 @@ impl State {
             );
             return Ok(None);
         }
-        judge(confirmed, now, self.shared.max_age)?;
+        // What is too old for today's bound is not lost by that: a start with another one may serve it.
         *contents = found;
+        judge(confirmed, now, self.shared.max_age())?;
         Ok(Some(Stored {
             confirmed,
             note: contents.note.clone(),
             entries: contents.entries.clone(),
         }))
+    }
+
+    /// From now on this is the bound: for what is opened, and for what is served already.
+    pub fn set_max_age(&self, max_age: Duration) {
+        self.shared.max_age.send_if_modified(|bound| {
+            let is_new = *bound != max_age;
+            *bound = max_age;
+            is_new
+        });
+        // How often a part is written depends on it.
+        self.shared.turn.notify_all();
+    }
+
+    /// Whether what is written is sealed with the key that this file holds now; or, without a file, with none.
+    ///
+    /// # Errors
+    /// No key can be read from it.
+    pub fn is_sealed_with(&self, key_file: Option<&Path>) -> Result<bool, KeyError> {
+        let key = key_file.map(Key::read).transpose()?;
+        Ok(key.as_ref().map(Key::print) == self.shared.key_print)
     }
 
     /// Writes what has changed, and no more from then on. Waits for the disk, a few seconds at most.
@@ -224,32 +246,6 @@ impl Drop for State {
         self.shared.desk().closing = true;
         self.shared.turn.notify_all();
     }
-}
-
-/// Whether what was last confirmed then is young enough.
-///
-/// # Errors
-/// It is too old, or the clock says that it comes from the future, and nobody knows how old it is.
-pub fn judge(confirmed: SystemTime, now: SystemTime, max_age: Duration) -> Result<(), String> {
-    let at = written(confirmed);
-    match now.duration_since(confirmed) {
-        Ok(age) if age > max_age => Err(format!(
-            "what the disk keeps is refused: it is of {at}, {} s ago, and `state_max_age` is {} s",
-            age.as_secs(),
-            max_age.as_secs()
-        )),
-        Err(ahead) if ahead.duration() > CLOCK_SLACK => Err(format!(
-            "what the disk keeps is refused: it is of {at}, and the clock says {}: was it put back?",
-            written(now)
-        )),
-        _ => Ok(()),
-    }
-}
-
-/// A time as it is told to people, in UTC.
-pub fn written(time: SystemTime) -> String {
-    jiff::Timestamp::try_from(time)
-        .map_or_else(|_| "an odd time".to_owned(), |time| format!("{time:.0}"))
 }
 
 impl Part {
@@ -298,14 +294,23 @@ impl Part {
     /// # Errors
     /// As [`judge`].
     pub fn judge(&self, confirmed: SystemTime) -> Result<(), String> {
-        judge(confirmed, SystemTime::now(), self.shared.max_age)
+        judge(confirmed, SystemTime::now(), self.shared.max_age())
+    }
+
+    /// Waits until the judgement of what was confirmed then is another than this.
+    pub fn turned(
+        &self,
+        confirmed: SystemTime,
+        was_good: bool,
+    ) -> impl Future<Output = ()> + Send + use<> {
+        age::turned(self.shared.max_age.subscribe(), confirmed, was_good)
     }
 
     fn change(&self, change: impl FnOnce(&mut Contents)) {
         let mut desk = self.shared.desk();
         let contents = desk.parts.entry(self.name).or_default();
         change(contents);
-        if contents.is_due(self.shared.max_age, false) {
+        if contents.is_due(self.shared.max_age(), false) {
             self.shared.turn.notify_all();
         }
     }

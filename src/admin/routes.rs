@@ -9,6 +9,7 @@ use crate::name::SpiffeId;
 use crate::snapshot::service::{ServiceKey, Skipped};
 use crate::snapshot::upstream::{Transport, Upstream};
 use crate::snapshot::{Action, Route, Snapshot};
+use crate::state::written;
 use crate::tls::client;
 
 /// The routes of a snapshot in the table's order, with the one that hides each, if one does, and what services asked for
@@ -74,6 +75,8 @@ struct Entry<'a> {
     shadowed_by: Option<Name<'a>>,
     /// What its owner should know, though it serves.
     warnings: Vec<&'a str>,
+    /// When its service was last confirmed, in UTC, if it comes from the disk; null where its source has told it.
+    from_disk: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -89,6 +92,8 @@ struct UpstreamEntry<'a> {
     mesh: bool,
     /// Why there is nothing to dial, if there is not.
     empty: Option<&'a str>,
+    /// The same of what its endpoints come from: its service, or the names that the file has.
+    from_disk: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -156,6 +161,11 @@ impl<'a> Entry<'a> {
                 name: &by.name,
             }),
             warnings: route.warnings.iter().map(|warning| &**warning).collect(),
+            from_disk: route
+                .service
+                .as_ref()
+                .and_then(|key| snapshot.service(key)?.restored)
+                .map(written),
         }
     }
 }
@@ -177,6 +187,7 @@ impl<'a> UpstreamEntry<'a> {
             spiffe: spiffe.map(SpiffeId::as_str),
             mesh: upstream.is_some_and(Upstream::is_mesh),
             empty: upstream.and_then(|upstream| upstream.empty.as_deref()),
+            from_disk: upstream.and_then(|upstream| upstream.restored).map(written),
         }
     }
 }

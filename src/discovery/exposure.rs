@@ -89,6 +89,7 @@ pub fn service(found: &Found, exposure: &Exposure) -> Service {
         upstreams,
         routes,
         skipped,
+        restored: None,
     }
 }
 

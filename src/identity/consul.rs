@@ -2,6 +2,7 @@
 
 mod stored;
 
+use std::future;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -108,7 +109,10 @@ async fn keep(
     let (part, mut stored) = stored::begin_with(state, keeper);
     let until = Instant::now() + GRACE;
     let mut told = None;
+    // What the keeper has already has been told of.
+    let mut told_identity = keeper.serving().cloned();
     let mut told_restored = None;
+    let mut told_refused = false;
     loop {
         let now = SystemTime::now();
         if (until <= Instant::now() || keeper.trouble().is_some())
@@ -120,9 +124,6 @@ async fn keep(
                 Ok(Some(identity)) => {
                     let (id, at) = (&identity.id, written(confirmed));
                     tracing::warn!(%id, confirmed = %at, "the mesh identity is from the disk");
-                    if changes.send(Change::Identity(identity)).await.is_err() {
-                        return;
-                    }
                 }
                 Err(why) => {
                     tracing::error!("{why}");
@@ -130,12 +131,37 @@ async fn keep(
                 }
             }
         }
+        let kept = part.as_ref().zip(keeper.restored);
+        let age = kept.map_or(Ok(()), |(part, confirmed)| part.judge(confirmed));
+        let is_young = age.is_ok();
+        keeper.judge(age, now);
+        let serving = keeper.serving().cloned();
+        let is_told = match (&serving, &told_identity) {
+            (Some(serving), Some(told)) => Arc::ptr_eq(serving, told),
+            (serving, told) => serving.is_none() && told.is_none(),
+        };
+        if !is_told {
+            if let Some(why) = &keeper.withheld {
+                tracing::error!("the mesh identity from the disk serves no longer: {why}");
+            }
+            told_identity.clone_from(&serving);
+            if changes.send(Change::Identity(serving)).await.is_err() {
+                return;
+            }
+        }
         if let (Some(part), Some((trust, leaf))) = (&part, keeper.confirmed()) {
             stored::confirm(part, &keeper.service, trust, leaf);
         }
-        if told_restored != keeper.restored {
-            told_restored = keeper.restored;
-            let change = Change::Restored(PART, told_restored);
+        let restored = keeper.restored.filter(|_| keeper.withheld.is_none());
+        if std::mem::replace(&mut told_restored, restored) != restored {
+            let change = Change::Restored(PART, restored);
+            if changes.send(change).await.is_err() {
+                return;
+            }
+        }
+        let is_refused = keeper.is_refused();
+        if std::mem::replace(&mut told_refused, is_refused) != is_refused {
+            let change = Change::Refused(PART, is_refused);
             if changes.send(change).await.is_err() {
                 return;
             }
@@ -164,8 +190,16 @@ async fn keep(
             Some(_) => pause.min(until.saturating_duration_since(Instant::now())),
             None => pause,
         };
+        let kept = part.as_ref().zip(keeper.restored);
+        let turned = async {
+            match kept {
+                Some((part, confirmed)) => part.turned(confirmed, is_young).await,
+                None => future::pending().await,
+            }
+        };
         let heard = tokio::select! {
             heard = heard.recv() => heard,
+            () = turned => continue,
             () = tokio::time::sleep(pause) => continue,
             () = changes.closed() => return,
             () = stop.cancelled() => return,
@@ -177,9 +211,6 @@ async fn keep(
             if let Some(former) = &identity.former {
                 let until = written(former.not_after);
                 tracing::warn!(former = %former.id, %until, "the mesh was made anew: services that Consul has not told of again may be in the former one");
-            }
-            if changes.send(Change::Identity(identity)).await.is_err() {
-                return;
             }
         }
     }

@@ -70,6 +70,8 @@ pub struct Keeper {
     has_told: (bool, bool),
     /// Why nothing is served from the disk.
     refused: Option<String>,
+    /// Why what is from the disk serves no longer.
+    withheld: Option<String>,
 }
 
 impl Keeper {
@@ -85,6 +87,7 @@ impl Keeper {
             restored: None,
             has_told: (false, false),
             refused: None,
+            withheld: None,
         }
     }
 
@@ -100,9 +103,35 @@ impl Keeper {
         }
     }
 
-    /// Whether there is an identity.
+    /// Whether there is an identity that serves.
     pub fn has_one(&self) -> bool {
-        self.current.is_some()
+        self.serving().is_some()
+    }
+
+    /// The identity, unless it is withheld.
+    fn serving(&self) -> Option<&Arc<Identity>> {
+        let current = self.current.as_ref().map(|(_, identity)| identity);
+        current.filter(|_| self.withheld.is_none())
+    }
+
+    /// Withholds what is from the disk when it is too old, as its `age` was judged, or its leaf has expired; until it is
+    /// judged otherwise, or the source has told.
+    fn judge(&mut self, age: Result<(), String>, now: SystemTime) {
+        let leaf = self.current.as_ref().map(|(leaf, _)| leaf);
+        let expired = leaf.filter(|leaf| leaf.not_after <= now).map(|leaf| {
+            let end = written(leaf.not_after);
+            format!("the leaf on the disk expired at {end}")
+        });
+        let why = age.err().or(expired).filter(|_| self.restored.is_some());
+        match (&self.withheld, why) {
+            (Some(_), Some(_)) => {}
+            (_, why) => self.withheld = why,
+        }
+    }
+
+    /// Whether what is on the disk is refused, and missed.
+    fn is_refused(&self) -> bool {
+        self.withheld.is_some() || (self.refused.is_some() && self.current.is_none())
     }
 
     /// Takes in news; gives the identity if it is a new one.
@@ -178,6 +207,9 @@ impl Keeper {
             return State::NotReady(trouble + &refused.collect::<String>());
         };
         let and = |trouble: Option<String>| trouble.map_or_else(String::new, |t| format!("; {t}"));
+        if let Some(why) = &self.withheld {
+            return State::NotReady(format!("{why}{}", and(trouble)));
+        }
         let (begin, end) = (written(leaf.not_before), written(leaf.not_after));
         if leaf.not_after <= now {
             let text = format!("the leaf for `{service}` expired at {end}{}", and(trouble));

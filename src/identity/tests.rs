@@ -357,3 +357,39 @@ fn a_kept_leaf_that_has_expired_is_refused() {
     assert!(why.starts_with("the leaf on the disk expired at "), "{why}");
     assert_eq!(keeper.says(), "not ready: no leaf for `edge` yet");
 }
+
+#[test]
+fn what_is_from_the_disk_is_withheld_when_it_is_too_old_or_expires_until_the_source_has_told() {
+    let mesh = Mesh::new("one.consul");
+    let own = mesh.leaf();
+    let now = SystemTime::now();
+    let too_old = || Err("it is too old".to_owned());
+    let mut keeper = keeper();
+    keeper.judge(too_old(), now);
+    assert!(!keeper.is_refused(), "there is nothing to refuse");
+    let restored = keeper.restore(kept(&mesh, &own), now).unwrap().unwrap();
+    keeper.judge(Ok(()), now);
+    assert!(keeper.has_one());
+    keeper.judge(too_old(), now);
+    assert!(!keeper.has_one() && keeper.is_refused());
+    assert_eq!(keeper.says(), "not ready: it is too old");
+    // The clock was set, or the bound.
+    keeper.judge(Ok(()), now);
+    assert!(Arc::ptr_eq(keeper.serving().unwrap(), &restored));
+    keeper.judge(Ok(()), own.not_after);
+    assert!(!keeper.has_one());
+    let why = keeper.says();
+    assert!(
+        why.starts_with("not ready: the leaf on the disk expired at "),
+        "{why}"
+    );
+    // The same as before is good by the word of its source.
+    keeper.judge(too_old(), now);
+    assert!(keeper.hears(mesh.trust()).is_none());
+    keeper.judge(too_old(), now);
+    assert!(!keeper.has_one(), "half of it");
+    assert!(keeper.hears(leaf(&own)).is_none());
+    keeper.judge(too_old(), now);
+    assert!(keeper.has_one() && !keeper.is_refused());
+    assert_eq!(keeper.says(), "ready");
+}

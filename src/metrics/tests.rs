@@ -37,6 +37,8 @@ fn full() -> Arc<Metrics> {
     metrics.restored("consul", Some(end));
     metrics.restored("names", Some(end));
     metrics.restored("names", None);
+    metrics.state_refused("consul", true);
+    metrics.state_refused("names", false);
     metrics
 }
 

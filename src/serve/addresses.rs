@@ -1,7 +1,9 @@
 //! What upstreams' names last resolved to, kept on the disk for a start without DNS.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::future::poll_fn;
 use std::net::IpAddr;
+use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
@@ -14,8 +16,16 @@ use crate::state::{Opened, Part, State, Stored};
 pub(super) struct Addresses {
     part: Option<Part>,
     stored: BTreeMap<HostName, Kept>,
-    /// The names that are served from there, and when each had resolved to that.
-    restored: BTreeMap<HostName, SystemTime>,
+    /// What no answer has come for.
+    restored: BTreeMap<HostName, Restored>,
+    refused: Option<String>,
+}
+
+/// What a name had resolved to, then; and why that is not served, if it is not.
+#[derive(Debug)]
+struct Restored {
+    addresses: Vec<IpAddr>,
+    confirmed: SystemTime,
     refused: Option<String>,
 }
 
@@ -77,14 +87,57 @@ impl Addresses {
     pub(super) fn restore(&mut self, name: &HostName) -> Option<Vec<IpAddr>> {
         let kept = self.stored.remove(name)?;
         let confirmed = kept.confirmed();
-        if let Err(why) = self.part.as_ref()?.judge(confirmed) {
-            tracing::error!(%name, "{why}");
-            self.refused = Some(why);
-            return None;
+        let refused = self.part.as_ref()?.judge(confirmed).err();
+        told(name, refused.as_deref());
+        let restored = Restored {
+            addresses: kept.addresses,
+            confirmed,
+            refused,
+        };
+        let addresses = restored.served().cloned();
+        self.restored.insert(name.clone(), restored);
+        addresses
+    }
+
+    /// Judges the age of what comes from there: the names that are served no longer, or again.
+    pub(super) fn judge(&mut self) -> Vec<(HostName, Option<Vec<IpAddr>>)> {
+        let Some(part) = &self.part else {
+            return Vec::new();
+        };
+        let mut turned = Vec::new();
+        for (name, restored) in &mut self.restored {
+            let refused = part.judge(restored.confirmed).err();
+            if refused.is_some() != restored.refused.is_some() {
+                told(name, refused.as_deref());
+                restored.refused = refused;
+                turned.push((name.clone(), restored.served().cloned()));
+            }
         }
-        tracing::warn!(%name, "an upstream's name does not resolve, and is served from the disk");
-        self.restored.insert(name.clone(), confirmed);
-        Some(kept.addresses)
+        turned
+    }
+
+    /// Whether there is anything to judge.
+    pub(super) fn has_restored(&self) -> bool {
+        !self.restored.is_empty()
+    }
+
+    /// Waits until one of them is judged otherwise.
+    pub(super) async fn turned(&self) {
+        let part = self.part.iter();
+        let mut all: Vec<_> = part
+            .flat_map(|part| {
+                let restored = self.restored.values();
+                restored.map(|one| Box::pin(part.turned(one.confirmed, one.refused.is_none())))
+            })
+            .collect();
+        poll_fn(|context| {
+            let mut all = all.iter_mut();
+            match all.any(|one| one.as_mut().poll(context).is_ready()) {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            }
+        })
+        .await;
     }
 
     /// Keeps these names only.
@@ -97,12 +150,33 @@ impl Addresses {
     }
 
     /// The names that are served from the disk, and since when.
-    pub(super) fn restored(&self) -> &BTreeMap<HostName, SystemTime> {
-        &self.restored
+    pub(super) fn restored(&self) -> BTreeMap<HostName, SystemTime> {
+        let restored = self.restored.iter();
+        restored
+            .filter(|(_, restored)| restored.served().is_some())
+            .map(|(name, restored)| (name.clone(), restored.confirmed))
+            .collect()
     }
 
     /// Why nothing, or not all, is served from there.
     pub(super) fn refused(&self) -> Option<&str> {
-        self.refused.as_deref()
+        let mut restored = self.restored.values();
+        let refused = restored.find_map(|restored| restored.refused.as_deref());
+        refused.or(self.refused.as_deref())
+    }
+}
+
+impl Restored {
+    fn served(&self) -> Option<&Vec<IpAddr>> {
+        self.refused.is_none().then_some(&self.addresses)
+    }
+}
+
+fn told(name: &HostName, refused: Option<&str>) {
+    match refused {
+        Some(why) => tracing::error!(%name, "{why}"),
+        None => {
+            tracing::warn!(%name, "an upstream's name does not resolve, and is served from the disk");
+        }
     }
 }

@@ -118,10 +118,12 @@ impl Left {
             ),
             false => State::NotReady("consul has not been heard yet".to_owned()),
         };
-        let mut changes = Vec::new();
+        // Those that come next judge anew.
+        let parts = [discovery::consul::PART, identity::PART];
+        let mut changes = parts.map(|part| Change::Refused(part, false)).to_vec();
         match next {
             Some(_) => {
-                let state = anew(self.told.is_complete);
+                let state = anew(self.told.is_served());
                 changes.push(Change::State(discovery::consul::PART, state));
             }
             None => {

@@ -1,4 +1,4 @@
-//! The state on the disk: started with the gateway, and how that fares.
+//! The state on the disk: started with the gateway, how that fares, and what a later configuration makes of it.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,37 +14,149 @@ const PART: &str = "state";
 /// The part that holds the identity in the mesh; its name is that of a file.
 pub(super) const IDENTITY: &str = "identity";
 
-/// Starts to keep the state, if it is to be kept. What is wrong with the disk is told, and keeps nobody from serving.
-pub(super) fn start(
-    settings: Option<&Settings>,
-    status: &Status,
-    metrics: &Arc<Metrics>,
-) -> Option<Arc<State>> {
-    let settings = settings?;
+/// The state as it is kept, by the configuration of the start.
+#[derive(Debug)]
+pub(super) struct Keeping {
+    /// What keeps it, if it is kept.
+    pub(super) state: Option<Arc<State>>,
+    settings: Option<Settings>,
+    board: Arc<Board>,
+}
+
+/// What is told of it.
+#[derive(Debug)]
+struct Board {
+    status: Status,
+    told: Mutex<Told>,
+}
+
+#[derive(Debug, Default)]
+struct Told {
+    /// Whether anything has become known, and why it cannot be written.
+    written: Option<Result<(), String>>,
+    /// What a later configuration wants otherwise, and gets at the next start.
+    pending: Option<String>,
+}
+
+impl Keeping {
+    /// Starts to keep the state, if it is to be kept. What is wrong with the disk is told, and keeps nobody from serving.
+    pub(super) fn start(
+        settings: Option<&Settings>,
+        status: &Status,
+        metrics: &Arc<Metrics>,
+    ) -> Self {
+        let board = Arc::new(Board {
+            status: status.clone(),
+            told: Mutex::default(),
+        });
+        let state = settings.and_then(|settings| start(settings, &board, metrics));
+        Self {
+            state: state.map(Arc::new),
+            settings: settings.cloned(),
+            board,
+        }
+    }
+
+    /// Takes in what a later configuration says: the bound counts at once; a folder is locked and a key is in use, and
+    /// what is to become of them is told.
+    pub(super) async fn follow(&self, wanted: Option<Settings>) {
+        if let (Some(state), Some(wanted)) = (&self.state, &wanted) {
+            state.set_max_age(wanted.max_age);
+        }
+        let (state, settings) = (self.state.clone(), self.settings.clone());
+        // A file is read for it.
+        let asked = tokio::task::spawn_blocking(move || {
+            pending(state.as_deref(), settings.as_ref(), wanted.as_ref())
+        });
+        if let Ok(pending) = asked.await {
+            self.board.pending(pending);
+        }
+    }
+}
+
+fn start(settings: &Settings, board: &Arc<Board>, metrics: &Arc<Metrics>) -> Option<State> {
     let parts = [discovery::consul::PART, IDENTITY, super::publish::NAMES];
-    let (board, metrics) = (status.clone(), Arc::clone(metrics));
-    let told = Mutex::new(None);
-    let tell = move |outcome: Result<(), FolderError>| {
-        metrics.state_written(outcome.is_ok());
-        let trouble = outcome.err().map(|error| error.to_string());
-        let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
-        if *told == Some(trouble.clone()) {
+    let tell = {
+        let (board, metrics) = (Arc::clone(board), Arc::clone(metrics));
+        move |outcome: Result<(), FolderError>| {
+            metrics.state_written(outcome.is_ok());
+            board.written(outcome.map_err(|error| error.to_string()));
+        }
+    };
+    let started = State::start(settings, &parts, tell);
+    let failed = |error: &_| board.written(Err(format!("{error}")));
+    started.inspect_err(failed).ok()
+}
+
+/// What the next start makes otherwise.
+fn pending(
+    state: Option<&State>,
+    settings: Option<&Settings>,
+    wanted: Option<&Settings>,
+) -> Option<String> {
+    const NEXT: &str = "the next start";
+    let what = match (state, settings, wanted) {
+        (_, None, None) => return None,
+        (_, None, Some(_)) => format!("`state_dir` is new: nothing is kept before {NEXT}"),
+        (None, Some(_), _) => format!("`state_dir` is used, or not, from {NEXT} on"),
+        (Some(_), Some(settings), None) => format!(
+            "`state_dir` is gone: {} is written to until {NEXT}",
+            settings.folder.display()
+        ),
+        (Some(_), Some(settings), Some(wanted)) if settings.folder != wanted.folder => format!(
+            "`state_dir` has changed: {} is written to until {NEXT}",
+            settings.folder.display()
+        ),
+        (Some(state), Some(_), Some(wanted)) => {
+            match state.is_sealed_with(wanted.key_file.as_deref()) {
+                Ok(true) => return None,
+                Ok(false) => format!(
+                    "the key of `state_key_file` has changed: what is written is sealed as before until {NEXT}"
+                ),
+                Err(error) => format!("{error}: what is written is sealed as before until {NEXT}"),
+            }
+        }
+    };
+    Some(what)
+}
+
+impl Board {
+    fn written(&self, outcome: Result<(), String>) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let outcome = Some(outcome);
+        if told.written == outcome {
             return;
         }
-        match &trouble {
-            Some(trouble) => tracing::error!("the state is not kept on the disk: {trouble}"),
-            None => tracing::info!("the state is kept on the disk"),
+        match &outcome {
+            Some(Err(why)) => tracing::error!("the state is not kept on the disk: {why}"),
+            _ => tracing::info!("the state is kept on the disk"),
         }
-        board.set(PART, state(trouble.as_deref()));
-        *told = Some(trouble);
-    };
-    match State::start(settings, &parts, tell) {
-        Ok(state) => Some(Arc::new(state)),
-        Err(error) => {
-            let why = error.to_string();
-            tracing::error!("the state is not kept on the disk: {why}");
-            status.set(PART, self::state(Some(&why)));
-            None
+        told.written = outcome;
+        self.show(&told);
+    }
+
+    fn pending(&self, pending: Option<String>) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(what) = &pending {
+            tracing::warn!("{what}");
+        }
+        told.pending = pending;
+        self.show(&told);
+    }
+
+    fn show(&self, told: &Told) {
+        let trouble = told.written.as_ref().and_then(|written| {
+            let why = written.as_ref().err()?;
+            Some(format!("the last good is not kept: {why}"))
+        });
+        let all: Vec<String> = trouble.into_iter().chain(told.pending.clone()).collect();
+        match (all.is_empty(), &told.written) {
+            (true, None) => self.status.remove(PART),
+            (true, Some(_)) => self.status.set(PART, status::State::Ready),
+            (false, _) => {
+                let what = all.join("; ");
+                self.status.set(PART, status::State::Degraded(what));
+            }
         }
     }
 }
@@ -53,11 +165,4 @@ pub(super) fn start(
 pub(super) fn origin(consul: &config::Consul) -> String {
     let scheme = if consul.https { "https" } else { "http" };
     format!("{scheme} {}{}", consul.address, consul.prefix)
-}
-
-fn state(trouble: Option<&str>) -> status::State {
-    match trouble {
-        None => status::State::Ready,
-        Some(why) => status::State::Degraded(format!("the last good is not kept: {why}")),
-    }
 }

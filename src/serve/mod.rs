@@ -30,6 +30,7 @@ use crate::snapshot::Snapshot;
 use crate::state::State;
 use crate::status::{self, Status};
 use addresses::Addresses;
+use keep::Keeping;
 use listeners::Serving;
 use parts::{News, Parts};
 use publish::Publisher;
@@ -77,16 +78,17 @@ pub async fn start(
     status.set(LISTENERS, starting);
     let cell = Arc::new(ArcSwap::from_pointee(Snapshot::default()));
     let sessions = Sessions::new(log.clone(), Arc::clone(&metrics));
+    let proxy = Arc::new(Proxy::new(Arc::clone(&cell), sessions.clone()));
     let sources = admin::Sources {
         snapshot: Arc::clone(&cell),
         status: status.clone(),
         metrics: Arc::clone(&metrics),
-        limiter: Arc::clone(serving.proxy.limiter()),
+        limiter: Arc::clone(proxy.limiter()),
         reload,
         token: Arc::default(),
     };
     let serving = Serving {
-        proxy: Arc::new(Proxy::new(Arc::clone(&cell), sessions.clone())),
+        proxy,
         sources,
         metrics: Arc::clone(&metrics),
         shutdown: shutdown.clone(),
@@ -110,9 +112,10 @@ pub async fn start(
         metrics.sandbox(sandbox.extent().as_str());
     }
 
-    let state = keep::start(checked.config.state.as_ref(), &status, &metrics);
+    let keeping = Keeping::start(checked.config.state.as_ref(), &status, &metrics);
+    let state = keeping.state.clone();
     let kept = Addresses::of(state.as_deref(), publish::NAMES);
-    let mut parts = Parts::new(serving, status.clone(), news, &checked, &state);
+    let mut parts = Parts::new(serving, status.clone(), news, &checked, keeping);
     let (configured, prepared) = parts.prepare(checked).await?;
     let publisher = Publisher::new(
         configured.inputs(),

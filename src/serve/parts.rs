@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use super::consul::{self, Consul};
+use super::keep::Keeping;
 use super::listeners::{Listeners, OpenError, Opened, Serving};
 use super::load::{self, Loaded, Shortage};
 use super::names::Names;
@@ -25,7 +26,7 @@ use crate::net::limits::files;
 use crate::net::resolve::{Answer, Resolving};
 use crate::retry::Backoff;
 use crate::snapshot::service::Change;
-use crate::state::{self, Settings};
+use crate::state::Settings;
 use crate::status::{State, Status};
 use crate::watch::{self, Files};
 
@@ -61,9 +62,8 @@ pub(super) struct Parts {
     /// What the last configuration was read from, good or not.
     files: Files,
     log: Log,
-    /// Where the state is kept, and how the configuration of the start had it.
-    state: Option<Arc<state::State>>,
-    keeping: Option<Settings>,
+    /// How the state is kept.
+    keeping: Keeping,
     /// Whether the configuration that serves wants one.
     wants_sandbox: bool,
     /// What TLS is made from at the moment.
@@ -101,7 +101,7 @@ pub(super) struct Prepared {
     log: Log,
     wants_sandbox: bool,
     loaded: Loaded,
-    keeping: Option<Settings>,
+    state: Option<Settings>,
     names: BTreeSet<HostName>,
     /// Those that have been asked for.
     resolving: BTreeMap<HostName, Resolving>,
@@ -116,7 +116,7 @@ impl Parts {
         status: Status,
         news: News,
         first: &Checked,
-        state: &Option<Arc<state::State>>,
+        keeping: Keeping,
     ) -> Self {
         Self {
             serving,
@@ -127,8 +127,7 @@ impl Parts {
             log: first.config.log,
             wants_sandbox: first.config.sandbox,
             loaded: Loaded::default(),
-            state: state.clone(),
-            keeping: first.config.state.clone(),
+            keeping,
             listeners: Listeners::default(),
             names: Names::default(),
             consul: None,
@@ -343,7 +342,7 @@ impl Parts {
             log: config.log,
             wants_sandbox: config.sandbox,
             loaded: loaded.clone(),
-            keeping: config.state.clone(),
+            state: config.state.clone(),
             names,
             resolving: BTreeMap::new(),
             token: config.admin_token.clone(),
@@ -367,7 +366,7 @@ impl Parts {
             log,
             wants_sandbox,
             loaded,
-            keeping,
+            state,
             names,
             resolving,
             token,
@@ -377,18 +376,16 @@ impl Parts {
         self.serving.sources.token.store(token.map(Arc::new));
         (self.listeners).take(opened, keepalive, &self.serving, &mut self.tasks);
         (self.names).take(names, resolving, &self.news.answers, &mut self.tasks);
+        self.keeping.follow(state).await;
         consul::take(
             &mut self.consul,
             consul,
-            self.state.as_deref(),
+            self.keeping.state.as_deref(),
             &self.news.changes,
             &self.status,
             &mut self.tasks,
         )
         .await;
-        if self.keeping != keeping {
-            tracing::warn!("`state_dir` has changed: it is kept so from the next start on");
-        }
         if self.log != log {
             tracing::warn!("[log] has changed: the log is written so from the next start on");
         }

@@ -82,6 +82,7 @@ impl Configured {
                 .map(|(name, made)| (name, made.map(|made| made.config)))
                 .collect(),
             addresses: BTreeMap::new(),
+            restored: BTreeMap::new(),
             identity: None,
         }
     }
@@ -130,7 +131,7 @@ impl Publisher {
         let mut grace = (!self.waiting.is_empty()).then(|| Instant::now() + GRACE);
         loop {
             let (mut heard, mut learnt, mut next) = (Vec::new(), Vec::new(), None);
-            let mut is_late = false;
+            let (mut is_late, mut is_turned) = (false, false);
             // A channel that is at its end has nothing to give, and leaves the other alone.
             tokio::select! {
                 1.. = answers.recv_many(&mut heard, answers.max_capacity()) => {}
@@ -140,6 +141,7 @@ impl Publisher {
                 () = sleep_until(grace.unwrap_or_else(Instant::now)), if grace.is_some() => {
                     (is_late, grace) = (true, None);
                 }
+                () = self.kept.turned(), if self.kept.has_restored() => is_turned = true,
                 else => return,
             }
             // Connections share this thread. Among 100,000 routes a change takes a tenth of a millisecond (a full batch
@@ -150,6 +152,9 @@ impl Publisher {
                 }
                 if is_late {
                     self.restore();
+                }
+                if is_turned {
+                    self.judge();
                 }
                 if !learnt.is_empty() {
                     self.learn(learnt);
@@ -198,6 +203,7 @@ impl Publisher {
         for answer in answers {
             self.take(answer);
         }
+        self.inputs.restored = self.kept.restored();
         if !has_identity {
             self.metrics.identity(None);
         }
@@ -224,9 +230,28 @@ impl Publisher {
         self.follow(&before);
     }
 
-    /// Publishes the addresses, if they are others than these.
+    /// What the disk has may be too old by now, or good again.
+    fn judge(&mut self) {
+        let before = self.inputs.addresses.clone();
+        for (name, addresses) in self.kept.judge() {
+            match addresses {
+                Some(addresses) => drop(self.inputs.addresses.insert(name, addresses)),
+                None => {
+                    self.inputs.addresses.remove(&name);
+                    // It has waited for its first answer long enough.
+                    self.waiting.remove(&name);
+                    self.failing.insert(name);
+                }
+            }
+        }
+        self.follow(&before);
+    }
+
+    /// Publishes the addresses, if they are others than these, or come from elsewhere.
     fn follow(&mut self, before: &BTreeMap<HostName, Vec<IpAddr>>) {
-        if self.inputs.addresses != *before {
+        let restored = self.kept.restored();
+        let last = std::mem::replace(&mut self.inputs.restored, restored);
+        if self.inputs.addresses != *before || self.inputs.restored != last {
             self.publish(&BTreeMap::new(), true);
         }
         self.report();
@@ -246,14 +271,17 @@ impl Publisher {
                     services.insert(key, None);
                 }
                 Change::Identity(identity) => {
-                    self.metrics.identity(Some(identity.not_after));
-                    self.inputs.identity = Some(identity);
+                    let not_after = identity.as_ref().map(|identity| identity.not_after);
+                    self.metrics.identity(not_after);
+                    self.inputs.identity = identity;
                     everything = true;
                 }
                 Change::Restored(part, confirmed) => self.metrics.restored(part, confirmed),
+                Change::Refused(part, is_refused) => self.metrics.state_refused(part, is_refused),
                 Change::State(part, state) => states.push((part, Some(state))),
                 Change::Ended(part) => {
                     self.metrics.restored(part, None);
+                    self.metrics.state_refused(part, false);
                     states.push((part, None));
                 }
             }
@@ -322,8 +350,10 @@ impl Publisher {
             .iter()
             .filter(|name| !is_known(name))
             .peekable();
-        let restored = self.kept.restored();
+        let restored = &self.inputs.restored;
         let oldest = restored.values().min().copied();
+        let is_refused = failing.peek().is_some() && self.kept.refused().is_some();
+        self.metrics.state_refused(NAMES, is_refused);
         let state = if waiting.peek().is_some() {
             let what = format!("not resolved yet: {}", list(&mut waiting));
             match self.has_been_ready {

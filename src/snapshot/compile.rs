@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use rustls::ClientConfig;
 
@@ -38,6 +39,8 @@ pub struct Inputs {
     pub client_configs: BTreeMap<String, Result<Arc<ClientConfig>, String>>,
     /// For each DNS name among the endpoints, what it last resolved to.
     pub addresses: BTreeMap<HostName, Vec<IpAddr>>,
+    /// The names whose addresses come from the disk, and when each had resolved to them.
+    pub restored: BTreeMap<HostName, SystemTime>,
     /// The gateway's identity in the mesh, once there is one.
     pub identity: Option<Arc<Identity>>,
 }
@@ -275,6 +278,12 @@ impl Compiler<'_> {
         };
         let mut made = Upstream::new(name.into(), endpoints.collect(), transport, Arc::default());
         made.send_proxy = config.send_proxy;
+        let endpoints = config.endpoints.iter();
+        let restored = endpoints.filter_map(|endpoint| match &endpoint.address {
+            EndpointAddress::Dns(host, _) => self.inputs.restored.get(host).copied(),
+            EndpointAddress::Ip(_) => None,
+        });
+        made.restored = restored.min();
         made.empty = config.service.as_ref().map(|service| {
             let key = ServiceKey {
                 source: Source::Consul,

@@ -17,11 +17,14 @@ pub enum Change {
     Service(Arc<Service>),
     /// A service is gone, with its routes.
     Gone(ServiceKey),
-    /// The gateway's own identity in the mesh; shown to upstreams from the next connection on.
-    Identity(Arc<Identity>),
+    /// The gateway's own identity in the mesh, shown to upstreams from the next connection on; or none, as what there was
+    /// serves no more.
+    Identity(Option<Arc<Identity>>),
     /// What a part has told comes from the disk, where it was kept when it was last confirmed then; or none of it does
     /// any more.
     Restored(&'static str, Option<SystemTime>),
+    /// Whether what the disk keeps of a part is refused, and its source has told nothing in its place.
+    Refused(&'static str, bool),
     /// What a part says of itself. Told when what was sent before it is being served.
     State(&'static str, State),
     /// A part is no more, and says nothing of itself from now on.
@@ -55,9 +58,24 @@ pub struct Service {
     pub routes: Vec<ServiceRoute>,
     /// What its tags ask for in vain.
     pub skipped: Vec<Skipped>,
+    /// When its source last confirmed all this, if it comes from the disk; `None` where its source has told it.
+    pub restored: Option<SystemTime>,
 }
 
 impl Service {
+    /// The same with nothing to dial, for this reason: its routes stay, and refuse.
+    pub fn emptied(&self, why: &Arc<str>) -> Self {
+        let mut emptied = self.clone();
+        for route in &mut emptied.routes {
+            route.broken.get_or_insert_with(|| Arc::clone(why));
+        }
+        for upstream in &mut emptied.upstreams {
+            upstream.endpoints.clear();
+            upstream.empty = Some(Arc::clone(why));
+        }
+        emptied
+    }
+
     /// What has become of what it asked for.
     pub fn standing(&self) -> Standing {
         match (self.routes.is_empty(), self.skipped.is_empty()) {

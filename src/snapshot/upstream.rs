@@ -5,7 +5,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
@@ -30,6 +30,8 @@ pub struct Upstream {
     pub send_proxy: Option<SendProxy>,
     /// Why there is no endpoint, where there is more to say than that.
     pub empty: Option<Arc<str>>,
+    /// When the oldest of what it was made of was last confirmed, if that comes from the disk.
+    pub restored: Option<SystemTime>,
     /// What outlives the snapshot.
     pub state: Arc<UpstreamState>,
     /// What its connections count on.
@@ -105,6 +107,7 @@ impl Upstream {
             transport,
             send_proxy: None,
             empty: None,
+            restored: None,
             state,
             metrics: Arc::default(),
             states: endpoints.iter().map(|_| Arc::default()).collect(),
@@ -112,13 +115,14 @@ impl Upstream {
         }
     }
 
-    /// Whether a connection could not tell this upstream from the other.
+    /// Whether neither a connection nor an operator could tell this upstream from the other.
     pub(super) fn is_like(&self, other: &Self) -> bool {
         self.service == other.service
             && self.endpoints == other.endpoints
             && self.transport == other.transport
             && self.send_proxy == other.send_proxy
             && self.empty == other.empty
+            && self.restored == other.restored
     }
 
     /// Whether it is a service of the mesh.

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::folder::Folder;
+use super::folder::{Folder, FolderError};
 use super::part::{Key, Refusal, decode};
 
 /// At least so long lies between two times of which the later one is worth a write on the way out.
@@ -79,7 +79,10 @@ impl Contents {
             Ok(Some(bytes)) => bytes,
             Err(error) => {
                 tracing::error!(%error, part = name, "what is kept on the disk cannot be read");
-                return refused(Refusal::Damaged);
+                if matches!(error, FolderError::Unfit { .. }) {
+                    folder.set_aside(name);
+                }
+                return refused(Refusal::Unread(error.to_string()));
             }
         };
         let body = decode(name, &bytes, key);

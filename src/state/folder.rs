@@ -5,8 +5,13 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+
 /// The file that whoever writes holds a lock on (flock(2)); the lock goes with its process.
 const LOCK: &str = "lock";
+
+const IRREGULAR: &str = "it is no regular file; remove it";
 
 /// The folder. Only one process writes into it: the one that has its lock.
 #[derive(Debug)]
@@ -41,6 +46,14 @@ pub enum FolderError {
         "{0} belongs to the user {1}, and this is the user {2}: `chown` it, or name a folder inside of it"
     )]
     Foreign(String, u32, u32),
+    /// A file in it is not one that was written there.
+    #[error("{path} is not what was written there: {why}")]
+    Unfit {
+        /// Which.
+        path: String,
+        /// What is wrong with it.
+        why: String,
+    },
     /// Another gateway uses it.
     #[error(
         "another process writes to {0} (`fuser {0}/{LOCK}` tells which): name a folder of its own for each gateway"
@@ -53,6 +66,7 @@ fn remedy(error: &io::Error) -> &'static str {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ": make room there",
         io::ErrorKind::ReadOnlyFilesystem => ": mount it for writing again",
         io::ErrorKind::PermissionDenied => ": let the gateway's user write there",
+        io::ErrorKind::IsADirectory => ": remove it",
         _ => "",
     }
 }
@@ -86,6 +100,11 @@ fn judge(path: &Path, metadata: &fs::Metadata) -> Result<(), FolderError> {
     }
 }
 
+/// Neither the user that we are nor root.
+fn is_foreign(uid: &u32) -> bool {
+    *uid != 0 && *uid != rustix::process::geteuid().as_raw()
+}
+
 impl Folder {
     pub(super) fn new(path: &Path) -> Self {
         Self {
@@ -104,17 +123,23 @@ impl Folder {
         {
             return Err(self.failed("cannot make", &self.path, error));
         }
-        let metadata = fs::metadata(&self.path);
-        let metadata = metadata.map_err(|error| self.failed("cannot read", &self.path, error))?;
+        self.judge()
+    }
+
+    /// Whether what is in it can only be from us, or from who may do everything anyway.
+    fn judge(&self) -> Result<(), FolderError> {
+        let failed = |error| self.failed("cannot read", &self.path, error);
+        let metadata = fs::metadata(&self.path).map_err(failed)?;
         judge(&self.path, &metadata)?;
-        let own = rustix::process::geteuid().as_raw();
-        match metadata.uid() {
-            0 => Ok(()),
-            uid if uid == own => Ok(()),
-            uid => Err(FolderError::Foreign(
+        // Where it is a link, others could let it lead to any folder of ours.
+        let link = fs::symlink_metadata(&self.path).map_err(failed)?;
+        let foreign = [link.uid(), metadata.uid()].into_iter().find(is_foreign);
+        match foreign {
+            None => Ok(()),
+            Some(uid) => Err(FolderError::Foreign(
                 self.path.display().to_string(),
                 uid,
-                own,
+                rustix::process::geteuid().as_raw(),
             )),
         }
     }
@@ -122,17 +147,15 @@ impl Folder {
     /// Takes the lock, unless it is had already.
     pub(super) fn lock(&mut self) -> Result<(), FolderError> {
         self.open()?;
-        if self.lock.is_some() {
+        // A lock that was removed, with the folder perhaps, keeps nobody out.
+        let holds = |file: &File| file.metadata().is_ok_and(|lock| lock.nlink() > 0);
+        if self.lock.as_ref().is_some_and(holds) {
             return Ok(());
         }
         let path = self.path.join(LOCK);
-        let file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(&path);
-        let file = file.map_err(|error| self.failed("cannot write", &path, error))?;
+        let mut options = OpenOptions::new();
+        options.create(true).truncate(false).write(true).mode(0o600);
+        let (file, _) = self.open_file("cannot write", &path, &mut options)?;
         match file.try_lock() {
             Ok(()) => {
                 self.lock = Some(file);
@@ -145,29 +168,73 @@ impl Folder {
         }
     }
 
-    /// The bytes of a file, at most so many; none if it is not there.
+    /// The bytes of a file, at most so many; none if it is not there. What others could have put there is not read.
     pub(super) fn read(&self, name: &str, most: u64) -> Result<Option<Vec<u8>>, FolderError> {
+        if let Err(error) = fs::symlink_metadata(&self.path)
+            && error.kind() == io::ErrorKind::NotFound
+        {
+            return Ok(None);
+        }
+        self.judge()?;
         let path = self.path.join(name);
-        let failed = |error| self.failed("cannot read", &path, error);
-        match fs::symlink_metadata(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(failed(error)),
-            // Opening a FIFO would wait for its writer, and nobody but us puts anything here.
-            Ok(metadata) if !metadata.is_file() => {
-                return Err(failed(io::Error::other("it is no regular file")));
+        let opened = self.open_file("cannot read", &path, OpenOptions::new().read(true));
+        let (file, length) = match opened {
+            Err(FolderError::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok(None);
             }
-            Ok(_) => {}
+            opened => opened?,
+        };
+        let too_long = || FolderError::Unfit {
+            path: path.display().to_string(),
+            why: format!("it has more than {most} bytes"),
+        };
+        // A file with a hole may have any length.
+        if length > most {
+            return Err(too_long());
         }
         let mut bytes = Vec::new();
-        let file = File::open(&path).map_err(failed)?;
         file.take(most + 1)
             .read_to_end(&mut bytes)
-            .map_err(failed)?;
+            .map_err(|error| self.failed("cannot read", &path, error))?;
         match bytes.len() as u64 > most {
-            true => Err(failed(io::Error::other(format!(
-                "it has more than {most} bytes"
-            )))),
+            true => Err(too_long()),
             false => Ok(Some(bytes)),
+        }
+    }
+
+    /// Opens a regular file that only we could have written, with its length. No link is followed, and no FIFO waited for.
+    fn open_file(
+        &self,
+        doing: &'static str,
+        path: &Path,
+        options: &mut OpenOptions,
+    ) -> Result<(File, u64), FolderError> {
+        let unfit = |why: String| FolderError::Unfit {
+            path: path.display().to_string(),
+            why,
+        };
+        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let opened = options.custom_flags(flags.bits().cast_signed()).open(path);
+        let irregular = [Errno::LOOP, Errno::NXIO, Errno::ISDIR];
+        let file = match opened {
+            Err(error)
+                if irregular
+                    .iter()
+                    .any(|no| Errno::from_io_error(&error) == Some(*no)) =>
+            {
+                return Err(unfit(IRREGULAR.to_owned()));
+            }
+            opened => opened.map_err(|error| self.failed(doing, path, error))?,
+        };
+        let metadata = file.metadata();
+        let metadata = metadata.map_err(|error| self.failed(doing, path, error))?;
+        match (metadata.uid(), metadata.mode() & 0o7777) {
+            _ if !metadata.is_file() => Err(unfit(IRREGULAR.to_owned())),
+            (uid, _) if is_foreign(&uid) => Err(unfit(format!("it belongs to the user {uid}"))),
+            (_, mode) if mode & 0o022 != 0 => {
+                Err(unfit(format!("others can write to it (mode {mode:04o})")))
+            }
+            _ => Ok((file, metadata.len())),
         }
     }
 
@@ -222,105 +289,4 @@ impl Folder {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::indexing_slicing)]
-mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
-    use super::*;
-
-    fn set_mode(path: &Path, mode: u32) {
-        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
-    }
-
-    fn mode(path: &Path) -> u32 {
-        fs::metadata(path).unwrap().mode() & 0o7777
-    }
-
-    #[test]
-    fn the_folder_and_its_files_are_for_their_owner_only() {
-        let root = tempfile::tempdir().unwrap();
-        let path = root.path().join("a/b");
-        let mut folder = Folder::new(&path);
-        assert!(look(&path).is_ok(), "it is not there, and will be made");
-        folder.write("part", b"one").unwrap();
-        assert_eq!(mode(&path), 0o700);
-        for name in ["part", LOCK] {
-            assert_eq!(mode(&path.join(name)), 0o600, "{name}");
-        }
-        assert_eq!(folder.read("part", 3).unwrap().unwrap(), b"one");
-        assert!(folder.read("none", 3).unwrap().is_none());
-        assert!(look(&path).is_ok());
-    }
-
-    #[test]
-    fn a_folder_that_others_can_write_to_is_refused_with_a_remedy() {
-        let root = tempfile::tempdir().unwrap();
-        for bad in [0o720, 0o702, 0o777, 0o1777] {
-            set_mode(root.path(), bad);
-            let mut folder = Folder::new(root.path());
-            for error in [
-                look(root.path()).unwrap_err(),
-                folder.open().unwrap_err(),
-                folder.write("part", b"").unwrap_err(),
-            ] {
-                assert!(error.to_string().contains("chmod go-w"), "{error}");
-            }
-        }
-        set_mode(root.path(), 0o755);
-        Folder::new(root.path()).open().unwrap();
-        let file = root.path().join("file");
-        fs::write(&file, "").unwrap();
-        let error = Folder::new(&file).open().unwrap_err().to_string();
-        assert!(error.ends_with("file is not a folder"), "{error}");
-    }
-
-    #[test]
-    fn what_a_power_cut_leaves_between_two_steps_is_the_one_before_or_this_one() {
-        let root = tempfile::tempdir().unwrap();
-        let folder = || Folder::new(root.path());
-        set_mode(root.path(), 0o700);
-        folder().write("part", b"before").unwrap();
-        // Cut while the new one was being written: half of it, and nothing renamed yet.
-        let new = root.path().join("part.new");
-        fs::write(&new, b"thi").unwrap();
-        set_mode(&new, 0o400);
-        assert_eq!(folder().read("part", 9).unwrap().unwrap(), b"before");
-        folder().write("part", b"this").unwrap();
-        assert_eq!(folder().read("part", 9).unwrap().unwrap(), b"this");
-        assert!(!new.exists());
-        assert_eq!(mode(&root.path().join("part")), 0o600);
-    }
-
-    #[test]
-    fn what_cannot_be_a_part_of_ours_is_not_read() {
-        let root = tempfile::tempdir().unwrap();
-        let mut folder = Folder::new(root.path());
-        set_mode(root.path(), 0o700);
-        folder.write("part", b"four").unwrap();
-        let error = folder.read("part", 3).unwrap_err().to_string();
-        assert!(error.ends_with("it has more than 3 bytes"), "{error}");
-        let at = |name: &str| root.path().join(name);
-        std::os::unix::fs::symlink(at("part"), at("link")).unwrap();
-        fs::create_dir(at("folder")).unwrap();
-        for name in ["link", "folder"] {
-            let error = folder.read(name, 9).unwrap_err().to_string();
-            assert!(error.ends_with("it is no regular file"), "{error}");
-        }
-        folder.set_aside("part");
-        assert!(!at("part").exists() && at("part.refused").exists());
-    }
-
-    #[test]
-    fn one_writes_at_a_time_and_the_next_one_when_it_has_gone() {
-        let root = tempfile::tempdir().unwrap();
-        set_mode(root.path(), 0o700);
-        let (mut one, mut other) = (Folder::new(root.path()), Folder::new(root.path()));
-        one.write("part", b"one").unwrap();
-        let error = other.write("part", b"other").unwrap_err().to_string();
-        assert!(error.starts_with("another process writes to"), "{error}");
-        other.set_aside("part");
-        assert_eq!(other.read("part", 9).unwrap().unwrap(), b"one");
-        drop(one);
-        other.write("part", b"other").unwrap();
-        assert_eq!(other.read("part", 9).unwrap().unwrap(), b"other");
-    }
-}
+mod tests;

@@ -5,7 +5,7 @@ use std::io::Read;
 use std::path::Path;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
-use aws_lc_rs::digest::{Context, SHA256};
+use aws_lc_rs::digest::{Context, SHA256, digest};
 use data_encoding::{
     BASE64, BASE64_NOPAD, BASE64URL, BASE64URL_NOPAD, HEXLOWER, HEXLOWER_PERMISSIVE,
 };
@@ -19,7 +19,10 @@ const VERSION: u32 = 1;
 /// What parts are sealed with: AES-256-GCM (NIST SP 800-38D), with a nonce by chance for each time a part is written.
 ///
 /// Once a second, 2^32 nonces last for 136 years, which is as many as one key may have.
-pub(super) struct Key(RandomizedNonceKey);
+pub(super) struct Key {
+    cipher: RandomizedNonceKey,
+    print: [u8; 32],
+}
 
 impl Key {
     /// Reads a key of 32 bytes: as they are, or written in hex or in base64.
@@ -39,10 +42,24 @@ impl Key {
         file.take(MOST)
             .read_to_end(&mut bytes)
             .map_err(unreadable)?;
-        let key = decoded(&bytes).and_then(|key| RandomizedNonceKey::new(&AES_256_GCM, &key).ok());
-        key.map(Self).ok_or_else(|| {
+        let key = decoded(&bytes).and_then(|key| Self::of(&key));
+        key.ok_or_else(|| {
             wrong("does not hold 32 bytes, as they are or written in hex or base64".to_owned())
         })
+    }
+}
+
+impl Key {
+    fn of(bytes: &[u8]) -> Option<Self> {
+        Some(Self {
+            cipher: RandomizedNonceKey::new(&AES_256_GCM, bytes).ok()?,
+            print: digest(&SHA256, bytes).as_ref().try_into().ok()?,
+        })
+    }
+
+    /// By which another key is told from this one; never written anywhere.
+    pub(super) fn print(&self) -> [u8; 32] {
+        self.print
     }
 }
 
@@ -81,6 +98,8 @@ fn decoded(bytes: &[u8]) -> Option<Vec<u8>> {
 /// Why a part that is there is not taken.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Refusal {
+    #[error("{0}")]
+    Unread(String),
     #[error("it is damaged")]
     Damaged,
     #[error("it is of another version of portcullis")]
@@ -103,10 +122,10 @@ pub(super) fn encode(name: &str, body: Vec<u8>, key: Option<&Key>) -> Option<Vec
     let header = header(name, key.is_some());
     let body = match key {
         None => body,
-        Some(Key(key)) => {
+        Some(Key { cipher, .. }) => {
             let mut sealed = body;
             let aad = Aad::from(header.as_bytes());
-            let nonce = key.seal_in_place_append_tag(aad, &mut sealed).ok()?;
+            let nonce = cipher.seal_in_place_append_tag(aad, &mut sealed).ok()?;
             [&nonce.as_ref()[..], &sealed].concat()
         }
     };
@@ -135,12 +154,12 @@ pub(super) fn decode(name: &str, bytes: &[u8], key: Option<&Key>) -> Result<Vec<
         (None, false) => Ok(body.to_vec()),
         (Some(_), false) => Err(Refusal::Unsealed),
         (None, true) => Err(Refusal::NoKey),
-        (Some(Key(key)), true) => {
+        (Some(Key { cipher, .. }), true) => {
             let (nonce, sealed) = body.split_at_checked(NONCE_LEN).ok_or(Refusal::Damaged)?;
             let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| Refusal::Damaged)?;
             let mut sealed = sealed.to_vec();
             let aad = Aad::from(header.as_bytes());
-            let opened = key.open_in_place(nonce, aad, &mut sealed);
+            let opened = cipher.open_in_place(nonce, aad, &mut sealed);
             let length = opened.map_err(|_| Refusal::OtherKey)?.len();
             sealed.truncate(length);
             Ok(sealed)
@@ -177,7 +196,7 @@ mod tests {
     const BODY: &[u8] = br#"{"confirmed":1,"entries":{"web":{"a":1}}}"#;
 
     fn key(seed: u8) -> Key {
-        Key(RandomizedNonceKey::new(&AES_256_GCM, &[seed; 32]).unwrap())
+        Key::of(&[seed; 32]).unwrap()
     }
 
     fn written(name: &str, key: Option<&Key>) -> Vec<u8> {
@@ -279,7 +298,7 @@ mod tests {
         ];
         for form in &forms {
             let sealed = sealed(form).unwrap();
-            let key = Key(RandomizedNonceKey::new(&AES_256_GCM, &bytes).unwrap());
+            let key = Key::of(&bytes).unwrap();
             assert_eq!(decode("consul", &sealed, Some(&key)).unwrap(), BODY);
         }
         let password = b"correct horse battery staple 123";

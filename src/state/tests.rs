@@ -58,6 +58,14 @@ impl Disk {
         }))
     }
 
+    /// What the entry `a` is, read while another process writes.
+    fn number(&self) -> u32 {
+        let mut folder = Folder::new(&self.settings.folder);
+        let contents = Contents::read("consul", &mut folder, None);
+        assert_eq!(contents.refused, None);
+        contents.entries["a"].get().parse().unwrap()
+    }
+
     fn file(&self, name: &str) -> PathBuf {
         self.settings.folder.join(name)
     }
@@ -210,6 +218,124 @@ fn what_is_too_old_or_from_the_future_is_refused() {
     assert!(why.contains("`state_max_age` is 86400 s"), "{why}");
     let why = found(now - hour).unwrap_err();
     assert!(why.contains("was it put back?"), "{why}");
+}
+
+#[test]
+fn what_is_refused_for_its_age_is_not_lost_and_the_bound_may_be_another() {
+    let mut disk = Disk::new();
+    disk.keeps(&[("web", 1)]);
+    disk.settings.max_age = Duration::ZERO;
+    let late = SystemTime::now() + Duration::from_secs(2);
+    while SystemTime::now() < late {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let (state, _told) = disk.start();
+    assert!(state.open("consul", "here").stored.is_err());
+    state.set_max_age(Duration::from_secs(3600));
+    let Opened { part, stored } = state.open("consul", "here");
+    let confirmed = stored.unwrap().unwrap().confirmed;
+    assert!(part.judge(confirmed).is_ok());
+    state.set_max_age(Duration::ZERO);
+    assert!(part.judge(confirmed).is_err());
+    state.close();
+    disk.settings.max_age = Settings::MAX_AGE;
+    assert_eq!(disk.finds(), entries(&[("web", 1)]));
+}
+
+#[test]
+fn another_key_in_the_same_file_is_noticed() {
+    let mut disk = Disk::new();
+    let (state, _told) = disk.start();
+    assert!(state.is_sealed_with(None).unwrap());
+    drop(state);
+    disk.with_key("1");
+    let file = disk.settings.key_file.clone();
+    let (state, _told) = disk.start();
+    assert!(state.is_sealed_with(file.as_deref()).unwrap());
+    assert!(!state.is_sealed_with(None).unwrap());
+    disk.with_key("2");
+    assert!(!state.is_sealed_with(file.as_deref()).unwrap());
+    std::fs::remove_file(file.as_deref().unwrap()).unwrap();
+    assert!(state.is_sealed_with(file.as_deref()).is_err());
+}
+
+#[test]
+fn what_others_could_have_written_is_refused() {
+    let disk = Disk::new();
+    disk.keeps(&[("web", 1)]);
+    let mode = |mode| std::fs::Permissions::from_mode(mode);
+    std::fs::set_permissions(&disk.settings.folder, mode(0o777)).unwrap();
+    let why = disk.finds().unwrap_err();
+    assert!(why.contains("chmod go-w"), "{why}");
+    std::fs::set_permissions(&disk.settings.folder, mode(0o700)).unwrap();
+    assert_eq!(disk.finds(), entries(&[("web", 1)]), "it was not touched");
+}
+
+/// Set in the process that writes until it is killed, to the folder.
+const VICTIM: &str = "PORTCULLIS_TEST_STATE_VICTIM";
+
+/// How often it is killed.
+const KILLS: u32 = 200;
+
+#[test]
+fn every_start_after_a_kill_at_any_moment_finds_a_whole_part() {
+    if let Some(folder) = std::env::var_os(VICTIM) {
+        write_for_ever(Path::new(&folder));
+    }
+    let disk = Disk::new();
+    disk.keeps(&[("a", 0), ("b", 0), ("z", 0)]);
+    let test = "state::tests::every_start_after_a_kill_at_any_moment_finds_a_whole_part";
+    let mut last = 0;
+    let mut left_halves = 0;
+    for kill in 0..KILLS {
+        let mut victim = std::process::Command::new("setpriv");
+        victim
+            .args(["--pdeathsig", "KILL", "--"])
+            .arg(std::env::current_exe().unwrap())
+            .args(["--exact", test, "--nocapture"])
+            .env(VICTIM, &disk.settings.folder)
+            .stdout(std::process::Stdio::null());
+        let mut victim = victim.spawn().unwrap();
+        // By then it writes; and a little longer each time, so that every step of it is hit.
+        let late = Instant::now() + Duration::from_secs(60);
+        while disk.number() == last {
+            assert!(Instant::now() < late, "it does not write");
+        }
+        let until = Instant::now() + Duration::from_micros(u64::from(kill) * 37 % 4000);
+        while Instant::now() < until {}
+        victim.kill().unwrap();
+        victim.wait().unwrap();
+        left_halves += u32::from(disk.file("consul.new").exists());
+        let found = disk.finds().unwrap().unwrap();
+        assert_eq!(found.len(), 3, "after {kill} kills");
+        assert!(
+            found.iter().all(|(_, number)| *number == found[0].1),
+            "after {kill} kills"
+        );
+        last = found[0].1;
+    }
+    println!("{left_halves} of {KILLS} were killed in the middle of a part");
+    assert!(left_halves > 0);
+}
+
+/// Two entries that are the same, and a third one of 32 KiB between them, as often as the disk takes them.
+fn write_for_ever(folder: &Path) -> ! {
+    let mut folder = Folder::new(folder);
+    let before = Contents::read("consul", &mut folder, None);
+    let mut number: u32 = before.entries["a"].get().parse().unwrap();
+    loop {
+        number += 1;
+        let mut contents = Contents::of("here");
+        contents.confirmed = Some(SystemTime::now());
+        contents.note = to_raw_value(&7).ok().map(Arc::from);
+        let value: Arc<RawValue> = to_raw_value(&number).unwrap().into();
+        let names = ["a".to_owned(), "b".repeat(1 << 15), "z".to_owned()];
+        for name in names {
+            contents.entries.insert(name.into(), Arc::clone(&value));
+        }
+        let bytes = part::encode("consul", contents.body().unwrap(), None).unwrap();
+        folder.write("consul", &bytes).unwrap();
+    }
 }
 
 #[test]

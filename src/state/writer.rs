@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio::sync::watch;
+
 use super::contents::Contents;
 use super::folder::{Folder, FolderError};
 use super::part::{Key, encode};
@@ -23,10 +25,16 @@ pub(super) struct Shared {
     pub(super) desk: Mutex<Desk>,
     /// For the writer, that there is something to do; for whoever closes, that it is done.
     pub(super) turn: Condvar,
-    pub(super) max_age: Duration,
+    pub(super) max_age: watch::Sender<Duration>,
+    /// Of the key that parts are sealed with.
+    pub(super) key_print: Option<[u8; 32]>,
 }
 
 impl Shared {
+    pub(super) fn max_age(&self) -> Duration {
+        *self.max_age.borrow()
+    }
+
     pub(super) fn desk(&self) -> MutexGuard<'_, Desk> {
         self.desk.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -85,7 +93,7 @@ impl Writer {
         loop {
             let is_last = desk.closing;
             let left = not_before.saturating_duration_since(Instant::now());
-            let max_age = self.shared.max_age;
+            let max_age = self.shared.max_age();
             let parts = desk.parts.iter_mut();
             let mut due = parts
                 .filter(|(_, contents)| contents.is_due(max_age, is_last))

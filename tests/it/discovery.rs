@@ -132,7 +132,7 @@ impl Watched {
                 }
                 .to_owned()
             }
-            Change::Identity(_) | Change::Restored(..) | Change::Ended(_) => {
+            Change::Identity(_) | Change::Restored(..) | Change::Refused(..) | Change::Ended(_) => {
                 panic!("nobody asked for that")
             }
         };

@@ -76,7 +76,7 @@ impl Watched {
     /// The next identity, whatever the states before it.
     async fn identity(&mut self) -> Arc<Identity> {
         loop {
-            if let Change::Identity(identity) = self.next().await {
+            if let Change::Identity(Some(identity)) = self.next().await {
                 return identity;
             }
         }

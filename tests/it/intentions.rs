@@ -100,6 +100,7 @@ impl Mesh {
             policies: [(None, Ok(Arc::new(policy)))].into(),
             client_configs: BTreeMap::new(),
             addresses: BTreeMap::new(),
+            restored: BTreeMap::new(),
             identity: Some(self.identity()),
         };
         let metrics = Metrics::new();
@@ -186,6 +187,7 @@ fn web(sidecar: SocketAddr) -> BTreeMap<ServiceKey, Option<Arc<Service>>> {
             warnings: Vec::new(),
         }],
         skipped: Vec::new(),
+        restored: None,
     };
     [(key, Some(Arc::new(service)))].into()
 }

@@ -169,6 +169,7 @@ async fn a_running_tunnel_keeps_no_snapshot_from_going() {
         policies: BTreeMap::new(),
         client_configs: BTreeMap::new(),
         addresses: BTreeMap::new(),
+        restored: BTreeMap::new(),
         identity: None,
     };
     let metrics = Metrics::new();

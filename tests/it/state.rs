@@ -23,6 +23,10 @@ use crate::program::Program;
 use crate::support::{PATIENCE, wait_until};
 use crate::upstream::Upstream;
 
+mod age;
+mod disk;
+mod names;
+
 const POLL: Duration = Duration::from_millis(5);
 
 /// A service without a sidecar, and one behind one; each greets with its name.
@@ -33,24 +37,35 @@ const MESH: &str = "mesh.example.test";
 struct Site {
     authority: Authority,
     client: Arc<ClientConfig>,
-    /// Keys before the tables.
     keys: String,
-    /// The table that names the agent.
+    /// The table that names the agent, and what is routed by the file.
     consul: String,
+    /// Where it is kept, as the configuration has it.
+    state_dir: &'static str,
 }
 
 impl Site {
     fn new(consul: &Consul) -> Self {
+        let consul = format!(
+            "[consul]\naddress = \"{}\"\nmesh_identity = \"portcullis\"\n",
+            consul.address()
+        );
+        Self {
+            consul,
+            ..Self::alone()
+        }
+    }
+
+    /// Without Consul.
+    fn alone() -> Self {
         let authority = Authority::new();
         authority.issue_files("edge", &["*.example.test"]);
         Self {
             client: Arc::new(authority.client(rustls::ALL_VERSIONS)),
             authority,
             keys: String::new(),
-            consul: format!(
-                "[consul]\naddress = \"{}\"\nmesh_identity = \"portcullis\"\n",
-                consul.address()
-            ),
+            consul: String::new(),
+            state_dir: "\"state\"",
         }
     }
 
@@ -60,10 +75,10 @@ impl Site {
 
     fn tables(&self) -> String {
         format!(
-            "admin = \"127.0.0.1:0\"\nstate_dir = \"state\"\n{}\n\
+            "admin = \"127.0.0.1:0\"\nstate_dir = {}\n{}\n\
              certificates = [{{ chain = \"edge.pem\", key = \"edge.key\" }}]\n\
              log.format = \"json\"\n{}",
-            self.keys, self.consul
+            self.state_dir, self.keys, self.consul
         )
     }
 

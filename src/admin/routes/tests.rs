@@ -89,35 +89,35 @@ fn every_route_is_shown_whole_and_in_order() {
         .with(upstream("tls", Transport::Tls(tls())));
     let json: serde_json::Value = serde_json::from_slice(&json(&snapshot)).unwrap();
     let plain = json!({ "name": "vms", "tls": false, "server_name": null, "spiffe": null,
-        "mesh": false, "empty": null });
+        "mesh": false, "empty": null, "from_disk": null });
     let tls = json!({ "name": "tls", "tls": true, "server_name": "db.internal", "spiffe": null,
-        "mesh": false, "empty": null });
+        "mesh": false, "empty": null, "from_disk": null });
     let endpoints = json!([{ "address": "10.0.0.5:22", "configured": "vm.internal:22", "weight": 3,
         "failures": 0, "out_for_seconds": null }]);
     let all = json!({
         "name": "*", "source": "file", "rule": "HostSNI(`*`)", "priority": -1,
         "default": true, "action": "pass_through", "tls_options": null, "broken_reason": null,
         "upstream": plain, "endpoints": endpoints, "shadowed_by": null,
-        "service": null, "warnings": [],
+        "service": null, "warnings": [], "from_disk": null,
     });
     let wildcard = json!({
         "name": "*.example.com", "source": "file", "rule": "HostSNI(`*.example.com`)",
         "priority": 100, "default": false, "action": "pass_through", "tls_options": null,
         "broken_reason": null, "upstream": plain, "endpoints": endpoints, "shadowed_by": null,
-        "service": null, "warnings": [],
+        "service": null, "warnings": [], "from_disk": null,
     });
     let db = json!({
         "name": "db.example.com", "source": "file", "rule": "HostSNI(`db.example.com`)",
         "priority": 101, "default": false, "action": "terminate", "tls_options": "strict",
         "broken_reason": null, "upstream": plain, "endpoints": endpoints, "shadowed_by": null,
-        "service": null, "warnings": [],
+        "service": null, "warnings": [], "from_disk": null,
     });
     let vm = json!({
         "name": "vm.example.com", "source": "file", "rule": "HostSNI(`vm.example.com`)",
         "priority": 25, "default": false, "action": "broken", "tls_options": null,
         "broken_reason": "no option set is named `lost`", "upstream": tls,
         "endpoints": endpoints, "shadowed_by": { "source": "file", "name": "*.example.com" },
-        "service": null, "warnings": [],
+        "service": null, "warnings": [], "from_disk": null,
     });
     assert_eq!(
         json,
@@ -153,6 +153,7 @@ fn service(name: &str) -> Service {
         upstreams: Vec::new(),
         routes: Vec::new(),
         skipped: Vec::new(),
+        restored: None,
     }
 }
 
@@ -196,6 +197,7 @@ fn shown(services: impl IntoIterator<Item = Service>) -> serde_json::Value {
         policies: BTreeMap::new(),
         client_configs: BTreeMap::new(),
         addresses: BTreeMap::new(),
+        restored: BTreeMap::new(),
         identity: Some(Arc::new(Identity {
             id: SpiffeId::parse("spiffe://mesh.test/ns/default/dc/dc1/svc/gate").unwrap(),
             certificate: Arc::new(ca.issue(&["gate"]).certified_key()),
@@ -264,7 +266,7 @@ fn a_route_of_a_service_says_whose_it_is_and_what_its_upstream_must_prove() {
             "name": "web@consul", "tls": true, "mesh": true,
             "server_name": "web.default.dc1.internal.mesh.test",
             "spiffe": "spiffe://mesh.test/ns/default/dc/dc1/svc/web",
-            "empty": "all 3 instances are critical",
+            "empty": "all 3 instances are critical", "from_disk": null,
         })
     );
     assert_eq!(route(2, "warnings"), json!(["it is dialled plainly"]));

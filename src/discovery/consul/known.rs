@@ -4,6 +4,7 @@ mod restore;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use tokio::time::Instant;
 
@@ -51,6 +52,11 @@ pub(super) struct Known {
     stored: BTreeMap<Arc<str>, Kept>,
     /// What is served from there, as nothing newer was read.
     restored: BTreeSet<Arc<str>>,
+    /// When all of that had been confirmed.
+    confirmed: Option<SystemTime>,
+    /// Why it is refused by now, and as what it was served before.
+    refused: Option<Arc<str>>,
+    withheld: BTreeMap<Arc<str>, Arc<Service>>,
     /// Whether all that was kept has been confirmed once, or is kept no more.
     is_confirmed: bool,
     changes: Vec<Change>,
@@ -95,21 +101,10 @@ impl Known {
             doubts: Doubts::inheriting(names, before.token, before.filtered),
             services,
             restored: before.restored,
+            confirmed: before.confirmed,
+            refused: before.refused,
+            withheld: before.withheld,
             ..Self::default()
-        }
-    }
-
-    /// What has been told, for the watch that follows this one.
-    pub(super) fn told(&self) -> Told {
-        let (token, filtered) = self.doubts.asker();
-        let services = self.services.values();
-        Told {
-            services: services.map(|held| Arc::clone(&held.told)).collect(),
-            token,
-            filtered,
-            restored: self.restored.clone(),
-            leaves_stored: !self.stored.is_empty(),
-            ..Told::default()
         }
     }
 
@@ -217,6 +212,7 @@ impl Known {
                 router: None,
                 reason: why.into(),
             }],
+            restored: None,
         };
         let held = Held {
             told: self.tell(name, service),
@@ -391,6 +387,7 @@ impl Known {
         }
         self.stored.remove(name);
         self.restored.remove(name);
+        self.withheld.remove(name);
         if let Some(part) = &self.part {
             stored::put(part, &listing.found, filtered);
         }
@@ -421,6 +418,7 @@ impl Known {
     fn forget(&mut self, name: &str) {
         self.stored.remove(name);
         self.restored.remove(name);
+        self.withheld.remove(name);
         if let Some(part) = &self.part {
             part.remove(name);
         }

@@ -10,7 +10,7 @@ mod reads;
 mod report;
 mod stored;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -58,6 +58,9 @@ pub struct Told {
     restored: BTreeSet<Arc<str>>,
     /// When those had been confirmed.
     confirmed: Option<SystemTime>,
+    /// Why they are refused by now, and as what they were served before.
+    refused: Option<Arc<str>>,
+    withheld: BTreeMap<Arc<str>, Arc<Service>>,
     /// Whether the disk has services that nobody has been told of yet.
     leaves_stored: bool,
 }
@@ -66,6 +69,11 @@ impl Told {
     /// Whether nothing on the disk is any better.
     pub fn replaces_stored(&self) -> bool {
         self.is_complete && !self.leaves_stored
+    }
+
+    /// Whether it is served: all was known once, and is not refused for its age.
+    pub fn is_served(&self) -> bool {
+        self.is_complete && self.refused.is_none()
     }
 }
 
@@ -90,8 +98,8 @@ pub async fn watch(
     let (send, mut polled) = mpsc::channel(1);
     let mut watcher = Watcher {
         report: Report::after(before.is_complete, before.confirmed),
-        confirmed: before.confirmed,
         told_restored: before.confirmed,
+        told_refused: false,
         known: Known::new(exposure, before),
         tasks: JoinSet::new(),
         is_asking: false,
@@ -118,6 +126,13 @@ pub async fn watch(
                 None => future::pending().await,
             }
         };
+        let turned = watcher.known.turned();
+        let turn = async {
+            match turned {
+                Some(turned) => turned.await,
+                None => future::pending().await,
+            }
+        };
         let heard = tokio::select! {
             () = changes.closed() => return watcher.told(),
             () = stop.cancelled() => return watcher.told(),
@@ -130,6 +145,7 @@ pub async fn watch(
                 },
             },
             () = wake => continue,
+            () = turn => continue,
         };
         watcher.hear(heard, Instant::now());
     }
@@ -156,10 +172,9 @@ struct Watcher {
     is_asking: bool,
     /// Until when what is on the disk waits for Consul, and when it was confirmed.
     held_back: Option<(Instant, SystemTime)>,
-    /// When what was on the disk, at the start, had been confirmed.
-    confirmed: Option<SystemTime>,
-    /// What was last told of what is served from the disk.
+    /// What was last told of what is served from the disk, and of what is refused.
     told_restored: Option<SystemTime>,
+    told_refused: bool,
 }
 
 impl Watcher {
@@ -176,7 +191,6 @@ impl Watcher {
         });
         let confirmed = stored.as_ref().map(|stored| stored.confirmed);
         self.held_back = confirmed.map(|confirmed| (Instant::now() + GRACE, confirmed));
-        self.confirmed = confirmed.or(self.confirmed);
         self.known.keep(part, stored);
     }
 
@@ -312,7 +326,6 @@ impl Watcher {
     fn told(&self) -> Told {
         Told {
             is_complete: self.report.is_complete(),
-            confirmed: self.told_restored,
             ..self.known.told()
         }
     }
@@ -323,10 +336,16 @@ impl Watcher {
         if !self.report.is_troubled() {
             self.known.confirm();
         }
+        self.known.judge();
         let mut news = self.known.changes();
-        let restored = self.confirmed.filter(|_| self.known.is_restored());
+        let refusal = self.known.refusal();
+        let restored = self.known.restored().filter(|_| refusal.is_none());
+        let is_refused = refusal.is_some() || self.report.is_refused();
         if std::mem::replace(&mut self.told_restored, restored) != restored {
             news.push(Change::Restored(PART, restored));
+        }
+        if std::mem::replace(&mut self.told_refused, is_refused) != is_refused {
+            news.push(Change::Refused(PART, is_refused));
         }
         let state = self.report.news(&self.known);
         news.extend(state.map(|state| Change::State(PART, state)));

@@ -91,6 +91,11 @@ impl Report {
         self.refused = Some(why);
     }
 
+    /// Whether that is missed still.
+    pub(super) fn is_refused(&self) -> bool {
+        self.refused.is_some() && !self.is_complete
+    }
+
     /// Whether something keeps Consul from being heard.
     pub(super) fn is_troubled(&self) -> bool {
         [&self.catalog, &self.checks, &self.pulse]
@@ -105,7 +110,7 @@ impl Report {
 
     /// What is to be said now, if it is something new.
     pub(super) fn news(&mut self, known: &Known) -> Option<State> {
-        let state = self.state(known)?;
+        let state = refused(self.state(known)?, known);
         if self.told.as_ref() == Some(&state) {
             return None;
         }
@@ -123,7 +128,8 @@ impl Report {
                 self.logged = Logged::Failing;
             }
             let since = self.since.unwrap_or_default();
-            return Some(match self.is_complete {
+            let is_served = known.refusal().is_none_or(|(_, is_all)| !is_all);
+            return Some(match self.is_complete && is_served {
                 true => State::Degraded(format!(
                     "what was known of consul's services at {since:.0} is served{}: {error}",
                     if known.is_restored() {
@@ -147,6 +153,8 @@ impl Report {
                 self.restored = None;
             }
             self.is_complete |= !known.is_hidden();
+        } else if known.refusal().is_some_and(|(_, is_all)| is_all) {
+            return Some(State::NotReady("waiting for consul's answers".to_owned()));
         } else if let Some(at) = self.restored {
             return Some(State::Degraded(format!(
                 "what was known of consul's services at {at:.0} is served, from the disk, until consul has answered"
@@ -175,5 +183,19 @@ impl Report {
                 State::Ready
             }
         })
+    }
+}
+
+/// The same, where something from the disk is refused; where all is, nobody is to be sent here.
+fn refused(state: State, known: &Known) -> State {
+    let Some((why, is_all)) = known.refusal() else {
+        return state;
+    };
+    match state {
+        State::NotReady(text) => State::NotReady(format!("{text}; {why}")),
+        State::Degraded(text) if is_all => State::NotReady(format!("{text}; {why}")),
+        State::Degraded(text) => State::Degraded(format!("{text}; {why}")),
+        State::Ready if is_all => State::NotReady(why.to_owned()),
+        State::Ready => State::Degraded(why.to_owned()),
     }
 }

@@ -40,6 +40,7 @@ fn desk_with(text: &str, kept: Addresses) -> Desk {
         policies: BTreeMap::new(),
         client_configs: BTreeMap::new(),
         addresses: BTreeMap::new(),
+        restored: BTreeMap::new(),
         identity: None,
     };
     let status = Status::default();
@@ -114,6 +115,7 @@ fn service(name: &str, endpoint: &str) -> Service {
             warnings: Vec::new(),
         }],
         skipped: Vec::new(),
+        restored: None,
     }
 }
 
@@ -276,13 +278,13 @@ fn an_identity_and_the_services_that_came_with_it_are_one_publication() {
     });
     desk.publisher.learn([
         Change::Service(Arc::new(web)),
-        Change::Identity(Arc::new(Identity {
+        Change::Identity(Some(Arc::new(Identity {
             id: SpiffeId::parse("spiffe://mesh.test/ns/default/dc/dc1/svc/gate").unwrap(),
             certificate: Arc::new(ca.issue(&["gate"]).certified_key()),
             roots: ca.roots(),
             not_after: SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000),
             former: None,
-        })),
+        }))),
     ]);
     let metrics = desk.publisher.metrics.encode();
     let end = "portcullis_mesh_identity_not_after_seconds 1800000000";

@@ -150,6 +150,8 @@ impl Compiler<'_> {
             Arc::default(),
         );
         made.service = Some(key.clone());
+        let service = self.next.service(key);
+        made.restored = service.and_then(|service| service.restored);
         made.send_proxy = config.and_then(|config| config.send_proxy);
         made.empty.clone_from(&upstream.empty);
         made

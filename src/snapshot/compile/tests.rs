@@ -41,6 +41,7 @@ fn inputs(text: &str) -> Inputs {
         policies: BTreeMap::new(),
         client_configs: BTreeMap::new(),
         addresses: BTreeMap::new(),
+        restored: BTreeMap::new(),
         identity: None,
     }
 }

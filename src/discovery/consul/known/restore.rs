@@ -2,13 +2,33 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::super::super::exposure;
+use super::super::Told;
 use super::super::stored::{self, Kept, Stored};
 use super::{Held, Known};
+use crate::snapshot::service::Service;
 use crate::state::Part;
 
 impl Known {
+    /// What has been told, for the watch that follows this one.
+    pub(in super::super) fn told(&self) -> Told {
+        let (token, filtered) = self.doubts.asker();
+        let services = self.services.values();
+        Told {
+            services: services.map(|held| Arc::clone(&held.told)).collect(),
+            token,
+            filtered,
+            restored: self.restored.clone(),
+            confirmed: self.restored(),
+            refused: self.refused.clone(),
+            withheld: self.withheld.clone(),
+            leaves_stored: !self.stored.is_empty(),
+            ..Told::default()
+        }
+    }
+
     /// What is read is kept from now on, beside what was kept before: that is missed like anything that was listed.
     pub(in super::super) fn keep(&mut self, part: Part, stored: Option<Stored>) {
         self.part = Some(part);
@@ -17,6 +37,7 @@ impl Known {
             self.doubts.begin_with(names, stored.sight);
             self.catalog.begin_with(stored.sidecars);
             self.stored = stored.services;
+            self.confirmed = Some(stored.confirmed);
         }
     }
 
@@ -31,6 +52,65 @@ impl Known {
         !self.restored.is_empty()
     }
 
+    /// When that was confirmed, if there is something.
+    pub(in super::super) fn restored(&self) -> Option<SystemTime> {
+        self.confirmed.filter(|_| self.is_restored())
+    }
+
+    /// Why that is refused, if it is, and whether nothing else is known.
+    pub(in super::super) fn refusal(&self) -> Option<(&str, bool)> {
+        let why = self.refused.as_deref()?;
+        let is_all = self.withheld.len() == self.services.len();
+        (!self.withheld.is_empty()).then_some((why, is_all))
+    }
+
+    /// Judges the age of what is served from the disk. What is too old loses its endpoints, and its routes stay and refuse: no
+    /// name falls to another route, and nobody's tunnel ends. What is good again is served again.
+    pub(in super::super) fn judge(&mut self) {
+        let judged = self.part.as_ref().zip(self.restored());
+        let refused = judged.and_then(|(part, at)| part.judge(at).err());
+        if refused.is_some() == self.refused.is_some() {
+            return;
+        }
+        self.refused = refused.map(Into::into);
+        let withheld = std::mem::take(&mut self.withheld);
+        match &self.refused {
+            Some(why) => {
+                tracing::error!("consul's services from the disk are served no longer: {why}");
+            }
+            None if withheld.is_empty() => {}
+            None => tracing::warn!("consul's services are served from the disk again"),
+        }
+        for name in self.restored.clone() {
+            let known = withheld.get(&name);
+            let held = self.services.get(&name).map(|held| &held.told);
+            if let Some(service) = known.or(held).cloned() {
+                let told = self.tell_restored(&name, service);
+                if let Some(held) = self.services.get_mut(&name) {
+                    held.told = told;
+                }
+            }
+        }
+    }
+
+    /// Waits until that is judged otherwise; `None` if there is nothing to judge.
+    pub(in super::super) fn turned(&self) -> Option<impl Future<Output = ()> + Send + use<>> {
+        let (part, at) = (self.part.as_ref()?, self.restored()?);
+        Some(part.turned(at, self.refused.is_none()))
+    }
+
+    /// Tells of a service as the disk has it, or that it is refused.
+    fn tell_restored(&mut self, name: &Arc<str>, service: Arc<Service>) -> Arc<Service> {
+        match self.refused.clone() {
+            None => self.tell(name, Service::clone(&service)),
+            Some(why) => {
+                let emptied = service.emptied(&why);
+                self.withheld.insert(Arc::clone(name), service);
+                self.tell(name, emptied)
+            }
+        }
+    }
+
     /// All that is known is so: it is kept with this time, unless something is in doubt.
     pub(in super::super) fn confirm(&mut self) {
         if self.part.is_none() || self.is_hidden || !self.is_whole() {
@@ -41,6 +121,10 @@ impl Known {
         if let (Some(part), Some(sight)) = (&self.part, self.doubts.settled()) {
             if !std::mem::replace(&mut self.is_confirmed, true) {
                 part.retain(|name| self.services.contains_key(name));
+            }
+            // It does not become young by what is said of others.
+            for name in self.withheld.keys() {
+                part.remove(name);
             }
             stored::confirm(part, sight, self.catalog.sidecars());
         }
@@ -53,12 +137,13 @@ impl Known {
             if is_gone || self.services.contains_key(&name) {
                 continue;
             }
-            let service = exposure::service(&found, &self.exposure);
+            let mut service = exposure::service(&found, &self.exposure);
             if service.routes.is_empty() && service.skipped.is_empty() && !self.is_wanted(&name) {
                 continue;
             }
+            service.restored = self.confirmed;
             let held = Held {
-                told: self.tell(&name, service),
+                told: self.tell_restored(&name, service.into()),
                 nodes: BTreeSet::new(),
                 speakers: BTreeSet::new(),
                 sidecars: found.sidecars.as_ref().map(Vec::len),

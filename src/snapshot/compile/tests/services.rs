@@ -16,6 +16,30 @@ pub(super) fn key(name: &str) -> ServiceKey {
     }
 }
 
+#[test]
+fn a_service_that_is_emptied_keeps_its_routes_which_refuse() {
+    let mut desk = desk();
+    let mut web = usual("web", "10.0.1.1:80");
+    web.restored = Some(std::time::SystemTime::UNIX_EPOCH);
+    desk.learn([web.clone()]);
+    let restored = |desk: &Desk| desk.snapshot.upstream("web@consul").unwrap().restored;
+    assert_eq!(restored(&desk), web.restored);
+    desk.learn([web.emptied(&"too old".into())]);
+    assert!(desk.dials("web@consul").is_empty());
+    let routes = desk.snapshot.table.routes();
+    let route = routes.iter().find(|route| &*route.name == "web@consul");
+    let action = &route.unwrap().action;
+    assert!(
+        matches!(action, Action::Broken(why) if why == "too old"),
+        "{action:?}"
+    );
+    assert!(desk.snapshot.gone.is_empty());
+    web.restored = None;
+    desk.learn([web]);
+    assert_eq!(desk.dials("web@consul"), ["10.0.1.1:80"]);
+    assert_eq!(restored(&desk), None);
+}
+
 /// A service that asks for nothing.
 pub(super) fn bare(name: &str) -> Service {
     Service {
@@ -23,6 +47,7 @@ pub(super) fn bare(name: &str) -> Service {
         upstreams: Vec::new(),
         routes: Vec::new(),
         skipped: Vec::new(),
+        restored: None,
     }
 }
 

@@ -3,6 +3,7 @@
 use super::super::super::stored::Stored;
 use super::*;
 use crate::discovery::consul::doubt::ASKED_AGAIN;
+use crate::snapshot::service::Service;
 use crate::state::{Opened, Settings, State};
 
 struct Disk(tempfile::TempDir);
@@ -56,21 +57,30 @@ fn both() -> Value {
 }
 
 #[test]
-fn what_was_kept_is_served_and_no_news_when_consul_tells_the_same() {
+fn what_was_kept_is_served_and_the_same_is_told_as_consuls_own_when_it_answers() {
     let mut before = World::known();
     let disk = Disk::of(&mut before);
     let (mut world, _state) = started(&disk, Exposure::default());
     assert_eq!(world.told(), [""; 0], "consul has some time to answer");
     world.known.restore_all();
     assert_eq!(world.told(), ["service api", "service web"]);
-    assert_eq!(world.service("web"), before.service("web"));
+    let kept = world.service("web").clone();
+    assert!(kept.restored.is_some());
+    assert_eq!(
+        &Service {
+            restored: None,
+            ..kept
+        },
+        before.service("web")
+    );
     assert!(world.known.is_restored() && !world.known.is_whole());
 
     world.service = before.service.clone();
     world.catalog(both());
     world.checks(json!([]));
     assert!(world.known.is_restored());
-    assert_eq!(world.settle(), [""; 0]);
+    assert_eq!(world.settle(), ["service api", "service web"]);
+    assert_eq!(world.service("web"), before.service("web"));
     assert_eq!(world.take_read(), ["api", "web"]);
     assert!(world.known.is_whole() && !world.known.is_restored());
 }
