@@ -66,6 +66,7 @@ pub(super) async fn turned(
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
