@@ -73,19 +73,19 @@ fn what_cannot_be_a_part_of_ours_is_not_read_and_makes_room_for_one() {
     let mut folder = Folder::new(root.path());
     set_mode(root.path(), 0o700);
     let at = |name: &str| root.path().join(name);
-    let plant: [(&str, &str, &dyn Fn(&Path)); 6] = [
-        ("link", IRREGULAR, &|path| {
+    let plant: [(&str, &str, fn(&Path)); 6] = [
+        ("link", IRREGULAR, |path| {
             std::os::unix::fs::symlink("/etc/hostname", path).unwrap()
         }),
-        ("folder", IRREGULAR, &|path| fs::create_dir(path).unwrap()),
-        ("fifo", IRREGULAR, &fifo),
-        ("long", "it has more than 4 bytes", &|path| {
+        ("folder", IRREGULAR, |path| fs::create_dir(path).unwrap()),
+        ("fifo", IRREGULAR, fifo),
+        ("long", "it has more than 4 bytes", |path| {
             fs::write(path, b"more.").unwrap()
         }),
-        ("hole", "it has more than 4 bytes", &|path| {
+        ("hole", "it has more than 4 bytes", |path| {
             File::create(path).unwrap().set_len(10 << 30).unwrap();
         }),
-        ("open", "others can write to it (mode 0666)", &|path| {
+        ("open", "others can write to it (mode 0666)", |path| {
             fs::write(path, b"evil").unwrap();
             set_mode(path, 0o666);
         }),
