@@ -73,7 +73,7 @@ fn what_cannot_be_a_part_of_ours_is_not_read_and_makes_room_for_one() {
     let mut folder = Folder::new(root.path());
     set_mode(root.path(), 0o700);
     let at = |name: &str| root.path().join(name);
-    let plant: [(&str, &str, fn(&Path)); 6] = [
+    let plant: [(_, _, fn(&Path)); 6] = [
         ("link", IRREGULAR, |path| {
             std::os::unix::fs::symlink("/etc/hostname", path).unwrap()
         }),
