@@ -11,7 +11,7 @@ use super::servers::Server;
 use super::shortened;
 use super::tags::{Router, RouterTls, Tags, Unsupported};
 use crate::name::quoted;
-use crate::rule::{Room, Rule};
+use crate::rule::{Room, Rule, normalized};
 use crate::snapshot::service::{ServiceRoute, ServiceTls, Skipped};
 
 /// The greatest priority that Traefik takes; what is above is for its own routers.
@@ -144,7 +144,7 @@ impl Routers<'_, '_> {
             return Some(Target::Own(Some(own)));
         }
         let is_own = name.eq_ignore_ascii_case(&key.name)
-            || name.eq_ignore_ascii_case(&names::normalized(&key.name));
+            || name.eq_ignore_ascii_case(&normalized(&key.name));
         Some(match is_own {
             true => Target::Own(None),
             false => Target::Other(name),
