@@ -231,6 +231,7 @@ fn service(n: usize, version: usize) -> Changed {
             warnings: Vec::new(),
         }],
         skipped: Vec::new(),
+        notes: Vec::new(),
     };
     Changed([(key(n), Some(Arc::new(service)))].into())
 }

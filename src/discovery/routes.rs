@@ -360,12 +360,19 @@ fn rule(name: &str, definition: &Definition<'_>, room: &mut Room) -> Result<Rule
             "it cannot be linked automatically with several tcp services: name one with `tcp.routers.{name}.service`"
         ));
     }
-    if definition.router.rule.is_empty() {
+    let Router {
+        rule, by_default, ..
+    } = definition.router;
+    if rule.is_empty() && !by_default {
         return Err(format!("it has no rule: add `tcp.routers.{name}.rule`"));
     }
-    Rule::parse_within(&definition.router.rule, room).map_err(|error| {
+    Rule::parse_within(rule, room).map_err(|error| {
         let help = error.help.iter().map(|help| format!(": {help}"));
-        format!("its rule: {error}{}", help.collect::<String>())
+        let whose = match by_default {
+            true => "what `default_rule` makes of it is no rule",
+            false => "its rule",
+        };
+        format!("{whose}: {error}{}", help.collect::<String>())
     })
 }
 

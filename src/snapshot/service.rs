@@ -55,6 +55,8 @@ pub struct Service {
     pub routes: Vec<ServiceRoute>,
     /// What its tags ask for in vain.
     pub skipped: Vec<Skipped>,
+    /// What else its owner may want to know: that tags of it mean nothing here, or instances do not count. No failure.
+    pub notes: Vec<Arc<str>>,
 }
 
 impl Service {
@@ -78,7 +80,7 @@ pub enum Standing {
     Partly,
     /// All that it asked for was in vain.
     Skipped,
-    /// It asks for no route: the file names it.
+    /// It asks for no route: the file names it, or its tags are for somebody else.
     Unrouted,
 }
 

@@ -186,6 +186,7 @@ fn web(sidecar: SocketAddr) -> BTreeMap<ServiceKey, Option<Arc<Service>>> {
             warnings: Vec::new(),
         }],
         skipped: Vec::new(),
+        notes: Vec::new(),
     };
     [(key, Some(Arc::new(service)))].into()
 }

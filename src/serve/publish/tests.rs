@@ -114,6 +114,7 @@ fn service(name: &str, endpoint: &str) -> Service {
             warnings: Vec::new(),
         }],
         skipped: Vec::new(),
+        notes: Vec::new(),
     }
 }
 

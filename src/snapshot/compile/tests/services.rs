@@ -23,6 +23,7 @@ pub(super) fn bare(name: &str) -> Service {
         upstreams: Vec::new(),
         routes: Vec::new(),
         skipped: Vec::new(),
+        notes: Vec::new(),
     }
 }
 
