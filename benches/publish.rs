@@ -233,6 +233,7 @@ fn service(n: usize, version: usize) -> Changed {
         }],
         skipped: Vec::new(),
         restored: None,
+        notes: Vec::new(),
     };
     Changed([(key(n), Some(Arc::new(service)))].into())
 }

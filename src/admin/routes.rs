@@ -35,7 +35,9 @@ pub(super) fn json(snapshot: &Snapshot) -> Vec<u8> {
             .iter()
             .flat_map(|service| {
                 let skipped = service.skipped.iter();
-                skipped.map(|skipped| SkippedEntry::new(&service.key, skipped))
+                let skipped = skipped.map(|skipped| SkippedEntry::new(&service.key, skipped));
+                let notes = service.notes.iter();
+                skipped.chain(notes.map(|note| SkippedEntry::note(&service.key, note)))
             })
             .collect(),
     };
@@ -117,6 +119,8 @@ struct SkippedEntry<'a> {
     /// The router that its tags name; null where it was none.
     router: Option<&'a str>,
     reason: &'a str,
+    /// Whether nothing was refused, and this is only to be known.
+    note: bool,
 }
 
 #[derive(Serialize)]
@@ -200,6 +204,18 @@ impl<'a> SkippedEntry<'a> {
             instance: skipped.instance.as_deref(),
             router: skipped.router.as_deref(),
             reason: &skipped.reason,
+            note: false,
+        }
+    }
+
+    fn note(ServiceKey { source, name }: &'a ServiceKey, note: &'a str) -> Self {
+        Self {
+            source: source.as_str(),
+            service: name,
+            instance: None,
+            router: None,
+            reason: note,
+            note: true,
         }
     }
 }

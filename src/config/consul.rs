@@ -1,10 +1,12 @@
 //! The section `[consul]`: which agent is asked, as whom, and what of its catalog is routed.
 
 mod address;
+mod catalog;
 mod meaning;
 mod section;
 mod security;
 
+pub use catalog::{Catalog, CheckState, Consistency};
 pub(super) use meaning::{consul, service_name};
 pub(super) use section::Section;
 
@@ -37,6 +39,8 @@ pub struct Consul {
     pub entry_points: Vec<String>,
     /// Whether a tag may make a route for clients that name no host.
     pub allow_default_from_tags: bool,
+    /// What of the catalog is exposed, and how it is read.
+    pub catalog: Catalog,
 }
 
 /// Where an agent listens.

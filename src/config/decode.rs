@@ -7,7 +7,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::Secret;
 use super::diagnostic::Findings;
-use super::value::suggest;
+use super::value::{is_same, suggest};
 
 /// A value that was typed, with its key as a message names it and its place in the file.
 #[derive(Clone, Debug)]
@@ -45,6 +45,8 @@ pub(super) struct Table<'a> {
     span: Range<usize>,
     entries: &'a DeTable<'a>,
     asked: Vec<&'static str>,
+    /// Keys of which it has been said what to write instead.
+    refused: Vec<&'a str>,
 }
 
 impl<'a> Table<'a> {
@@ -54,6 +56,7 @@ impl<'a> Table<'a> {
             span: 0..0,
             entries,
             asked: Vec::new(),
+            refused: Vec::new(),
         }
     }
 
@@ -130,10 +133,24 @@ impl<'a> Table<'a> {
         named.collect()
     }
 
+    /// Reports the keys of others that stand here, each with what to do; in any case, and with or without separators.
+    pub(super) fn refuse(&mut self, theirs: &[(&str, &str)], findings: &mut Findings<'_>) {
+        for name in self.entries.keys() {
+            let written: &str = name.get_ref();
+            let found = theirs.iter().find(|(key, _)| is_same(key, written));
+            if let Some((_, help)) = found.filter(|_| !self.asked.contains(&written)) {
+                let message = format!("unknown key `{}` in `{}`", quote(written), self.key);
+                findings.error(name.span(), message, *help);
+                self.refused.push(written);
+            }
+        }
+    }
+
     /// Reports the keys that nobody asked for.
     pub(super) fn finish(self, findings: &mut Findings<'_>) {
         for (name, value) in self.entries {
-            if self.asked.contains(&name.get_ref().as_ref()) {
+            let written: &str = name.get_ref();
+            if self.asked.contains(&written) || self.refused.contains(&written) {
                 continue;
             }
             let unknown = quote(name.get_ref());
@@ -281,6 +298,7 @@ impl<'a> Item<'a> {
             span: if is_header { span } else { self.place },
             entries,
             asked: Vec::new(),
+            refused: Vec::new(),
         })
     }
 

@@ -28,7 +28,9 @@ mod upstreams;
 mod value;
 
 pub use check::{Checked, load, parse, parse_with};
-pub use consul::{Consul, ConsulAddress, Secret, Token, TokenError};
+pub use consul::{
+    Catalog, CheckState, Consistency, Consul, ConsulAddress, Secret, Token, TokenError,
+};
 pub use diagnostic::{Diagnostic, Diagnostics, Level};
 pub use environment::Environment;
 pub(crate) use listen::{overlap, reaches};

@@ -67,7 +67,6 @@ pub(super) fn choice<T: Copy>(text: &str, choices: &[(&str, T)]) -> Result<T, Wr
 
 /// The word that was probably meant: the same but for case and separators, or a few slips away.
 pub(super) fn suggest<'a>(typed: &str, known: &[&'a str]) -> Option<&'a str> {
-    let plain = |text: &str| text.replace(['-', '_', '.'], "").to_ascii_lowercase();
     let typed_plain = plain(typed);
     let near = known.iter().map(|word| {
         let distance = strsim::damerau_levenshtein(&typed_plain, &plain(word));
@@ -75,6 +74,15 @@ pub(super) fn suggest<'a>(typed: &str, known: &[&'a str]) -> Option<&'a str> {
     });
     let (distance, word) = near.min()?;
     (distance <= typed_plain.len().max(3) / 3).then_some(word)
+}
+
+/// Whether two words differ in case and separators only.
+pub(super) fn is_same(a: &str, b: &str) -> bool {
+    plain(a) == plain(b)
+}
+
+fn plain(text: &str) -> String {
+    text.replace(['-', '_', '.'], "").to_ascii_lowercase()
 }
 
 /// A duration within bounds: whole numbers with units, the largest first, such as `10s` or `1h30m`.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use super::exposure::Exposure;
 use super::instance::{Health, Instance};
 use super::reading::{Reading, Verdict};
 use super::servers::Server;
@@ -37,14 +38,17 @@ pub(super) enum Wish {
 pub(super) struct Survey<'a> {
     /// Our own addresses: dialling one of them would come back here, and dial again.
     own: &'a [SocketAddr],
+    /// In which states an instance is dialled.
+    accepted: &'a BTreeSet<Health>,
     /// The instances that are left out for it.
     pub(super) skipped: Vec<Skipped>,
 }
 
 impl<'a> Survey<'a> {
-    pub(super) fn new(own: &'a [SocketAddr]) -> Self {
+    pub(super) fn new(exposure: &'a Exposure) -> Self {
         Self {
-            own,
+            own: &exposure.own,
+            accepted: &exposure.accepted,
             skipped: Vec::new(),
         }
     }
@@ -54,9 +58,10 @@ impl<'a> Survey<'a> {
         let mut tally = Tally::new("instance");
         for read in &reading.instances {
             match (&read.verdict, wish) {
-                (Verdict::Disabled, _) => tally.disabled = true,
+                (Verdict::Disabled, _) | (Verdict::Silent, Wish::Tags) => tally.disabled = true,
                 (Verdict::Unreadable(..), Wish::Tags) => tally.leave_out(Out::Unreadable),
-                (Verdict::Unreadable(..), Wish::File) | (Verdict::Readable(_), _) => {
+                (Verdict::Unreadable(..) | Verdict::Silent, Wish::File)
+                | (Verdict::Readable(_), _) => {
                     let Instance {
                         address, health, ..
                     } = *read.instance;
@@ -86,7 +91,9 @@ impl<'a> Survey<'a> {
         for sidecar in reading.found.sidecars.iter().flatten() {
             let (verdict, health) = reading.beside(sidecar);
             match (verdict, wish) {
-                (Some(Verdict::Disabled), _) => tally.disabled = true,
+                (Some(Verdict::Disabled), _) | (Some(Verdict::Silent), Wish::Tags) => {
+                    tally.disabled = true;
+                }
                 (Some(Verdict::Unreadable(..)), Wish::Tags) => tally.leave_out(Out::Unreadable),
                 _ => self.offer(sidecar, sidecar.address, health, &mut tally),
             }
@@ -116,11 +123,13 @@ impl<'a> Survey<'a> {
             });
             return;
         }
+        if !self.accepted.contains(&health) {
+            return tally.leave_out(Out::State(health));
+        }
         let weight = match health {
             Health::Passing => instance.weight_passing,
-            Health::Warning => instance.weight_warning,
-            Health::Critical => return tally.leave_out(Out::Critical),
-            Health::Maintenance => return tally.leave_out(Out::Maintenance),
+            // Consul has no third share: what is worse than a warning gets no more than a warning leaves.
+            Health::Warning | Health::Critical | Health::Maintenance => instance.weight_warning,
         };
         tally.take(Endpoint {
             address,
@@ -147,8 +156,7 @@ struct Tally {
 /// Why an instance is not used; in the order in which people are told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Out {
-    Critical,
-    Maintenance,
+    State(Health),
     Unreadable,
     Nowhere,
     Own,
@@ -209,8 +217,10 @@ impl Tally {
 
 fn reasons(why: &BTreeSet<Out>) -> String {
     let words = why.iter().map(|out| match out {
-        Out::Critical => "critical",
-        Out::Maintenance => "in maintenance",
+        Out::State(Health::Passing) => "passing",
+        Out::State(Health::Warning) => "warning",
+        Out::State(Health::Critical) => "critical",
+        Out::State(Health::Maintenance) => "in maintenance",
         Out::Unreadable => "without readable tags",
         Out::Nowhere => "without an address to dial",
         Out::Own => "this gateway itself",

@@ -1,22 +1,33 @@
 //! What of a service is exposed: from its instances and their tags to its routes and upstreams, and why not.
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::endpoints::{Available, Survey, Wish};
-use super::instance::Found;
+use super::instance::{Found, Health, Instance};
 use super::names;
-use super::reading::Reading;
+use super::reading::{Read, Reading, Verdict};
 use super::routes::{Mesh, Routers};
 use super::servers::servers;
 use super::shortened;
+use super::terms::Terms;
+use crate::rule::{Constraint, Template};
 use crate::snapshot::service::{Service, ServiceUpstream, Skipped};
 
 /// What the operator lets tags do, and wants of services.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exposure {
+    /// Under which terms tags are read.
+    pub terms: Terms,
+    /// What the tags of an instance must satisfy; one that does not is not there.
+    pub constraints: Option<Constraint>,
+    /// The rule of a service that has no TCP router in its tags; without it, such a service has no route.
+    pub default_rule: Option<Template>,
+    /// In which states instances are dialled.
+    pub accepted: BTreeSet<Health>,
     /// The entry points of tags that are ours: a router that names others only is somebody else's.
     pub entry_points: Vec<String>,
     /// Whether a tag may make a route for clients that name no host.
@@ -27,6 +38,71 @@ pub struct Exposure {
     pub wanted: BTreeMap<String, Vec<Wanted>>,
     /// Whether the gateway has, or will have, an identity in the mesh.
     pub mesh: bool,
+}
+
+/// As Traefik has it, where no entry point is ours.
+impl Default for Exposure {
+    fn default() -> Self {
+        Self {
+            terms: Terms::default(),
+            constraints: None,
+            default_rule: None,
+            accepted: [Health::Passing, Health::Warning].into(),
+            entry_points: Vec::new(),
+            allow_default_from_tags: false,
+            own: [].into(),
+            wanted: BTreeMap::new(),
+            mesh: false,
+        }
+    }
+}
+
+impl Exposure {
+    /// Whether there may be a route for a service: by the tags of all its instances together.
+    pub fn may_be_routed(&self, tags: &[Arc<str>]) -> bool {
+        self.terms.may_be_routed(tags, self.default_rule.is_some())
+    }
+
+    /// What its owner may want to know of a service that has no route, by the tags of all its instances together.
+    pub fn note(&self, tags: &[Arc<str>]) -> Option<Arc<str>> {
+        let constraint = self.constraints.as_ref();
+        let matches = constraint.is_none_or(|constraint| constraint.matches(tags));
+        let note = self.terms.foreign(tags).filter(|_| matches);
+        note.as_deref().map(shortened)
+    }
+
+    /// The service without the instances that the constraints leave out, and how many those are.
+    ///
+    /// What speaks for one of them in the mesh goes with it. A gateway, whose tags are about nobody, speaks for those that stay.
+    fn constrained<'a>(&self, found: &'a Found) -> (Cow<'a, Found>, usize) {
+        let Some(constraint) = &self.constraints else {
+            return (Cow::Borrowed(found), 0);
+        };
+        let matches = |instance: &Instance| constraint.matches(&instance.tags);
+        let (kept, out): (Vec<_>, Vec<_>) = found.instances.iter().partition(|one| matches(one));
+        let ids = |all: &[&'a Instance]| -> BTreeSet<&'a str> {
+            all.iter().map(|instance| &*instance.id).collect()
+        };
+        let (stays, goes) = (ids(&kept), ids(&out));
+        let speaks = |sidecar: &&Instance| {
+            let subject = &**sidecar.beside.as_ref().unwrap_or(&sidecar.id);
+            let is_gateway = sidecar.tags.is_empty() && !stays.is_empty();
+            stays.contains(subject) || (!goes.contains(subject) && (is_gateway || matches(sidecar)))
+        };
+        let sidecars = found.sidecars.as_deref();
+        let unusable = found.unusable.iter();
+        let constrained = Found {
+            key: found.key.clone(),
+            mesh: found.mesh.clone(),
+            instances: kept.into_iter().cloned().collect(),
+            sidecars: sidecars.map(|all| all.iter().filter(speaks).cloned().collect()),
+            unusable: unusable
+                .filter(|(id, _)| !goes.contains(&**id))
+                .cloned()
+                .collect(),
+        };
+        (Cow::Owned(constrained), out.len())
+    }
 }
 
 /// An upstream of the file that stands for a service.
@@ -41,9 +117,12 @@ pub struct Wanted {
 /// What is made of a service. The same, whatever the order of its instances and their tags (of a tag that is written
 /// twice under one prefix, the last counts). It asks the system for nothing but whether an address is its own.
 pub fn service(found: &Found, exposure: &Exposure) -> Service {
-    let reading = Reading::of(found);
+    let is_nowhere = found.is_nowhere();
+    let (found, left_out) = exposure.constrained(found);
+    let found = &*found;
+    let reading = Reading::of(found, exposure);
     let mesh = mesh(&reading, exposure);
-    let mut survey = Survey::new(&exposure.own);
+    let mut survey = Survey::new(exposure);
     let mut skipped = unusable(&reading);
     let servers = servers(&reading, mesh != Mesh::Unasked, &mut skipped);
     let routers = Routers {
@@ -75,7 +154,7 @@ pub fn service(found: &Found, exposure: &Exposure) -> Service {
             false => plain(name, survey.instances(&reading, Wish::File)),
             true => in_mesh(name, survey.sidecars(&reading, Wish::File), found),
         };
-        if found.is_nowhere() {
+        if is_nowhere {
             upstream.empty = Some(found.key.unknown());
         }
         upstreams.push(upstream);
@@ -90,7 +169,27 @@ pub fn service(found: &Found, exposure: &Exposure) -> Service {
         routes,
         skipped,
         restored: None,
+        notes: notes(&reading, left_out),
     }
+}
+
+/// What is no failure: tags that mean nothing here, and instances that do not count.
+fn notes(reading: &Reading<'_>, left_out: usize) -> Vec<Arc<str>> {
+    let mut notes: BTreeSet<Arc<str>> = BTreeSet::new();
+    let terms = &reading.exposure.terms;
+    let counts = |read: &&Read<'_>| !matches!(read.verdict, Verdict::Disabled | Verdict::Silent);
+    let counting = reading.tagged().iter().filter(counts);
+    let tags = counting.flat_map(|read| &read.instance.tags);
+    let tags: Vec<Arc<str>> = tags.cloned().collect();
+    notes.extend(terms.foreign(&tags).as_deref().map(shortened));
+    // Of a service that is all somebody else's there is nothing to say.
+    if left_out > 0 && !reading.tagged().is_empty() {
+        let note = format!(
+            "{left_out} more of its instances do not match `constraints` in [consul], and do not count"
+        );
+        notes.insert(note.into());
+    }
+    notes.into_iter().collect()
 }
 
 /// Whether the service is dialled through the mesh, and whether it can be.

@@ -9,6 +9,7 @@ mod reading;
 mod routes;
 mod servers;
 pub mod tags;
+pub mod terms;
 
 use std::sync::Arc;
 

@@ -22,13 +22,6 @@ pub(super) fn upstream(key: &ServiceKey, server: Option<&str>) -> Arc<str> {
     part_of(key, server)
 }
 
-/// A service's name as it stands in the names that Traefik makes of it: what is no letter or digit becomes a `-`.
-pub(super) fn normalized(service: &str) -> String {
-    let parts = service.split(|c: char| !c.is_alphanumeric());
-    let parts: Vec<&str> = parts.filter(|part| !part.is_empty()).collect();
-    parts.join("-")
-}
-
 fn part_of(key: &ServiceKey, part: Option<&str>) -> Arc<str> {
     let (service, source) = (escaped(&key.name), key.source.as_str());
     match part {
@@ -75,18 +68,6 @@ mod tests {
     fn an_upstream_is_called_like_its_service_or_after_it() {
         assert_eq!(&*upstream(&key("web"), None), "web@consul");
         assert_eq!(&*upstream(&key("web"), Some("ssh")), "web/ssh@consul");
-    }
-
-    #[test]
-    fn a_service_is_normalized_as_in_traefik() {
-        for (service, name) in [
-            ("my.web_app", "my-web-app"),
-            ("..a--b//", "a-b"),
-            ("Größe 2", "Größe-2"),
-            ("--", ""),
-        ] {
-            assert_eq!(normalized(service), name);
-        }
     }
 
     /// Names that are easily taken for one another.

@@ -11,7 +11,7 @@ use super::servers::Server;
 use super::shortened;
 use super::tags::{Router, RouterTls, Tags, Unsupported};
 use crate::name::quoted;
-use crate::rule::{Room, Rule};
+use crate::rule::{Room, Rule, normalized};
 use crate::snapshot::service::{ServiceRoute, ServiceTls, Skipped};
 
 /// The greatest priority that Traefik takes; what is above is for its own routers.
@@ -144,7 +144,7 @@ impl Routers<'_, '_> {
             return Some(Target::Own(Some(own)));
         }
         let is_own = name.eq_ignore_ascii_case(&key.name)
-            || name.eq_ignore_ascii_case(&names::normalized(&key.name));
+            || name.eq_ignore_ascii_case(&normalized(&key.name));
         Some(match is_own {
             true => Target::Own(None),
             false => Target::Other(name),
@@ -360,12 +360,19 @@ fn rule(name: &str, definition: &Definition<'_>, room: &mut Room) -> Result<Rule
             "it cannot be linked automatically with several tcp services: name one with `tcp.routers.{name}.service`"
         ));
     }
-    if definition.router.rule.is_empty() {
+    let Router {
+        rule, by_default, ..
+    } = definition.router;
+    if rule.is_empty() && !by_default {
         return Err(format!("it has no rule: add `tcp.routers.{name}.rule`"));
     }
-    Rule::parse_within(&definition.router.rule, room).map_err(|error| {
+    Rule::parse_within(rule, room).map_err(|error| {
         let help = error.help.iter().map(|help| format!(": {help}"));
-        format!("its rule: {error}{}", help.collect::<String>())
+        let whose = match by_default {
+            true => "what `default_rule` makes of it is no rule",
+            false => "its rule",
+        };
+        format!("{whose}: {error}{}", help.collect::<String>())
     })
 }
 

@@ -3,62 +3,47 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::terms::{Terms, boolean, is_tcp};
 use crate::name::quoted;
-
-/// The prefixes that are ours. Where both write a key, the later one's value stands.
-const PREFIXES: [&str; 2] = ["traefik", "portcullis"];
-
-/// Whether there may be a route in the tags of a service: a quick look, at those of all its instances together.
-pub fn has_routers(tags: &[Arc<str>]) -> bool {
-    let mut ours = PREFIXES.iter().flat_map(|prefix| settings(tags, prefix));
-    ours.any(|(key, _)| is_tcp(key))
-}
-
-/// Whether the service shall be dialled through the mesh only, by the tags of some or all of its instances.
-///
-/// A value that is neither yes nor no counts as yes: what somebody wanted protected is not dialled plain for a typo.
-pub fn asks_for_mesh(tags: &[Arc<str>]) -> bool {
-    let mut ours = PREFIXES.iter().flat_map(|prefix| settings(tags, prefix));
-    ours.any(|(key, value)| {
-        key.eq_ignore_ascii_case("consulcatalog.connect") && boolean(value) != Some(false)
-    })
-}
 
 /// What the tags of an instance ask for: Traefik's grammar for TCP, as its version 3.7 reads it, under either prefix.
 ///
 /// Keys and the names in them count in any case, and are in lower case here. Tags without a `=`, under another prefix
-/// or about HTTP and UDP are none of ours. `None`: the instance asks to be left out (`enable=false`).
-pub fn decode(tags: &[Arc<str>]) -> Result<Option<Tags>, TagError> {
-    match read(tags) {
+/// or about HTTP and UDP are none of ours. `None`: the instance asks to be left out (`enable=false`), or does not ask for
+/// anything where it would have to.
+pub fn decode(tags: &[Arc<str>], terms: &Terms) -> Result<Option<Tags>, TagError> {
+    match read(tags, terms) {
         (_, Some(first)) => Err(first),
         (found, None) => Ok(found),
     }
 }
 
 /// What there is beside the mistakes in tags that cannot be read. Nothing may be served by it.
-pub(super) fn remains(tags: &[Arc<str>]) -> Tags {
-    read(tags).0.unwrap_or_default()
+pub(super) fn remains(tags: &[Arc<str>], terms: &Terms) -> Tags {
+    read(tags, terms).0.unwrap_or_default()
 }
 
 /// What can be read, and the first mistake.
-fn read(tags: &[Arc<str>]) -> (Option<Tags>, Option<TagError>) {
+fn read(tags: &[Arc<str>], terms: &Terms) -> (Option<Tags>, Option<TagError>) {
     let mut typed = Typed(BTreeMap::new());
-    for prefix in PREFIXES {
-        for (key, value) in settings(tags, prefix) {
-            let lower = key.to_ascii_lowercase();
-            if is_tcp(&lower) || lower == "enable" || lower.starts_with("consulcatalog.") {
-                let place = Place { prefix, key, value };
-                typed.0.insert(lower, place);
-            }
+    for (prefix, key, value) in terms.settings(tags) {
+        let lower = key.to_ascii_lowercase();
+        if is_tcp(&lower) || lower == "enable" || lower.starts_with("consulcatalog.") {
+            let place = Place { prefix, key, value };
+            typed.0.insert(lower, place);
         }
     }
     let mut first = None;
     match typed.0.get("enable").map(Place::boolean) {
         Some(Ok(false)) => return (None, None),
+        None if !terms.exposed_by_default => return (None, None),
         Some(Err(error)) => first = Some(error),
         Some(Ok(true)) | None => {}
     }
-    let mut found = Tags::default();
+    let mut found = Tags {
+        connect: terms.connect_by_default,
+        ..Tags::default()
+    };
     for (key, place) in &typed.0 {
         let mut parts = key.split('.');
         let taken = match parts.any(|part| part.is_empty() || part.starts_with('[')) {
@@ -100,6 +85,8 @@ pub struct Router {
     pub tls: Option<RouterTls>,
     /// What it asks for and does not get.
     pub unsupported: BTreeSet<Unsupported>,
+    /// Whether no tag asks for it, but the operator's rule for services without one.
+    pub by_default: bool,
 }
 
 /// The `tls` of a router.
@@ -329,7 +316,7 @@ impl Typed<'_> {
 
 /// A tag as it was written.
 struct Place<'a> {
-    prefix: &'static str,
+    prefix: &'a str,
     key: &'a str,
     value: &'a str,
 }
@@ -366,20 +353,6 @@ impl Place<'_> {
     }
 }
 
-/// The keys, without the prefix, and values of the tags under a prefix.
-fn settings<'a>(tags: &'a [Arc<str>], prefix: &str) -> impl Iterator<Item = (&'a str, &'a str)> {
-    tags.iter().filter_map(move |tag| {
-        let key = tag.strip_prefix(prefix)?.strip_prefix('.')?;
-        key.split_once('=')
-    })
-}
-
-/// `tcp` and all that begins like it, where Traefik looks for mistakes too.
-fn is_tcp(key: &str) -> bool {
-    let start = key.as_bytes().get(..3);
-    start.is_some_and(|start| start.eq_ignore_ascii_case(b"tcp"))
-}
-
 /// An index in brackets would make two parts of one.
 fn is_name(part: &str) -> bool {
     !part.contains(['[', ']'])
@@ -402,15 +375,6 @@ fn is_domains(part: &str) -> bool {
             .and_then(|rest| rest.strip_suffix(']'));
         index.is_empty() || digits.is_some_and(|d| d.bytes().all(|b| b.is_ascii_digit()))
     })
-}
-
-/// As Go's `strconv.ParseBool`.
-fn boolean(value: &str) -> Option<bool> {
-    match value {
-        "1" | "t" | "T" | "TRUE" | "true" | "True" => Some(true),
-        "0" | "f" | "F" | "FALSE" | "false" | "False" => Some(false),
-        _ => None,
-    }
 }
 
 fn list(value: &str) -> Vec<String> {

@@ -8,18 +8,22 @@ use std::sync::Arc;
 use crate::name::{HostName, HostPattern, WildcardDepth};
 
 mod client;
+mod constraint;
 mod lex;
 mod matcher;
 mod parse;
 mod reach;
 mod regexp;
+mod template;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use client::{covers, network};
+pub use constraint::Constraint;
 use matcher::Matcher;
 use parse::Expr;
 use reach::Verdict;
+pub use template::{Template, normalized};
 
 /// What is known of a client when its route is looked up.
 #[derive(Clone, Copy, Debug)]

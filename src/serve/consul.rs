@@ -12,10 +12,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::keep;
 use crate::api::consul::Client;
-use crate::config::{self, Config};
+use crate::config::{self, CheckState, Config};
 use crate::discovery;
-use crate::discovery::consul::Told;
+use crate::discovery::consul::{Asking, Told};
 use crate::discovery::exposure::{Exposure, Wanted};
+use crate::discovery::instance::Health;
+use crate::discovery::terms::Terms;
 use crate::identity::{self, Keeper};
 use crate::snapshot::service::Change;
 use crate::state;
@@ -127,8 +129,7 @@ impl Left {
                 changes.push(Change::State(discovery::consul::PART, state));
             }
             None => {
-                let services = self.told.services.iter();
-                changes.extend(services.map(|service| Change::Gone(service.key.clone())));
+                changes.extend(self.told.keys().cloned().map(Change::Gone));
                 changes.push(Change::Ended(discovery::consul::PART));
             }
         }
@@ -184,8 +185,13 @@ impl Prepared {
         let stop = CancellationToken::new();
         let (leave, told) = oneshot::channel();
         let is_known = left.told.replaces_stored();
+        let asking = Asking {
+            consistency: config.catalog.consistency,
+            refresh: config.catalog.refresh_interval,
+        };
         let watching = discovery::consul::watch(
             client.clone(),
+            asking,
             exposure.clone(),
             left.told,
             kept(discovery::consul::PART, is_known),
@@ -233,7 +239,22 @@ fn exposure(config: &Config, consul: &config::Consul, own: &Arc<[SocketAddr]>) -
             });
         }
     }
+    let catalog = &consul.catalog;
+    let accepted = catalog.strict_checks.iter().map(|state| match state {
+        CheckState::Passing => Health::Passing,
+        CheckState::Warning => Health::Warning,
+        CheckState::Critical => Health::Critical,
+        CheckState::Maintenance => Health::Maintenance,
+    });
     Exposure {
+        terms: Terms {
+            prefix: catalog.prefix.as_str().into(),
+            exposed_by_default: catalog.exposed_by_default,
+            connect_by_default: catalog.connect_by_default,
+        },
+        constraints: catalog.constraints.clone(),
+        default_rule: catalog.default_rule.clone(),
+        accepted: accepted.collect(),
         entry_points: consul.entry_points.clone(),
         allow_default_from_tags: consul.allow_default_from_tags,
         own: Arc::clone(own),

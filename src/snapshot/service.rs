@@ -60,6 +60,8 @@ pub struct Service {
     pub skipped: Vec<Skipped>,
     /// When its source last confirmed all this, if it comes from the disk; `None` where its source has told it.
     pub restored: Option<SystemTime>,
+    /// What else its owner may want to know: that tags of it mean nothing here, or instances do not count. No failure.
+    pub notes: Vec<Arc<str>>,
 }
 
 impl Service {
@@ -96,7 +98,7 @@ pub enum Standing {
     Partly,
     /// All that it asked for was in vain.
     Skipped,
-    /// It asks for no route: the file names it.
+    /// It asks for no route: the file names it, or its tags are for somebody else.
     Unrouted,
 }
 

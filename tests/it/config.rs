@@ -7,6 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use portcullis::config::{self, Checked, Diagnostics, Level};
 use tempfile::TempDir;
 
+mod catalog;
 mod consul;
 mod corpus;
 mod environment;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use portcullis::api::consul::Client;
 use portcullis::config::Consul;
-use portcullis::discovery::consul::{self, Told};
+use portcullis::discovery::consul::{self, Asking, Told};
 use portcullis::discovery::exposure::Exposure;
 use portcullis::snapshot::service::{Change, Service};
 use portcullis::status::State;
@@ -19,6 +19,7 @@ use crate::support::PATIENCE;
 
 mod agent;
 mod anew;
+mod asking;
 mod faults;
 
 /// A watch over Consul, and everything that it has told.
@@ -51,9 +52,13 @@ impl Watched {
         let mut tasks = JoinSet::new();
         let (client, stop) = (Client::new(consul).unwrap(), CancellationToken::new());
         let stopped = stop.clone();
-        tasks.spawn(
-            async move { consul::watch(client, exposure, before, None, send, stopped).await },
-        );
+        let asking = Asking {
+            consistency: consul.catalog.consistency,
+            refresh: consul.catalog.refresh_interval,
+        };
+        tasks.spawn(async move {
+            consul::watch(client, asking, exposure, before, None, send, stopped).await
+        });
         Self {
             changes,
             services,

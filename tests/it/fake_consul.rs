@@ -13,7 +13,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
-use portcullis::config::{Consul, ConsulAddress};
+use portcullis::config::{Catalog, Consul, ConsulAddress};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -41,6 +41,8 @@ pub(crate) struct World {
     /// `health/connect/NAME`.
     pub(crate) connect: BTreeMap<String, Value>,
     pub(crate) known_leader: bool,
+    /// In milliseconds.
+    pub(crate) last_contact: u64,
     pub(crate) filtered: bool,
     pub(crate) default_deny: bool,
     /// What becomes of a question whose path and parameters hold this text; held ones are not spared.
@@ -71,6 +73,7 @@ impl FakeConsul {
             services: BTreeMap::new(),
             connect: BTreeMap::new(),
             known_leader: true,
+            last_contact: 0,
             filtered: false,
             default_deny: false,
             faults: BTreeMap::new(),
@@ -121,6 +124,7 @@ impl FakeConsul {
             mesh_identity: None,
             entry_points: vec!["https".to_owned()],
             allow_default_from_tags: false,
+            catalog: Catalog::default(),
         }
     }
 
@@ -223,6 +227,7 @@ async fn answer(
         if known == 0 || index > known || fault.is_some() || has_ended {
             let mut response = Response::builder()
                 .header("X-Consul-Index", index)
+                .header("X-Consul-LastContact", world.last_contact)
                 .header("X-Consul-KnownLeader", world.known_leader.to_string());
             if world.filtered {
                 response = response.header("X-Consul-Results-Filtered-By-ACLs", "true");

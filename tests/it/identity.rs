@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use portcullis::api::consul::Client;
-use portcullis::config::{self, ConsulAddress, Secret, Token};
+use portcullis::config::{self, Catalog, ConsulAddress, Secret, Token};
 use portcullis::identity::{self, Keeper};
 use portcullis::name::SpiffeId;
 use portcullis::snapshot::service::Change;
@@ -52,6 +52,7 @@ impl Watched {
             mesh_identity: None,
             entry_points: Vec::new(),
             allow_default_from_tags: false,
+            catalog: Catalog::default(),
         };
         let client = Client::new(&config).unwrap();
         let (send, changes) = mpsc::channel(8);

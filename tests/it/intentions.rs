@@ -188,6 +188,7 @@ fn web(sidecar: SocketAddr) -> BTreeMap<ServiceKey, Option<Arc<Service>>> {
         }],
         skipped: Vec::new(),
         restored: None,
+        notes: Vec::new(),
     };
     [(key, Some(Arc::new(service)))].into()
 }

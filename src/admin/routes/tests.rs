@@ -154,6 +154,7 @@ fn service(name: &str) -> Service {
         routes: Vec::new(),
         skipped: Vec::new(),
         restored: None,
+        notes: Vec::new(),
     }
 }
 
@@ -303,17 +304,21 @@ fn what_services_asked_for_in_vain_is_listed_in_order_with_its_reason() {
         router: Some("api".into()),
         reason: "it is not for TLS".into(),
     }];
-    let entry = |service: &str, router: Option<&str>, reason: &str| json!({ "source": "consul", "service": service, "instance": null, "router": router, "reason": reason });
+    let entry = |service: &str, router: Option<&str>, reason: &str| json!({ "source": "consul", "service": service, "instance": null, "router": router, "reason": reason, "note": false });
     let first = json!({
         "source": "consul", "service": "web", "instance": "node1/web-1", "router": "odd",
-        "reason": "its rule is empty",
+        "reason": "its rule is empty", "note": false,
     });
+    web.notes = vec!["its tags under `http` mean nothing here".into()];
+    let mut note = entry("web", None, "its tags under `http` mean nothing here");
+    note["note"] = true.into();
     assert_eq!(
         shown([web, api])["skipped"],
         json!([
             entry("api", Some("api"), "it is not for TLS"),
             first,
             entry("web", None, "nothing is enabled"),
+            note,
         ])
     );
 }

@@ -1,5 +1,7 @@
 //! An answer of Consul: what it holds, and what its headers say of how far it can be believed.
 
+use std::time::Duration;
+
 use hyper::HeaderMap;
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer};
@@ -16,6 +18,9 @@ pub struct Answer<T> {
     pub index: u64,
     /// Whether the server that answered knew a leader (`X-Consul-KnownLeader`). Unsaid is no.
     pub known_leader: bool,
+    /// How long the server that answered had not heard of its leader (`X-Consul-LastContact`), with millisecond precision:
+    /// the answer may be as old. Unsaid is not at all, as a leader says.
+    pub last_contact: Duration,
     /// Whether something was left out that the token may not see (`X-Consul-Results-Filtered-By-ACLs`).
     pub filtered: bool,
     /// Whether what no policy allows is denied (`X-Consul-Default-ACL-Policy: deny`).
@@ -31,6 +36,7 @@ impl<T> Answer<T> {
             value: make(self.value),
             index: self.index,
             known_leader: self.known_leader,
+            last_contact: self.last_contact,
             filtered: self.filtered,
             default_deny: self.default_deny,
             token: self.token,
@@ -45,12 +51,13 @@ impl Answer<()> {
             let found = headers.get(name);
             found.is_some_and(|found| found.as_bytes().eq_ignore_ascii_case(value.as_bytes()))
         };
-        let index = headers.get("x-consul-index");
-        let index = index.and_then(|index| index.to_str().ok()?.parse().ok());
+        let number = |name: &str| headers.get(name)?.to_str().ok()?.parse::<u64>().ok();
+        let index = number("x-consul-index");
         Self {
             value: (),
             index: index.unwrap_or(0).max(1),
             known_leader: is("x-consul-knownleader", "true"),
+            last_contact: Duration::from_millis(number("x-consul-lastcontact").unwrap_or(0)),
             filtered: is("x-consul-results-filtered-by-acls", "true"),
             default_deny: is("x-consul-default-acl-policy", "deny"),
             token,
@@ -150,10 +157,12 @@ mod tests {
         let answer = Answer::read(&HeaderMap::new(), TokenId::default());
         assert_eq!(answer.index, 1);
         assert!(!answer.known_leader && !answer.filtered && !answer.default_deny);
+        assert_eq!(answer.last_contact, Duration::ZERO);
         let mut headers = HeaderMap::new();
         for (name, value) in [
             ("X-Consul-Index", "0"),
             ("X-Consul-KnownLeader", "true"),
+            ("X-Consul-LastContact", "1500"),
             ("X-Consul-Results-Filtered-By-ACLs", "true"),
             ("X-Consul-Default-ACL-Policy", "deny"),
         ] {
@@ -163,6 +172,7 @@ mod tests {
         let answer = Answer::read(&headers, TokenId::default());
         assert_eq!(answer.index, 1);
         assert!(answer.known_leader && answer.filtered && answer.default_deny);
+        assert_eq!(answer.last_contact, Duration::from_millis(1500));
         for strange in ["-1", "18446744073709551616", "1e3", ""] {
             headers.insert("x-consul-index", strange.parse().unwrap());
             assert_eq!(Answer::read(&headers, TokenId::default()).index, 1);

@@ -74,6 +74,16 @@ pub enum Error {
         /// How much is taken.
         most: usize,
     },
+    /// The answer is of a server that has been cut off for long: what it says may be that old.
+    #[error(
+        "consul's answer is {by:?} old or older: the server has not heard of its leader for so long (at most {most:?} is taken)"
+    )]
+    Stale {
+        /// How old.
+        by: Duration,
+        /// How old an answer may be.
+        most: Duration,
+    },
     /// The answer is not the JSON that was expected.
     #[error("consul's answer to {path} is not what was expected: {reason}")]
     Unexpected {

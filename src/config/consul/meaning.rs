@@ -80,6 +80,7 @@ pub(in crate::config) fn consul(
             .allow_default_from_tags
             .as_ref()
             .is_some_and(|typed| typed.value),
+        catalog: section.catalog.meaning(section.names_identity, findings),
     }
 }
 
@@ -102,7 +103,7 @@ pub(in crate::config) fn service_name(
 }
 
 /// What `escape_debug` shows as it is, and quotes.
-fn is_visible(c: char) -> bool {
+pub(super) fn is_visible(c: char) -> bool {
     !c.is_whitespace() && (c.escape_debug().len() == 1 || matches!(c, '"' | '\'' | '\\'))
 }
 

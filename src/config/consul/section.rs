@@ -1,6 +1,7 @@
 //! The section `[consul]` as it is typed.
 
 use super::Secret;
+use super::catalog::Keys;
 use crate::config::decode::{Item, List, Typed};
 use crate::config::diagnostic::Findings;
 
@@ -17,6 +18,7 @@ pub(in crate::config) struct Section {
     pub(super) mesh_identity: Option<Typed<String>>,
     pub(super) entry_points: Option<List<Typed<String>>>,
     pub(super) allow_default_from_tags: Option<Typed<bool>>,
+    pub(super) catalog: Keys,
     /// A mesh identity is written, right or wrong.
     pub(in crate::config) names_identity: bool,
 }
@@ -53,6 +55,7 @@ impl Section {
             mesh_identity: table.take("mesh_identity", findings, Item::string),
             entry_points: table.take("entry_points", findings, Item::strings),
             allow_default_from_tags: table.take("allow_default_from_tags", findings, Item::boolean),
+            catalog: Keys::read(&mut table, findings),
         };
         table.finish(findings);
         section

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::super::tags::{asks_for_mesh, has_routers};
+use super::super::exposure::Exposure;
 
 /// What the catalog listed last, and what was learnt of its names.
 #[derive(Debug, Default)]
@@ -33,7 +33,11 @@ impl Catalog {
     }
 
     /// Takes in what is listed now; returns the names that came, left, or have other tags.
-    pub(super) fn take(&mut self, names: BTreeMap<Arc<str>, Vec<Arc<str>>>) -> BTreeSet<Arc<str>> {
+    pub(super) fn take(
+        &mut self,
+        names: BTreeMap<Arc<str>, Vec<Arc<str>>>,
+        exposure: &Exposure,
+    ) -> BTreeSet<Arc<str>> {
         let mut old = std::mem::take(&mut self.listed);
         let mut changed = BTreeSet::new();
         for (name, tags) in names {
@@ -41,7 +45,7 @@ impl Catalog {
             let same = before.filter(|before| before.tags == tags);
             let listed = same.unwrap_or_else(|| {
                 changed.insert(Arc::clone(&name));
-                let routers = has_routers(&tags);
+                let routers = exposure.may_be_routed(&tags);
                 Listed { tags, routers }
             });
             self.listed.insert(name, listed);
@@ -88,11 +92,17 @@ impl Catalog {
     }
 
     /// Whether the sidecars of a service must be known, by what tags say.
-    pub(super) fn asks_for_mesh(&self, name: &str) -> bool {
+    pub(super) fn asks_for_mesh(&self, name: &str, exposure: &Exposure) -> bool {
         match self.listed.get(name) {
-            Some(listed) => asks_for_mesh(&listed.tags),
+            Some(listed) => exposure.terms.may_ask_for_mesh(&listed.tags),
             None => self.is_stood_for(name),
         }
+    }
+
+    /// The tags of all instances of a name that is listed, and is not one of sidecars.
+    pub(super) fn tags(&self, name: &str) -> Option<&[Arc<str>]> {
+        let listed = self.listed.get(name).filter(|_| !self.is_sidecar(name));
+        listed.map(|listed| &*listed.tags)
     }
 
     /// Learns which services the instances of this name stand beside; returns those that were not known.

@@ -1,14 +1,16 @@
 //! What is known of Consul's services, and what follows from an answer: what to read again, and what has changed.
 
 mod restore;
+mod telling;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
 use super::super::exposure::{self, Exposure};
+use super::super::terms::Terms;
 use super::Told;
 use super::answers;
 use super::catalog::Catalog;
@@ -18,8 +20,7 @@ use super::listing::Listing;
 use super::reads::Reads;
 use super::stored::{self, Kept};
 use crate::api::consul::Answer;
-use crate::snapshot::Source;
-use crate::snapshot::service::{Change, Service, ServiceKey, Skipped};
+use crate::snapshot::service::{Change, Service};
 use crate::state::Part;
 
 /// A service whose reading fails is told of after as many tries: a single one is soon made good.
@@ -29,7 +30,7 @@ const TRIES_IN_SILENCE: u32 = 2;
 const TRIES_WAITED_FOR: u32 = 3;
 
 /// Everything that is known. Answers go in; what is to be read, and what has changed, come out.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Known {
     exposure: Exposure,
     /// The last index of the catalog; `None` before its first answer.
@@ -40,6 +41,8 @@ pub(super) struct Known {
     doubts: Doubts,
     reads: Reads,
     services: BTreeMap<Arc<str>, Held>,
+    /// Those that are not read, and were told of all the same: their tags ask for nothing that is served here.
+    noted: BTreeMap<Arc<str>, Arc<Service>>,
     /// The datacenter that answers, once an answer has told.
     datacenter: Option<Arc<str>>,
     /// Whether nothing is listed to a gateway that sent no token, where what no policy allows is denied.
@@ -83,7 +86,8 @@ pub(super) struct Read {
 
 impl Known {
     /// What a watch before this one has told is known, and read again as soon as anything is.
-    pub(super) fn new(exposure: Exposure, before: Told) -> Self {
+    /// In quiet times everything is read again each `refresh`.
+    pub(super) fn new(exposure: Exposure, refresh: Duration, before: Told) -> Self {
         let services = before.services.into_iter().map(|told| {
             let held = Held {
                 told,
@@ -100,11 +104,22 @@ impl Known {
             exposure,
             doubts: Doubts::inheriting(names, before.token, before.filtered),
             services,
+            noted: before.noted,
             restored: before.restored,
             confirmed: before.confirmed,
             refused: before.refused,
             withheld: before.withheld,
-            ..Self::default()
+            reads: Reads::new(refresh),
+            index: None,
+            catalog: Catalog::default(),
+            checks: None,
+            datacenter: None,
+            is_hidden: false,
+            is_stale: false,
+            part: None,
+            stored: BTreeMap::new(),
+            is_confirmed: false,
+            changes: Vec::new(),
         }
     }
 
@@ -115,7 +130,9 @@ impl Known {
         asked: bool,
         now: Instant,
     ) {
-        let changed = self.catalog.take(std::mem::take(&mut answer.value.0));
+        let changed = self
+            .catalog
+            .take(std::mem::take(&mut answer.value.0), &self.exposure);
         let answer = answer.map(drop);
         let before = self.index.replace(answer.index);
         let hides = answer.token.is_anonymous() && answer.default_deny;
@@ -141,6 +158,7 @@ impl Known {
                 self.give_up(&name);
             }
         }
+        self.note(changed.iter().chain(self.noted.keys()).cloned().collect());
         if !self.has_begun() {
             return;
         }
@@ -193,38 +211,6 @@ impl Known {
         self.reads.done(name, outcome, now);
     }
 
-    /// Consul lists a service and cannot be asked for it. That is its owner's affair, unless it served before.
-    pub(super) fn refused(&mut self, name: &Arc<str>, why: String, now: Instant) {
-        let held = self.services.get(name);
-        if held.is_some_and(|held| !held.told.upstreams.is_empty()) || self.is_wanted(name) {
-            return self.read(name, Err(why), now);
-        }
-        self.forget(name);
-        let service = Service {
-            key: ServiceKey {
-                source: Source::Consul,
-                name: Arc::clone(name),
-            },
-            upstreams: Vec::new(),
-            routes: Vec::new(),
-            skipped: vec![Skipped {
-                instance: None,
-                router: None,
-                reason: why.into(),
-            }],
-            restored: None,
-        };
-        let held = Held {
-            told: self.tell(name, service),
-            nodes: BTreeSet::new(),
-            speakers: BTreeSet::new(),
-            sidecars: None,
-            filtered: false,
-        };
-        self.services.insert(Arc::clone(name), held);
-        self.reads.done(name, Ok(()), now);
-    }
-
     /// The question that was asked for the sake of a doubt has no answer.
     pub(super) fn unanswered(&mut self, now: Instant) {
         self.doubts.unanswered(now);
@@ -252,7 +238,7 @@ impl Known {
         let name = self.reads.next(now)?;
         let wanted = self.exposure.wanted.get(&*name).into_iter().flatten();
         let mesh = wanted.into_iter().any(|wanted| wanted.mesh);
-        let mesh = mesh || self.catalog.asks_for_mesh(&name);
+        let mesh = mesh || self.catalog.asks_for_mesh(&name, &self.exposure);
         Some((name, mesh))
     }
 
@@ -306,6 +292,11 @@ impl Known {
             1 + more.count(),
             first.why
         ))
+    }
+
+    /// Under which terms tags are read.
+    pub(super) fn terms(&self) -> &Terms {
+        &self.exposure.terms
     }
 
     /// Whether nothing can be seen for want of a token.
@@ -400,38 +391,6 @@ impl Known {
         };
         self.services.insert(Arc::clone(name), held);
         Ok(())
-    }
-
-    /// Tells of a service, if that is news.
-    fn tell(&mut self, name: &Arc<str>, service: Service) -> Arc<Service> {
-        match self.services.get(name).map(|held| &held.told) {
-            Some(last) if **last == service => Arc::clone(last),
-            _ => {
-                let service = Arc::new(service);
-                self.changes.push(Change::Service(Arc::clone(&service)));
-                service
-            }
-        }
-    }
-
-    /// Nothing is kept of it any more.
-    fn forget(&mut self, name: &str) {
-        self.stored.remove(name);
-        self.restored.remove(name);
-        self.withheld.remove(name);
-        if let Some(part) = &self.part {
-            part.remove(name);
-        }
-    }
-
-    fn give_up(&mut self, name: &Arc<str>) {
-        self.forget(name);
-        if self.services.remove(name).is_some() {
-            self.changes.push(Change::Gone(ServiceKey {
-                source: Source::Consul,
-                name: Arc::clone(name),
-            }));
-        }
     }
 }
 

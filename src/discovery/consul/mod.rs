@@ -22,9 +22,9 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::exposure::Exposure;
-use super::tags::asks_for_mesh;
 use crate::api::consul::{Answer, Client, Error, Query, TokenId, Watch};
-use crate::snapshot::service::{Change, Service};
+use crate::config::Consistency;
+use crate::snapshot::service::{Change, Service, ServiceKey};
 use crate::state::{GRACE, Opened};
 use answers::{Checks, Entries, Services};
 use known::{Known, Read};
@@ -43,11 +43,50 @@ const PULSE: Duration = Duration::from_secs(10);
 /// How long the answer may take. 5 s: it comes from memory; an election in between may take as long.
 const PULSE_ANSWER: Duration = Duration::from_secs(5);
 
+/// How old an answer may be that any server may give ([`Consistency::Stale`]).
+///
+/// 10 s: with Consul's own timings a new leader is elected in less, so that an election stops nothing; and what has come and
+/// gone while a server was cut off for longer than that must not look like today's.
+const MOST_STALE: Duration = Duration::from_secs(10);
+
+/// How Consul is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asking {
+    /// Which server may answer.
+    pub consistency: Consistency,
+    /// Everything is read again so often in quiet times.
+    pub refresh: Duration,
+}
+
+impl Asking {
+    fn parameters(self) -> &'static [(&'static str, &'static str)] {
+        match self.consistency {
+            Consistency::Default => &[],
+            Consistency::Stale => &[("stale", "")],
+            Consistency::Consistent => &[("consistent", "")],
+        }
+    }
+
+    /// The answer, if it is not too old.
+    fn fresh<T>(self, answer: Answer<T>) -> Result<Answer<T>, Error> {
+        let by = answer.last_contact;
+        match self.consistency == Consistency::Stale && by > MOST_STALE {
+            true => Err(Error::Stale {
+                by,
+                most: MOST_STALE,
+            }),
+            false => Ok(answer),
+        }
+    }
+}
+
 /// What a watch has told, and how it came to know: for the watch that follows it.
 #[derive(Clone, Debug, Default)]
 pub struct Told {
     /// Every service that has been told of, and is not gone.
     pub services: Vec<Arc<Service>>,
+    /// Those of which there was only something to be noted.
+    noted: BTreeMap<Arc<str>, Arc<Service>>,
     /// Whether everything was known once.
     pub is_complete: bool,
     /// As whom the catalog was asked last.
@@ -66,6 +105,12 @@ pub struct Told {
 }
 
 impl Told {
+    /// Each of them, and each of which there was only something to be noted.
+    pub fn keys(&self) -> impl Iterator<Item = &ServiceKey> {
+        let all = self.services.iter().chain(self.noted.values());
+        all.map(|service| &service.key)
+    }
+
     /// Whether nothing on the disk is any better.
     pub fn replaces_stored(&self) -> bool {
         self.is_complete && !self.leaves_stored
@@ -89,6 +134,7 @@ impl Told {
 /// Returns what has been told, all of which has been sent.
 pub async fn watch(
     client: Client,
+    asking: Asking,
     exposure: Exposure,
     before: Told,
     state: Option<Opened>,
@@ -100,11 +146,12 @@ pub async fn watch(
         report: Report::after(before.is_complete, before.confirmed),
         told_restored: before.confirmed,
         told_refused: false,
-        known: Known::new(exposure, before),
+        known: Known::new(exposure, asking.refresh, before),
         tasks: JoinSet::new(),
         is_asking: false,
         held_back: None,
         client,
+        asking,
     };
     if let Some(opened) = state {
         watcher.begin_with(opened);
@@ -164,6 +211,7 @@ enum Heard {
 
 struct Watcher {
     client: Client,
+    asking: Asking,
     known: Known,
     report: Report,
     /// The polls, and the reads under way: they end with it.
@@ -213,12 +261,15 @@ impl Watcher {
         heard: fn(Result<Answer<T>, Error>) -> Heard,
         send: &mpsc::Sender<Heard>,
     ) {
-        let mut watch = Watch::new(self.client.clone(), path, &[]);
+        let asking = self.asking;
+        let mut watch = Watch::new(self.client.clone(), path, asking.parameters());
         let send = send.clone();
         self.tasks.spawn(async move {
             loop {
-                let answer = heard(watch.next().await);
-                if let Err(mpsc::error::SendError(unheard)) = send.send(answer).await {
+                let answer = watch.next().await;
+                let answer = answer
+                    .and_then(|answer| asking.fresh(answer).inspect_err(|_| watch.begin_anew()));
+                if let Err(mpsc::error::SendError(unheard)) = send.send(heard(answer)).await {
                     return unheard;
                 }
             }
@@ -255,8 +306,10 @@ impl Watcher {
             && let Some((name, mesh)) = self.known.next(now)
         {
             let (client, datacenter) = (self.client.clone(), self.known.datacenter());
+            let (asking, terms) = (self.asking, self.known.terms().clone());
             self.tasks.spawn(async move {
-                let read = read(&client, &name, mesh, &datacenter).await;
+                let asks = |tags: &[Arc<str>]| mesh || terms.asks_for_mesh(tags);
+                let read = read(&client, asking, &name, asks, &datacenter).await;
                 Heard::Read(name, read)
             });
         }
@@ -353,26 +406,29 @@ impl Watcher {
     }
 }
 
-/// Reads a service; its sidecars too if they are known to be asked for, or its instances ask for them.
+/// Reads a service; its sidecars too if the tags of an instance ask for them, or anything else does.
 async fn read(
     client: &Client,
+    asking: Asking,
     name: &Arc<str>,
-    mesh: bool,
+    asks: impl Fn(&[Arc<str>]) -> bool,
     datacenter: &Arc<str>,
 ) -> Result<Read, Error> {
     let entries = async |kind| {
         let query = Query {
             path: &["health", kind, name],
-            ..Query::default()
+            parameters: asking.parameters(),
+            consistent: false,
         };
-        client.read::<Entries>(&query).await
+        asking.fresh(client.read::<Entries>(&query).await?)
     };
     let service = entries("service").await?;
     let alone = listing(name, &service.value, None, datacenter);
     let mut instances = alone.found.instances.iter();
-    let asks = mesh || instances.any(|instance| asks_for_mesh(&instance.tags));
+    // Where there is none, what is known of the service decides.
+    let is_asked = asks(&[]) || instances.any(|instance| asks(&instance.tags));
     // Nothing speaks for what is a sidecar itself.
-    if !asks || !alone.stands_for.is_empty() {
+    if !is_asked || !alone.stands_for.is_empty() {
         return Ok(Read {
             listing: alone,
             filtered: service.filtered,

@@ -28,16 +28,15 @@ const BETWEEN_CAUTIOUS_SWEEPS: (Duration, Duration) =
     (Duration::from_millis(500), Duration::from_secs(5));
 const CAUTION: u32 = 20;
 
-/// In quiet times. 60 s: the address of a node changes without any index telling, and an agent may hang.
-const BETWEEN_IDLE_SWEEPS: Duration = Duration::from_secs(60);
-
 /// After a failure a service is read again after about this long, then after twice as long each time, up to the longest.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
 
 /// What is to be read.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Reads {
+    /// Between sweeps in quiet times.
+    refresh: Duration,
     urgent: BTreeSet<Arc<str>>,
     swept: BTreeSet<Arc<str>>,
     under_way: BTreeSet<Arc<str>>,
@@ -69,6 +68,21 @@ pub(super) struct Failure {
 }
 
 impl Reads {
+    /// Sweeps in quiet times too, so often.
+    pub(super) fn new(refresh: Duration) -> Self {
+        Self {
+            refresh,
+            urgent: BTreeSet::new(),
+            swept: BTreeSet::new(),
+            under_way: BTreeSet::new(),
+            failed: BTreeMap::new(),
+            sweep: None,
+            next_sweep: None,
+            is_unexplained: false,
+            even: None,
+        }
+    }
+
     /// A service has changed.
     pub(super) fn now(&mut self, name: &Arc<str>) {
         self.urgent.insert(Arc::clone(name));
@@ -116,7 +130,7 @@ impl Reads {
             self.even = Some(self.even.map_or(now, |even| even.max(now)) + BETWEEN_SWEEPS);
         }
         self.sweep = Some(sweep);
-        self.next_sweep = Some(now + BETWEEN_IDLE_SWEEPS);
+        self.next_sweep = Some(now + self.refresh);
         self.end_sweep(now);
     }
 
@@ -208,6 +222,8 @@ impl Reads {
 mod tests {
     use super::*;
 
+    const REFRESH: Duration = Duration::from_secs(60);
+
     fn names(range: std::ops::Range<usize>) -> BTreeSet<Arc<str>> {
         range.map(|n| format!("s{n:04}").into()).collect()
     }
@@ -220,7 +236,7 @@ mod tests {
     #[test]
     fn what_changed_goes_before_a_sweep_and_few_go_at_once() {
         let now = Instant::now();
-        let mut reads = Reads::default();
+        let mut reads = Reads::new(REFRESH);
         reads.sweep(names(0..1000), now);
         let first = given(&mut reads, now);
         assert_eq!(first.len(), AT_ONCE);
@@ -246,7 +262,7 @@ mod tests {
     fn sweeps_without_pause_are_a_second_apart_and_long_ones_more() {
         let start = Instant::now();
         let second = Duration::from_secs(1);
-        let mut reads = Reads::default();
+        let mut reads = Reads::new(REFRESH);
         let mut now = start;
         let mut at = Vec::new();
         for _ in 0..6 {
@@ -262,7 +278,7 @@ mod tests {
     #[test]
     fn one_service_that_is_never_answered_holds_no_sweep_up() {
         let now = Instant::now();
-        let mut reads = Reads::default();
+        let mut reads = Reads::new(REFRESH);
         reads.sweep(names(0..3), now);
         let hangs = reads.next(now).unwrap();
         while let Some(name) = reads.next(now) {
@@ -279,9 +295,9 @@ mod tests {
     #[test]
     fn a_change_that_is_accounted_for_is_followed_by_a_sweep_in_a_while() {
         let start = Instant::now();
-        let mut reads = Reads::default();
+        let mut reads = Reads::new(REFRESH);
         reads.sweep(BTreeSet::new(), start);
-        assert_eq!(reads.wake_at(), Some(start + BETWEEN_IDLE_SWEEPS));
+        assert_eq!(reads.wake_at(), Some(start + REFRESH));
         let (least, most) = BETWEEN_CAUTIOUS_SWEEPS;
         reads.sweep_soon(start);
         assert_eq!(reads.wake_at(), Some(start + least), "it took no time");
@@ -295,7 +311,7 @@ mod tests {
             assert_eq!((reads.wake_at().unwrap() - start).as_millis(), pause);
         }
         reads.sweep(BTreeSet::new(), start + most);
-        let later = start + BETWEEN_IDLE_SWEEPS / 2;
+        let later = start + REFRESH / 2;
         reads.sweep_soon(later);
         assert_eq!(reads.wake_at(), Some(later + AFTER_A_CHANGE));
     }
@@ -303,7 +319,7 @@ mod tests {
     #[test]
     fn what_fails_is_read_again_after_a_growing_while() {
         let mut now = Instant::now();
-        let mut reads = Reads::default();
+        let mut reads = Reads::new(REFRESH);
         let web: Arc<str> = "web".into();
         reads.now(&web);
         let mut waits = Vec::new();

@@ -3,6 +3,7 @@
 mod definitions;
 mod endpoints;
 mod mesh;
+mod options;
 mod properties;
 mod refusals;
 

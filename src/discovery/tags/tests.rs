@@ -9,7 +9,7 @@ fn tags(list: &[&str]) -> Vec<Arc<str>> {
 }
 
 fn read(list: &[&str]) -> Tags {
-    decode(&tags(list)).unwrap().unwrap()
+    decode(&tags(list), &Terms::default()).unwrap().unwrap()
 }
 
 fn router(list: &[&str]) -> Router {
@@ -31,7 +31,9 @@ fn served(tag: &str) -> Server {
 }
 
 fn mistake(list: &[&str]) -> String {
-    decode(&tags(list)).unwrap_err().to_string()
+    decode(&tags(list), &Terms::default())
+        .unwrap_err()
+        .to_string()
 }
 
 #[test]
@@ -141,7 +143,7 @@ fn a_boolean_is_what_go_takes_for_one() {
     }
     for no in ["0", "f", "F", "FALSE", "false", "False"] {
         assert_eq!(
-            decode(&tags(&[&format!("traefik.enable={no}")])),
+            decode(&tags(&[&format!("traefik.enable={no}")]), &Terms::default()),
             Ok(None),
             "{no}"
         );
@@ -162,7 +164,7 @@ fn an_instance_that_is_left_out_is_so_whatever_its_other_tags_are() {
         "traefik.tcp.nonsense=1",
         "traefik.tcp..=x",
     ]);
-    assert_eq!(decode(&tags), Ok(None));
+    assert_eq!(decode(&tags, &Terms::default()), Ok(None));
 }
 
 #[test]
@@ -348,34 +350,25 @@ fn a_message_quotes_a_strangers_text_escaped_and_cut() {
 }
 
 #[test]
-fn the_quick_looks_see_either_prefix_and_any_case_after_it() {
-    for ours in [
-        "traefik.tcp.routers.a.rule=x",
-        "portcullis.TCP.Routers.a.rule=x",
-        "traefik.tcprouters=x",
-    ] {
-        assert!(has_routers(&tags(&["other", ours])), "{ours}");
-    }
-    for none in [
-        "traefik.http.routers.a.rule=x",
-        "Traefik.tcp.routers.a.rule=x",
-        "traefik.enable=true",
-        "traefik.tcp",
-    ] {
-        assert!(!has_routers(&tags(&[none])), "{none}");
-    }
-    for asks in [
-        "traefik.consulcatalog.connect=true",
-        "portcullis.ConsulCatalog.CONNECT=1",
-        "traefik.consulcatalog.connect=ture",
-    ] {
-        assert!(asks_for_mesh(&tags(&["other", asks])), "{asks}");
-    }
-    for none in [
-        "traefik.consulcatalog.connect=false",
-        "traefik.consulcatalog.connected=true",
-        "consulcatalog.connect=true",
-    ] {
-        assert!(!asks_for_mesh(&tags(&[none])), "{none}");
-    }
+fn what_tags_do_not_say_is_as_the_operator_says() {
+    let terms = Terms {
+        prefix: "edge".into(),
+        exposed_by_default: false,
+        connect_by_default: true,
+    };
+    let read = |list: &[&str]| decode(&tags(list), &terms);
+    assert_eq!(read(&["edge.tcp.routers.a.rule=x"]), Ok(None));
+    // Nobody has asked for it to be read.
+    assert_eq!(read(&["edge.tcp.routers.a.nonsense=x"]), Ok(None));
+    assert_eq!(
+        read(&["edge.tcp.routers.a.rule=x", "traefik.enable=true"]),
+        Ok(None)
+    );
+    let found = read(&["edge.tcp.routers.a.rule=x", "edge.enable=true"]);
+    let found = found.unwrap().unwrap();
+    assert!(found.connect && found.routers.contains_key("a"));
+    let found = read(&["portcullis.enable=true", "edge.consulcatalog.connect=false"]);
+    assert!(!found.unwrap().unwrap().connect);
+    let wrong = read(&["edge.enable=true", "edge.tcp.x=1"]).unwrap_err();
+    assert!(wrong.tag.contains("edge.tcp.x"), "{wrong}");
 }

@@ -12,6 +12,7 @@ fn answered<T: serde::de::DeserializeOwned>(value: Value) -> Result<Answer<T>, E
         value: serde_json::from_value(value).unwrap(),
         index: 1,
         known_leader: true,
+        last_contact: std::time::Duration::ZERO,
         filtered: false,
         default_deny: false,
         token: Default::default(),

@@ -116,6 +116,7 @@ fn service(name: &str, endpoint: &str) -> Service {
         }],
         skipped: Vec::new(),
         restored: None,
+        notes: Vec::new(),
     }
 }
 

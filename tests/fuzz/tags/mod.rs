@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use portcullis::discovery::tags::{Tags, asks_for_mesh, decode, has_routers};
+use portcullis::discovery::tags::{Tags, decode};
+use portcullis::discovery::terms::Terms;
 
 /// Of a mistake that long only the beginning is shown.
 const LONGEST: usize = 2_000;
@@ -18,33 +19,37 @@ pub(crate) fn run(input: &[u8]) {
     if std::env::var_os("PORTCULLIS_TELL").is_some() {
         eprintln!("{tags:#?}");
     }
-    let decoded = decode(&tags);
+    let terms = Terms::default();
+    let decoded = decode(&tags, &terms);
     match &decoded {
         Err(error) => {
             let told = error.to_string();
             assert!(told.len() < LONGEST, "{} bytes of {tags:?}", told.len());
             assert!(!told.contains(char::is_control), "{told:?}");
         }
-        Ok(found) => is_consistent(found.as_ref(), &tags),
+        Ok(found) => is_consistent(found.as_ref(), &tags, &terms),
     }
     let more = [
         &tags[..],
         &["http.routers.x.rule=y".into(), "some tag".into()],
     ]
     .concat();
-    assert_eq!(decode(&more), decoded, "{tags:?}");
+    assert_eq!(decode(&more, &terms), decoded, "{tags:?}");
     let reversed: Vec<Arc<str>> = tags.iter().rev().cloned().collect();
     if !has_a_key_twice(&tags) {
-        assert_eq!(decode(&reversed), decoded, "{tags:?}");
+        assert_eq!(decode(&reversed, &terms), decoded, "{tags:?}");
     }
 }
 
-fn is_consistent(found: Option<&Tags>, tags: &[Arc<str>]) {
+fn is_consistent(found: Option<&Tags>, tags: &[Arc<str>], terms: &Terms) {
     let Some(found) = found else {
         return;
     };
-    assert!(found.routers.is_empty() || has_routers(tags), "{tags:?}");
-    assert!(!found.connect || asks_for_mesh(tags), "{tags:?}");
+    assert!(
+        found.routers.is_empty() || terms.may_be_routed(tags, false),
+        "{tags:?}"
+    );
+    assert!(!found.connect || terms.asks_for_mesh(tags), "{tags:?}");
     for name in found.routers.keys().chain(found.services.keys()) {
         assert!(
             !name.is_empty() && *name == name.to_ascii_lowercase(),

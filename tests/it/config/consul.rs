@@ -3,8 +3,8 @@
 use std::fs;
 
 use portcullis::config::{
-    self, Checked, Config, Consul, ConsulAddress, ConsulService, Diagnostics, Environment, Level,
-    Secret, Token,
+    self, Catalog, Checked, Config, Consul, ConsulAddress, ConsulService, Diagnostics, Environment,
+    Level, Secret, Token,
 };
 use tempfile::TempDir;
 
@@ -32,6 +32,7 @@ pub(super) fn default() -> Consul {
         mesh_identity: None,
         entry_points: vec!["https".to_owned(), "websecure".to_owned()],
         allow_default_from_tags: false,
+        catalog: Catalog::default(),
     }
 }
 
@@ -116,6 +117,7 @@ fn every_key_is_read() {
         mesh_identity: Some("edge".to_owned()),
         entry_points: vec!["tls".to_owned()],
         allow_default_from_tags: true,
+        catalog: Catalog::default(),
     };
     assert_eq!(checked.config.consul, Some(expected));
     fs::write(path("token"), "a-token\n").unwrap();

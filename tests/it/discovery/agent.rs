@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use portcullis::config::{self, ConsulAddress, Secret, Token};
+use portcullis::config::{self, Catalog, ConsulAddress, Secret, Token};
 use portcullis::status::State;
 use serde_json::{Value, json};
 use tokio::task::block_in_place;
@@ -30,6 +30,7 @@ fn config(consul: &Consul, token: Option<String>) -> config::Consul {
         mesh_identity: None,
         entry_points: vec!["https".to_owned()],
         allow_default_from_tags: false,
+        catalog: Catalog::default(),
     }
 }
 

@@ -13,7 +13,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
-use crate::config::{Consul, ConsulAddress};
+use crate::config::{Catalog, Consul, ConsulAddress};
 
 /// What happens after a question, whatever it was.
 #[derive(Clone, Debug)]
@@ -127,6 +127,7 @@ impl Server {
             mesh_identity: None,
             entry_points: Vec::new(),
             allow_default_from_tags: false,
+            catalog: Catalog::default(),
         }
     }
 

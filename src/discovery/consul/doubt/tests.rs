@@ -69,6 +69,7 @@ impl Court {
             value: (),
             index: said.index,
             known_leader: said.known_leader,
+            last_contact: Duration::ZERO,
             filtered: said.filtered,
             default_deny: said.default_deny,
             token: said.token,

@@ -18,6 +18,7 @@ impl Known {
         let services = self.services.values();
         Told {
             services: services.map(|held| Arc::clone(&held.told)).collect(),
+            noted: self.noted.clone(),
             token,
             filtered,
             restored: self.restored.clone(),

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 mod mesh;
+mod noted;
 mod stored;
 
 use std::time::Duration;
@@ -44,7 +45,7 @@ impl World {
     /// Nothing is known yet.
     fn new(exposure: Exposure) -> Self {
         World {
-            known: Known::new(exposure, Told::default()),
+            known: Known::new(exposure, Duration::from_secs(60), Told::default()),
             now: Instant::now(),
             index: 10,
             filtered: false,
@@ -78,6 +79,7 @@ impl World {
             value: serde_json::from_value(names).unwrap(),
             index: self.index,
             known_leader: true,
+            last_contact: Duration::ZERO,
             filtered: self.filtered,
             default_deny: false,
             token: TokenId::default(),
@@ -186,7 +188,10 @@ fn nothing_is_read_before_both_polls_have_answered_and_then_all_that_is_routed_o
     assert_eq!(world.known.next(world.now), None);
     assert!(!world.known.is_whole());
     world.checks(json!([]));
-    assert_eq!(world.settle(), ["service db", "service web"]);
+    assert_eq!(
+        world.settle(),
+        ["service http", "service db", "service web"]
+    );
     assert_eq!(world.take_read(), ["db", "web"]);
     assert!(world.known.is_whole());
     assert_eq!(world.service("db").upstreams[0].endpoints, []);
@@ -400,6 +405,7 @@ fn a_gateway_that_may_see_nothing_says_so() {
         value: serde_json::from_str("{}").unwrap(),
         index: 1,
         known_leader: true,
+        last_contact: Duration::ZERO,
         filtered: false,
         default_deny: true,
         token: TokenId::default(),

@@ -168,7 +168,7 @@ proptest! {
         if let Some(first) = found.instances.first_mut() {
             first.tags.push(CONNECT.into());
         }
-        if !Reading::of(&found).asks_for_mesh() {
+        if !Reading::of(&found, &exposure).asks_for_mesh() {
             return Ok(());
         }
         let service = service(&found, &exposure);

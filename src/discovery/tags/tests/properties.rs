@@ -55,12 +55,12 @@ proptest! {
         // Of those that are written twice, the last counts.
         let mut seen = std::collections::HashSet::new();
         list.retain(|tag| seen.insert(tag.split('=').next().unwrap().to_ascii_lowercase()));
-        let found = decode(&list);
+        let found = decode(&list, &Terms::default());
         list.reverse();
-        prop_assert_eq!(&found, &decode(&list));
+        prop_assert_eq!(&found, &decode(&list, &Terms::default()));
         if let Ok(Some(tags)) = found {
-            prop_assert!(tags.routers.is_empty() || has_routers(&list));
-            prop_assert!(!tags.connect || asks_for_mesh(&list));
+            prop_assert!(tags.routers.is_empty() || Terms::default().may_be_routed(&list, false));
+            prop_assert!(!tags.connect || Terms::default().asks_for_mesh(&list));
         }
     }
 
@@ -70,7 +70,7 @@ proptest! {
             let keys = list.iter().map(|tag| tag.trim_start_matches("traefik.").trim_start_matches("portcullis."));
             keys.map(|key| format!("{prefix}.{key}").into()).collect()
         };
-        let (theirs, ours) = (decode(&with("traefik")), decode(&with("portcullis")));
+        let (theirs, ours) = (decode(&with("traefik"), &Terms::default()), decode(&with("portcullis"), &Terms::default()));
         prop_assert_eq!(theirs.as_ref().ok(), ours.as_ref().ok());
         prop_assert_eq!(theirs.map_err(|e| e.why), ours.map_err(|e| e.why));
     }

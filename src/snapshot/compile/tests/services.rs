@@ -48,6 +48,7 @@ pub(super) fn bare(name: &str) -> Service {
         routes: Vec::new(),
         skipped: Vec::new(),
         restored: None,
+        notes: Vec::new(),
     }
 }
 

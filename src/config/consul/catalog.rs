@@ -1,0 +1,270 @@
+//! What of Consul's catalog is exposed, and how it is read: Traefik's options, by Traefik's names and defaults.
+
+use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::meaning::is_visible;
+use crate::config::decode::{Item, List, Table, Typed};
+use crate::config::diagnostic::Findings;
+use crate::config::place;
+use crate::config::value::{Wrong, choice, duration, read};
+use crate::rule::{Constraint, Rule, RuleError, Template};
+
+/// What of the catalog is exposed, and how it is read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Catalog {
+    /// Whether an instance counts whose tags do not say (`enable`). Default: true.
+    pub exposed_by_default: bool,
+    /// Whether a service is dialled through the mesh whose tags do not say (`consulcatalog.connect`). Default: false.
+    pub connect_by_default: bool,
+    /// What the tags of an instance must satisfy; one that does not is not there. Default: nothing.
+    pub constraints: Option<Constraint>,
+    /// The rule of a service that has no TCP router in its tags. Default: none, and it is not routed.
+    pub default_rule: Option<Template>,
+    /// In which states instances are dialled. Default: passing and warning.
+    pub strict_checks: BTreeSet<CheckState>,
+    /// What the tags begin with; `portcullis` always serves too. Default: `traefik`.
+    pub prefix: String,
+    /// Which server may answer.
+    pub consistency: Consistency,
+    /// Everything is read again so often in quiet times. Default: 60 s, as the address of a node changes without any index
+    /// telling, and an agent may hang.
+    pub refresh_interval: Duration,
+}
+
+impl Default for Catalog {
+    fn default() -> Self {
+        Self {
+            exposed_by_default: true,
+            connect_by_default: false,
+            constraints: None,
+            default_rule: None,
+            strict_checks: [CheckState::Passing, CheckState::Warning].into(),
+            prefix: "traefik".to_owned(),
+            consistency: Consistency::Default,
+            refresh_interval: Duration::from_secs(60),
+        }
+    }
+}
+
+/// The worst of an instance's checks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum CheckState {
+    /// All pass.
+    Passing,
+    /// One warns.
+    Warning,
+    /// One fails.
+    Critical,
+    /// Somebody took it, or its node, out of service.
+    Maintenance,
+}
+
+/// Which of Consul's servers may answer (Consul's "Consistency Modes").
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Consistency {
+    /// The leader, by what it believes.
+    #[default]
+    Default,
+    /// Any: cheaper, there without a leader, and a moment late.
+    Stale,
+    /// The leader, after it has asked the others whether it is.
+    Consistent,
+}
+
+/// These keys of `[consul]` as they are typed. `None` is a key that is absent, or wrong and reported.
+#[derive(Debug, Default)]
+pub(super) struct Keys {
+    exposed_by_default: Option<Typed<bool>>,
+    connect_by_default: Option<Typed<bool>>,
+    constraints: Option<Typed<String>>,
+    default_rule: Option<Typed<String>>,
+    strict_checks: Option<List<Typed<String>>>,
+    prefix: Option<Typed<String>>,
+    consistency: Option<Typed<String>>,
+    refresh_interval: Option<Typed<String>>,
+}
+
+/// Traefik's options that are called otherwise here, or have nothing to say, with what to do.
+const TRAEFIKS: &[(&str, &str)] = &[
+    (
+        "connect_aware",
+        "leave it out: a `mesh_identity` is what makes the gateway part of the mesh",
+    ),
+    ("service_name", "its name here is `mesh_identity`"),
+    ("require_consistent", "write `consistency = \"consistent\"`"),
+    ("stale", "write `consistency = \"stale\"`"),
+    (
+        "cache",
+        "leave it out: changes are waited for, and no agent's cache is read",
+    ),
+    (
+        "watch",
+        "leave it out: changes are always waited for, and served within a fraction of a second",
+    ),
+    (
+        "endpoint",
+        "its keys stand in [consul] itself: `address`, `token`, `roots`, `chain`, `key`, `server_name`",
+    ),
+];
+
+/// How often everything may be read again. 1 s: a sweep over thousands of services takes part of that. 1 day: an address that
+/// moves is dialled in vain for as long.
+const REFRESH: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(86_400);
+
+impl Keys {
+    pub(super) fn read(table: &mut Table<'_>, findings: &mut Findings<'_>) -> Self {
+        let keys = Self {
+            exposed_by_default: table.take("exposed_by_default", findings, Item::boolean),
+            connect_by_default: table.take("connect_by_default", findings, Item::boolean),
+            constraints: table.take("constraints", findings, Item::string),
+            default_rule: table.take("default_rule", findings, Item::string),
+            strict_checks: table.take("strict_checks", findings, Item::strings),
+            prefix: table.take("prefix", findings, Item::string),
+            consistency: table.take("consistency", findings, Item::string),
+            refresh_interval: table.take("refresh_interval", findings, |item, findings| {
+                item.quantity("s", findings)
+            }),
+        };
+        table.refuse(TRAEFIKS, findings);
+        keys
+    }
+
+    /// What they mean. `names_identity` says that there is a mesh identity, right or wrong.
+    pub(super) fn meaning(&self, names_identity: bool, findings: &mut Findings<'_>) -> Catalog {
+        let default = Catalog::default();
+        let yes = |typed: &Option<Typed<bool>>| typed.as_ref().map(|typed| typed.value);
+        let connect = self.connect_by_default.as_ref();
+        if let Some(typed) = connect.filter(|typed| typed.value && !names_identity) {
+            findings.error(
+                typed.span.clone(),
+                format!("`{}`: the gateway has no identity in the mesh", typed.key),
+                "write `mesh_identity`, the service whose certificate it shows to sidecars",
+            );
+        }
+        let default_rule = self.default_rule.as_ref();
+        if let Some(typed) = default_rule
+            && self.exposed_by_default.is_none()
+            && self.constraints.is_none()
+        {
+            findings.warning(
+                Some(typed.span.clone()),
+                format!("`{}` gives every service of the catalog a route, Consul's own among them", typed.key),
+                "write `exposed_by_default = false`, so that services must ask for it, or `true` if that is what you want",
+            );
+        }
+        Catalog {
+            exposed_by_default: yes(&self.exposed_by_default).unwrap_or(default.exposed_by_default),
+            connect_by_default: yes(&self.connect_by_default).unwrap_or(default.connect_by_default),
+            constraints: (self.constraints.as_ref())
+                .and_then(|typed| within(typed, Constraint::parse(&typed.value), findings)),
+            default_rule: default_rule.and_then(|typed| rule(typed, findings)),
+            strict_checks: self.strict_checks(findings),
+            prefix: (self.prefix.as_ref())
+                .and_then(|typed| read(typed, findings, |text| prefix(text)))
+                .unwrap_or(default.prefix),
+            consistency: (self.consistency.as_ref())
+                .and_then(|typed| read(typed, findings, |text| choice(text, CONSISTENCIES)))
+                .unwrap_or_default(),
+            refresh_interval: (self.refresh_interval.as_ref())
+                .and_then(|typed| read(typed, findings, |text| duration(text, REFRESH)))
+                .unwrap_or(default.refresh_interval),
+        }
+    }
+
+    /// The states by Consul's names, in any case; `any` is all of them.
+    fn strict_checks(&self, findings: &mut Findings<'_>) -> BTreeSet<CheckState> {
+        let Some(list) = &self.strict_checks else {
+            return Catalog::default().strict_checks;
+        };
+        if list.is_empty {
+            findings.missing(
+                list.span.clone(),
+                format!(
+                    "`{}` is an empty list: no instance would be dialled",
+                    list.key
+                ),
+                "leave it out for [\"passing\", \"warning\"], or write [\"any\"]",
+            );
+        }
+        let states = list.value.iter().filter_map(|typed| {
+            read(typed, findings, |text| {
+                choice(&text.to_ascii_lowercase(), STATES)
+            })
+        });
+        states.flatten().copied().collect()
+    }
+}
+
+const CONSISTENCIES: &[(&str, Consistency)] = &[
+    ("default", Consistency::Default),
+    ("stale", Consistency::Stale),
+    ("consistent", Consistency::Consistent),
+];
+
+const STATES: &[(&str, &[CheckState])] = &[
+    ("passing", &[CheckState::Passing]),
+    ("warning", &[CheckState::Warning]),
+    ("critical", &[CheckState::Critical]),
+    ("maintenance", &[CheckState::Maintenance]),
+    (
+        "any",
+        &[
+            CheckState::Passing,
+            CheckState::Warning,
+            CheckState::Critical,
+            CheckState::Maintenance,
+        ],
+    ),
+];
+
+fn prefix(text: &str) -> Result<String, Wrong> {
+    let is_prefix = !text.is_empty()
+        && !text.starts_with('.')
+        && !text.ends_with('.')
+        && text.chars().all(|c| is_visible(c) && c != '=');
+    match is_prefix {
+        true => Ok(text.to_owned()),
+        false => Err(Wrong::new(
+            format!("{text:?} is nothing that a tag can begin with"),
+            "write what stands before the first dot of the tags, such as \"traefik\"",
+        )),
+    }
+}
+
+/// A template. Where the name of a service alone makes the rule, it is tried.
+fn rule(typed: &Typed<String>, findings: &mut Findings<'_>) -> Option<Template> {
+    let template = within(typed, Template::parse(&typed.value), findings)?;
+    let example = template.rule("web", &Default::default());
+    if !template.reads_labels()
+        && let Err(error) = Rule::parse(&example)
+    {
+        findings.error(
+            typed.span.clone(),
+            format!(
+                "`{}`: what it makes of a service `web` is no rule, {example:?}: {error}",
+                typed.key
+            ),
+            error.help.unwrap_or_default(),
+        );
+        return None;
+    }
+    Some(template)
+}
+
+/// What was parsed; a mistake is told with its place inside the string.
+fn within<T>(
+    typed: &Typed<String>,
+    parsed: Result<T, RuleError>,
+    findings: &mut Findings<'_>,
+) -> Option<T> {
+    let error = match parsed {
+        Ok(parsed) => return Some(parsed),
+        Err(error) => error,
+    };
+    let span = place::within(findings.text(), &typed.span, &error.span);
+    let message = format!("`{}`: {}", typed.key, error.message);
+    findings.error(span, message, error.help.unwrap_or_default());
+    None
+}
