@@ -14,7 +14,6 @@ mod echo;
 mod files;
 mod screen;
 
-use crate::admin::BindError;
 use crate::config::{self, AdminAddress, LogFormat};
 use crate::lifecycle::{Handed, Reload, Shutdown};
 use crate::log::AccessLog;
@@ -52,7 +51,7 @@ pub fn run(args: DemoArgs) -> ExitCode {
     match demo {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let hint = if is_in_use(&error) {
+            let hint = if serve::is_in_use(&error) {
                 "\nhint: something else listens there; take any free ports: --listen 127.0.0.1:0 --admin 127.0.0.1:0"
             } else {
                 ""
@@ -163,15 +162,4 @@ fn reachable(mut address: SocketAddr) -> SocketAddr {
         _ => {}
     }
     address
-}
-
-fn is_in_use(error: &anyhow::Error) -> bool {
-    let system = |cause: &(dyn std::error::Error + 'static)| match cause.downcast_ref() {
-        Some(BindError::System { error, .. }) => Some(error.kind()),
-        _ => cause.downcast_ref().map(io::Error::kind),
-    };
-    error
-        .chain()
-        .filter_map(system)
-        .any(|kind| kind == io::ErrorKind::AddrInUse)
 }

@@ -1,5 +1,7 @@
 //! Wires every part of a gateway: reads, binds, publishes, accepts, and drains.
 
+use std::error::Error;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -18,7 +20,7 @@ mod names;
 mod parts;
 mod publish;
 
-use crate::admin;
+use crate::admin::{self, BindError};
 use crate::config::{AdminAddress, Checked};
 use crate::lifecycle::{Handed, Notify, Reload, Shutdown, Wish};
 use crate::log::AccessLog;
@@ -31,7 +33,7 @@ use crate::state::State;
 use crate::status::{self, Status};
 use addresses::Addresses;
 use keep::Keeping;
-use listeners::Serving;
+use listeners::{OpenError, Serving};
 use parts::{News, Parts};
 use publish::Publisher;
 
@@ -53,9 +55,6 @@ pub struct Gateway {
     tasks: JoinSet<()>,
 }
 
-/// The part of the status that tells whether clients are accepted.
-const LISTENERS: &str = "listeners";
-
 /// Starts a gateway: everything is read and bound before the first connection is taken, or nothing starts.
 ///
 /// Must be called on a runtime. Sessions are written to `log`; `shutdown` makes it stop, and `wishes` make it read its
@@ -73,9 +72,6 @@ pub async fn start(
     let metrics = Metrics::new();
     metrics.access_log(log.clone());
     let status = Status::default();
-    // The first of all parts, and the last to be ready: whoever asks in between hears no yes of the others alone.
-    let starting = status::State::NotReady("the gateway is starting".to_owned());
-    status.set(LISTENERS, starting);
     let cell = Arc::new(ArcSwap::from_pointee(Snapshot::default()));
     let sessions = Sessions::new(log.clone(), Arc::clone(&metrics));
     let proxy = Arc::new(Proxy::new(Arc::clone(&cell), sessions.clone()));
@@ -134,7 +130,7 @@ pub async fn start(
     let mut tasks = JoinSet::new();
     tasks.spawn(publisher.run(heard, learnt, read, sessions.clone()));
     parts.take(prepared).await;
-    status.set(LISTENERS, status::State::Ready);
+    status.set("listeners", status::State::Ready);
     let (addresses, admin) = parts.addresses();
     notify.ready("serving").await;
     tasks.spawn(notify.clone().live());
@@ -182,6 +178,18 @@ impl Gateway {
             None => Ok(()),
         }
     }
+}
+
+/// Whether a gateway did not start because somebody else listens where it would.
+pub fn is_in_use(error: &anyhow::Error) -> bool {
+    let system = |cause: &(dyn Error + 'static)| match cause.downcast_ref() {
+        Some(
+            OpenError::Listen { error, .. } | OpenError::Admin(BindError::System { error, .. }),
+        ) => Some(error.kind()),
+        _ => None,
+    };
+    let mut kinds = error.chain().filter_map(system);
+    kinds.any(|kind| kind == io::ErrorKind::AddrInUse)
 }
 
 /// Waits for a part that ends by a panic; one that has done its work is none.

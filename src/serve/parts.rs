@@ -374,7 +374,6 @@ impl Parts {
         } = prepared;
         self.loaded = loaded;
         self.serving.sources.token.store(token.map(Arc::new));
-        (self.listeners).take(opened, keepalive, &self.serving, &mut self.tasks);
         (self.names).take(names, resolving, &self.news.answers, &mut self.tasks);
         self.keeping.follow(state).await;
         consul::take(
@@ -386,6 +385,8 @@ impl Parts {
             &mut self.tasks,
         )
         .await;
+        // After every part has told its state: who asks `/readyz` at once hears of all of them.
+        (self.listeners).take(opened, keepalive, &self.serving, &mut self.tasks);
         if self.log != log {
             tracing::warn!("[log] has changed: the log is written so from the next start on");
         }
