@@ -227,9 +227,11 @@ fn service(n: usize, version: usize) -> Changed {
             tls: ServiceTls::PassThrough,
             upstream: name,
             broken: None,
+            middlewares: Vec::new(),
             mesh: false,
             warnings: Vec::new(),
         }],
+        middlewares: BTreeMap::new(),
         skipped: Vec::new(),
     };
     Changed([(key(n), Some(Arc::new(service)))].into())

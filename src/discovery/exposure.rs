@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::endpoints::{Available, Survey, Wish};
 use super::instance::Found;
+use super::middlewares::definitions;
 use super::names;
 use super::reading::Reading;
 use super::routes::{Mesh, Routers};
@@ -46,10 +47,12 @@ pub fn service(found: &Found, exposure: &Exposure) -> Service {
     let mut survey = Survey::new(&exposure.own);
     let mut skipped = unusable(&reading);
     let servers = servers(&reading, mesh != Mesh::Unasked, &mut skipped);
+    let middlewares = definitions(&reading, &mut skipped);
     let routers = Routers {
         reading: &reading,
         exposure,
         servers: &servers,
+        middlewares: &middlewares,
         mesh,
     };
     let routes = routers.routes(&mut skipped);
@@ -88,6 +91,7 @@ pub fn service(found: &Found, exposure: &Exposure) -> Service {
         key: found.key.clone(),
         upstreams,
         routes,
+        middlewares,
         skipped,
     }
 }

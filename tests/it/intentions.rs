@@ -182,9 +182,11 @@ fn web(sidecar: SocketAddr) -> BTreeMap<ServiceKey, Option<Arc<Service>>> {
             tls: ServiceTls::Terminate(None),
             upstream: "web@consul".into(),
             broken: None,
+            middlewares: Vec::new(),
             mesh: false,
             warnings: Vec::new(),
         }],
+        middlewares: BTreeMap::new(),
         skipped: Vec::new(),
     };
     [(key, Some(Arc::new(service)))].into()

@@ -25,6 +25,7 @@ mod changes;
 mod file;
 mod half_close;
 mod intentions;
+mod middlewares;
 mod ready;
 mod speed;
 mod ssh;

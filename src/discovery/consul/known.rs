@@ -212,6 +212,7 @@ impl Known {
             },
             upstreams: Vec::new(),
             routes: Vec::new(),
+            middlewares: BTreeMap::new(),
             skipped: vec![Skipped {
                 instance: None,
                 router: None,
@@ -385,7 +386,7 @@ impl Known {
         }
 
         let service = exposure::service(&listing.found, &self.exposure);
-        if service.routes.is_empty() && service.skipped.is_empty() && !self.is_wanted(name) {
+        if service.is_idle() && !self.is_wanted(name) {
             self.give_up(name);
             return Ok(());
         }

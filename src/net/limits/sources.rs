@@ -35,6 +35,13 @@ pub(super) struct Place {
     is_own: bool,
 }
 
+impl Place {
+    /// Whose connection it is, as a number.
+    pub(super) fn source(&self) -> u64 {
+        self.source.0
+    }
+}
+
 /// All sources that have connections, or came often a moment ago.
 #[derive(Debug)]
 pub(super) struct Sources {

@@ -110,9 +110,11 @@ fn service(name: &str, endpoint: &str) -> Service {
             tls: ServiceTls::PassThrough,
             upstream: place,
             broken: None,
+            middlewares: Vec::new(),
             mesh: false,
             warnings: Vec::new(),
         }],
+        middlewares: BTreeMap::new(),
         skipped: Vec::new(),
     }
 }
