@@ -286,7 +286,7 @@ impl Connect {
                     "the gateway does not let you in to {name} ({})",
                     words(alert)
                 ),
-                "the route may take other addresses than yours, or no more connections of yours: the gateway's log says why",
+                "it may be for other addresses than yours, for other certificates, or have enough connections of yours: the gateway's log says why",
             ),
             (AlertDescription::NoApplicationProtocol, _) => Report::new(
                 Exit::Handshake,

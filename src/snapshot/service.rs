@@ -63,6 +63,11 @@ pub struct Service {
 }
 
 impl Service {
+    /// Whether clients may depend on it, of its own routes or of others'.
+    pub fn is_used(&self) -> bool {
+        !self.upstreams.is_empty() || !self.middlewares.is_empty()
+    }
+
     /// Whether there is nothing in it that anybody could see or use.
     pub fn is_idle(&self) -> bool {
         self.routes.is_empty() && self.skipped.is_empty() && self.middlewares.is_empty()

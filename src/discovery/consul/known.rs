@@ -201,7 +201,7 @@ impl Known {
     /// Consul lists a service and cannot be asked for it. That is its owner's affair, unless it served before.
     pub(super) fn refused(&mut self, name: &Arc<str>, why: String, now: Instant) {
         let held = self.services.get(name);
-        if held.is_some_and(|held| !held.told.upstreams.is_empty()) || self.is_wanted(name) {
+        if held.is_some_and(|held| held.told.is_used()) || self.is_wanted(name) {
             return self.read(name, Err(why), now);
         }
         self.forget(name);
