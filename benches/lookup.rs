@@ -119,6 +119,7 @@ impl Parts {
             upstream: Arc::clone(&self.upstream),
             mesh: false,
             max_connections: None,
+            middlewares: Vec::new(),
             warnings: Vec::new(),
             metrics: Arc::clone(&self.metrics),
         })

@@ -19,12 +19,12 @@
 //! |---|---|---|
 //! | 6 | `main` [`cli`] | one file a command; exit codes |
 //! | 5 | [`serve`] | wires a gateway: load, parts (what changes with the configuration), listeners, consul, publish (the only writer of snapshots), drain |
-//! | 4 | [`proxy`] | the data path: the story, hello, terminate, upstream, failure |
+//! | 4 | [`proxy`] | the data path: the story, hello, middlewares, terminate, upstream, failure |
 //! | 4 | [`client`] | `portcullis connect`: one connection's way, and what to tell a person when it fails |
 //! | 4 | [`discovery`] | what Consul's catalog says of services, made routes and upstreams |
 //! | 4 | [`identity`] | who the gateway is in a mesh: its certificate and the roots, from Consul |
 //! | 4 | [`admin`] | livez, readyz, metrics, `/v1`: reads the snapshot and the status |
-//! | 3 | [`snapshot`] | the model: service, compile, table, upstream, ejection, certificates; no I/O |
+//! | 3 | [`snapshot`] | the model: service, compile, table, middlewares, upstream, ejection, certificates; no I/O |
 //! | 2 | [`net`] | listener, limits, dial, resolve, relay, splice, session: sockets, for proxy and client alike |
 //! | 2 | [`api`] | the client of Consul that several rooms share |
 //! | 2 | [`status`] | what each part reports of itself, in one vocabulary |

@@ -15,9 +15,11 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
 mod exceeded;
+mod in_flight;
 mod scrape;
 
 pub use exceeded::{Exceeded, Limit, Usage};
+pub use in_flight::InFlight;
 use scrape::{Ended, Live};
 
 use crate::log::AccessLog;
@@ -343,6 +345,8 @@ pub struct RouteMetrics {
     pub active: Gauge,
     /// Connections that its limit has let in. Those that it refused are active until they have closed, and not among these.
     pub admitted: AtomicUsize,
+    /// How many of its connections each source has, of those that came when a middleware limited that.
+    pub in_flight: InFlight,
     /// Bytes from clients to upstreams.
     pub bytes_up: Counter<u64, AtomicU64>,
     /// Bytes from upstreams to clients.
@@ -360,6 +364,7 @@ impl Default for RouteMetrics {
         Self {
             active: Gauge::default(),
             admitted: AtomicUsize::new(0),
+            in_flight: InFlight::default(),
             bytes_up: Counter::default(),
             bytes_down: Counter::default(),
             handshake: Histogram::new(SECONDS),

@@ -85,6 +85,10 @@ reasons! {
     UnknownName = "unknown_name", Client;
     /// The route cannot serve: what it needs, or asks for by its tags, is missing, broken or not supported.
     RouteBroken = "route_broken", Gateway;
+    /// The client's address is in none of the networks that a middleware of the route lets in.
+    ClientNotAllowed = "client_not_allowed", Client;
+    /// The client's address, or its IPv6 network, had as many connections on the route as a middleware lets one have.
+    InFlightLimit = "in_flight_limit", Client;
     /// The route had as many connections as it may have.
     RouteLimit = "route_limit", Gateway;
     /// The route ends TLS, and no certificate fits the name.

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
+use crate::config::Middleware;
 use crate::name::SpiffeId;
 use crate::snapshot::service::{ServiceKey, Skipped};
 use crate::snapshot::upstream::{Transport, Upstream};
@@ -70,9 +71,11 @@ struct Entry<'a> {
     /// The option set of a terminating route; null for the defaults.
     tls_options: Option<&'a str>,
     /// Why a broken route refuses.
-    broken_reason: Option<&'a str>,
+    broken_reason: Option<String>,
     upstream: UpstreamEntry<'a>,
     endpoints: Vec<EndpointEntry<'a>>,
+    /// What it asks of its clients.
+    middlewares: Vec<MiddlewareEntry<'a>>,
     /// The route that takes every client this one could have had.
     shadowed_by: Option<Name<'a>>,
     /// What its owner should know, though it serves.
@@ -96,6 +99,16 @@ struct UpstreamEntry<'a> {
     empty: Option<&'a str>,
     /// The same of what its endpoints come from: its service, or the names that the file has.
     from_disk: Option<String>,
+}
+
+/// A middleware of a route; of one that is missing or wrong there is the name alone, and the route is broken.
+#[derive(Serialize)]
+struct MiddlewareEntry<'a> {
+    name: &'a str,
+    /// The networks that it lets in; null for one of another kind.
+    ip_allow_list: Option<Vec<String>>,
+    /// How many connections one source may have on the route; null for one of another kind.
+    in_flight_conn: Option<usize>,
 }
 
 #[derive(Serialize)]
@@ -141,9 +154,13 @@ impl<'a> Entry<'a> {
             Action::Terminate { options, .. } => ("terminate", options.as_deref(), None),
             Action::Broken(reason) => ("broken", None, Some(reason.as_str())),
         };
-        let (action, tls_options, broken_reason) = match snapshot.way(route) {
-            Err(reason) => ("broken", None, broken_reason.or(Some(reason))),
-            Ok(_) => (action, tls_options, broken_reason),
+        // In the order in which a client would meet it.
+        let asked = snapshot.middlewares(route);
+        let missing = asked.as_ref().err().map(String::as_str);
+        let missing = missing.or(snapshot.way(route).err());
+        let (action, tls_options, broken_reason) = match missing {
+            Some(_) => ("broken", None, broken_reason.or(missing)),
+            None => (action, tls_options, broken_reason),
         };
         let upstream = snapshot
             .upstream(&route.upstream)
@@ -157,9 +174,10 @@ impl<'a> Entry<'a> {
             default: route.rule.is_default(),
             action,
             tls_options,
-            broken_reason,
+            broken_reason: broken_reason.map(str::to_owned),
             upstream: UpstreamEntry::new(&route.upstream, upstream),
             endpoints: upstream.map_or_else(Vec::new, |upstream| endpoints(upstream, now)),
+            middlewares: middlewares(route, snapshot),
             shadowed_by: shadowed_by.map(|by| Name {
                 source: by.source.as_str(),
                 name: &by.name,
@@ -218,6 +236,26 @@ impl<'a> SkippedEntry<'a> {
             note: true,
         }
     }
+}
+
+fn middlewares<'a>(route: &'a Route, snapshot: &'a Snapshot) -> Vec<MiddlewareEntry<'a>> {
+    let names = route.middlewares.iter();
+    let entries = names.map(|name| {
+        let (ip_allow_list, in_flight_conn) = match snapshot.middleware(name, route) {
+            Ok(Middleware::IpAllowList(networks)) => (
+                Some(networks.iter().map(ToString::to_string).collect()),
+                None,
+            ),
+            Ok(Middleware::InFlightConn(most)) => (None, Some(*most)),
+            Err(_) => (None, None),
+        };
+        MiddlewareEntry {
+            name,
+            ip_allow_list,
+            in_flight_conn,
+        }
+    });
+    entries.collect()
 }
 
 fn endpoints(upstream: &Upstream, now: Instant) -> Vec<EndpointEntry<'_>> {

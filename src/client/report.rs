@@ -259,7 +259,6 @@ impl Connect {
                 | AlertDescription::CertificateExpired
                 | AlertDescription::CertificateUnknown
                 | AlertDescription::UnknownCA
-                | AlertDescription::AccessDenied
                 | AlertDescription::DecryptError,
                 certificate,
             ) => match certificate {
@@ -281,6 +280,14 @@ impl Connect {
                     "name yours: --cert FILE --key FILE",
                 ),
             },
+            (AlertDescription::AccessDenied, _) => Report::new(
+                Exit::Handshake,
+                format!(
+                    "the gateway does not let you in to {name} ({})",
+                    words(alert)
+                ),
+                "it may be for other addresses than yours, for other certificates, or have enough connections of yours: the gateway's log says why",
+            ),
             (AlertDescription::NoApplicationProtocol, _) => Report::new(
                 Exit::Handshake,
                 format!("the route for {name} takes only clients of certain protocols (ALPN)"),

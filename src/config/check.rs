@@ -11,8 +11,8 @@ use super::file::{File, TlsOptions};
 use super::upstreams::Own;
 use super::value::{self, Wrong, choice, read};
 use super::{
-    Config, Diagnostic, Diagnostics, Environment, Level, Log, LogFormat, consul, files, limits,
-    listen, routes, state, syntax, upstreams,
+    Config, Diagnostic, Diagnostics, Environment, Level, Log, LogFormat, Middleware, consul, files,
+    limits, listen, routes, state, syntax, upstreams,
 };
 use crate::retry;
 use crate::tls::files::Certificate;
@@ -126,6 +126,7 @@ fn mean(
     };
     let mut upstreams = upstreams::upstreams(file, own, folder, findings);
     let loaded = &certificates.loaded;
+    let middlewares = middlewares(file, findings);
     let routes = routes::routes(file, own, &mut upstreams, loaded, findings);
     let consul = file.consul.as_ref();
     let consul = consul.map(|section| consul::consul(section, folder, environment, findings));
@@ -138,6 +139,7 @@ fn mean(
         admin_token,
         certificates: certificates.files,
         tls_options,
+        middlewares,
         routes,
         upstreams,
         limits,
@@ -162,6 +164,15 @@ fn tls_options(
         sets.insert(name.value.clone(), options);
     }
     sets
+}
+
+fn middlewares(file: &File, findings: &mut Findings<'_>) -> BTreeMap<String, Middleware> {
+    let typed = file.middlewares.iter();
+    let middlewares = typed.filter_map(|(name, section)| {
+        read(name, findings, |text| value::name(text));
+        Some((name.value.clone(), section.mean(findings)?))
+    });
+    middlewares.collect()
 }
 
 fn option_set(

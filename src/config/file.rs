@@ -5,7 +5,7 @@ use toml::de::{DeTable, DeValue};
 use super::consul::Section;
 use super::decode::{Item, List, Table, Typed};
 use super::diagnostic::Findings;
-use super::{Cap, limits, proxy_protocol, state, upstream_tls};
+use super::{Cap, limits, middlewares, proxy_protocol, state, upstream_tls};
 
 /// The whole file. `None` is a key that is absent, or wrong and reported.
 #[derive(Debug, Default)]
@@ -18,6 +18,7 @@ pub(super) struct File {
     pub(super) unknown_name: Option<Typed<String>>,
     pub(super) certificates: Vec<Certificate>,
     pub(super) tls_options: Vec<(Typed<String>, TlsOptions)>,
+    pub(super) middlewares: Vec<(Typed<String>, middlewares::Section)>,
     pub(super) routes: Vec<(Typed<String>, Route)>,
     pub(super) upstreams: Vec<(Typed<String>, Upstream)>,
     pub(super) consul: Option<Section>,
@@ -71,6 +72,7 @@ pub(super) struct Route {
     pub(super) tls_options: Option<Typed<String>>,
     pub(super) upstream: Option<Typed<String>>,
     pub(super) max_connections: Option<Cap>,
+    pub(super) middlewares: Option<List<Typed<String>>>,
 }
 
 /// Which clients a route takes.
@@ -123,6 +125,12 @@ impl File {
                 .map(|list| list.value)
                 .unwrap_or_default(),
             tls_options: root.take("tls", findings, read_tls).unwrap_or_default(),
+            middlewares: read_named(
+                &mut root,
+                "middlewares",
+                findings,
+                middlewares::Section::read,
+            ),
             routes: read_named(&mut root, "routes", findings, read_route),
             upstreams: read_named(&mut root, "upstreams", findings, read_upstream),
             consul: root.take("consul", findings, |item, findings| {
@@ -293,6 +301,7 @@ fn read_route(mut table: Table<'_>, findings: &mut Findings<'_>) -> Route {
         tls_options: table.take("tls_options", findings, Item::string),
         upstream: table.require("upstream", "\"10.0.0.5:22\"", findings, Item::string),
         max_connections: table.take("max_connections", findings, limits::of_route),
+        middlewares: table.take("middlewares", findings, Item::strings),
     };
     table.finish(findings);
     route

@@ -17,6 +17,7 @@ mod file;
 mod files;
 mod limits;
 mod listen;
+mod middlewares;
 mod place;
 mod proxy_protocol;
 mod routes;
@@ -54,6 +55,8 @@ pub struct Config {
     pub certificates: Vec<CertificateFiles>,
     /// Named sets of TLS options. `default`, what a route has that names none, is always among them.
     pub tls_options: BTreeMap<String, Options>,
+    /// What routes may ask of their clients, by name.
+    pub middlewares: BTreeMap<String, Middleware>,
     /// The routes of the file, by name.
     pub routes: BTreeMap<String, Route>,
     /// The upstreams of the file, by name; a route with a bare address has one of its own, named like the address.
@@ -166,6 +169,17 @@ pub struct Route {
     pub upstream: String,
     /// How many connections it may have; `None` is what [`Limits::per_route`] says.
     pub max_connections: Option<Cap>,
+    /// What it asks of its clients: keys of [`Config::middlewares`].
+    pub middlewares: Vec<String>,
+}
+
+/// What a route may ask of its clients, before anything is done for them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Middleware {
+    /// Their address lies in one of these networks; never empty.
+    IpAllowList(Arc<[IpNet]>),
+    /// So many connections at once that one address, or one IPv6 /64, has on the route; 0 is none.
+    InFlightConn(usize),
 }
 
 /// What the gateway does with the client's TLS.

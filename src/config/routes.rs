@@ -7,6 +7,7 @@ use std::ops::Range;
 use super::decode::{List, Typed};
 use super::diagnostic::Findings;
 use super::file::{self, File, Names};
+use super::middlewares;
 use super::place;
 use super::upstreams::{self, Own};
 use super::value::{self, suggest};
@@ -34,12 +35,15 @@ pub(super) fn routes(
     let known = Known {
         upstreams: names(&file.upstreams),
         tls_options: names(&file.tls_options),
+        middlewares: names(&file.middlewares),
     };
     let mut routes = BTreeMap::new();
     let mut places = BTreeMap::new();
     for (name, typed) in &file.routes {
         value::read(name, findings, |text| value::name(text));
         let action = action(typed, &known, findings);
+        let asked = typed.middlewares.as_ref();
+        let middlewares = middlewares::of_route(asked, &known.middlewares, findings);
         let upstream = typed
             .upstream
             .as_ref()
@@ -67,6 +71,7 @@ pub(super) fn routes(
                 action,
                 upstream,
                 max_connections: typed.max_connections,
+                middlewares,
             },
         );
     }
@@ -78,6 +83,7 @@ pub(super) fn routes(
 struct Known<'a> {
     upstreams: BTreeSet<&'a str>,
     tls_options: BTreeSet<&'a str>,
+    middlewares: BTreeSet<&'a str>,
 }
 
 fn names<T>(sections: &[(Typed<String>, T)]) -> BTreeSet<&str> {
@@ -251,7 +257,7 @@ fn find_upstream(
     None
 }
 
-fn reference_help(typed: &str, known: &BTreeSet<&str>, otherwise: &str) -> String {
+pub(super) fn reference_help(typed: &str, known: &BTreeSet<&str>, otherwise: &str) -> String {
     let known: Vec<&str> = known.iter().copied().collect();
     match suggest(typed, &known) {
         Some(meant) => format!("did you mean {meant:?}? otherwise {otherwise}"),

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::endpoints::{Available, Survey, Wish};
 use super::instance::{Found, Health, Instance};
+use super::middlewares::definitions;
 use super::names;
 use super::reading::{Read, Reading, Verdict};
 use super::routes::{Mesh, Routers};
@@ -125,10 +126,12 @@ pub fn service(found: &Found, exposure: &Exposure) -> Service {
     let mut survey = Survey::new(exposure);
     let mut skipped = unusable(&reading);
     let servers = servers(&reading, mesh != Mesh::Unasked, &mut skipped);
+    let middlewares = definitions(&reading, &mut skipped);
     let routers = Routers {
         reading: &reading,
         exposure,
         servers: &servers,
+        middlewares: &middlewares,
         mesh,
     };
     let routes = routers.routes(&mut skipped);
@@ -167,6 +170,7 @@ pub fn service(found: &Found, exposure: &Exposure) -> Service {
         key: found.key.clone(),
         upstreams,
         routes,
+        middlewares,
         skipped,
         restored: None,
         notes: notes(&reading, left_out),

@@ -4,6 +4,7 @@ pub mod consul;
 mod endpoints;
 pub mod exposure;
 pub mod instance;
+mod middlewares;
 mod names;
 mod reading;
 mod routes;

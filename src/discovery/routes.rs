@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 use super::exposure::Exposure;
 use super::instance::Instance;
+use super::middlewares;
 use super::names;
 use super::reading::Reading;
 use super::servers::Server;
 use super::shortened;
 use super::tags::{Router, RouterTls, Tags, Unsupported};
+use crate::config::Middleware;
 use crate::name::quoted;
 use crate::rule::{Room, Rule, normalized};
 use crate::snapshot::service::{ServiceRoute, ServiceTls, Skipped};
@@ -28,6 +30,7 @@ pub(super) struct Routers<'r, 'a> {
     pub(super) reading: &'r Reading<'a>,
     pub(super) exposure: &'r Exposure,
     pub(super) servers: &'r BTreeMap<&'r str, Server<'a>>,
+    pub(super) middlewares: &'r BTreeMap<Arc<str>, Result<Middleware, Arc<str>>>,
     pub(super) mesh: Mesh,
 }
 
@@ -170,10 +173,14 @@ impl Routers<'_, '_> {
                 Some("its tags cannot be read".to_owned()),
             ),
         };
+        let key = &self.reading.found.key;
+        let (middlewares, no_middleware) =
+            middlewares::named(key, &router.middlewares, self.middlewares);
         let asked = self.asked(router, target);
         let broken = match unreadable {
             true => no_way,
             false => unsupported(&asked, self.is_mesh(target))
+                .or(no_middleware)
                 .or(no_tls)
                 .or(no_way),
         };
@@ -191,6 +198,7 @@ impl Routers<'_, '_> {
             priority: router.priority,
             tls,
             upstream,
+            middlewares,
             // The file's upstreams are the operator's affair.
             mesh: self.mesh != Mesh::Unasked && !matches!(target, Target::File(_)),
             broken: broken.map(|reason| shortened(&reason)),

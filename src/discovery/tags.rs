@@ -3,8 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+mod middlewares;
+
 use super::terms::{Terms, boolean, is_tcp};
 use crate::name::quoted;
+pub use middlewares::Middleware;
 
 /// What the tags of an instance ask for: Traefik's grammar for TCP, as its version 3.7 reads it, under either prefix.
 ///
@@ -68,6 +71,8 @@ pub struct Tags {
     pub routers: BTreeMap<String, Router>,
     /// Its `tcp.services`, by name.
     pub services: BTreeMap<String, Server>,
+    /// Its `tcp.middlewares`, by name.
+    pub middlewares: BTreeMap<String, Middleware>,
 }
 
 /// A `tcp.routers.NAME`.
@@ -83,6 +88,8 @@ pub struct Router {
     pub service: Option<String>,
     /// What happens to TLS; `None` if the router does not speak it.
     pub tls: Option<RouterTls>,
+    /// The middlewares that it names, as they were written.
+    pub middlewares: Vec<String>,
     /// What it asks for and does not get.
     pub unsupported: BTreeSet<Unsupported>,
     /// Whether no tag asks for it, but the operator's rule for services without one.
@@ -110,8 +117,6 @@ pub struct Server {
 /// What Traefik does for a tag, and this gateway does not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Unsupported {
-    /// Lists of clients, and limits.
-    Middlewares,
     /// A syntax of rules that is not version 3's.
     RuleSyntax,
     /// A certificate by ACME.
@@ -134,7 +139,6 @@ impl Unsupported {
     /// The key that asks for it.
     pub fn key(self) -> &'static str {
         match self {
-            Self::Middlewares => "middlewares",
             Self::RuleSyntax => "rulesyntax",
             Self::CertResolver => "tls.certresolver",
             Self::Domains => "tls.domains",
@@ -151,7 +155,7 @@ impl Unsupported {
     /// Through the mesh, Traefik too dials with the mesh's own TLS and transport, whatever else was asked for.
     pub fn is_vital(self, mesh: bool) -> bool {
         match self {
-            Self::Middlewares | Self::RuleSyntax | Self::ProxyProtocol => true,
+            Self::RuleSyntax | Self::ProxyProtocol => true,
             Self::ServerTls | Self::ServersTransport => !mesh,
             Self::CertResolver | Self::Domains | Self::TerminationDelay | Self::HealthCheck => {
                 false
@@ -211,8 +215,10 @@ impl Tags {
                     path => server.take(path, place, typed.is_on(&proxy))?,
                 }
             }
-            // Without a router that names it, a middleware does nothing.
-            ["tcp", "middlewares", name, path @ ..] if is_name(name) && is_middleware(path) => {}
+            ["tcp", "middlewares", name, path @ ..] if is_name(name) => {
+                let middleware = self.middlewares.entry((*name).to_owned()).or_default();
+                middleware.take(path, place)?;
+            }
             _ => return Err(place.wrong(Wrong::Unknown)),
         }
         Ok(())
@@ -233,11 +239,7 @@ impl Router {
                     self.unsupported.insert(Unsupported::RuleSyntax);
                 }
             }
-            ["middlewares"] => {
-                if !place.value.is_empty() {
-                    self.unsupported.insert(Unsupported::Middlewares);
-                }
-            }
+            ["middlewares"] => self.middlewares = list(place.value),
             ["tls", path @ ..] => {
                 let asked = match path {
                     [] | ["options"] | ["passthrough"] => None,
@@ -356,15 +358,6 @@ impl Place<'_> {
 /// An index in brackets would make two parts of one.
 fn is_name(part: &str) -> bool {
     !part.contains(['[', ']'])
-}
-
-fn is_middleware(path: &[&str]) -> bool {
-    matches!(
-        path,
-        [] | ["ipallowlist" | "ipwhitelist" | "inflightconn"]
-            | ["ipallowlist" | "ipwhitelist", "sourcerange"]
-            | ["inflightconn", "amount"]
-    )
 }
 
 /// `domains`, or one of them: `domains[0]`.

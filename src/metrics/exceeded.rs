@@ -15,6 +15,8 @@ pub enum Limit {
     AcceptRate,
     /// `limits.per_route`, or a route's `max_connections`: how many a route has.
     PerRoute,
+    /// `in_flight_conn` of a route's middlewares: how many one source has on it.
+    InFlight,
     /// `limits.lifetime`: how long a tunnel lasts.
     Lifetime,
     /// `limits.idle_timeout`: how long a tunnel is silent.
@@ -29,6 +31,7 @@ impl Limit {
         Self::PerSource,
         Self::AcceptRate,
         Self::PerRoute,
+        Self::InFlight,
         Self::Lifetime,
         Self::Idle,
     ];
@@ -41,6 +44,7 @@ impl Limit {
             Self::PerSource => "per_source",
             Self::AcceptRate => "accept_rate",
             Self::PerRoute => "per_route",
+            Self::InFlight => "in_flight_conn",
             Self::Lifetime => "lifetime",
             Self::Idle => "idle_timeout",
         }

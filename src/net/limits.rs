@@ -93,6 +93,8 @@ pub struct Admission<'a> {
     route: Option<Arc<RouteMetrics>>,
     is_connection: bool,
     is_handshake: bool,
+    is_routed: bool,
+    is_in_flight: bool,
 }
 
 impl<'a> Admission<'a> {
@@ -104,6 +106,8 @@ impl<'a> Admission<'a> {
             route: None,
             is_connection: false,
             is_handshake: false,
+            is_routed: false,
+            is_in_flight: false,
         }
     }
 
@@ -147,10 +151,25 @@ impl<'a> Admission<'a> {
     /// # Errors
     /// The limit that refuses it.
     pub fn routed(&mut self, route: &Arc<RouteMetrics>, cap: Cap) -> Result<(), Limit> {
-        if self.route.is_none() {
+        if !self.is_routed {
             self.limiter.take(&route.admitted, cap, Limit::PerRoute)?;
             self.route = Some(Arc::clone(route));
+            self.is_routed = true;
         }
+        Ok(())
+    }
+
+    /// The connection's source has so many at most of this route, and this is one of them.
+    ///
+    /// # Errors
+    /// It has as many.
+    pub fn in_flight(&mut self, route: &Arc<RouteMetrics>, most: usize) -> Result<(), Limit> {
+        let source = self.source.as_ref().map(Place::source);
+        if source.is_none_or(|source| !route.in_flight.enter(source, most)) {
+            return self.limiter.exceeded.count(Limit::InFlight, true);
+        }
+        self.route = Some(Arc::clone(route));
+        self.is_in_flight = true;
         Ok(())
     }
 
@@ -168,11 +187,16 @@ impl Drop for Admission<'_> {
         if self.is_connection {
             self.limiter.connections.fetch_sub(1, Ordering::Relaxed);
         }
+        if let Some(route) = &self.route {
+            if self.is_routed {
+                route.admitted.fetch_sub(1, Ordering::Relaxed);
+            }
+            if let Some(place) = self.source.as_ref().filter(|_| self.is_in_flight) {
+                route.in_flight.leave(place.source());
+            }
+        }
         if let Some(place) = self.source.take() {
             self.limiter.sources.leave(place, Instant::now());
-        }
-        if let Some(route) = &self.route {
-            route.admitted.fetch_sub(1, Ordering::Relaxed);
         }
     }
 }

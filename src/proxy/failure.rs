@@ -26,6 +26,8 @@ pub(super) enum Failure {
     ListenerGone,
     #[error("{}", limit(*.0))]
     Limit(Limit),
+    #[error("{0} is not in `ip_allow_list` of a middleware of its route")]
+    NotAllowed(IpAddr),
     #[error("{0} is not in `proxy_protocol.from` of this listener")]
     NotListed(IpAddr),
     #[error("{0}")]
@@ -98,9 +100,11 @@ impl Failure {
                 Limit::PerSource => Reason::SourceLimit,
                 Limit::AcceptRate => Reason::RateLimit,
                 Limit::PerRoute => Reason::RouteLimit,
+                Limit::InFlight => Reason::InFlightLimit,
                 Limit::Lifetime => Reason::LifetimeLimit,
                 Limit::Idle => Reason::IdleTimeout,
             },
+            Self::NotAllowed(_) => Reason::ClientNotAllowed,
             Self::NotListed(_) | Self::ProxyHeader(HeaderError::Absent) => Reason::NoProxyHeader,
             Self::ProxyHeader(_) => Reason::BadProxyHeader,
             Self::Hello(HelloError::Gone { .. }) => Reason::ClientGone,
@@ -200,6 +204,9 @@ fn limit(limit: Limit) -> &'static str {
         Limit::AcceptRate => "its source comes more often than one may (`limits.accept_rate`)",
         Limit::PerRoute => {
             "its route has as many connections as it may have (`max_connections`, or `limits.per_route`)"
+        }
+        Limit::InFlight => {
+            "its source has as many connections on the route as one may have (`in_flight_conn` of a middleware)"
         }
         Limit::Lifetime => "it has lasted as long as one may (`limits.lifetime`)",
         Limit::Idle => "no byte in either direction",

@@ -11,6 +11,7 @@ use tokio::time::timeout_at;
 mod announce;
 mod failure;
 pub mod hello;
+mod middlewares;
 mod origin;
 mod terminate;
 mod upstream;
@@ -77,7 +78,7 @@ impl Proxy {
         }
     }
 
-    /// Admission, origin, hello, route, terminate or pass, dial, relay.
+    /// Admission, origin, hello, route, its middlewares, terminate or pass, dial, relay.
     async fn serve(
         &self,
         tcp: TcpStream,
@@ -156,6 +157,8 @@ async fn establish(
         return Err(failure.answered(tcp, at.unknown_name.into()));
     };
     session.routed(&route.name, &route.upstream, &route.metrics);
+    let client = session.record.client.ip();
+    let tcp = middlewares::pass(tcp, client, route, &snapshot, admission)?;
     let cap = route.max_connections.unwrap_or(limits.per_route);
     if let Err(limit) = admission.routed(&route.metrics, cap) {
         let failure = Failure::Limit(limit);

@@ -113,6 +113,7 @@ impl Compiler<'_> {
     /// The routes and upstreams of the file, and the end of those that it has no more.
     fn file(&mut self) {
         let config = &self.inputs.config;
+        self.next.middlewares.file = Arc::new(config.middlewares.clone());
         let routes = self.next.table.routes().into_iter();
         let gone: Vec<RouteId> = routes
             .filter(|route| route.source == Source::File)
@@ -153,6 +154,11 @@ impl Compiler<'_> {
                 upstream: route.upstream.as_str().into(),
                 mesh: false,
                 max_connections: route.max_connections,
+                middlewares: route
+                    .middlewares
+                    .iter()
+                    .map(|name| name.as_str().into())
+                    .collect(),
                 warnings: Vec::new(),
                 metrics: self.metrics.route(name),
             });

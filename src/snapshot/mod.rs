@@ -7,6 +7,7 @@ use std::sync::Arc;
 pub mod certificates;
 pub mod compile;
 pub mod ejection;
+mod middlewares;
 pub mod service;
 mod shards;
 pub mod table;
@@ -19,6 +20,7 @@ use crate::rule::Rule;
 use crate::tls::server::ServerPolicy;
 
 use certificates::Certificates;
+use middlewares::Middlewares;
 use service::{Service, ServiceKey, Standing};
 use shards::Shards;
 use table::{RouteId, Table};
@@ -35,6 +37,7 @@ pub struct Snapshot {
     pub certificates: Arc<Certificates>,
     upstreams: Shards<Arc<str>, Arc<Upstream>>,
     services: Shards<ServiceKey, Arc<Service>>,
+    middlewares: Middlewares,
     /// How many services there are of each standing; one that there was stays, with none.
     standings: BTreeMap<(Source, Standing), usize>,
     /// What each listener does.
@@ -155,6 +158,8 @@ pub struct Route {
     pub mesh: bool,
     /// How many connections it may have; `None` is what the limits say for every route.
     pub max_connections: Option<Cap>,
+    /// What it asks of its clients: middlewares by their names in the snapshot. Without one of them it serves nobody.
+    pub middlewares: Vec<Arc<str>>,
     /// What its owner should know, though it serves.
     pub warnings: Vec<Arc<str>>,
     /// What its connections count on.
@@ -172,6 +177,7 @@ impl Route {
             && self.upstream == other.upstream
             && self.mesh == other.mesh
             && self.max_connections == other.max_connections
+            && self.middlewares == other.middlewares
             && self.warnings == other.warnings
     }
 }

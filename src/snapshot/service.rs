@@ -1,10 +1,12 @@
 //! The shape of a service, as every source of discovery tells it: its upstreams, its routes, and what it asked for in vain.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::Source;
 use super::upstream::Endpoint;
+use crate::config::Middleware;
 use crate::name::MeshService;
 use crate::rule::Rule;
 use crate::status::State;
@@ -56,6 +58,9 @@ pub struct Service {
     pub upstreams: Vec<ServiceUpstream>,
     /// What its tags ask for, and gets. Names are unique within the source.
     pub routes: Vec<ServiceRoute>,
+    /// What its tags define for routes to ask of their clients, its own and others' of the source, by `NAME@SOURCE`; or
+    /// what is wrong with that.
+    pub middlewares: BTreeMap<Arc<str>, Result<Middleware, Arc<str>>>,
     /// What its tags ask for in vain.
     pub skipped: Vec<Skipped>,
     /// When its source last confirmed all this, if it comes from the disk; `None` where its source has told it.
@@ -78,6 +83,16 @@ impl Service {
         emptied
     }
 
+    /// Whether clients may depend on it, of its own routes or of others'.
+    pub fn is_used(&self) -> bool {
+        !self.upstreams.is_empty() || !self.middlewares.is_empty()
+    }
+
+    /// Whether there is nothing in it that anybody could see or use.
+    pub fn is_idle(&self) -> bool {
+        self.routes.is_empty() && self.skipped.is_empty() && self.middlewares.is_empty()
+    }
+
     /// What has become of what it asked for.
     pub fn standing(&self) -> Standing {
         match (self.routes.is_empty(), self.skipped.is_empty()) {
@@ -98,7 +113,7 @@ pub enum Standing {
     Partly,
     /// All that it asked for was in vain.
     Skipped,
-    /// It asks for no route: the file names it, or its tags are for somebody else.
+    /// It asks for no route: the file names it, routes of others name its middlewares, or its tags are for somebody else.
     Unrouted,
 }
 
@@ -140,6 +155,8 @@ pub struct ServiceRoute {
     pub tls: ServiceTls,
     /// An upstream by its name in the snapshot: this service's, another's, or the file's.
     pub upstream: Arc<str>,
+    /// What it asks of its clients: middlewares by their names in the snapshot.
+    pub middlewares: Vec<Arc<str>>,
     /// Whether that must be one of the mesh, whoever's it is.
     pub mesh: bool,
     /// Why the route cannot serve and refuses its clients: what it needs is missing, and nothing weaker may take its place.

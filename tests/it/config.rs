@@ -12,6 +12,7 @@ mod consul;
 mod corpus;
 mod environment;
 mod meaning;
+mod middlewares;
 mod proxy_protocol;
 mod report;
 mod sections;

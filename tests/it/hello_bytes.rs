@@ -15,6 +15,7 @@ pub(crate) const fn alert(description: u8) -> [u8; 7] {
 
 pub(crate) const UNEXPECTED_MESSAGE: [u8; 7] = alert(10);
 pub(crate) const ILLEGAL_PARAMETER: [u8; 7] = alert(47);
+pub(crate) const ACCESS_DENIED: [u8; 7] = alert(49);
 pub(crate) const DECODE_ERROR: [u8; 7] = alert(50);
 pub(crate) const PROTOCOL_VERSION: [u8; 7] = alert(70);
 pub(crate) const INTERNAL_ERROR: [u8; 7] = alert(80);

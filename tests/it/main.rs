@@ -35,6 +35,7 @@ mod intentions;
 mod limits;
 mod loops;
 mod mesh;
+mod middlewares;
 mod names;
 mod network;
 mod openssl;

@@ -26,6 +26,7 @@ mod changes;
 mod file;
 mod half_close;
 mod intentions;
+mod middlewares;
 mod options;
 mod ready;
 mod speed;

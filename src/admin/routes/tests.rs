@@ -43,6 +43,7 @@ fn route(name: &str, priority: i64, action: Action, upstream: &str) -> Arc<Route
         upstream: upstream.into(),
         mesh: false,
         max_connections: None,
+        middlewares: Vec::new(),
         warnings: Vec::new(),
         metrics: Arc::default(),
     })
@@ -98,26 +99,26 @@ fn every_route_is_shown_whole_and_in_order() {
         "name": "*", "source": "file", "rule": "HostSNI(`*`)", "priority": -1,
         "default": true, "action": "pass_through", "tls_options": null, "broken_reason": null,
         "upstream": plain, "endpoints": endpoints, "shadowed_by": null,
-        "service": null, "warnings": [], "from_disk": null,
+        "service": null, "warnings": [], "middlewares": [], "from_disk": null,
     });
     let wildcard = json!({
         "name": "*.example.com", "source": "file", "rule": "HostSNI(`*.example.com`)",
         "priority": 100, "default": false, "action": "pass_through", "tls_options": null,
         "broken_reason": null, "upstream": plain, "endpoints": endpoints, "shadowed_by": null,
-        "service": null, "warnings": [], "from_disk": null,
+        "service": null, "warnings": [], "middlewares": [], "from_disk": null,
     });
     let db = json!({
         "name": "db.example.com", "source": "file", "rule": "HostSNI(`db.example.com`)",
         "priority": 101, "default": false, "action": "terminate", "tls_options": "strict",
         "broken_reason": null, "upstream": plain, "endpoints": endpoints, "shadowed_by": null,
-        "service": null, "warnings": [], "from_disk": null,
+        "service": null, "warnings": [], "middlewares": [], "from_disk": null,
     });
     let vm = json!({
         "name": "vm.example.com", "source": "file", "rule": "HostSNI(`vm.example.com`)",
         "priority": 25, "default": false, "action": "broken", "tls_options": null,
         "broken_reason": "no option set is named `lost`", "upstream": tls,
         "endpoints": endpoints, "shadowed_by": { "source": "file", "name": "*.example.com" },
-        "service": null, "warnings": [], "from_disk": null,
+        "service": null, "warnings": [], "middlewares": [], "from_disk": null,
     });
     assert_eq!(
         json,
@@ -152,6 +153,7 @@ fn service(name: &str) -> Service {
         },
         upstreams: Vec::new(),
         routes: Vec::new(),
+        middlewares: BTreeMap::new(),
         skipped: Vec::new(),
         restored: None,
         notes: Vec::new(),
@@ -176,6 +178,7 @@ fn service_route(name: &str, upstream: &str) -> ServiceRoute {
         tls: ServiceTls::PassThrough,
         upstream: upstream.into(),
         broken: None,
+        middlewares: Vec::new(),
         mesh: false,
         warnings: Vec::new(),
     }
@@ -281,6 +284,47 @@ fn a_route_of_a_service_says_whose_it_is_and_what_its_upstream_must_prove() {
         );
     }
     assert_eq!(shown["skipped"], json!([]));
+}
+
+#[test]
+fn a_route_says_what_it_asks_of_its_clients_and_what_of_that_is_missing() {
+    let naming = |name: &str, middlewares: &[&str]| ServiceRoute {
+        middlewares: middlewares.iter().map(|name| Arc::from(*name)).collect(),
+        ..service_route(name, "web@consul")
+    };
+    let mut web = service("web");
+    web.upstreams = vec![service_upstream("web@consul")];
+    let office = [
+        "10.0.0.0/8".parse().unwrap(),
+        "2001:db8::7/128".parse().unwrap(),
+    ];
+    web.middlewares = [
+        (
+            "office@consul".into(),
+            Ok(Middleware::IpAllowList(office.into())),
+        ),
+        ("few@consul".into(), Ok(Middleware::InFlightConn(3))),
+    ]
+    .into();
+    web.routes = vec![
+        naming("all@consul", &["office@consul", "few@consul"]),
+        naming("lost@consul", &["few@consul", "gone"]),
+    ];
+    let shown = shown([web]);
+    let route = |name: &str| {
+        let mut routes = shown["routes"].as_array().unwrap().iter();
+        routes.find(|route| route["name"] == name).unwrap()
+    };
+    let office = json!({ "name": "office@consul", "in_flight_conn": null,
+        "ip_allow_list": ["10.0.0.0/8", "2001:db8::7/128"] });
+    let few = json!({ "name": "few@consul", "ip_allow_list": null, "in_flight_conn": 3 });
+    let gone = json!({ "name": "gone", "ip_allow_list": null, "in_flight_conn": null });
+    assert_eq!(route("all@consul")["middlewares"], json!([office, few]));
+    assert_eq!(route("all@consul")["action"], "pass_through");
+    assert_eq!(route("lost@consul")["middlewares"], json!([few, gone]));
+    assert_eq!(route("lost@consul")["action"], "broken");
+    let reason = "the file has no middleware \"gone\"";
+    assert_eq!(route("lost@consul")["broken_reason"], reason);
 }
 
 #[test]

@@ -106,6 +106,7 @@ fn an_alert_is_told_as_what_the_gateway_means_by_it() {
         (alert(AlertDescription::BadCertificate), 14, "without a certificate (alert bad_certificate)", "--cert FILE --key FILE"),
         (alert(AlertDescription::NoApplicationProtocol), 11, "(ALPN)", "operator"),
         (alert(AlertDescription::InternalError), 11, "cannot serve vm.example (alert internal_error)", "/v1/routes"),
+        (alert(AlertDescription::AccessDenied), 11, "does not let you in to vm.example (alert access_denied)", "other addresses than yours"),
         (alert(AlertDescription::ProtocolVersion), 11, "refuses the handshake for vm.example (alert protocol_version)", "in common"),
         (alert(AlertDescription::Unknown(200)), 11, "(alert 200)", "log"),
     ]);

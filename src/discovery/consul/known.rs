@@ -372,7 +372,7 @@ impl Known {
         }
 
         let service = exposure::service(&listing.found, &self.exposure);
-        if service.routes.is_empty() && service.skipped.is_empty() && !self.is_wanted(name) {
+        if service.is_idle() && !self.is_wanted(name) {
             self.give_up(name);
             return Ok(());
         }

@@ -3,6 +3,7 @@
 mod definitions;
 mod endpoints;
 mod mesh;
+mod middlewares;
 mod options;
 mod properties;
 mod refusals;
@@ -162,6 +163,7 @@ fn the_tags_of_a_job_make_a_route_through_the_mesh() {
         tls: ServiceTls::Terminate(None),
         upstream: "web@consul".into(),
         broken: None,
+        middlewares: Vec::new(),
         mesh: true,
         warnings: Vec::new(),
     };

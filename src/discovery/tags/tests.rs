@@ -300,7 +300,6 @@ fn a_value_where_only_more_keys_belong_is_ignored_if_there_are_more_keys() {
 #[test]
 fn what_is_asked_for_in_vain_is_remembered() {
     for (tag, asked) in [
-        ("middlewares=m@file", Unsupported::Middlewares),
         ("rulesyntax=v2", Unsupported::RuleSyntax),
         ("tls.certresolver=le", Unsupported::CertResolver),
         ("tls.domains[0].main=a", Unsupported::Domains),
@@ -324,9 +323,29 @@ fn what_is_asked_for_in_vain_is_remembered() {
 }
 
 #[test]
+fn middlewares_are_defined_under_their_names_and_named_by_routers() {
+    let found = read(&[
+        "traefik.tcp.routers.a.middlewares=M, n@file",
+        "traefik.tcp.middlewares.M.IPAllowList.SourceRange=10.0.0.0/8, 192.0.2.7",
+        "portcullis.tcp.middlewares.n.ipwhitelist.sourcerange=",
+        "traefik.tcp.middlewares.few.inflightconn.amount=3",
+    ]);
+    assert_eq!(found.routers["a"].middlewares, ["M", "n@file"]);
+    let ranges = ["10.0.0.0/8", "192.0.2.7"].map(str::to_owned);
+    assert_eq!(
+        found.middlewares["m"].ip_allow_list,
+        Some(ranges.into()),
+        "{found:?}"
+    );
+    assert_eq!(found.middlewares["n"].ip_white_list, Some(Vec::new()));
+    assert_eq!(found.middlewares["few"].in_flight_conn, Some(Some(3)));
+    assert!(routed("middlewares=").middlewares.is_empty());
+    assert!(mistake(&["traefik.tcp.middlewares.m.inflightconn.amount=x"]).contains("whole number"));
+}
+
+#[test]
 fn what_is_asked_for_by_no_value_is_not_asked_for() {
     let found = read(&[
-        "traefik.tcp.routers.a.middlewares=",
         "traefik.tcp.routers.a.rulesyntax=v3",
         "traefik.tcp.routers.a.tls.certresolver=",
         "traefik.tcp.services.s.loadbalancer.server.tls=false",
@@ -334,8 +353,6 @@ fn what_is_asked_for_by_no_value_is_not_asked_for() {
         "traefik.tcp.services.s.loadbalancer.serverstransport=",
         "traefik.tcp.services.s.loadbalancer.proxyprotocol=no",
         "traefik.tcp.services.s.loadbalancer.proxyprotocol.version=1",
-        "traefik.tcp.middlewares.m.ipallowlist.sourcerange=10.0.0.0/8",
-        "traefik.tcp.middlewares.n.inflightconn.amount=3",
     ]);
     assert!(found.routers["a"].unsupported.is_empty());
     assert!(found.services["s"].unsupported.is_empty());

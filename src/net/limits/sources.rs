@@ -42,6 +42,18 @@ pub(super) struct Place {
     is_own: bool,
 }
 
+impl Place {
+    /// Whose connection it is, as a number that no other has.
+    pub(super) fn source(&self) -> u128 {
+        let (kind, number) = match self.source {
+            Source::V4(address) => (0, u64::from(address)),
+            Source::Subnet(bits) => (1, bits),
+            Source::LinkLocal(bits) => (2, bits),
+        };
+        kind << 64 | u128::from(number)
+    }
+}
+
 /// All sources that have connections, or came often a moment ago.
 #[derive(Debug)]
 pub(super) struct Sources {

@@ -152,6 +152,33 @@ fn a_route_at_its_limit_is_refused_and_no_other() {
 }
 
 #[test]
+fn a_source_has_so_many_of_one_route_and_nothing_is_kept_when_they_have_ended() {
+    let (desk, limits) = (Desk::new(), limits());
+    let routes = ["a", "b"].map(|name| desk.metrics.route(name));
+    for (one, same, other) in [
+        (ONE, "::ffff:192.0.2.1", "192.0.2.2"),
+        ("2001:db8:1:2::1", "2001:db8:1:2:ffff::2", "2001:db8:1:3::1"),
+    ] {
+        let mut all = [one, same, same, other].map(|from| desk.come(from, &limits).unwrap());
+        let [first, second, elsewhere, third] = &mut all;
+        first.in_flight(&routes[0], 1).unwrap();
+        first.routed(&routes[0], Cap::of(1)).unwrap();
+        assert_eq!(second.in_flight(&routes[0], 1), Err(Limit::InFlight));
+        elsewhere.in_flight(&routes[1], 1).unwrap();
+        third.in_flight(&routes[0], 1).unwrap();
+        assert_eq!(third.in_flight(&routes[0], 0), Err(Limit::InFlight));
+        drop(all);
+        for route in &routes {
+            assert_eq!(route.in_flight.sources(), 0);
+            assert_eq!(route.admitted.load(Ordering::Relaxed), 0);
+        }
+    }
+    assert_eq!(desk.counts(Limit::InFlight), (4, 0));
+    let mut nobody = Admission::new(&desk.limiter);
+    assert_eq!(nobody.in_flight(&routes[0], 9), Err(Limit::InFlight));
+}
+
+#[test]
 fn what_is_not_enforced_refuses_nobody_and_counts_who_it_would_have_refused() {
     let (desk, mut limits) = (Desk::new(), limits());
     for cap in [

@@ -28,6 +28,10 @@ impl Compiler<'_> {
         if let Some(last) = last.filter(|_| is_news) {
             self.take_away(&last, Some(service));
         }
+        for (name, definition) in &service.middlewares {
+            let middlewares = &mut self.next.middlewares;
+            middlewares.define(name, key, Some(definition.clone()));
+        }
         for upstream in &service.upstreams {
             if self.is_of(key, &upstream.name) {
                 let upstream = self.service_upstream(key, upstream, is_news);
@@ -88,6 +92,11 @@ impl Compiler<'_> {
                 });
             }
         }
+        for name in last.middlewares.keys() {
+            if now.is_none_or(|now| !now.middlewares.contains_key(name)) {
+                self.next.middlewares.define(name, &last.key, None);
+            }
+        }
         let upstreams = now.into_iter().flat_map(|now| &now.upstreams);
         let kept: BTreeSet<&str> = upstreams.map(|upstream| &*upstream.name).collect();
         for ServiceUpstream { name, .. } in &last.upstreams {
@@ -122,6 +131,7 @@ impl Compiler<'_> {
             upstream: Arc::clone(&route.upstream),
             mesh: route.mesh,
             max_connections: None,
+            middlewares: route.middlewares.clone(),
             warnings: route.warnings.clone(),
             metrics: self.metrics.route(&route.name),
         }

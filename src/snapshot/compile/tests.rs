@@ -10,6 +10,7 @@ use crate::tls::options::Options;
 use crate::tls::verify::Proof;
 
 mod former;
+mod middlewares;
 mod random;
 mod services;
 mod upstreams;

@@ -36,6 +36,7 @@ fn route(name: &str, rule: &str) -> Route {
         upstream: "u".into(),
         mesh: false,
         max_connections: None,
+        middlewares: Vec::new(),
         warnings: Vec::new(),
         metrics: Arc::default(),
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use portcullis::config::{
     self, Action, AdminAddress, Cap, CertificateFiles, Checked, Consul, EndpointAddress, Limits,
-    LogFormat, ProxyTlvs, ProxyVersion, Rate, Span, UnknownName,
+    LogFormat, Middleware, ProxyTlvs, ProxyVersion, Rate, Span, UnknownName,
 };
 use portcullis::name::SpiffeId;
 use portcullis::tls::client::no_server_name;
@@ -174,6 +174,9 @@ fn the_full_example_means_what_its_comments_say() {
     assert_eq!(config.routes["staff"].action, Action::Terminate { options });
     assert_eq!(config.routes["staff"].priority, Some(10));
     assert_eq!(config.routes["staff"].max_connections, Some(Cap::of(500)));
+    assert_eq!(config.routes["staff"].middlewares, ["office", "few"]);
+    assert!(config.routes["wiki"].middlewares.is_empty());
+    assert_eq!(config.middlewares["few"], Middleware::InFlightConn(10));
     assert_eq!(config.upstreams["wiki"].endpoints[1].weight, 2);
     let tls = config.upstreams["wiki"].tls.as_ref().unwrap();
     assert_eq!(tls.server_name.to_str(), "wiki.internal");
@@ -227,6 +230,7 @@ fn the_full_example_shows_every_key() {
         "[[certificates]]",
         "[tls]",
         "[tls.options.a]",
+        "[middlewares.a]",
         "[routes.a]",
         "[upstreams.a]",
         "[upstreams.a.tls]",

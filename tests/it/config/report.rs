@@ -134,7 +134,7 @@ error: unknown key `unknow_name`
 2 | unknow_name = \"close\"
   | ^^^^^^^^^^^
   |
-  = help: did you mean `unknown_name`? known here: listen, admin, insecure_admin, admin_token_file, insecure_no_sandbox, unknown_name, certificates, tls, routes, upstreams, consul, limits, log, state_dir, state_key_file, state_max_age
+  = help: did you mean `unknown_name`? known here: listen, admin, insecure_admin, admin_token_file, insecure_no_sandbox, unknown_name, certificates, tls, middlewares, routes, upstreams, consul, limits, log, state_dir, state_key_file, state_max_age
 
 error: unknown key `tls_option` in `routes.vm`
  --> portcullis.toml:6:1
@@ -142,7 +142,7 @@ error: unknown key `tls_option` in `routes.vm`
 6 | tls_option = \"strict\"
   | ^^^^^^^^^^
   |
-  = help: did you mean `tls_options`? known here: host, rule, priority, passthrough, tls_options, upstream, max_connections
+  = help: did you mean `tls_options`? known here: host, rule, priority, passthrough, tls_options, upstream, max_connections, middlewares
 
 error: `routes.vm.upstream`: there is no upstream \"db\"
  --> portcullis.toml:7:12

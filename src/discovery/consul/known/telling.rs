@@ -1,6 +1,6 @@
 //! What is told of services: what has changed, what is gone, and what their owners may want to know.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tokio::time::Instant;
@@ -16,7 +16,7 @@ impl Known {
     /// Consul lists a service and cannot be asked for it. That is its owner's affair, unless it served before.
     pub(in super::super) fn refused(&mut self, name: &Arc<str>, why: String, now: Instant) {
         let held = self.services.get(name);
-        if held.is_some_and(|held| !held.told.upstreams.is_empty()) || self.is_wanted(name) {
+        if held.is_some_and(|held| held.told.is_used()) || self.is_wanted(name) {
             return self.read(name, Err(why), now);
         }
         self.forget(name);
@@ -115,6 +115,7 @@ fn bare(name: &Arc<str>) -> Service {
         key: key(name),
         upstreams: Vec::new(),
         routes: Vec::new(),
+        middlewares: BTreeMap::new(),
         skipped: Vec::new(),
         notes: Vec::new(),
         restored: None,

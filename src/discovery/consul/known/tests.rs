@@ -153,6 +153,21 @@ impl World {
 }
 
 #[test]
+fn a_service_that_only_defines_a_middleware_is_told_of_and_stays_where_it_cannot_be_asked_for() {
+    let mut world = World::known();
+    let tags = json!(["traefik.tcp.middlewares.m.inflightconn.amount=3"]);
+    let edge = json!([instance("n1", "edge", &tags, 3)]);
+    world.service.insert("edge", edge);
+    world.index += 1;
+    world.catalog(json!({"api": self::tags("api"), "edge": tags, "web": self::tags("web")}));
+    assert_eq!(world.settle(), ["service edge"]);
+    assert!(world.service("edge").middlewares["m@consul"].is_ok());
+    let now = world.now;
+    world.known.refused(&"edge".into(), "400".to_owned(), now);
+    assert_eq!(world.told(), [""; 0]);
+}
+
+#[test]
 fn a_service_that_consul_lists_and_cannot_be_asked_for_troubles_its_owner_alone() {
     let mut world = World::known();
     let refused = |world: &mut World, name: &str| {

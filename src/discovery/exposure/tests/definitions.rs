@@ -66,7 +66,7 @@ fn a_new_definition_that_cannot_be_read_leaves_the_old_one_serving() {
 
 #[test]
 fn a_new_definition_that_must_refuse_is_not_replaced_by_an_old_one_that_need_not() {
-    let allow_list = with(SSH, &["traefik.tcp.routers.web.middlewares=office@file"]);
+    let allow_list = with(SSH, &["traefik.tcp.routers.web.middlewares=office@docker"]);
     for newer in [
         instance("b", &allow_list),
         instance("b", &with(SSH, &["portcullis.tcp.routers.web.tls=false"])),

@@ -25,6 +25,8 @@ fn tag() -> impl Strategy<Value = String> {
                 "service=b@file",
                 "service=x@docker",
                 "middlewares=m",
+                "middlewares=n,x@file",
+                "middlewares=x@docker",
                 "rulesyntax=v2",
                 "nonsense=1"
             ][..]
@@ -52,6 +54,16 @@ fn tag() -> impl Strategy<Value = String> {
         ][..],
     )
     .prop_map(|tag| format!("tcp.services.s.loadbalancer.{tag}"));
+    let middleware = prop::sample::select(
+        &[
+            "ipallowlist.sourcerange=10.0.0.0/8",
+            "ipallowlist.sourcerange=",
+            "inflightconn.amount=3",
+            "inflightconn.amount=x",
+        ][..],
+    );
+    let middleware = (prop::sample::select(&["m", "n"][..]), middleware)
+        .prop_map(|(name, tag)| format!("tcp.middlewares.{name}.{tag}"));
     let other = prop::sample::select(
         &[
             "enable=false",
@@ -60,7 +72,7 @@ fn tag() -> impl Strategy<Value = String> {
         ][..],
     )
     .prop_map(str::to_owned);
-    let ours = prop_oneof![8 => router, 2 => server, 1 => other];
+    let ours = prop_oneof![8 => router, 2 => server, 2 => middleware, 1 => other];
     let prefix = prop::sample::select(&["traefik", "portcullis"][..]);
     prop_oneof![
         20 => (prefix, ours).prop_map(|(prefix, tag)| format!("{prefix}.{tag}")),
@@ -184,7 +196,7 @@ proptest! {
 
     #[test]
     fn whatever_strangers_write_there_is_no_panic(tags in prop::collection::vec(any::<String>(), 0..8), name in any::<String>()) {
-        let keys = ["tcp.routers.", "tcp.services.", "tcp.routers.a.rule=", "tcp.routers.a.service=", "tcp.routers.a.tls.options="];
+        let keys = ["tcp.routers.", "tcp.services.", "tcp.routers.a.rule=", "tcp.routers.a.service=", "tcp.routers.a.tls.options=", "tcp.routers.web.middlewares=", "tcp.middlewares.m.ipallowlist.sourcerange="];
         let mut all: Vec<String> = SSH.iter().map(|tag| (*tag).to_owned()).collect();
         for (n, tag) in tags.iter().enumerate() {
             all.push(format!("traefik.{}{tag}", keys[n % keys.len()]));

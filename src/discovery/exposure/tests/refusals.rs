@@ -55,8 +55,6 @@ fn a_router_of_several_services_must_name_one() {
 #[test]
 fn what_protects_or_changes_the_bytes_takes_the_route_down_where_it_is_missing() {
     for (tag, key) in [
-        ("routers.web.middlewares=office", "middlewares"),
-        ("routers.web.middlewares=office@file", "middlewares"),
         ("routers.web.rulesyntax=v2", "rulesyntax"),
         (
             "services.s.loadbalancer.server.tls=true",
@@ -86,7 +84,7 @@ fn what_protects_or_changes_the_bytes_takes_the_route_down_where_it_is_missing()
         SSH,
         &[
             "traefik.tcp.services.s.loadbalancer.server.tls=true",
-            "traefik.tcp.middlewares.m.ipallowlist.sourcerange=10.0.0.0/8",
+            "traefik.tcp.middlewares.m.ipallowlist.sourcerange=10.0.0.0/33",
             "traefik.tcp.routers.web.service=web",
         ],
     )));

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::services::{asked, bare, identity, in_mesh, key, standing_for_a_service, upstream};
 use super::*;
+use crate::config::Middleware;
 use crate::snapshot::service::{ServiceRoute, ServiceUpstream};
 
 /// What routes lead to: upstreams of services, and those of the file, which services ask for too.
@@ -44,12 +45,21 @@ fn service_routes(service: &str) -> impl Strategy<Value = ServiceRoute> {
         prop::sample::select(&UPSTREAMS[..]),
         prop::option::of(-1..3_i64),
         any::<bool>(),
+        prop::sample::subsequence(vec!["m@consul", "n@consul", "x"], 0..=2),
     )
-        .prop_map(|(name, host, upstream, priority, broken)| ServiceRoute {
-            priority,
-            broken: broken.then(|| "broken".into()),
-            ..asked(&name, &format!("HostSNI(`{host}`)"), upstream)
-        })
+        .prop_map(
+            |(name, host, upstream, priority, broken, asked_for)| ServiceRoute {
+                priority,
+                middlewares: asked_for.into_iter().map(Arc::from).collect(),
+                broken: broken.then(|| "broken".into()),
+                ..asked(&name, &format!("HostSNI(`{host}`)"), upstream)
+            },
+        )
+}
+
+fn service_middlewares() -> impl Strategy<Value = Vec<(&'static str, usize)>> {
+    let names = prop::sample::select(&["m@consul", "n@consul"][..]);
+    prop::collection::vec((names, 0..2_usize), 0..2)
 }
 
 /// A service as it is from now on; `None` for one that goes.
@@ -57,15 +67,21 @@ fn changes() -> impl Strategy<Value = (ServiceKey, Option<Arc<Service>>)> {
     let shape = |name| {
         let upstreams = prop::collection::vec(service_upstreams(name), 0..3);
         let routes = prop::collection::vec(service_routes(name), 0..3);
-        prop::option::weighted(0.8, (upstreams, routes))
+        prop::option::weighted(0.8, (upstreams, routes, service_middlewares()))
     };
     prop::sample::select(&SERVICES[..])
         .prop_flat_map(move |name| (Just(name), shape(name)))
         .prop_map(|(name, shape)| {
-            let service = shape.map(|(upstreams, routes)| {
+            let service = shape.map(|(upstreams, routes, middlewares)| {
+                let middlewares = middlewares.into_iter();
+                let middlewares = middlewares.map(|(name, most)| {
+                    let most = Middleware::InFlightConn(most);
+                    (name.into(), Ok(most))
+                });
                 Arc::new(Service {
                     upstreams,
                     routes,
+                    middlewares: middlewares.collect(),
                     ..bare(name)
                 })
             });
@@ -87,7 +103,10 @@ fn picture(snapshot: &Snapshot) -> Vec<String> {
             ..
         } = &**route;
         let rule = rule.text();
-        format!("{source:?} {name} {service:?} {rule} {priority} {action:?} {upstream}")
+        let middlewares = snapshot.middlewares(route);
+        format!(
+            "{source:?} {name} {service:?} {rule} {priority} {action:?} {upstream} {middlewares:?}"
+        )
     });
     let hosts = ["a.test", "b.test", "web.test", "c.test", "mine.test"].map(|host| {
         let found = route(snapshot, host).map(|route| route.name.to_string());

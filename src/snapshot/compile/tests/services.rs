@@ -46,6 +46,7 @@ pub(super) fn bare(name: &str) -> Service {
         key: key(name),
         upstreams: Vec::new(),
         routes: Vec::new(),
+        middlewares: BTreeMap::new(),
         skipped: Vec::new(),
         restored: None,
         notes: Vec::new(),
@@ -74,6 +75,7 @@ pub(super) fn asked(name: &str, rule: &str, upstream: &str) -> ServiceRoute {
         tls: ServiceTls::PassThrough,
         upstream: upstream.into(),
         broken: None,
+        middlewares: Vec::new(),
         mesh: false,
         warnings: Vec::new(),
     }

@@ -165,6 +165,7 @@ pub(super) fn copy(route: &Route) -> Route {
         upstream: Arc::clone(&route.upstream),
         mesh: false,
         max_connections: None,
+        middlewares: Vec::new(),
         warnings: Vec::new(),
         metrics: Arc::clone(&route.metrics),
     }
