@@ -12,6 +12,7 @@ use super::reading::Reading;
 use super::routes::{Mesh, Routers};
 use super::servers::servers;
 use super::shortened;
+use crate::rule::Syntax;
 use crate::snapshot::service::{Service, ServiceUpstream, Skipped};
 
 /// What the operator lets tags do, and wants of services.
@@ -19,8 +20,10 @@ use crate::snapshot::service::{Service, ServiceUpstream, Skipped};
 pub struct Exposure {
     /// The entry points of tags that are ours: a router that names others only is somebody else's.
     pub entry_points: Vec<String>,
-    /// Whether a tag may make a route for clients that name no host.
+    /// Whether a tag may make a route for clients that name no host, or for whatever they name.
     pub allow_default_from_tags: bool,
+    /// The syntax of rules where a router does not say it.
+    pub default_rule_syntax: Syntax,
     /// The addresses that are bound: none of them becomes an endpoint.
     pub own: Arc<[SocketAddr]>,
     /// The upstreams of the file that stand for a service, by its name.

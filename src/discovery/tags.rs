@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::name::quoted;
+use crate::rule::Syntax;
 
 /// The prefixes that are ours. Where both write a key, the later one's value stands.
 const PREFIXES: [&str; 2] = ["traefik", "portcullis"];
@@ -92,6 +93,8 @@ pub struct Router {
     pub entry_points: Vec<String>,
     /// Its rule as it was written; empty if none was.
     pub rule: String,
+    /// The syntax of its rule; `None` for the default one.
+    pub rule_syntax: Option<Syntax>,
     /// What it asks for; `None` for the rule's own, which 0 means too.
     pub priority: Option<i64>,
     /// Where its bytes go, as it was written.
@@ -125,7 +128,7 @@ pub struct Server {
 pub enum Unsupported {
     /// Lists of clients, and limits.
     Middlewares,
-    /// A syntax of rules that is not version 3's.
+    /// A syntax of rules that is neither version 2's nor version 3's.
     RuleSyntax,
     /// A certificate by ACME.
     CertResolver,
@@ -241,11 +244,13 @@ impl Router {
             ["rule"] => place.value.clone_into(&mut self.rule),
             ["priority"] => self.priority = Some(place.number()?).filter(|&number| number != 0),
             ["service"] => self.service = text(place.value),
-            ["rulesyntax"] => {
-                if !["", "default", "v3"].contains(&place.value) {
-                    self.unsupported.insert(Unsupported::RuleSyntax);
-                }
-            }
+            ["rulesyntax"] => match place.value {
+                "" => {}
+                "v2" => self.rule_syntax = Some(Syntax::V2),
+                // Traefik's own routers are `default`, which is v3 whatever the default is.
+                "v3" | "default" => self.rule_syntax = Some(Syntax::V3),
+                _ => _ = self.unsupported.insert(Unsupported::RuleSyntax),
+            },
             ["middlewares"] => {
                 if !place.value.is_empty() {
                     self.unsupported.insert(Unsupported::Middlewares);

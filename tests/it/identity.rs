@@ -8,6 +8,7 @@ use portcullis::api::consul::Client;
 use portcullis::config::{self, ConsulAddress, Secret, Token};
 use portcullis::identity::{self, Keeper};
 use portcullis::name::SpiffeId;
+use portcullis::rule::Syntax;
 use portcullis::snapshot::service::Change;
 use portcullis::status::State;
 use portcullis::tls::mesh::Identity;
@@ -52,6 +53,7 @@ impl Watched {
             mesh_identity: None,
             entry_points: Vec::new(),
             allow_default_from_tags: false,
+            default_rule_syntax: Syntax::default(),
         };
         let client = Client::new(&config).unwrap();
         let (send, changes) = mpsc::channel(8);

@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
 use crate::config::{Consul, ConsulAddress};
+use crate::rule::Syntax;
 
 /// What happens after a question, whatever it was.
 #[derive(Clone, Debug)]
@@ -127,6 +128,7 @@ impl Server {
             mesh_identity: None,
             entry_points: Vec::new(),
             allow_default_from_tags: false,
+            default_rule_syntax: Syntax::V3,
         }
     }
 

@@ -26,6 +26,7 @@ fn tag() -> impl Strategy<Value = String> {
                 "service=x@docker",
                 "middlewares=m",
                 "rulesyntax=v2",
+                "rulesyntax=v4",
                 "nonsense=1"
             ][..]
         )
@@ -36,7 +37,9 @@ fn tag() -> impl Strategy<Value = String> {
                 "HostSNI(`*`)",
                 "HostSNI(`",
                 "!HostSNI(`a`)",
-                "HostSNI(`1.2.3.4`)"
+                "HostSNI(`1.2.3.4`)",
+                "HostSNI(`a`, `b`)",
+                "HostSNIRegexp(`{x:.+}`)"
             ][..]
         )
         .prop_map(|rule| format!("rule={rule}")),

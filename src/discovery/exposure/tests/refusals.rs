@@ -57,7 +57,7 @@ fn what_protects_or_changes_the_bytes_takes_the_route_down_where_it_is_missing()
     for (tag, key) in [
         ("routers.web.middlewares=office", "middlewares"),
         ("routers.web.middlewares=office@file", "middlewares"),
-        ("routers.web.rulesyntax=v2", "rulesyntax"),
+        ("routers.web.rulesyntax=v4", "rulesyntax"),
         (
             "services.s.loadbalancer.server.tls=true",
             "loadbalancer.server.tls",
