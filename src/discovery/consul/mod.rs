@@ -17,7 +17,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::de::{DeserializeOwned, IgnoredAny};
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::{self, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -106,7 +106,7 @@ pub async fn watch(
     watcher.feel_pulse(send);
     loop {
         watcher.ask();
-        for change in watcher.news() {
+        for change in watcher.news().await {
             if changes.send(change).await.is_err() {
                 return watcher.told();
             }
@@ -131,7 +131,7 @@ pub async fn watch(
             },
             () = wake => continue,
         };
-        watcher.hear(heard, Instant::now());
+        watcher.hear(heard, Instant::now()).await;
     }
 }
 
@@ -181,12 +181,12 @@ impl Watcher {
     }
 
     /// Serves what is on the disk, if it is time to.
-    fn restore(&mut self, now: Instant) {
+    async fn restore(&mut self, now: Instant) {
         if let Some((until, confirmed)) = self.held_back
             && (until <= now || self.report.is_troubled())
         {
             self.held_back = None;
-            self.known.restore_all();
+            aside(&mut self.known, Known::restore_all).await;
             if self.known.is_restored() || !self.known.is_whole() {
                 self.report.restored(confirmed);
             }
@@ -270,7 +270,7 @@ impl Watcher {
         ask.into_iter().chain(read).chain(restore).min()
     }
 
-    fn hear(&mut self, heard: Heard, now: Instant) {
+    async fn hear(&mut self, heard: Heard, now: Instant) {
         match heard {
             Heard::Catalog(answer) => {
                 self.polled(Poll::Catalog, answer.as_ref().err().map(told), now);
@@ -289,9 +289,10 @@ impl Watcher {
                 Err(error) if error.is_unaskable() => {
                     self.known.refused(&name, error.to_string(), now);
                 }
-                read => self
-                    .known
-                    .read(&name, read.map_err(|error| told(&error)), now),
+                read => {
+                    let read = read.map_err(|error| told(&error));
+                    aside(&mut self.known, move |known| known.read(&name, read, now)).await;
+                }
             },
             Heard::Asked(answer) => {
                 self.is_asking = false;
@@ -318,8 +319,8 @@ impl Watcher {
     }
 
     /// What has changed, and then what there is to say of it.
-    fn news(&mut self) -> Vec<Change> {
-        self.restore(Instant::now());
+    async fn news(&mut self) -> Vec<Change> {
+        self.restore(Instant::now()).await;
         if !self.report.is_troubled() {
             self.known.confirm();
         }
@@ -331,6 +332,23 @@ impl Watcher {
         let state = self.report.news(&self.known);
         news.extend(state.map(|state| Change::State(PART, state)));
         news
+    }
+}
+
+/// Does what reads tags on a thread of its own: the rules of one service can take half a second, and connections share theirs.
+async fn aside(known: &mut Known, work: impl FnOnce(&mut Known) + Send + 'static) {
+    let mut taken = std::mem::take(known);
+    let done = task::spawn_blocking(move || {
+        work(&mut taken);
+        taken
+    });
+    match done.await {
+        Ok(done) => *known = done,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime ends, and the watch with it.
+            Err(_) => future::pending().await,
+        },
     }
 }
 
@@ -373,5 +391,23 @@ fn told(error: &Error) -> String {
             format!("{error} (its ACL token needs service:read and node:read on what is routed)")
         }
         false => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_shares_a_thread_with_the_watch_goes_on_while_tags_are_read() {
+        let (go_on, told) = mpsc::channel();
+        let mut known = Known::default();
+        let reading = aside(&mut known, move |_| {
+            told.recv_timeout(Duration::from_secs(10)).unwrap();
+        });
+        tokio::join!(reading, async { go_on.send(()).unwrap() });
     }
 }
