@@ -18,20 +18,16 @@ use crate::tls::client;
 pub(super) fn json(snapshot: &Snapshot) -> Vec<u8> {
     let now = Instant::now();
     let table = &snapshot.table;
-    let routes = table.routes().into_iter();
     let services = snapshot.services();
+    let mut shadows = table.shadows();
+    let routes = table.routes().into_iter();
+    let routes = routes
+        .map(|route| Entry::new(route, snapshot, shadows.of(route).map(|by| &**by), now))
+        .collect();
     let list = List {
         generation: snapshot.generation,
-        routes: routes
-            .map(|route| {
-                Entry::new(
-                    route,
-                    snapshot,
-                    table.shadowed_by(route).map(|by| &**by),
-                    now,
-                )
-            })
-            .collect(),
+        routes,
+        shadows_complete: shadows.is_complete(),
         skipped: services
             .iter()
             .flat_map(|service| {
@@ -52,6 +48,8 @@ pub(super) fn json(snapshot: &Snapshot) -> Vec<u8> {
 struct List<'a> {
     generation: u64,
     routes: Vec<Entry<'a>>,
+    /// Whether it was found out of every route if another hides it: with very many regular expressions it is not.
+    shadows_complete: bool,
     skipped: Vec<SkippedEntry<'a>>,
 }
 
@@ -63,6 +61,8 @@ struct Entry<'a> {
     /// The service that asks for it; null in the file.
     service: Option<&'a str>,
     rule: &'a str,
+    /// `v2` or `v3`.
+    rule_syntax: &'static str,
     priority: i64,
     /// Whether it takes clients that name no host.
     default: bool,
@@ -170,6 +170,7 @@ impl<'a> Entry<'a> {
             source: route.source.as_str(),
             service: route.service.as_ref().map(|service| &*service.name),
             rule: route.rule.text(),
+            rule_syntax: route.rule.syntax().as_str(),
             priority: route.priority,
             default: route.rule.is_default(),
             action,

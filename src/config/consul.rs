@@ -14,6 +14,8 @@ use std::fmt;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use crate::rule::Syntax;
+
 /// How Consul is asked, and what is made of its answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Consul {
@@ -37,10 +39,12 @@ pub struct Consul {
     pub mesh_identity: Option<String>,
     /// The entry points of tags that are ours: a router that names others only is somebody else's.
     pub entry_points: Vec<String>,
-    /// Whether a tag may make a route for clients that name no host.
+    /// Whether a tag may make a route for clients that name no host, or for whatever they name.
     pub allow_default_from_tags: bool,
     /// What of the catalog is exposed, and how it is read.
     pub catalog: Catalog,
+    /// The syntax of the rules in tags that do not say it (`rulesyntax`).
+    pub default_rule_syntax: Syntax,
 }
 
 /// Where an agent listens.

@@ -15,7 +15,7 @@ use super::routes::{Mesh, Routers};
 use super::servers::servers;
 use super::shortened;
 use super::terms::Terms;
-use crate::rule::{Constraint, Template};
+use crate::rule::{Constraint, Syntax, Template};
 use crate::snapshot::service::{Service, ServiceUpstream, Skipped};
 
 /// What the operator lets tags do, and wants of services.
@@ -31,8 +31,10 @@ pub struct Exposure {
     pub accepted: BTreeSet<Health>,
     /// The entry points of tags that are ours: a router that names others only is somebody else's.
     pub entry_points: Vec<String>,
-    /// Whether a tag may make a route for clients that name no host.
+    /// Whether a tag may make a route for clients that name no host, or for whatever they name.
     pub allow_default_from_tags: bool,
+    /// The syntax of rules where a router does not say it.
+    pub default_rule_syntax: Syntax,
     /// The addresses that are bound: none of them becomes an endpoint.
     pub own: Arc<[SocketAddr]>,
     /// The upstreams of the file that stand for a service, by its name.
@@ -51,6 +53,7 @@ impl Default for Exposure {
             accepted: [Health::Passing, Health::Warning].into(),
             entry_points: Vec::new(),
             allow_default_from_tags: false,
+            default_rule_syntax: Syntax::default(),
             own: [].into(),
             wanted: BTreeMap::new(),
             mesh: false,

@@ -13,7 +13,7 @@ use super::shortened;
 use super::tags::{Router, RouterTls, Tags, Unsupported};
 use crate::config::Middleware;
 use crate::name::quoted;
-use crate::rule::{Room, Rule, normalized};
+use crate::rule::{Room, Rule, Syntax, normalized};
 use crate::snapshot::service::{ServiceRoute, ServiceTls, Skipped};
 
 /// The greatest priority that Traefik takes; what is above is for its own routers.
@@ -104,7 +104,9 @@ impl Routers<'_, '_> {
                 break;
             };
             left = more;
-            let Some((definition, rule)) = newest(name, definitions, &mut room, &mut refuse) else {
+            let syntax = self.exposure.default_rule_syntax;
+            let newest = newest(name, definitions, syntax, &mut room, &mut refuse);
+            let Some((definition, rule)) = newest else {
                 continue;
             };
             match self.route(name, definition, rule) {
@@ -227,11 +229,15 @@ impl Routers<'_, '_> {
                 "it is not for TLS: add `tcp.routers.{name}.tls=true`, or `tcp.routers.{name}.tls.passthrough=true`"
             ));
         };
-        if rule.is_default() && !self.exposure.allow_default_from_tags {
-            return Err(
-                "its rule takes clients that name no host: from tags that needs `allow_default_from_tags = true` in [consul]"
-                    .to_owned(),
-            );
+        let allowed = self.exposure.allow_default_from_tags;
+        if !allowed && (rule.is_default() || rule.takes_any_name()) {
+            let whom = match rule.is_default() {
+                true => "that name no host",
+                false => "whatever host they name",
+            };
+            return Err(format!(
+                "its rule takes clients {whom}: from tags that needs `allow_default_from_tags = true` in [consul]"
+            ));
         }
         if router
             .priority
@@ -281,8 +287,12 @@ impl Routers<'_, '_> {
 
     fn warnings(&self, target: Target<'_>, asked: &BTreeSet<Unsupported>) -> Vec<String> {
         let mesh = self.is_mesh(target);
-        let ignored = asked.iter().filter(|asked| !asked.is_vital(mesh));
-        let mut warnings: Vec<String> = ignored
+        let (acme, others): (Vec<_>, Vec<_>) = asked
+            .iter()
+            .filter(|asked| !asked.is_vital(mesh))
+            .partition(|asked| matches!(asked, Unsupported::CertResolver | Unsupported::Domains));
+        let mut warnings: Vec<String> = others
+            .into_iter()
             .map(|asked| match asked {
                 Unsupported::ServerTls | Unsupported::ServersTransport => format!(
                     "`{}` has no effect: the mesh decides how its sidecar is dialled",
@@ -291,6 +301,17 @@ impl Routers<'_, '_> {
                 asked => format!("`{}` is not supported yet, and ignored", asked.key()),
             })
             .collect();
+        let acme: Vec<String> = acme
+            .iter()
+            .map(|asked| format!("`{}`", asked.key()))
+            .collect();
+        if !acme.is_empty() {
+            let are = if acme.len() == 1 { "is" } else { "are" };
+            warnings.push(format!(
+                "{} {are} not supported yet: it serves with the certificates that the gateway is given",
+                acme.join(" and ")
+            ));
+        }
         if let Target::Other(name) = target {
             warnings.push(format!("it leads to another service, {}", quoted(name)));
         }
@@ -325,12 +346,13 @@ impl Routers<'_, '_> {
 fn newest<'r>(
     name: &str,
     definitions: &BTreeMap<Definition<'r>, Vec<&Instance>>,
+    syntax: Syntax,
     room: &mut Room,
     refuse: &mut impl FnMut(Option<&Instance>, &str),
 ) -> Option<(Definition<'r>, Rule)> {
     let mut sound = Vec::new();
     for (definition, instances) in definitions {
-        match rule(name, definition, room) {
+        match rule(name, definition, syntax, room) {
             Ok(rule) => sound.push((*definition, rule, instances)),
             Err(reason) if definitions.len() == 1 => refuse(None, &reason),
             Err(reason) => {
@@ -355,7 +377,14 @@ fn youngest<'i>(instances: &[&'i Instance]) -> Option<(u64, &'i str)> {
 }
 
 /// The rule of a definition that something can be made of.
-fn rule(name: &str, definition: &Definition<'_>, room: &mut Room) -> Result<Rule, String> {
+///
+/// `syntax` is that of a router which says none.
+fn rule(
+    name: &str,
+    definition: &Definition<'_>,
+    syntax: Syntax,
+    room: &mut Room,
+) -> Result<Rule, String> {
     if name.len() > names::LONGEST {
         return Err(format!(
             "its name has {} bytes: at most {}",
@@ -374,7 +403,8 @@ fn rule(name: &str, definition: &Definition<'_>, room: &mut Room) -> Result<Rule
     if rule.is_empty() && !by_default {
         return Err(format!("it has no rule: add `tcp.routers.{name}.rule`"));
     }
-    Rule::parse_within(rule, room).map_err(|error| {
+    let syntax = definition.router.rule_syntax.unwrap_or(syntax);
+    Rule::parse_within(rule, syntax, room).map_err(|error| {
         let help = error.help.iter().map(|help| format!(": {help}"));
         let whose = match by_default {
             true => "what `default_rule` makes of it is no rule",

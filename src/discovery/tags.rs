@@ -7,6 +7,7 @@ mod middlewares;
 
 use super::terms::{Terms, boolean, is_tcp};
 use crate::name::quoted;
+use crate::rule::Syntax;
 pub use middlewares::Middleware;
 
 /// What the tags of an instance ask for: Traefik's grammar for TCP, as its version 3.7 reads it, under either prefix.
@@ -82,6 +83,8 @@ pub struct Router {
     pub entry_points: Vec<String>,
     /// Its rule as it was written; empty if none was.
     pub rule: String,
+    /// The syntax of its rule; `None` for the default one.
+    pub rule_syntax: Option<Syntax>,
     /// What it asks for; `None` for the rule's own, which 0 means too.
     pub priority: Option<i64>,
     /// Where its bytes go, as it was written.
@@ -117,7 +120,7 @@ pub struct Server {
 /// What Traefik does for a tag, and this gateway does not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Unsupported {
-    /// A syntax of rules that is not version 3's.
+    /// A syntax of rules that is neither version 2's nor version 3's.
     RuleSyntax,
     /// A certificate by ACME.
     CertResolver,
@@ -234,11 +237,13 @@ impl Router {
             ["rule"] => place.value.clone_into(&mut self.rule),
             ["priority"] => self.priority = Some(place.number()?).filter(|&number| number != 0),
             ["service"] => self.service = text(place.value),
-            ["rulesyntax"] => {
-                if !["", "default", "v3"].contains(&place.value) {
-                    self.unsupported.insert(Unsupported::RuleSyntax);
-                }
-            }
+            ["rulesyntax"] => match place.value {
+                "" => {}
+                "v2" => self.rule_syntax = Some(Syntax::V2),
+                // Traefik's own routers are `default`, which is v3 whatever the default is.
+                "v3" | "default" => self.rule_syntax = Some(Syntax::V3),
+                _ => _ = self.unsupported.insert(Unsupported::RuleSyntax),
+            },
             ["middlewares"] => self.middlewares = list(place.value),
             ["tls", path @ ..] => {
                 let asked = match path {

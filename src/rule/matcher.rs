@@ -4,9 +4,10 @@ use std::ops::Range;
 
 use ipnet::IpNet;
 
+use super::host_template::HostTemplate;
 use super::lex::Literal;
 use super::regexp::Regexp;
-use super::{Facts, RuleError, client};
+use super::{Facts, RuleError, Syntax, client};
 use crate::name::{HostName, HostPattern};
 
 /// One matcher with its argument.
@@ -25,6 +26,7 @@ impl Matcher {
     pub(super) fn parse(
         name: Name,
         argument: &Literal,
+        syntax: Syntax,
         room: &mut usize,
         warnings: &mut Vec<RuleError>,
     ) -> Result<Self, RuleError> {
@@ -39,11 +41,16 @@ impl Matcher {
             ));
         }
         match name {
-            Name::HostSni => host(&text(name, argument)?, whole, warnings),
-            Name::HostSniRegexp => regexp(&text(name, argument)?, argument, room, warnings),
+            Name::HostSni => host(&text(name, argument)?, whole, syntax, warnings),
+            Name::HostSniRegexp => regexp(&text(name, argument)?, argument, syntax, room, warnings),
             Name::ClientIp => client(&text(name, argument)?, whole),
             Name::Alpn => alpn(&argument.bytes, whole, warnings),
         }
+    }
+
+    /// What takes every client that names a host, in the place of an argument.
+    pub(super) fn any_name(argument: &Literal, room: &mut usize) -> Result<Self, RuleError> {
+        regexp(".", argument, Syntax::V3, room, &mut Vec::new())
     }
 
     /// Whether it holds for these facts.
@@ -90,8 +97,14 @@ fn text(name: Name, argument: &Literal) -> Result<String, RuleError> {
 fn host(
     text: &str,
     span: Range<usize>,
+    syntax: Syntax,
     warnings: &mut Vec<RuleError>,
 ) -> Result<Matcher, RuleError> {
+    if let (Syntax::V2, Some(above)) = (syntax, text.strip_prefix("*.")) {
+        let message = "rules of syntax v2 have no wildcards";
+        let help = format!("write HostSNIRegexp(`{{label}}.{above}`)");
+        return Err(RuleError::new(span, message, help));
+    }
     let pattern = HostPattern::parse(text).map_err(|error| {
         let help = if text.contains(['{', '[', '(', '^', '$', '+', '|']) {
             "a regular expression goes into HostSNIRegexp(`…`)"
@@ -119,13 +132,23 @@ fn host(
 fn regexp(
     text: &str,
     argument: &Literal,
+    syntax: Syntax,
     room: &mut usize,
     warnings: &mut Vec<RuleError>,
 ) -> Result<Matcher, RuleError> {
-    let place = |fault: super::regexp::Fault| {
-        RuleError::new(argument.span(fault.span), fault.message, fault.help)
+    let template = match syntax {
+        Syntax::V2 => Some(HostTemplate::parse(text, argument)?),
+        Syntax::V3 => None,
     };
-    let (regexp, faults) = Regexp::parse(text, room).map_err(place)?;
+    let place = |fault: super::regexp::Fault| {
+        let span = match &template {
+            Some(template) => template.span(fault.span),
+            None => fault.span,
+        };
+        RuleError::new(argument.span(span), fault.message, fault.help)
+    };
+    let pattern = template.as_ref().map_or(text, |template| &template.pattern);
+    let (regexp, faults) = Regexp::parse(pattern, room).map_err(place)?;
     warnings.extend(faults.into_iter().map(place));
     Ok(Matcher::Regexp(regexp))
 }

@@ -1,4 +1,4 @@
-//! The rule language: Traefik v3's TCP rules, parsed once into something that can be matched and indexed.
+//! The rule language: Traefik's TCP rules, parsed once into something that can be matched and indexed.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -9,6 +9,7 @@ use crate::name::{HostName, HostPattern, WildcardDepth};
 
 mod client;
 mod constraint;
+mod host_template;
 mod lex;
 mod matcher;
 mod parse;
@@ -38,13 +39,42 @@ pub struct Facts<'a> {
     pub wildcard: WildcardDepth,
 }
 
-/// What the regular expressions of some rules may compile to together. By default it is that of one rule.
+/// Which of Traefik's syntaxes a rule is written in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Syntax {
+    /// That of Traefik 2, where `rulesyntax=v2` asks for it: matchers take several arguments, of which one must hold,
+    /// `HostSNIRegexp` takes templates such as `{label:[a-z]+}.example.com`, and `HostSNI` has no wildcards.
+    V2,
+    /// That of Traefik 3.
+    #[default]
+    V3,
+}
+
+impl Syntax {
+    /// Its name in tags and in the configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::V2 => "v2",
+            Self::V3 => "v3",
+        }
+    }
+}
+
+/// What some rules of one owner may take together: their texts 1 MiB, their regular expressions what those of one rule may.
+///
+/// 1 MiB: some 20,000 names, which are parsed in a tenth of a second.
 #[derive(Debug)]
-pub struct Room(usize);
+pub struct Room {
+    text: usize,
+    regexps: usize,
+}
 
 impl Default for Room {
     fn default() -> Self {
-        Self(regexp::ROOM)
+        Self {
+            text: 1 << 20,
+            regexps: regexp::ROOM,
+        }
     }
 }
 
@@ -52,25 +82,28 @@ impl Default for Room {
 ///
 /// The grammar is Go's expressions with four matchers: `HostSNI`, `HostSNIRegexp`, `ClientIP` and `ALPN`. What is taken
 /// and what it matches is what Traefik 3.7 does, with these differences: a rule is at most 64 KiB long and 100 groups
-/// deep, ``HostSNI(`a`...)`` is refused, and so is a Unicode script other than Latin and Common in a regular expression.
+/// deep, ``HostSNI(`a`...)`` is refused, and so is a Unicode script other than Latin and Common in a regular expression,
+/// and in syntax v2 whatever is not ASCII in one.
 #[derive(Clone, Debug)]
 pub struct Rule {
     text: Arc<str>,
+    syntax: Syntax,
     expr: Arc<Expr>,
     warnings: Arc<[RuleError]>,
 }
 
 impl Rule {
-    /// Parses a rule. The error is the first mistake in it, with its place in `text`.
+    /// Parses a rule of syntax v3. The error is the first mistake in it, with its place in `text`.
     pub fn parse(text: &str) -> Result<Self, RuleError> {
-        Self::parse_within(text, &mut Room::default())
+        Self::parse_within(text, Syntax::V3, &mut Room::default())
     }
 
-    /// The same for one of several rules of one owner, whose regular expressions share their room.
-    pub fn parse_within(text: &str, room: &mut Room) -> Result<Self, RuleError> {
-        let (expr, warnings) = parse::parse(text, &mut room.0)?;
+    /// The same in either syntax, for one of several rules of one owner, which share their room.
+    pub fn parse_within(text: &str, syntax: Syntax, room: &mut Room) -> Result<Self, RuleError> {
+        let (expr, warnings) = parse::parse(text, syntax, room)?;
         Ok(Self {
             text: text.into(),
+            syntax,
             expr: Arc::new(expr),
             warnings: warnings.into(),
         })
@@ -87,6 +120,7 @@ impl Rule {
         };
         Self {
             text,
+            syntax: Syntax::V3,
             expr: Arc::new(expr),
             warnings: Arc::new([]),
         }
@@ -95,6 +129,11 @@ impl Rule {
     /// The rule as it was written.
     pub fn text(&self) -> &str {
         &self.text
+    }
+
+    /// The syntax it was written in.
+    pub fn syntax(&self) -> Syntax {
+        self.syntax
     }
 
     /// Whether the rule holds for these facts. Allocates nothing but, on its first uses, a regular expression's cache.
@@ -127,6 +166,14 @@ impl Rule {
         reach::nameless(&self.expr) != Verdict::Never
     }
 
+    /// Whether the rule can hold for names that have nothing in common: a default route in all but the name, as
+    /// ``HostSNIRegexp(`.+`)`` is. Its computed priority may put it before the exact names of others.
+    ///
+    /// Found out by trying names that nobody has; a rule that was written to escape that does escape it.
+    pub fn takes_any_name(&self) -> bool {
+        reach::any_name(&self.expr)
+    }
+
     /// Whether the rule certainly holds for every client whose name the key covers, wherever it comes from, whatever it
     /// offers and however deep wildcards go: no route of a lower rank is ever reached through that key.
     ///
@@ -149,10 +196,10 @@ impl Rule {
     }
 }
 
-/// By text: another text is another rule, even if it means the same.
+/// By syntax and text: another text is another rule, even if it means the same.
 impl PartialEq for Rule {
     fn eq(&self, other: &Self) -> bool {
-        self.text == other.text
+        self.syntax == other.syntax && self.text == other.text
     }
 }
 

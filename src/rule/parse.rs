@@ -2,7 +2,7 @@
 
 use super::lex::{Kind, Lexer, Literal, Token};
 use super::matcher::{Matcher, Name};
-use super::{Facts, RuleError};
+use super::{Facts, Room, RuleError, Syntax};
 use crate::name::HostPattern;
 
 /// A condition. Negation stands at the leaves only.
@@ -32,8 +32,12 @@ const MOST_NESTED: usize = 100;
 
 /// Parses a rule; the second part tells what is legal and cannot match.
 ///
-/// Regular expressions take their size from `room`, whatever becomes of the rule.
-pub(super) fn parse(text: &str, room: &mut usize) -> Result<(Expr, Vec<RuleError>), RuleError> {
+/// The text and its regular expressions take their size from `room`, whatever becomes of the rule.
+pub(super) fn parse(
+    text: &str,
+    syntax: Syntax,
+    room: &mut Room,
+) -> Result<(Expr, Vec<RuleError>), RuleError> {
     if text.len() > LONGEST {
         let message = format!(
             "the rule is {} bytes long, and {LONGEST} are the most",
@@ -46,13 +50,20 @@ pub(super) fn parse(text: &str, room: &mut usize) -> Result<(Expr, Vec<RuleError
             "split it into several routes, or use HostSNIRegexp",
         ));
     }
+    let Some(left) = room.text.checked_sub(text.len()) else {
+        let start = 0..text.chars().next().map_or(0, char::len_utf8);
+        let message = "the rules are too long together";
+        return Err(RuleError::new(start, message, "use HostSNIRegexp"));
+    };
+    room.text = left;
     let mut lexer = Lexer::new(text);
     let next = lexer.next()?;
     let mut parser = Parser {
         text,
+        syntax,
         lexer,
         next,
-        room,
+        room: &mut room.regexps,
         warnings: Vec::new(),
     };
     if parser.next.kind == Kind::End {
@@ -78,6 +89,7 @@ pub(super) fn parse(text: &str, room: &mut usize) -> Result<(Expr, Vec<RuleError
 
 struct Parser<'a> {
     text: &'a str,
+    syntax: Syntax,
     lexer: Lexer<'a>,
     next: Token,
     /// What is left to the rule's regular expressions.
@@ -145,7 +157,7 @@ impl Parser<'_> {
         }
     }
 
-    /// A matcher's name and its one argument.
+    /// A matcher's name and its arguments, of which one must hold.
     fn matcher(&mut self, negated: bool) -> Result<Expr, RuleError> {
         let called = self.next.span.clone();
         let word = self.text.get(called.clone()).unwrap_or_default();
@@ -155,13 +167,21 @@ impl Parser<'_> {
             let message = format!("`{word}` has no argument");
             return Err(RuleError::new(called, message, name.example()));
         }
-        let argument = self.argument(name)?;
-        let matcher = Matcher::parse(name, &argument, self.room, &mut self.warnings)?;
-        Ok(Expr::Leaf { matcher, negated })
+        let mut leaves = Vec::new();
+        for argument in self.arguments(name)? {
+            let (room, warnings) = (&mut *self.room, &mut self.warnings);
+            let mut matcher = Matcher::parse(name, &argument, self.syntax, room, warnings)?;
+            // Traefik looks at the first argument only where a client names no host.
+            if !leaves.is_empty() && matches!(matcher, Matcher::Host(HostPattern::Any)) {
+                matcher = Matcher::any_name(&argument, room)?;
+            }
+            leaves.push(Expr::Leaf { matcher, negated });
+        }
+        Ok(joined(leaves, if negated { Expr::All } else { Expr::Any }))
     }
 
-    /// The argument behind the `(`, which is next, up to and with its `)`.
-    fn argument(&mut self, name: Name) -> Result<Literal, RuleError> {
+    /// The arguments behind the `(`, which is next, up to and with its `)`: at least one, and in syntax v3 only one.
+    fn arguments(&mut self, name: Name) -> Result<Vec<Literal>, RuleError> {
         let open = self.next.span.clone();
         let rest = self.text.get(open.end..).unwrap_or_default();
         let unquoted = unquoted(rest).map(|bare| {
@@ -181,7 +201,11 @@ impl Parser<'_> {
         let literal = match token.kind {
             Kind::Text(literal) => literal,
             Kind::Close | Kind::Comma => {
-                let message = format!("`{}` wants one argument", name.as_str());
+                let count = match self.syntax {
+                    Syntax::V2 => "at least one",
+                    Syntax::V3 => "one",
+                };
+                let message = format!("`{}` wants {count} argument", name.as_str());
                 return Err(RuleError::new(
                     open.start..token.span.end,
                     message,
@@ -198,29 +222,23 @@ impl Parser<'_> {
             }
         };
         self.advance()?;
-        if self.next.kind == Kind::Comma {
+        let mut arguments = vec![literal];
+        while self.next.kind == Kind::Comma {
+            // Go takes a comma behind the last one, too.
             self.advance()?;
-            if let Kind::Text(second) = &self.next.kind {
-                let message = format!("`{}` takes one argument", name.as_str());
-                let call = |literal: &Literal| {
-                    format!(
-                        "{}(`{}`)",
-                        name.as_str(),
-                        String::from_utf8_lossy(&literal.bytes)
-                    )
-                };
-                let help = format!(
-                    "join several with `||`: {} || {}",
-                    call(&literal),
-                    call(second)
-                );
-                return Err(RuleError::new(self.next.span.clone(), message, help));
+            let Kind::Text(another) = self.next.kind.clone() else {
+                break;
+            };
+            if self.syntax == Syntax::V3 {
+                return Err(self.second_argument(name, arguments.first(), &another));
             }
+            arguments.push(another);
+            self.advance()?;
         }
         match self.next.kind {
             Kind::Close => {
                 self.advance()?;
-                Ok(literal)
+                Ok(arguments)
             }
             Kind::LineEnd => Err(self.broken_line()),
             _ => {
@@ -232,6 +250,21 @@ impl Parser<'_> {
                 ))
             }
         }
+    }
+
+    /// The error for a second argument, which is next, where there is only one.
+    fn second_argument(&self, name: Name, first: Option<&Literal>, second: &Literal) -> RuleError {
+        let name = name.as_str();
+        let calls: Vec<String> = first
+            .into_iter()
+            .chain([second])
+            .map(|literal| format!("{name}(`{}`)", String::from_utf8_lossy(&literal.bytes)))
+            .collect();
+        RuleError::new(
+            self.next.span.clone(),
+            format!("`{name}` takes one argument"),
+            format!("join several with `||`: {}", calls.join(" || ")),
+        )
     }
 
     /// Takes the next word.

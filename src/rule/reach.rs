@@ -75,6 +75,24 @@ pub(super) fn nameless(expr: &Expr) -> Verdict {
     })
 }
 
+/// Whether the condition can hold for every name of some number of labels; see [`super::Rule::takes_any_name`].
+pub(super) fn any_name(expr: &Expr) -> bool {
+    STRANGE.iter().any(|names| {
+        let mut names = names.iter();
+        names.all(|name| {
+            HostName::parse(name).is_ok_and(|name| under(expr, &Key::Exact(name)) != Verdict::Never)
+        })
+    })
+}
+
+/// Names of two, three and four labels under top-level domains that do not exist, without a label in common: whatever
+/// takes two of them does not ask whose they are.
+const STRANGE: [[&str; 2]; 3] = [
+    ["nrtkow.qjxkvw", "ugbfyc.zvbhpf"],
+    ["nrtkow.dslme.qjxkvw", "ugbfyc.whaoi.zvbhpf"],
+    ["nrtkow.dslme.tpjzu.qjxkvw", "ugbfyc.whaoi.vkenr.zvbhpf"],
+];
+
 /// The verdict on the clients whose name a key covers, whatever the depth of wildcards.
 pub(super) fn under(expr: &Expr, key: &Key) -> Verdict {
     verdict(expr, &|matcher| match (matcher, key) {

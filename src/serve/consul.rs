@@ -257,6 +257,7 @@ fn exposure(config: &Config, consul: &config::Consul, own: &Arc<[SocketAddr]>) -
         accepted: accepted.collect(),
         entry_points: consul.entry_points.clone(),
         allow_default_from_tags: consul.allow_default_from_tags,
+        default_rule_syntax: consul.default_rule_syntax,
         own: Arc::clone(own),
         wanted,
         mesh: consul.mesh_identity.is_some(),

@@ -4,9 +4,13 @@ use std::cmp::Reverse;
 use std::sync::Arc;
 
 use super::shards::Shards;
-use super::{ListenerId, Listeners, Route, Source};
+use super::{ListenerId, Route, Source};
 use crate::name::{HostName, WildcardDepth};
 use crate::rule::{Facts, Key};
+
+mod shadows;
+
+pub use shadows::Shadows;
 
 /// The routes of a gateway. Cloning shares everything; a change to the clone copies only what it touches.
 #[derive(Clone, Debug, Default)]
@@ -91,16 +95,6 @@ impl Table {
         routes
     }
 
-    /// A route that takes every client which this one could have had, if there is one: it precedes it, and where it
-    /// stands in the index it asks nothing more of a client, or exactly the same.
-    pub fn shadowed_by(&self, route: &Route) -> Option<&Arc<Route>> {
-        let mut shadow = None;
-        for key in route.rule.keys() {
-            shadow = Some(self.shadow_at(route, &key)?);
-        }
-        shadow
-    }
-
     /// Replaces `best` by the first that matches among `these`, if it precedes it.
     fn improve<'a>(
         &'a self,
@@ -125,29 +119,14 @@ impl Table {
         }
     }
 
-    fn shadow_at(&self, route: &Route, key: &Key) -> Option<&Arc<Route>> {
-        let precedence = Precedence::of(route, key);
-        let is_of_the_file = |route: &Route| route.source == Source::File;
-        let precedes = |other: &Entry| match (is_of_the_file(&other.route), is_of_the_file(route)) {
-            (true, false) if other.claim => true,
-            // Where another route of the file claims the name, only those of the file count.
-            (false, true) => false,
-            _ => other.precedence < precedence,
-        };
-        let takes_all = |other: &Route| {
-            (other.rule == route.rule || other.rule.covers(key))
-                && (other.listeners == Listeners::All || other.listeners == route.listeners)
-        };
-        let (name, wildcard) = match key {
-            Key::Exact(name) => (Some(name), None),
-            Key::Wildcard(parent) => (None, self.wildcard.find(parent.as_str())),
-            Key::Regexp | Key::Any => (None, None),
-        };
-        self.buckets(name, WildcardDepth::One)
-            .chain(wildcard)
-            .flat_map(|bucket| &bucket.entries)
-            .find(|entry| precedes(entry) && takes_all(&entry.route))
-            .map(|entry| &entry.route)
+    /// Where the routes under a key stand.
+    fn bucket(&self, key: &Key) -> Option<&Bucket> {
+        match key {
+            Key::Exact(name) => self.exact.find(name.as_str()),
+            Key::Wildcard(parent) => self.wildcard.find(parent.as_str()),
+            Key::Regexp => Some(&self.regexp),
+            Key::Any => Some(&self.any),
+        }
     }
 
     /// The places of the index where routes for a name stand.

@@ -14,6 +14,7 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use portcullis::config::{Catalog, Consul, ConsulAddress};
+use portcullis::rule::Syntax;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -125,6 +126,7 @@ impl FakeConsul {
             entry_points: vec!["https".to_owned()],
             allow_default_from_tags: false,
             catalog: Catalog::default(),
+            default_rule_syntax: Syntax::default(),
         }
     }
 

@@ -8,6 +8,7 @@ use portcullis::api::consul::Client;
 use portcullis::config::{self, Catalog, ConsulAddress, Secret, Token};
 use portcullis::identity::{self, Keeper};
 use portcullis::name::SpiffeId;
+use portcullis::rule::Syntax;
 use portcullis::snapshot::service::Change;
 use portcullis::status::State;
 use portcullis::tls::mesh::Identity;
@@ -53,6 +54,7 @@ impl Watched {
             entry_points: Vec::new(),
             allow_default_from_tags: false,
             catalog: Catalog::default(),
+            default_rule_syntax: Syntax::default(),
         };
         let client = Client::new(&config).unwrap();
         let (send, changes) = mpsc::channel(8);

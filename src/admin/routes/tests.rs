@@ -96,25 +96,25 @@ fn every_route_is_shown_whole_and_in_order() {
     let endpoints = json!([{ "address": "10.0.0.5:22", "configured": "vm.internal:22", "weight": 3,
         "failures": 0, "out_for_seconds": null }]);
     let all = json!({
-        "name": "*", "source": "file", "rule": "HostSNI(`*`)", "priority": -1,
+        "name": "*", "source": "file", "rule": "HostSNI(`*`)", "rule_syntax": "v3", "priority": -1,
         "default": true, "action": "pass_through", "tls_options": null, "broken_reason": null,
         "upstream": plain, "endpoints": endpoints, "shadowed_by": null,
         "service": null, "warnings": [], "middlewares": [], "from_disk": null,
     });
     let wildcard = json!({
-        "name": "*.example.com", "source": "file", "rule": "HostSNI(`*.example.com`)",
+        "name": "*.example.com", "source": "file", "rule": "HostSNI(`*.example.com`)", "rule_syntax": "v3",
         "priority": 100, "default": false, "action": "pass_through", "tls_options": null,
         "broken_reason": null, "upstream": plain, "endpoints": endpoints, "shadowed_by": null,
         "service": null, "warnings": [], "middlewares": [], "from_disk": null,
     });
     let db = json!({
-        "name": "db.example.com", "source": "file", "rule": "HostSNI(`db.example.com`)",
+        "name": "db.example.com", "source": "file", "rule": "HostSNI(`db.example.com`)", "rule_syntax": "v3",
         "priority": 101, "default": false, "action": "terminate", "tls_options": "strict",
         "broken_reason": null, "upstream": plain, "endpoints": endpoints, "shadowed_by": null,
         "service": null, "warnings": [], "middlewares": [], "from_disk": null,
     });
     let vm = json!({
-        "name": "vm.example.com", "source": "file", "rule": "HostSNI(`vm.example.com`)",
+        "name": "vm.example.com", "source": "file", "rule": "HostSNI(`vm.example.com`)", "rule_syntax": "v3",
         "priority": 25, "default": false, "action": "broken", "tls_options": null,
         "broken_reason": "no option set is named `lost`", "upstream": tls,
         "endpoints": endpoints, "shadowed_by": { "source": "file", "name": "*.example.com" },
@@ -122,7 +122,7 @@ fn every_route_is_shown_whole_and_in_order() {
     });
     assert_eq!(
         json,
-        json!({ "generation": 7, "routes": [all, wildcard, db, vm], "skipped": [] })
+        json!({ "generation": 7, "routes": [all, wildcard, db, vm], "shadows_complete": true, "skipped": [] })
     );
 }
 

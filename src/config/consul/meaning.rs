@@ -12,6 +12,7 @@ use crate::config::decode::{List, Typed};
 use crate::config::diagnostic::{Findings, NOWHERE};
 use crate::config::files;
 use crate::config::value::{Wrong, choice, read};
+use crate::rule::Syntax;
 
 /// What is written, and what completes it.
 pub(super) struct Reader<'a> {
@@ -81,8 +82,16 @@ pub(in crate::config) fn consul(
             .as_ref()
             .is_some_and(|typed| typed.value),
         catalog: section.catalog.meaning(section.names_identity, findings),
+        default_rule_syntax: section
+            .default_rule_syntax
+            .as_ref()
+            .and_then(|typed| read(typed, findings, |text| choice(text, &RULE_SYNTAXES)))
+            .unwrap_or_default(),
     }
 }
+
+/// As Traefik's `core.defaultRuleSyntax` has them.
+const RULE_SYNTAXES: [(&str, Syntax); 2] = [("v3", Syntax::V3), ("v2", Syntax::V2)];
 
 /// A name of a service, as Consul may hold it; anything visible but a `/`, which no name in the mesh can have.
 pub(in crate::config) fn service_name(

@@ -19,6 +19,7 @@ pub(in crate::config) struct Section {
     pub(super) entry_points: Option<List<Typed<String>>>,
     pub(super) allow_default_from_tags: Option<Typed<bool>>,
     pub(super) catalog: Keys,
+    pub(super) default_rule_syntax: Option<Typed<String>>,
     /// A mesh identity is written, right or wrong.
     pub(in crate::config) names_identity: bool,
 }
@@ -56,6 +57,7 @@ impl Section {
             entry_points: table.take("entry_points", findings, Item::strings),
             allow_default_from_tags: table.take("allow_default_from_tags", findings, Item::boolean),
             catalog: Keys::read(&mut table, findings),
+            default_rule_syntax: table.take("default_rule_syntax", findings, Item::string),
         };
         table.finish(findings);
         section

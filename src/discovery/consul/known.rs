@@ -85,6 +85,11 @@ pub(super) struct Read {
 }
 
 impl Known {
+    /// Knows nothing, and would read nothing again.
+    pub(super) fn unknowing() -> Self {
+        Self::new(Exposure::default(), Duration::MAX, Told::default())
+    }
+
     /// What a watch before this one has told is known, and read again as soon as anything is.
     /// In quiet times everything is read again each `refresh`.
     pub(super) fn new(exposure: Exposure, refresh: Duration, before: Told) -> Self {

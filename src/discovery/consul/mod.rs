@@ -1,6 +1,7 @@
 //! Consul's catalog, watched: which services have routes, where they are dialled, and what changed.
 
 mod answers;
+mod aside;
 mod catalog;
 mod checks;
 mod doubt;
@@ -27,6 +28,7 @@ use crate::config::Consistency;
 use crate::snapshot::service::{Change, Service, ServiceKey};
 use crate::state::{GRACE, Opened};
 use answers::{Checks, Entries, Services};
+use aside::aside;
 use known::{Known, Read};
 use listing::listing;
 use report::{Poll, Report};
@@ -161,7 +163,7 @@ pub async fn watch(
     watcher.feel_pulse(send);
     loop {
         watcher.ask();
-        for change in watcher.news() {
+        for change in watcher.news().await {
             if changes.send(change).await.is_err() {
                 return watcher.told();
             }
@@ -194,7 +196,7 @@ pub async fn watch(
             () = wake => continue,
             () = turn => continue,
         };
-        watcher.hear(heard, Instant::now());
+        watcher.hear(heard, Instant::now()).await;
     }
 }
 
@@ -243,12 +245,12 @@ impl Watcher {
     }
 
     /// Serves what is on the disk, if it is time to.
-    fn restore(&mut self, now: Instant) {
+    async fn restore(&mut self, now: Instant) {
         if let Some((until, confirmed)) = self.held_back
             && (until <= now || self.report.is_troubled())
         {
             self.held_back = None;
-            self.known.restore_all();
+            aside(&mut self.known, Known::restore_all).await;
             if self.known.is_restored() || !self.known.is_whole() {
                 self.report.restored(confirmed);
             }
@@ -337,7 +339,7 @@ impl Watcher {
         ask.into_iter().chain(read).chain(restore).min()
     }
 
-    fn hear(&mut self, heard: Heard, now: Instant) {
+    async fn hear(&mut self, heard: Heard, now: Instant) {
         match heard {
             Heard::Catalog(answer) => {
                 self.polled(Poll::Catalog, answer.as_ref().err().map(told), now);
@@ -356,9 +358,10 @@ impl Watcher {
                 Err(error) if error.is_unaskable() => {
                     self.known.refused(&name, error.to_string(), now);
                 }
-                read => self
-                    .known
-                    .read(&name, read.map_err(|error| told(&error)), now),
+                read => {
+                    let read = read.map_err(|error| told(&error));
+                    aside(&mut self.known, move |known| known.read(&name, read, now)).await;
+                }
             },
             Heard::Asked(answer) => {
                 self.is_asking = false;
@@ -384,8 +387,8 @@ impl Watcher {
     }
 
     /// What has changed, and then what there is to say of it.
-    fn news(&mut self) -> Vec<Change> {
-        self.restore(Instant::now());
+    async fn news(&mut self) -> Vec<Change> {
+        self.restore(Instant::now()).await;
         if !self.report.is_troubled() {
             self.known.confirm();
         }

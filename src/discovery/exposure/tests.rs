@@ -7,6 +7,7 @@ mod middlewares;
 mod options;
 mod properties;
 mod refusals;
+mod rules;
 
 use super::super::instance::{Health, Instance};
 use super::*;
@@ -314,32 +315,15 @@ fn a_router_without_entry_points_and_one_of_ours_among_others_are_taken() {
 }
 
 #[test]
-fn a_default_route_is_made_where_tags_may() {
-    let tags = with(SSH, &["portcullis.tcp.routers.web.rule=HostSNI(`*`)"]);
-    let found = web(vec![instance("a", &tags)]);
-    let allowing = Exposure {
-        allow_default_from_tags: true,
-        ..exposure()
-    };
-    assert!(route(&service(&found, &allowing)).rule.is_default());
-    assert_eq!(
-        skipped(&service(&found, &exposure())),
-        [
-            "- web: its rule takes clients that name no host: from tags that needs `allow_default_from_tags = true` in [consul]"
-        ]
-    );
-}
-
-#[test]
 fn what_is_harmless_to_leave_out_is_a_warning() {
     for (tag, warning) in [
         (
             "routers.web.tls.certresolver=le",
-            "`tls.certresolver` is not supported yet, and ignored",
+            "`tls.certresolver` is not supported yet: it serves with the certificates",
         ),
         (
             "routers.web.tls.domains[0].main=a",
-            "`tls.domains` is not supported yet, and ignored",
+            "`tls.domains` is not supported yet: it serves with the certificates",
         ),
         (
             "routers.web.tls.options=strict@file",

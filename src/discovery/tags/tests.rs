@@ -209,6 +209,15 @@ fn tls_is_on_by_true_by_nothing_or_by_what_stands_under_it_and_off_by_anything_e
 }
 
 #[test]
+fn a_rule_may_say_its_syntax() {
+    let syntax = |value: &str| routed(&format!("rulesyntax={value}")).rule_syntax;
+    assert_eq!(syntax("v2"), Some(Syntax::V2));
+    assert_eq!(syntax("v3"), Some(Syntax::V3));
+    assert_eq!(syntax("default"), Some(Syntax::V3));
+    assert_eq!(syntax(""), None);
+}
+
+#[test]
 fn a_priority_is_a_number_of_64_bits_and_0_is_the_rules_own() {
     let priority = |value: &str| routed(&format!("priority={value}")).priority;
     assert_eq!(priority("42"), Some(42));
@@ -300,7 +309,7 @@ fn a_value_where_only_more_keys_belong_is_ignored_if_there_are_more_keys() {
 #[test]
 fn what_is_asked_for_in_vain_is_remembered() {
     for (tag, asked) in [
-        ("rulesyntax=v2", Unsupported::RuleSyntax),
+        ("rulesyntax=V2", Unsupported::RuleSyntax),
         ("tls.certresolver=le", Unsupported::CertResolver),
         ("tls.domains[0].main=a", Unsupported::Domains),
         ("tls.domains[12].sans=a,b", Unsupported::Domains),

@@ -12,6 +12,11 @@ fn rule(text: &str) -> Rule {
     Rule::parse(text).unwrap_or_else(|error| panic!("{text}: {error:?}"))
 }
 
+fn v2_rule(text: &str) -> Rule {
+    Rule::parse_within(text, Syntax::V2, &mut Room::default())
+        .unwrap_or_else(|error| panic!("{text}: {error:?}"))
+}
+
 fn name(text: &str) -> HostName {
     HostName::parse(text).unwrap()
 }
@@ -48,13 +53,26 @@ struct Answer {
 /// The answers are those of Traefik 3.7.9's pkg/muxer/tcp, pkg/rules and pkg/ip, built with Go 1.26.8.
 #[test]
 fn every_rule_is_taken_refused_ranked_and_matched_as_traefik_does() {
-    let mut lines = include_str!("../../../tests/data/rules/traefik.jsonl").lines();
+    let table = include_str!("../../../tests/data/rules/traefik.jsonl");
+    assert!(is_as_traefik_says(table, Syntax::V3) > 600);
+}
+
+/// The table was made by tests/data/rules/v2.go with Traefik 3.7.13 and Go 1.26.8.
+#[test]
+fn every_rule_of_syntax_v2_is_taken_refused_ranked_and_matched_as_traefik_does() {
+    let table = include_str!("../../../tests/data/rules/traefik_v2.jsonl");
+    assert!(is_as_traefik_says(table, Syntax::V2) > 600);
+}
+
+/// Compares all answers, and says how many there are.
+fn is_as_traefik_says(table: &str, syntax: Syntax) -> usize {
+    let mut lines = table.lines();
     let clients: Clients = serde_json::from_str(lines.next().unwrap()).unwrap();
     let mut wrong = Vec::new();
     let mut count = 0;
     for line in lines {
         let traefik: Answer = serde_json::from_str(line).unwrap();
-        let ours = Rule::parse(&traefik.rule);
+        let ours = Rule::parse_within(&traefik.rule, syntax, &mut Room::default());
         let priority = ours.as_ref().ok().map(Rule::priority);
         let matches = ours
             .as_ref()
@@ -69,13 +87,13 @@ fn every_rule_is_taken_refused_ranked_and_matched_as_traefik_does() {
         }
         count += 1;
     }
-    assert!(count > 600);
     assert!(
         wrong.is_empty(),
         "{} wrong:\n{}",
         wrong.len(),
         wrong.join("\n")
     );
+    count
 }
 
 fn answers(rule: &Rule, clients: &Clients) -> String {
@@ -226,4 +244,49 @@ fn a_default_route_is_one_that_can_take_a_client_without_a_name() {
     ] {
         assert_eq!(rule(text).is_default(), default, "{text}");
     }
+}
+
+#[test]
+fn a_rule_that_takes_whatever_is_named_is_known_by_names_that_nobody_has() {
+    for (text, any) in [
+        ("HostSNIRegexp(`.+`)", true),
+        ("HostSNIRegexp(`^[a-z0-9-]+\\.[a-z0-9.-]+$`)", true),
+        ("HostSNIRegexp(`^[^.]+\\.[^.]+\\.[^.]+$`)", true),
+        ("HostSNIRegexp(`.`) && !HostSNI(`a`) && ALPN(`ssh`)", true),
+        ("HostSNI(`*`)", true),
+        ("HostSNI(`a`) || HostSNIRegexp(`^.{4,}$`)", true),
+        ("HostSNI(`*.com`)", false),
+        ("HostSNIRegexp(`^vm-`)", false),
+        ("HostSNIRegexp(`\\.example\\.(com|net|org)$`)", false),
+        (
+            "HostSNIRegexp(`.+`) && HostSNIRegexp(`\\.example\\.com$`)",
+            false,
+        ),
+        ("HostSNI(`a`) && ALPN(`ssh`)", false),
+    ] {
+        assert_eq!(rule(text).takes_any_name(), any, "{text}");
+    }
+    assert!(v2_rule("HostSNIRegexp(`{any:.+}`)").takes_any_name());
+    assert!(!v2_rule("HostSNIRegexp(`{any:.+}.example.com`)").takes_any_name());
+}
+
+#[test]
+fn rules_of_one_text_and_two_syntaxes_are_two_rules() {
+    let (v2, v3) = (
+        v2_rule("HostSNIRegexp(`a.b`)"),
+        rule("HostSNIRegexp(`a.b`)"),
+    );
+    assert_ne!(v2, v3);
+    assert_eq!(v2.to_string(), v3.to_string());
+}
+
+#[test]
+fn rules_of_one_owner_share_a_room_for_their_texts() {
+    let long = ["HostSNI(`a.b`)"; 3000].join(" || ");
+    let mut room = Room::default();
+    let taken = (0..100).take_while(|_| Rule::parse_within(&long, Syntax::V3, &mut room).is_ok());
+    assert_eq!(taken.count(), (1 << 20) / long.len());
+    let error = Rule::parse_within(&long, Syntax::V3, &mut room).unwrap_err();
+    assert!(error.message.contains("too long together"), "{error:?}");
+    assert!(Rule::parse_within("HostSNI(`a.b`)", Syntax::V3, &mut room).is_ok());
 }

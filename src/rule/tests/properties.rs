@@ -34,6 +34,72 @@ fn rules() -> impl Strategy<Value = String> {
 
 const NAMES: &[&str] = &["a", "b", "a.b", "b.b", "c.a.b", "a.b.c", "b.c", "c"];
 
+/// A rule in syntax v2, as text, and one in v3 that means the same.
+fn in_both() -> impl Strategy<Value = (String, String)> {
+    let call = |matcher: &'static str, v2: Vec<String>, v3: Vec<String>| {
+        let quoted = |text: &String| format!("`{text}`");
+        let args: Vec<String> = v2.iter().map(quoted).collect();
+        let calls = v3.iter().enumerate().map(|(at, text)| match &**text {
+            "*" if at > 0 => "HostSNIRegexp(`.`)".to_owned(),
+            text => format!("{matcher}(`{text}`)"),
+        });
+        let calls: Vec<String> = calls.collect();
+        (
+            format!("{matcher}({})", args.join(", ")),
+            format!("({})", calls.join(" || ")),
+        )
+    };
+    let some = |texts: &'static [&'static str]| {
+        prop::collection::vec(prop::sample::select(texts).prop_map(str::to_owned), 1..4)
+    };
+    let hosts = prop_oneof![4 => some(NAMES), 1 => some(&["*", "a", "1.2.3.4"])];
+    let templates = prop::collection::vec(
+        prop::sample::select(
+            &[
+                ("a.b", r"(?i)^a\.b$"),
+                ("{x}", "(?i)^[^.]+$"),
+                ("{x:[A-B.]+}", "(?i)^[A-B.]+$"),
+                ("{x:.*}", "(?i)^.*$"),
+                ("{x:c|a}.{y}", r"(?i)^(c|a)\.[^.]+$"),
+                ("A{y:(\\.[a-c]){1,2}}", r"(?i)^A(\.[a-c]){1,2}$"),
+            ][..],
+        ),
+        1..4,
+    );
+    let leaf = prop_oneof![
+        hosts.prop_map(move |texts| call("HostSNI", texts.clone(), texts)),
+        some(&["10.0.0.0/8", "::/0", "192.0.2.1"]).prop_map(move |texts| call(
+            "ClientIP",
+            texts.clone(),
+            texts
+        )),
+        some(&["h2", "ssh"]).prop_map(move |texts| call("ALPN", texts.clone(), texts)),
+        templates.prop_map(move |both| {
+            let (v2, v3): (Vec<_>, Vec<_>) = both.into_iter().unzip();
+            let owned = |texts: Vec<&str>| texts.into_iter().map(str::to_owned).collect();
+            call("HostSNIRegexp", owned(v2), owned(v3))
+        }),
+    ];
+    leaf.prop_recursive(4, 16, 3, |inner| {
+        prop_oneof![
+            inner
+                .clone()
+                .prop_map(|(v2, v3)| (format!("!({v2})"), format!("!({v3})"))),
+            inner
+                .clone()
+                .prop_map(|(v2, v3)| (format!("!{v2}"), format!("!{v3}"))),
+            (inner.clone(), inner.clone()).prop_map(|(a, b)| (
+                format!("({}) && ({})", a.0, b.0),
+                format!("({}) && ({})", a.1, b.1)
+            )),
+            (inner.clone(), inner).prop_map(|(a, b)| (
+                format!("{} || ({})", a.0, b.0),
+                format!("{} || ({})", a.1, b.1)
+            )),
+        ]
+    })
+}
+
 /// A client as `rules` can tell it from others.
 #[derive(Debug)]
 struct Client {
@@ -129,7 +195,12 @@ fn soup() -> impl Strategy<Value = String> {
 }
 
 fn spans_are_on_characters(text: &str) -> Result<(), TestCaseError> {
-    let errors = match Rule::parse(text) {
+    spans_are_on_characters_in(Syntax::V3, text)?;
+    spans_are_on_characters_in(Syntax::V2, text)
+}
+
+fn spans_are_on_characters_in(syntax: Syntax, text: &str) -> Result<(), TestCaseError> {
+    let errors = match Rule::parse_within(text, syntax, &mut Room::default()) {
         Ok(rule) => rule.warnings(),
         Err(error) => vec![error],
     };
@@ -189,6 +260,17 @@ proptest! {
                 let unconditional = rule.is_unconditional() && keys.iter().any(|key| key.covers(facts.name, depth));
                 prop_assert!(!unconditional, "{:?} is refused without condition", client);
             }
+        }
+    }
+
+    #[test]
+    fn a_rule_in_syntax_v2_is_the_one_in_v3_that_means_the_same((v2, v3) in in_both()) {
+        let (v2, v3) = (v2_rule(&v2), rule(&v3));
+        prop_assert_eq!(v2.keys().len(), v3.keys().len(), "{} and {}", v2, v3);
+        prop_assert_eq!(v2.is_default(), v3.is_default(), "{} and {}", v2, v3);
+        prop_assert_eq!(v2.takes_any_name(), v3.takes_any_name(), "{} and {}", v2, v3);
+        for client in Client::all() {
+            prop_assert_eq!(v2.matches(&client.facts()), v3.matches(&client.facts()), "{} and {} for {:?}", v2, v3, client);
         }
     }
 

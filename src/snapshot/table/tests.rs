@@ -4,9 +4,10 @@ use std::net::IpAddr;
 
 use super::*;
 use crate::rule::Rule;
-use crate::snapshot::Action;
+use crate::snapshot::{Action, Listeners};
 
 mod random;
+mod shadows;
 mod sources;
 
 const FIRST: ListenerId = ListenerId(0);
@@ -100,7 +101,10 @@ impl Client {
 fn shadow(table: &Table, name: &str) -> Option<String> {
     let routes = table.routes();
     let route = routes.iter().find(|route| &*route.name == name).unwrap();
-    table.shadowed_by(route).map(|other| other.name.to_string())
+    table
+        .shadows()
+        .of(route)
+        .map(|other| other.name.to_string())
 }
 
 #[test]

@@ -3,12 +3,12 @@
 use std::time::{Duration, Instant};
 
 use portcullis::name::{HostName, WildcardDepth};
-use portcullis::rule::{Facts, Rule, RuleError};
+use portcullis::rule::{Facts, Room, Rule, RuleError, Syntax};
 
 /// Far more than any text may take: what is slower than that grows with more than the length of the text.
 const LONGEST: Duration = Duration::from_secs(10);
 
-/// Parses the input, and panics where a promise is not kept:
+/// Parses the input in either syntax, and panics where a promise is not kept:
 ///
 /// - a mistake has its place in the text, a message and a remedy;
 /// - a rule that was taken is shown as it was written, and is the same rule when it is read again;
@@ -20,12 +20,14 @@ pub(crate) fn run(input: &[u8]) {
         eprintln!("{text}");
     }
     let begin = Instant::now();
-    match Rule::parse(&text) {
-        Err(error) => {
-            is_in(&error, &text);
-            assert!(error.help.is_some_and(|help| !help.is_empty()), "{text:?}");
+    for syntax in [Syntax::V3, Syntax::V2] {
+        match read(&text, syntax) {
+            Err(error) => {
+                is_in(&error, &text);
+                assert!(error.help.is_some_and(|help| !help.is_empty()), "{text:?}");
+            }
+            Ok(rule) => is_kept(&rule, &text),
         }
-        Ok(rule) => is_kept(&rule, &text),
     }
     assert!(
         begin.elapsed() < LONGEST,
@@ -34,12 +36,18 @@ pub(crate) fn run(input: &[u8]) {
     );
 }
 
+fn read(text: &str, syntax: Syntax) -> Result<Rule, RuleError> {
+    Rule::parse_within(text, syntax, &mut Room::default())
+}
+
 fn is_kept(rule: &Rule, text: &str) {
     assert_eq!(rule.to_string(), text);
-    let again = Rule::parse(&rule.to_string()).unwrap();
+    let again = read(&rule.to_string(), rule.syntax()).unwrap();
+    assert_eq!(again, *rule, "{text:?}");
     assert_eq!(again.keys(), rule.keys(), "{text:?}");
     assert_eq!(again.priority(), rule.priority(), "{text:?}");
     assert_eq!(again.is_default(), rule.is_default(), "{text:?}");
+    assert_eq!(again.takes_any_name(), rule.takes_any_name(), "{text:?}");
     for warning in rule.warnings() {
         is_in(&warning, text);
     }

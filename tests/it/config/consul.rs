@@ -6,6 +6,7 @@ use portcullis::config::{
     self, Catalog, Checked, Config, Consul, ConsulAddress, ConsulService, Diagnostics, Environment,
     Level, Secret, Token,
 };
+use portcullis::rule::Syntax;
 use tempfile::TempDir;
 
 use super::{expect, folder, good, parse, shown};
@@ -33,6 +34,7 @@ pub(super) fn default() -> Consul {
         entry_points: vec!["https".to_owned(), "websecure".to_owned()],
         allow_default_from_tags: false,
         catalog: Catalog::default(),
+        default_rule_syntax: Syntax::V3,
     }
 }
 
@@ -104,6 +106,7 @@ fn every_key_is_read() {
     );
     let text = text.replace("edge gate", "edge");
     let text = format!("{text}entry_points = [\"tls\"]\nallow_default_from_tags = true\n");
+    let text = text + "default_rule_syntax = \"v2\"\n";
     let checked = parse(&folder, &text).unwrap();
     let expected = Consul {
         address: tcp("consul.internal", 8501),
@@ -118,6 +121,7 @@ fn every_key_is_read() {
         entry_points: vec!["tls".to_owned()],
         allow_default_from_tags: true,
         catalog: Catalog::default(),
+        default_rule_syntax: Syntax::V2,
     };
     assert_eq!(checked.config.consul, Some(expected));
     fs::write(path("token"), "a-token\n").unwrap();
@@ -277,6 +281,11 @@ fn the_section_is_checked() {
                 "[consul]\nallow_default_from_tags = «\"yes\"»\n",
                 "consul.allow_default_from_tags",
                 "without quotes",
+            ),
+            (
+                "[consul]\ndefault_rule_syntax = «\"V2\"»\n",
+                "consul.default_rule_syntax",
+                "did you mean \"v2\"",
             ),
         ],
     );

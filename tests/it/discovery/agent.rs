@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use portcullis::config::{self, Catalog, ConsulAddress, Secret, Token};
+use portcullis::rule::Syntax;
 use portcullis::status::State;
 use serde_json::{Value, json};
 use tokio::task::block_in_place;
@@ -31,6 +32,7 @@ fn config(consul: &Consul, token: Option<String>) -> config::Consul {
         entry_points: vec!["https".to_owned()],
         allow_default_from_tags: false,
         catalog: Catalog::default(),
+        default_rule_syntax: Syntax::default(),
     }
 }
 

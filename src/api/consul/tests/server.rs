@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
 use crate::config::{Catalog, Consul, ConsulAddress};
+use crate::rule::Syntax;
 
 /// What happens after a question, whatever it was.
 #[derive(Clone, Debug)]
@@ -128,6 +129,7 @@ impl Server {
             entry_points: Vec::new(),
             allow_default_from_tags: false,
             catalog: Catalog::default(),
+            default_rule_syntax: Syntax::V3,
         }
     }
 

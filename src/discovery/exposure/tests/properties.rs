@@ -28,6 +28,7 @@ fn tag() -> impl Strategy<Value = String> {
                 "middlewares=n,x@file",
                 "middlewares=x@docker",
                 "rulesyntax=v2",
+                "rulesyntax=v4",
                 "nonsense=1"
             ][..]
         )
@@ -38,7 +39,9 @@ fn tag() -> impl Strategy<Value = String> {
                 "HostSNI(`*`)",
                 "HostSNI(`",
                 "!HostSNI(`a`)",
-                "HostSNI(`1.2.3.4`)"
+                "HostSNI(`1.2.3.4`)",
+                "HostSNI(`a`, `b`)",
+                "HostSNIRegexp(`{x:.+}`)"
             ][..]
         )
         .prop_map(|rule| format!("rule={rule}")),

@@ -55,7 +55,7 @@ fn a_router_of_several_services_must_name_one() {
 #[test]
 fn what_protects_or_changes_the_bytes_takes_the_route_down_where_it_is_missing() {
     for (tag, key) in [
-        ("routers.web.rulesyntax=v2", "rulesyntax"),
+        ("routers.web.rulesyntax=v4", "rulesyntax"),
         (
             "services.s.loadbalancer.server.tls=true",
             "loadbalancer.server.tls",

@@ -142,7 +142,7 @@ proptest! {
     fn a_shadowed_route_is_found_by_nobody(routes in routes()) {
         let table = table(routes);
         for route in table.routes() {
-            if let Some(shadow) = table.shadowed_by(route) {
+            if let Some(shadow) = table.shadows().of(route) {
                 for client in clients() {
                     let gets = client.gets(&table);
                     prop_assert_ne!(gets, Some(&*route.name), "shadowed by {}: {:?}", shadow.name, client);

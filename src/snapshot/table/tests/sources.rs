@@ -16,7 +16,7 @@ fn shadow_of(table: &Table, source: Source, name: &str) -> Option<(Source, Strin
         source,
         name: name.into(),
     };
-    let shadow = table.shadowed_by(table.route(&id).unwrap())?;
+    let shadow = table.shadows().of(table.route(&id).unwrap())?;
     Some((shadow.source, shadow.name.to_string()))
 }
 
@@ -154,7 +154,7 @@ proptest! {
         }
         let shadows = |table: &Table| -> Vec<_> {
             let routes = table.routes().into_iter();
-            routes.map(|route| (route.id(), table.shadowed_by(route).map(|by| by.id()))).collect()
+            routes.map(|route| (route.id(), table.shadows().of(route).map(|by| by.id()))).collect()
         };
         prop_assert_eq!(shadows(&in_order), shadows(&in_another));
     }
