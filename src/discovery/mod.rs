@@ -1,11 +1,15 @@
 //! What sources of discovery say of services, in one shape, and what is made of it.
 
 pub mod consul;
+mod doubt;
 mod endpoints;
 pub mod exposure;
 pub mod instance;
 mod names;
+pub mod nomad;
+mod pulse;
 mod reading;
+mod reads;
 mod routes;
 mod servers;
 pub mod tags;

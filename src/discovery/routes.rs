@@ -12,6 +12,7 @@ use super::shortened;
 use super::tags::{Router, RouterTls, Tags, Unsupported};
 use crate::name::quoted;
 use crate::rule::{Room, Rule};
+use crate::snapshot::Source;
 use crate::snapshot::service::{ServiceRoute, ServiceTls, Skipped};
 
 /// The greatest priority that Traefik takes; what is above is for its own routers.
@@ -133,8 +134,7 @@ impl Routers<'_, '_> {
         };
         match provider {
             Some("file") => return Some(Target::File(name)),
-            // What Traefik calls its provider, and what we do.
-            Some(provider) if provider != "consulcatalog" && provider != key.source.as_str() => {
+            Some(provider) if !is_provider(key.source, provider) => {
                 return Some(Target::Foreign(provider));
             }
             Some(_) | None => {}
@@ -143,8 +143,9 @@ impl Routers<'_, '_> {
         if let Some((own, _)) = self.servers.get_key_value(&*lower) {
             return Some(Target::Own(Some(own)));
         }
-        let is_own = name.eq_ignore_ascii_case(&key.name)
-            || name.eq_ignore_ascii_case(&names::normalized(&key.name));
+        let own = names::local(key);
+        let is_own =
+            name.eq_ignore_ascii_case(own) || name.eq_ignore_ascii_case(&names::normalized(own));
         Some(match is_own {
             true => Target::Own(None),
             false => Target::Other(name),
@@ -210,8 +211,9 @@ impl Routers<'_, '_> {
         if !named.is_empty() && !named.iter().any(|name| ours.contains(name)) {
             let named: Vec<String> = named.iter().map(|name| quoted(name)).collect();
             return Err(format!(
-                "it is for the entry points {}, and none of them is one of `entry_points` in [consul]",
-                named.join(", ")
+                "it is for the entry points {}, and none of them is one of `entry_points` in [{}]",
+                named.join(", "),
+                self.reading.found.key.source.as_str()
             ));
         }
         let Some(tls) = &router.tls else {
@@ -220,10 +222,10 @@ impl Routers<'_, '_> {
             ));
         };
         if rule.is_default() && !self.exposure.allow_default_from_tags {
-            return Err(
-                "its rule takes clients that name no host: from tags that needs `allow_default_from_tags = true` in [consul]"
-                    .to_owned(),
-            );
+            return Err(format!(
+                "its rule takes clients that name no host: from tags that needs `allow_default_from_tags = true` in [{}]",
+                self.reading.found.key.source.as_str()
+            ));
         }
         if router
             .priority
@@ -245,7 +247,7 @@ impl Routers<'_, '_> {
                 Mesh::Broken(reason) => (names::upstream(key, None), Some(reason.clone())),
             },
             Target::File(name) => (name.into(), None),
-            Target::Other(name) => (format!("{name}@{source}").into(), None),
+            Target::Other(name) => (names::other(key, name), None),
             Target::Foreign(provider) => (
                 names::upstream(key, None),
                 Some(format!(
@@ -304,13 +306,21 @@ impl Routers<'_, '_> {
             );
         }
         if self.reading.readable().any(|(_, tags)| tags.canary) {
-            warnings.push(
-                "`consulcatalog.canary` is not supported yet: canaries get their share of every route of the service"
-                    .to_owned(),
-            );
+            let provider = match self.reading.found.key.source {
+                Source::Nomad => "nomad",
+                Source::File | Source::Consul => "consulcatalog",
+            };
+            warnings.push(format!(
+                "`{provider}.canary` is not supported yet: canaries get their share of every route of the service"
+            ));
         }
         warnings
     }
+}
+
+/// Whether a service `NAME@PROVIDER` is one of this source: as Traefik calls its provider, or as we do.
+fn is_provider(source: Source, provider: &str) -> bool {
+    provider == source.as_str() || (source == Source::Consul && provider == "consulcatalog")
 }
 
 /// The definition of the newest instance among those that can be read, and its rule; the others are refused.

@@ -20,7 +20,9 @@ pub fn has_routers(tags: &[Arc<str>]) -> bool {
 pub fn asks_for_mesh(tags: &[Arc<str>]) -> bool {
     let mut ours = PREFIXES.iter().flat_map(|prefix| settings(tags, prefix));
     ours.any(|(key, value)| {
-        key.eq_ignore_ascii_case("consulcatalog.connect") && boolean(value) != Some(false)
+        let keys = ["consulcatalog.connect", "nomad.connect"];
+        let asks = keys.iter().any(|ours| key.eq_ignore_ascii_case(ours));
+        asks && boolean(value) != Some(false)
     })
 }
 
@@ -46,7 +48,7 @@ fn read(tags: &[Arc<str>]) -> (Option<Tags>, Option<TagError>) {
     for prefix in PREFIXES {
         for (key, value) in settings(tags, prefix) {
             let lower = key.to_ascii_lowercase();
-            if is_tcp(&lower) || lower == "enable" || lower.starts_with("consulcatalog.") {
+            if is_tcp(&lower) || lower == "enable" || is_of_provider(&lower) {
                 let place = Place { prefix, key, value };
                 typed.0.insert(lower, place);
             }
@@ -75,9 +77,10 @@ fn read(tags: &[Arc<str>]) -> (Option<Tags>, Option<TagError>) {
 /// What an instance asks for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tags {
-    /// Whether it is dialled through its sidecar only (`consulcatalog.connect`).
+    /// Whether it is dialled through its sidecar only (`consulcatalog.connect`; `nomad.connect`, which Traefik does not have,
+    /// asks for the same).
     pub connect: bool,
-    /// Whether it is set apart from the others in Traefik (`consulcatalog.canary`).
+    /// Whether it is set apart from the others in Traefik (`consulcatalog.canary`, `nomad.canary`).
     pub canary: bool,
     /// Its `tcp.routers`, by name.
     pub routers: BTreeMap<String, Router>,
@@ -206,8 +209,8 @@ impl Tags {
         let path: Vec<&str> = key.split('.').collect();
         match path.as_slice() {
             ["enable"] => {}
-            ["consulcatalog", "connect"] => self.connect = place.boolean()?,
-            ["consulcatalog", "canary"] => self.canary = place.boolean()?,
+            ["consulcatalog" | "nomad", "connect"] => self.connect |= place.boolean()?,
+            ["consulcatalog" | "nomad", "canary"] => self.canary |= place.boolean()?,
             ["tcp"] | ["tcp", "routers" | "services" | "middlewares"] => {
                 typed.has_more_under(key, place)?;
             }
@@ -378,6 +381,11 @@ fn settings<'a>(tags: &'a [Arc<str>], prefix: &str) -> impl Iterator<Item = (&'a
 fn is_tcp(key: &str) -> bool {
     let start = key.as_bytes().get(..3);
     start.is_some_and(|start| start.eq_ignore_ascii_case(b"tcp"))
+}
+
+/// What concerns the instance and not its routes. Of what is said for Nomad only what is known: Traefik reads no more.
+fn is_of_provider(key: &str) -> bool {
+    key.starts_with("consulcatalog.") || matches!(key, "nomad.connect" | "nomad.canary")
 }
 
 /// An index in brackets would make two parts of one.

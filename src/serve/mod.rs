@@ -15,6 +15,7 @@ mod keep;
 mod listeners;
 mod load;
 mod names;
+mod nomad;
 mod parts;
 mod publish;
 

@@ -16,6 +16,7 @@ use super::consul::{self, Consul};
 use super::listeners::{Listeners, Opened, Serving};
 use super::load::{self, Loaded};
 use super::names::Names;
+use super::nomad::{self, Nomad};
 use super::publish::Configured;
 use crate::admin;
 use crate::config::{self, AdminAddress, Checked, Keepalive, Log, Token};
@@ -61,6 +62,7 @@ pub(super) struct Parts {
     admin: Option<Admin>,
     names: Names,
     consul: Option<Consul>,
+    nomad: Option<Nomad>,
     /// All of it: a part that ends by a defect is noticed here.
     tasks: JoinSet<()>,
 }
@@ -88,6 +90,7 @@ pub(super) struct Prepared {
     admin: Option<AdminChange>,
     token: Option<Token>,
     consul: Option<consul::Prepared>,
+    nomad: Option<nomad::Prepared>,
 }
 
 #[derive(Debug)]
@@ -122,6 +125,7 @@ impl Parts {
             admin: None,
             names: Names::default(),
             consul: None,
+            nomad: None,
             tasks: JoinSet::new(),
         }
     }
@@ -279,7 +283,7 @@ impl Parts {
             }
         };
         // The only step that a step behind it could not take back: the last one but those that cannot fail.
-        let client = consul::client(&config)?;
+        let (client, nomad) = (consul::client(&config)?, nomad::client(&config)?);
         let opened = (self.listeners)
             .open(&config, &self.serving, &mut self.tasks)
             .await?;
@@ -306,6 +310,7 @@ impl Parts {
             admin,
             token: config.admin_token.clone(),
             consul: consul::prepare(client, &config, &own),
+            nomad: nomad::prepare(nomad, &config, &own),
         };
         let configured = Configured {
             config,
@@ -331,6 +336,7 @@ impl Parts {
             admin,
             token,
             consul,
+            nomad,
         } = prepared;
         self.loaded = loaded;
         self.sources.token.store(token.map(Arc::new));
@@ -346,6 +352,8 @@ impl Parts {
             &mut self.tasks,
         )
         .await;
+        let (changes, status) = (&self.news.changes, &self.status);
+        nomad::take(&mut self.nomad, nomad, changes, status, &mut self.tasks).await;
         if self.keeping != keeping {
             tracing::warn!("`state_dir` has changed: it is kept so from the next start on");
         }

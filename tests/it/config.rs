@@ -11,6 +11,7 @@ mod consul;
 mod corpus;
 mod environment;
 mod meaning;
+mod nomad;
 mod proxy_protocol;
 mod report;
 mod sections;

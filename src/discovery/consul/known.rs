@@ -7,14 +7,14 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
+use super::super::doubt::Doubts;
 use super::super::exposure::{self, Exposure};
+use super::super::reads::Reads;
 use super::Told;
 use super::answers;
 use super::catalog::Catalog;
 use super::checks::Checks;
-use super::doubt::Doubts;
 use super::listing::Listing;
-use super::reads::Reads;
 use super::stored::{self, Kept};
 use crate::api::consul::Answer;
 use crate::snapshot::Source;
@@ -293,7 +293,7 @@ impl Known {
 
     /// What an operator should know of it, though Consul answers.
     pub(super) fn trouble(&self) -> Option<String> {
-        if let Some(doubt) = self.doubts.told() {
+        if let Some(doubt) = self.doubts.told("consul") {
             return Some(doubt);
         }
         if self.is_hidden {
