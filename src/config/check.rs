@@ -72,7 +72,7 @@ pub fn parse(text: &str, path: &Path) -> Result<Checked, Diagnostics> {
     parse_with(text, path, &Environment::default())
 }
 
-/// The same, completed from this environment where the text has a `[consul]` section.
+/// The same, completed from this environment where the text has a `[consul]` or `[nomad]` section.
 pub fn parse_with(
     text: &str,
     path: &Path,

@@ -36,11 +36,14 @@ pub(super) fn local(key: &ServiceKey) -> &str {
 pub(super) fn other(key: &ServiceKey, name: &str) -> Arc<str> {
     let source = key.source.as_str();
     match key.source {
-        Source::Nomad if !name.contains('.') => {
-            let (namespace, _) = nomad::parts(&key.name);
+        Source::Nomad => {
+            let (namespace, name) = match name.contains('.') {
+                true => nomad::parts(name),
+                false => (nomad::parts(&key.name).0, name),
+            };
             format!("{}@{source}", nomad::key(namespace, name)).into()
         }
-        Source::Nomad | Source::File | Source::Consul => format!("{name}@{source}").into(),
+        Source::File | Source::Consul => format!("{name}@{source}").into(),
     }
 }
 

@@ -3,6 +3,7 @@
 mod definitions;
 mod endpoints;
 mod mesh;
+mod nomad;
 mod properties;
 mod refusals;
 
