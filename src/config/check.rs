@@ -75,7 +75,7 @@ pub fn parse(text: &str, path: &Path) -> Result<Checked, Diagnostics> {
     parse_with(text, path, &Environment::default())
 }
 
-/// The same, completed from this environment where the text has a `[consul]` section.
+/// The same, completed from this environment where the text has a `[consul]` or `[nomad]` section.
 pub fn parse_with(
     text: &str,
     path: &Path,
@@ -130,6 +130,8 @@ fn mean(
     let routes = routes::routes(file, own, &mut upstreams, loaded, findings);
     let consul = file.consul.as_ref();
     let consul = consul.map(|section| consul::consul(section, folder, environment, findings));
+    let nomad = file.nomad.as_ref();
+    let nomad = nomad.map(|section| section.mean(folder, environment, findings));
     let limits = limits::limits(&file.limits, findings);
     let log = log(file, findings);
     let state = state::state(&file.state, folder, environment, findings);
@@ -146,6 +148,7 @@ fn mean(
         log,
         state,
         consul,
+        nomad,
         sandbox: (file.insecure_no_sandbox.as_ref()).is_none_or(|switch| !switch.value),
     };
     (config, certificates.loaded)

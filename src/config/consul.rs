@@ -1,13 +1,13 @@
 //! The section `[consul]`: which agent is asked, as whom, and what of its catalog is routed.
 
-mod address;
 mod catalog;
 mod meaning;
 mod section;
-mod security;
 
 pub use catalog::{Catalog, CheckState, Consistency};
-pub(super) use meaning::{consul, service_name};
+#[cfg(test)]
+pub(super) use meaning::CONSUL;
+pub(super) use meaning::{consul, entry_points, service_name};
 pub(super) use section::Section;
 
 use std::fmt;

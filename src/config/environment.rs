@@ -7,7 +7,7 @@ use std::fmt;
 use super::decode::Typed;
 use super::diagnostic::{Findings, NOWHERE};
 
-/// The variables of Consul's clients, `CONSUL_…`, and systemd's `STATE_DIRECTORY`. Others are left out.
+/// The variables of Consul's and Nomad's clients, `CONSUL_…` and `NOMAD_…`, and systemd's `STATE_DIRECTORY`. Others are left out.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Environment(BTreeMap<String, OsString>);
 
@@ -47,7 +47,11 @@ impl<N: Into<String>, V: Into<OsString>> FromIterator<(N, V)> for Environment {
         let named = all.map(|(name, value)| (name.into(), value.into()));
         Self(
             named
-                .filter(|(name, _)| name.starts_with("CONSUL_") || name == "STATE_DIRECTORY")
+                .filter(|(name, _)| {
+                    let prefixes = ["CONSUL_", "NOMAD_"];
+                    prefixes.iter().any(|prefix| name.starts_with(prefix))
+                        || name == "STATE_DIRECTORY"
+                })
                 .collect(),
         )
     }

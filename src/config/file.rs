@@ -5,7 +5,7 @@ use toml::de::{DeTable, DeValue};
 use super::consul::Section;
 use super::decode::{Item, List, Table, Typed};
 use super::diagnostic::Findings;
-use super::{Cap, limits, middlewares, proxy_protocol, state, upstream_tls};
+use super::{Cap, limits, middlewares, nomad, proxy_protocol, state, upstream_tls};
 
 /// The whole file. `None` is a key that is absent, or wrong and reported.
 #[derive(Debug, Default)]
@@ -22,6 +22,7 @@ pub(super) struct File {
     pub(super) routes: Vec<(Typed<String>, Route)>,
     pub(super) upstreams: Vec<(Typed<String>, Upstream)>,
     pub(super) consul: Option<Section>,
+    pub(super) nomad: Option<nomad::Section>,
     pub(super) limits: limits::Section,
     pub(super) log: Log,
     pub(super) state: state::Keys,
@@ -135,6 +136,9 @@ impl File {
             upstreams: read_named(&mut root, "upstreams", findings, read_upstream),
             consul: root.take("consul", findings, |item, findings| {
                 Some(Section::read(item, findings))
+            }),
+            nomad: root.take("nomad", findings, |item, findings| {
+                Some(nomad::Section::read(item, findings))
             }),
             limits: root
                 .take("limits", findings, limits::Section::read)

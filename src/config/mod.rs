@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+mod agent;
 mod check;
 mod consul;
 mod decode;
@@ -18,6 +19,7 @@ mod files;
 mod limits;
 mod listen;
 mod middlewares;
+mod nomad;
 mod place;
 mod proxy_protocol;
 mod routes;
@@ -28,6 +30,7 @@ mod upstream_tls;
 mod upstreams;
 mod value;
 
+pub use agent::Agent;
 pub use check::{Checked, load, parse, parse_with};
 pub use consul::{
     Catalog, CheckState, Consistency, Consul, ConsulAddress, Secret, Token, TokenError,
@@ -35,6 +38,7 @@ pub use consul::{
 pub use diagnostic::{Diagnostic, Diagnostics, Level};
 pub use environment::Environment;
 pub(crate) use listen::{overlap, reaches};
+pub use nomad::{Namespaces, Nomad};
 pub use settings::{Cap, Keepalive, Limits, Rate, RemovedRoutes, Span};
 
 use crate::rule::{self, Rule};
@@ -69,6 +73,8 @@ pub struct Config {
     pub state: Option<Settings>,
     /// The Consul whose services are routed to, if any.
     pub consul: Option<Consul>,
+    /// The Nomad whose services are routed to, if any.
+    pub nomad: Option<Nomad>,
     /// Whether the process is to enter its [sandbox](crate::sandbox) before it serves. Default: true; false only if
     /// `insecure_no_sandbox = true` was written.
     pub sandbox: bool,

@@ -24,8 +24,8 @@ pub(super) fn routes(
     certificates: &[Certificate],
     findings: &mut Findings<'_>,
 ) -> BTreeMap<String, Route> {
-    // With Consul they may come from there.
-    if file.routes.is_empty() && file.consul.is_none() {
+    // With Consul or Nomad they may come from there.
+    if file.routes.is_empty() && file.consul.is_none() && file.nomad.is_none() {
         findings.warning(
             None,
             "there are no `routes`: every client is refused",

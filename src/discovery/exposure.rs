@@ -16,6 +16,7 @@ use super::servers::servers;
 use super::shortened;
 use super::terms::Terms;
 use crate::rule::{Constraint, Syntax, Template};
+use crate::snapshot::Source;
 use crate::snapshot::service::{Service, ServiceUpstream, Skipped};
 
 /// What the operator lets tags do, and wants of services.
@@ -205,6 +206,9 @@ fn mesh(reading: &Reading<'_>, exposure: &Exposure) -> Mesh {
         return Mesh::Unasked;
     }
     let missing = match reading.found.sidecars.as_deref() {
+        _ if reading.found.key.source == Source::Nomad => {
+            "Nomad's own services have no sidecars: register it in Consul (`provider = \"consul\"`)"
+        }
         _ if !exposure.mesh => {
             "this gateway has no identity there: write `mesh_identity` in [consul]"
         }

@@ -1,9 +1,9 @@
 //! A service as its source tells it, before its tags are read: the one shape for all sources.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use crate::name::MeshService;
+use crate::name::{MeshService, quoted};
 use crate::snapshot::service::ServiceKey;
 
 /// A service, with everything that can be dialled for it.
@@ -40,7 +40,7 @@ pub struct Instance {
     pub address: Option<SocketAddr>,
     /// Its tags, as they were registered.
     pub tags: Vec<Arc<str>>,
-    /// The worst of its checks and its node's.
+    /// The worst of its checks and its node's; passing where the source does not say.
     pub health: Health,
     /// Its share among the instances while it is passing; 0 takes no new connections.
     pub weight_passing: u32,
@@ -54,6 +54,23 @@ impl Instance {
     /// Whose tags count where two instances disagree: the greater one's, everywhere in the cluster.
     pub(super) fn rank(&self) -> (u64, &str) {
         (self.modified, &self.id)
+    }
+}
+
+/// Where an instance is dialled that was registered so; otherwise why it cannot be.
+pub(super) fn address(text: &str, port: i64) -> Result<SocketAddr, String> {
+    let ip: IpAddr = text.parse().map_err(|_| {
+        let text = quoted(text);
+        format!("its address {text} is no IP address, and names are not resolved")
+    })?;
+    let ip = ip.to_canonical();
+    if ip.is_unspecified() || ip.is_multicast() {
+        return Err(format!("its address {ip} cannot be dialled"));
+    }
+    match u16::try_from(port) {
+        Ok(0) => Err("it has no port".to_owned()),
+        Ok(port) => Ok(SocketAddr::new(ip, port)),
+        Err(_) => Err(format!("its port {port} is none")),
     }
 }
 

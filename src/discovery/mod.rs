@@ -1,12 +1,17 @@
 //! What sources of discovery say of services, in one shape, and what is made of it.
 
 pub mod consul;
+mod doubt;
 mod endpoints;
 pub mod exposure;
 pub mod instance;
 mod middlewares;
 mod names;
+pub mod nomad;
+mod pulse;
 mod reading;
+mod reads;
+mod route_tls;
 mod routes;
 mod servers;
 pub mod tags;

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use super::nomad;
+use crate::snapshot::Source;
 use crate::snapshot::service::ServiceKey;
 
 /// The longest name of a router, in bytes: it becomes part of the name of a route, in logs and metrics.
@@ -12,7 +14,7 @@ pub(super) const LONGEST: usize = 255;
 pub(super) fn route(key: &ServiceKey, router: &str) -> Arc<str> {
     part_of(
         key,
-        Some(router).filter(|name| **name != key.name.to_ascii_lowercase()),
+        Some(router).filter(|name| **name != local(key).to_ascii_lowercase()),
     )
 }
 
@@ -20,6 +22,29 @@ pub(super) fn route(key: &ServiceKey, router: &str) -> Arc<str> {
 /// `tcp.services`.
 pub(super) fn upstream(key: &ServiceKey, server: Option<&str>) -> Arc<str> {
     part_of(key, server)
+}
+
+/// What a service is called by its own tags: without the namespace, where its source has such.
+pub(super) fn local(key: &ServiceKey) -> &str {
+    match key.source {
+        Source::Nomad => nomad::parts(&key.name).1,
+        Source::File | Source::Consul => &key.name,
+    }
+}
+
+/// The upstream that a tag of a service means by the name of another one: of the same namespace, if it names none.
+pub(super) fn other(key: &ServiceKey, name: &str) -> Arc<str> {
+    let source = key.source.as_str();
+    match key.source {
+        Source::Nomad => {
+            let (namespace, name) = match name.contains('.') {
+                true => nomad::parts(name),
+                false => (nomad::parts(&key.name).0, name),
+            };
+            format!("{}@{source}", nomad::key(namespace, name)).into()
+        }
+        Source::File | Source::Consul => format!("{name}@{source}").into(),
+    }
 }
 
 fn part_of(key: &ServiceKey, part: Option<&str>) -> Arc<str> {
@@ -41,7 +66,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::snapshot::Source;
 
     fn key(name: &str) -> ServiceKey {
         ServiceKey {

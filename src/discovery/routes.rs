@@ -8,13 +8,15 @@ use super::instance::Instance;
 use super::middlewares;
 use super::names;
 use super::reading::Reading;
+use super::route_tls::service_tls;
 use super::servers::Server;
 use super::shortened;
 use super::tags::{Router, RouterTls, Tags, Unsupported};
 use crate::config::Middleware;
 use crate::name::quoted;
 use crate::rule::{Room, Rule, Syntax, normalized};
-use crate::snapshot::service::{ServiceRoute, ServiceTls, Skipped};
+use crate::snapshot::Source;
+use crate::snapshot::service::{ServiceRoute, Skipped};
 
 /// The greatest priority that Traefik takes; what is above is for its own routers.
 const GREATEST_PRIORITY: i64 = i64::MAX - 1000;
@@ -138,8 +140,7 @@ impl Routers<'_, '_> {
         };
         match provider {
             Some("file") => return Some(Target::File(name)),
-            // What Traefik calls its provider, and what we do.
-            Some(provider) if provider != "consulcatalog" && provider != key.source.as_str() => {
+            Some(provider) if !is_provider(key.source, provider) => {
                 return Some(Target::Foreign(provider));
             }
             Some(_) | None => {}
@@ -148,8 +149,8 @@ impl Routers<'_, '_> {
         if let Some((own, _)) = self.servers.get_key_value(&*lower) {
             return Some(Target::Own(Some(own)));
         }
-        let is_own = name.eq_ignore_ascii_case(&key.name)
-            || name.eq_ignore_ascii_case(&normalized(&key.name));
+        let own = names::local(key);
+        let is_own = name.eq_ignore_ascii_case(own) || name.eq_ignore_ascii_case(&normalized(own));
         Some(match is_own {
             true => Target::Own(None),
             false => Target::Other(name),
@@ -220,8 +221,9 @@ impl Routers<'_, '_> {
         if !named.is_empty() && !named.iter().any(|name| ours.contains(name)) {
             let named: Vec<String> = named.iter().map(|name| quoted(name)).collect();
             return Err(format!(
-                "it is for the entry points {}, and none of them is one of `entry_points` in [consul]",
-                named.join(", ")
+                "it is for the entry points {}, and none of them is one of `entry_points` in [{}]",
+                named.join(", "),
+                self.reading.found.key.source.as_str()
             ));
         }
         let Some(tls) = &router.tls else {
@@ -231,12 +233,13 @@ impl Routers<'_, '_> {
         };
         let allowed = self.exposure.allow_default_from_tags;
         if !allowed && (rule.is_default() || rule.takes_any_name()) {
+            let section = self.reading.found.key.source.as_str();
             let whom = match rule.is_default() {
                 true => "that name no host",
                 false => "whatever host they name",
             };
             return Err(format!(
-                "its rule takes clients {whom}: from tags that needs `allow_default_from_tags = true` in [consul]"
+                "its rule takes clients {whom}: from tags that needs `allow_default_from_tags = true` in [{section}]"
             ));
         }
         if router
@@ -259,7 +262,7 @@ impl Routers<'_, '_> {
                 Mesh::Broken(reason) => (names::upstream(key, None), Some(reason.clone())),
             },
             Target::File(name) => (name.into(), None),
-            Target::Other(name) => (format!("{name}@{source}").into(), None),
+            Target::Other(name) => (names::other(key, name), None),
             Target::Foreign(provider) => (
                 names::upstream(key, None),
                 Some(format!(
@@ -333,13 +336,21 @@ impl Routers<'_, '_> {
             );
         }
         if self.reading.readable().any(|(_, tags)| tags.canary) {
-            warnings.push(
-                "`consulcatalog.canary` is not supported yet: canaries get their share of every route of the service"
-                    .to_owned(),
-            );
+            let provider = match self.reading.found.key.source {
+                Source::Nomad => "nomad",
+                Source::File | Source::Consul => "consulcatalog",
+            };
+            warnings.push(format!(
+                "`{provider}.canary` is not supported yet: canaries get their share of every route of the service"
+            ));
         }
         warnings
     }
+}
+
+/// Whether a service `NAME@PROVIDER` is one of this source: as Traefik calls its provider, or as we do.
+fn is_provider(source: Source, provider: &str) -> bool {
+    provider == source.as_str() || (source == Source::Consul && provider == "consulcatalog")
 }
 
 /// The definition of the newest instance among those that can be read, and its rule; the others are refused.
@@ -426,31 +437,6 @@ fn unsupported(asked: &BTreeSet<Unsupported>, mesh: bool) -> Option<String> {
         keys => Some(format!(
             "{} are not supported yet, and the route must not serve without them",
             keys.join(" and ")
-        )),
-    }
-}
-
-/// What happens to TLS, and why it cannot. Traefik's names of option sets: `NAME@PROVIDER`, and `default`.
-fn service_tls(tls: &RouterTls) -> (ServiceTls, Option<String>) {
-    if tls.passthrough {
-        return (ServiceTls::PassThrough, None);
-    }
-    let broken = |reason| (ServiceTls::Terminate(None), Some(reason));
-    let Some(options) = &tls.options else {
-        return (ServiceTls::Terminate(None), None);
-    };
-    match options.rsplit_once('@') {
-        Some(("default", "file")) => (ServiceTls::Terminate(None), None),
-        Some((name, "file")) => (ServiceTls::Terminate(Some(name.to_owned())), None),
-        Some((_, provider)) => broken(format!(
-            "the option set {} is of the provider {}: only those of the file can be had, as in `NAME@file`",
-            quoted(options),
-            quoted(provider)
-        )),
-        None if options == "default" => (ServiceTls::Terminate(None), None),
-        None => broken(format!(
-            "the option set {} would be one of tags, which cannot define any: write `NAME@file`",
-            quoted(options)
         )),
     }
 }

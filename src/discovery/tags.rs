@@ -32,7 +32,7 @@ fn read(tags: &[Arc<str>], terms: &Terms) -> (Option<Tags>, Option<TagError>) {
     let mut typed = Typed(BTreeMap::new());
     for (prefix, key, value) in terms.settings(tags) {
         let lower = key.to_ascii_lowercase();
-        if is_tcp(&lower) || lower == "enable" || lower.starts_with("consulcatalog.") {
+        if is_tcp(&lower) || lower == "enable" || is_of_provider(&lower) {
             let place = Place { prefix, key, value };
             typed.0.insert(lower, place);
         }
@@ -64,9 +64,10 @@ fn read(tags: &[Arc<str>], terms: &Terms) -> (Option<Tags>, Option<TagError>) {
 /// What an instance asks for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tags {
-    /// Whether it is dialled through its sidecar only (`consulcatalog.connect`).
+    /// Whether it is dialled through its sidecar only (`consulcatalog.connect`; `nomad.connect`, which Traefik does not have,
+    /// asks for the same).
     pub connect: bool,
-    /// Whether it is set apart from the others in Traefik (`consulcatalog.canary`).
+    /// Whether it is set apart from the others in Traefik (`consulcatalog.canary`, `nomad.canary`).
     pub canary: bool,
     /// Its `tcp.routers`, by name.
     pub routers: BTreeMap<String, Router>,
@@ -200,8 +201,8 @@ impl Tags {
         let path: Vec<&str> = key.split('.').collect();
         match path.as_slice() {
             ["enable"] => {}
-            ["consulcatalog", "connect"] => self.connect = place.boolean()?,
-            ["consulcatalog", "canary"] => self.canary = place.boolean()?,
+            ["consulcatalog" | "nomad", "connect"] => self.connect |= place.boolean()?,
+            ["consulcatalog" | "nomad", "canary"] => self.canary |= place.boolean()?,
             ["tcp"] | ["tcp", "routers" | "services" | "middlewares"] => {
                 typed.has_more_under(key, place)?;
             }
@@ -358,6 +359,11 @@ impl Place<'_> {
             },
         }
     }
+}
+
+/// What concerns the instance and not its routes. Of what is said for Nomad only what is known: Traefik reads no more.
+fn is_of_provider(key: &str) -> bool {
+    key.starts_with("consulcatalog.") || matches!(key, "nomad.connect" | "nomad.canary")
 }
 
 /// An index in brackets would make two parts of one.

@@ -43,7 +43,8 @@ impl Terms {
     ///
     /// A value that is neither yes nor no counts as yes: what somebody wanted protected is not dialled plain for a typo.
     pub fn asks_for_mesh(&self, tags: &[Arc<str>]) -> bool {
-        let mut says = self.values(tags, "consulcatalog.connect").peekable();
+        let says = self.values(tags, "consulcatalog.connect");
+        let mut says = says.chain(self.values(tags, "nomad.connect")).peekable();
         match says.peek() {
             None => self.connect_by_default,
             Some(_) => says.any(|value| boolean(value) != Some(false)),
@@ -59,7 +60,7 @@ impl Terms {
     pub fn foreign(&self, tags: &[Arc<str>]) -> Option<String> {
         let kinds = self.settings(tags).filter_map(|(_, key, _)| {
             let kind = key.split('.').next()?.to_ascii_lowercase();
-            let is_known = is_tcp(&kind) || ["enable", "consulcatalog"].contains(&&*kind);
+            let is_known = is_tcp(&kind) || ["enable", "consulcatalog", "nomad"].contains(&&*kind);
             (!is_known && is_word(&kind)).then_some(kind)
         });
         let kinds: BTreeSet<String> = kinds.collect();

@@ -17,6 +17,7 @@ mod keep;
 mod listeners;
 mod load;
 mod names;
+mod nomad;
 mod parts;
 mod publish;
 

@@ -18,6 +18,7 @@ use super::keep::Keeping;
 use super::listeners::{Listeners, OpenError, Opened, Serving};
 use super::load::{self, Loaded, Shortage};
 use super::names::Names;
+use super::nomad::{self, Nomad};
 use super::publish::Configured;
 use crate::config::{self, AdminAddress, Checked, Keepalive, Log, Token};
 use crate::lifecycle::Wish;
@@ -73,6 +74,7 @@ pub(super) struct Parts {
     consul: Option<Consul>,
     /// What was refused last, if it is tried again.
     retrying: Option<Retrying>,
+    nomad: Option<Nomad>,
     /// All of it: a part that ends by a defect is noticed here.
     tasks: JoinSet<()>,
 }
@@ -107,6 +109,7 @@ pub(super) struct Prepared {
     resolving: BTreeMap<HostName, Resolving>,
     token: Option<Token>,
     consul: Option<consul::Prepared>,
+    nomad: Option<nomad::Prepared>,
 }
 
 impl Parts {
@@ -132,6 +135,7 @@ impl Parts {
             names: Names::default(),
             consul: None,
             retrying: None,
+            nomad: None,
             tasks: JoinSet::new(),
         }
     }
@@ -330,7 +334,7 @@ impl Parts {
         let loading = tokio::task::spawn_blocking(move || load::load(checked, &before));
         let (config, loaded) = loading.await.context("it cannot be loaded")??;
         // The only step that a step behind it could not take back: the last one but those that cannot fail.
-        let client = consul::client(&config)?;
+        let (client, nomad) = (consul::client(&config)?, nomad::client(&config)?);
         let opened = (self.listeners)
             .open(&config, &self.serving, &mut self.tasks)
             .await?;
@@ -347,6 +351,7 @@ impl Parts {
             resolving: BTreeMap::new(),
             token: config.admin_token.clone(),
             consul: consul::prepare(client, &config, &own),
+            nomad: nomad::prepare(nomad, &config, &own),
         };
         let configured = Configured {
             config,
@@ -371,6 +376,7 @@ impl Parts {
             resolving,
             token,
             consul,
+            nomad,
         } = prepared;
         self.loaded = loaded;
         self.serving.sources.token.store(token.map(Arc::new));
@@ -385,6 +391,8 @@ impl Parts {
             &mut self.tasks,
         )
         .await;
+        let (changes, status) = (&self.news.changes, &self.status);
+        nomad::take(&mut self.nomad, nomad, changes, status, &mut self.tasks).await;
         // After every part has told its state: who asks `/readyz` at once hears of all of them.
         (self.listeners).take(opened, keepalive, &self.serving, &mut self.tasks);
         if self.log != log {

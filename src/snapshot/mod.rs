@@ -189,6 +189,8 @@ pub enum Source {
     File,
     /// The tags of services in Consul's catalog.
     Consul,
+    /// The tags of Nomad's own services.
+    Nomad,
 }
 
 impl Source {
@@ -197,6 +199,7 @@ impl Source {
         match self {
             Source::File => "file",
             Source::Consul => "consul",
+            Source::Nomad => "nomad",
         }
     }
 }

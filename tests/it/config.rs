@@ -13,6 +13,7 @@ mod corpus;
 mod environment;
 mod meaning;
 mod middlewares;
+mod nomad;
 mod proxy_protocol;
 mod report;
 mod sections;

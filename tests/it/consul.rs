@@ -18,7 +18,7 @@ use crate::authority::Authority;
 use crate::support::{Child, PATIENCE, wait_until};
 use crate::{peers, ports};
 
-pub(crate) use http::Answer;
+pub(crate) use http::{Answer, exchange};
 
 mod between;
 mod catalog;
@@ -227,6 +227,7 @@ impl Consul {
     }
 
     fn ask(&self, method: &str, path: &str, token: Option<&str>, body: &str) -> io::Result<Answer> {
+        let token = token.map(|token| ("X-Consul-Token", token));
         if self.options.http == Http::Unix {
             let unix = UnixStream::connect(self.socket())?;
             unix.set_read_timeout(Some(PATIENCE))?;

@@ -21,15 +21,17 @@ mod agent;
 mod anew;
 mod asking;
 mod faults;
+mod nomad;
 
-/// A watch over Consul, and everything that it has told.
-struct Watched {
+/// A watch over Consul, or over Nomad, and everything that it has told.
+struct Watched<T = Told> {
+    part: &'static str,
     changes: mpsc::Receiver<Change>,
     services: BTreeMap<String, Arc<Service>>,
     state: State,
     /// In short, and in order: `+web`, `-web`, `ready`, `degraded`, `not ready`.
     told: Vec<String>,
-    tasks: JoinSet<Told>,
+    tasks: JoinSet<T>,
     stop: CancellationToken,
 }
 
@@ -45,21 +47,33 @@ impl Watched {
             mesh: true,
             ..Exposure::default()
         };
-        let services = before.services.iter();
-        let services = services.map(|service| (service.key.name.to_string(), Arc::clone(service)));
-        let services = services.collect();
-        let (send, changes) = mpsc::channel(16);
-        let mut tasks = JoinSet::new();
-        let (client, stop) = (Client::new(consul).unwrap(), CancellationToken::new());
-        let stopped = stop.clone();
         let asking = Asking {
             consistency: consul.catalog.consistency,
             refresh: consul.catalog.refresh_interval,
         };
-        tasks.spawn(async move {
-            consul::watch(client, asking, exposure, before, None, send, stopped).await
-        });
+        let client = Client::new(consul).unwrap();
+        let known = before.services.clone();
+        Self::following("consul", &known, move |send, stop| {
+            consul::watch(client, asking, exposure, before, None, send, stop)
+        })
+    }
+}
+
+impl<T: Send + 'static> Watched<T> {
+    /// This watch, which knows these services already.
+    fn following<W: Future<Output = T> + Send + 'static>(
+        part: &'static str,
+        known: &[Arc<Service>],
+        watch: impl FnOnce(mpsc::Sender<Change>, CancellationToken) -> W,
+    ) -> Self {
+        let services = known.iter();
+        let services = services.map(|service| (service.key.name.to_string(), Arc::clone(service)));
+        let services = services.collect();
+        let (send, changes) = mpsc::channel(16);
+        let (mut tasks, stop) = (JoinSet::new(), CancellationToken::new());
+        tasks.spawn(watch(send, stop.clone()));
         Self {
+            part,
             changes,
             services,
             state: State::NotReady(String::new()),
@@ -70,7 +84,7 @@ impl Watched {
     }
 
     /// Stops it; gives what it has told.
-    async fn stop(mut self) -> Told {
+    async fn stop(mut self) -> T {
         self.stop.cancel();
         let told = timeout(PATIENCE, self.tasks.join_next()).await;
         told.unwrap().unwrap().unwrap()
@@ -127,7 +141,7 @@ impl Watched {
                 format!("-{}", key.name)
             }
             Change::State(part, state) => {
-                assert_eq!(part, "consul");
+                assert_eq!(part, self.part);
                 assert_ne!(state, self.state, "it is told when it changes");
                 self.state = state;
                 match self.state {

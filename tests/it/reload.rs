@@ -22,6 +22,7 @@ use crate::upstream::Upstream;
 
 mod consul;
 mod live;
+mod nomad;
 mod overlap;
 mod queue;
 mod resolving;

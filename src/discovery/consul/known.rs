@@ -9,15 +9,15 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
+use super::super::doubt::Doubts;
 use super::super::exposure::{self, Exposure};
+use super::super::reads::Reads;
 use super::super::terms::Terms;
 use super::Told;
 use super::answers;
 use super::catalog::Catalog;
 use super::checks::Checks;
-use super::doubt::Doubts;
 use super::listing::Listing;
-use super::reads::Reads;
 use super::stored::{self, Kept};
 use crate::api::consul::Answer;
 use crate::snapshot::service::{Change, Service};
@@ -280,7 +280,7 @@ impl Known {
 
     /// What an operator should know of it, though Consul answers.
     pub(super) fn trouble(&self) -> Option<String> {
-        if let Some(doubt) = self.doubts.told() {
+        if let Some(doubt) = self.doubts.told("consul") {
             return Some(doubt);
         }
         if self.is_hidden {

@@ -1,10 +1,10 @@
 //! What the entries of a service say of it: its instances, what stands for it in the mesh, and what cannot be used.
 
 use std::collections::{BTreeMap, BTreeSet, btree_map};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::super::instance::{Found, Instance};
+use super::super::instance::{self, Found, Instance};
 use super::answers::{Check, Entries, Entry, Node, Service, Unreadable};
 use crate::name::{MeshService, quoted};
 use crate::snapshot::Source;
@@ -257,19 +257,7 @@ fn dialled(node: &Node, service: &Service) -> Result<SocketAddr, String> {
         .into_iter()
         .find(|text| !text.is_empty())
         .ok_or("it has no address, and neither has its node")?;
-    let ip: IpAddr = text.parse().map_err(|_| {
-        let text = quoted(text);
-        format!("its address {text} is no IP address, and names are not resolved")
-    })?;
-    let ip = ip.to_canonical();
-    if ip.is_unspecified() || ip.is_multicast() {
-        return Err(format!("its address {ip} cannot be dialled"));
-    }
-    match u16::try_from(service.port) {
-        Ok(0) => Err("it has no port".to_owned()),
-        Ok(port) => Ok(SocketAddr::new(ip, port)),
-        Err(_) => Err(format!("its port {} is none", service.port)),
-    }
+    instance::address(text, service.port)
 }
 
 fn weight(weight: i64) -> u32 {

@@ -4,10 +4,8 @@ mod answers;
 mod aside;
 mod catalog;
 mod checks;
-mod doubt;
 mod known;
 mod listing;
-mod reads;
 mod report;
 mod stored;
 
@@ -16,13 +14,14 @@ use std::future;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::exposure::Exposure;
+use super::pulse;
 use crate::api::consul::{Answer, Client, Error, Query, TokenId, Watch};
 use crate::config::Consistency;
 use crate::snapshot::service::{Change, Service, ServiceKey};
@@ -36,14 +35,6 @@ use stored::Stored;
 
 /// What this part is called in `/readyz`.
 pub const PART: &str = "consul";
-
-/// Between two questions whether Consul is there: a blocking query that waits looks like one that hangs.
-///
-/// 10 s: it costs an agent nothing, and an operator who looks at `/readyz` sees a hanging one within a quarter of a minute.
-const PULSE: Duration = Duration::from_secs(10);
-
-/// How long the answer may take. 5 s: it comes from memory; an election in between may take as long.
-const PULSE_ANSWER: Duration = Duration::from_secs(5);
 
 /// How old an answer may be that any server may give ([`Consistency::Stale`]).
 ///
@@ -278,21 +269,12 @@ impl Watcher {
         });
     }
 
-    /// Asks for the leader (`/v1/status/leader`, which needs no token) every now and then.
+    /// Asks every now and then whether anybody answers.
     fn feel_pulse(&mut self, send: mpsc::Sender<Heard>) {
         let client = self.client.clone();
         self.tasks.spawn(async move {
             loop {
-                sleep(PULSE).await;
-                let query = Query {
-                    path: &["status", "leader"],
-                    ..Query::default()
-                };
-                let answer = timeout(PULSE_ANSWER, client.read::<IgnoredAny>(&query)).await;
-                let trouble = match answer {
-                    Ok(answer) => answer.err().as_ref().map(told),
-                    Err(_) => Some(format!("consul does not answer within {PULSE_ANSWER:?}")),
-                };
+                let trouble = pulse::beat(&client).await;
                 if let Err(mpsc::error::SendError(unheard)) = send.send(Heard::Pulse(trouble)).await
                 {
                     return unheard;

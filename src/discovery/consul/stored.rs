@@ -8,8 +8,8 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
+use super::super::doubt::Sight;
 use super::super::instance::{Found, Health, Instance};
-use super::doubt::Sight;
 use crate::name::MeshService;
 use crate::snapshot::Source;
 use crate::snapshot::service::ServiceKey;

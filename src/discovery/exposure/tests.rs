@@ -4,6 +4,7 @@ mod definitions;
 mod endpoints;
 mod mesh;
 mod middlewares;
+mod nomad;
 mod options;
 mod properties;
 mod refusals;

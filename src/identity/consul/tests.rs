@@ -158,6 +158,7 @@ fn a_leaf_with_anothers_key_or_none_is_refused_and_no_key_is_told() {
 #[test]
 fn a_refusal_for_the_lack_of_a_right_names_the_right() {
     let denied = |code| Error::Status {
+        api: crate::api::http::Api::Consul,
         path: "/v1/agent/connect/ca/leaf/edge".to_owned(),
         code,
         text: "Permission denied".to_owned(),

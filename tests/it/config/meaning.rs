@@ -237,6 +237,7 @@ fn the_full_example_shows_every_key() {
         "[upstreams.a.proxy_protocol]",
         "[[upstreams.a.endpoints]]",
         "[consul]",
+        "[nomad]",
         "[limits]",
         "[limits.connections]",
         "[limits.accept_rate]",

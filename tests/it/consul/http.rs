@@ -23,15 +23,15 @@ impl Answer {
     }
 }
 
-/// Asks on a new connection, and reads the answer to its end.
-pub(super) fn exchange(
+/// Asks on a new connection, with a token in this header, and reads the answer to its end.
+pub(crate) fn exchange(
     mut stream: impl Read + Write,
     method: &str,
     path: &str,
-    token: Option<&str>,
+    token: Option<(&str, &str)>,
     body: &str,
 ) -> io::Result<Answer> {
-    let token = token.map(|token| format!("X-Consul-Token: {token}\r\n"));
+    let token = token.map(|(header, token)| format!("{header}: {token}\r\n"));
     // In HTTP/1.0 the answer comes in one piece and ends where the connection does.
     let request = format!(
         "{method} {path} HTTP/1.0\r\nHost: localhost\r\n{}Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",

@@ -150,7 +150,7 @@ async fn a_consul_that_forgot_everything_takes_no_route_down() {
         world.index = [3, 3];
     });
     watched
-        .until_degraded("as if Consul had lost its data")
+        .until_degraded("as if the server had lost its data")
         .await;
     watched.during(Duration::from_secs(3600)).await;
     assert_eq!(watched.services.len(), 2);

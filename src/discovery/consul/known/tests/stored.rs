@@ -2,7 +2,7 @@
 
 use super::super::super::stored::Stored;
 use super::*;
-use crate::discovery::consul::doubt::ASKED_AGAIN;
+use crate::discovery::doubt::ASKED_AGAIN;
 use crate::snapshot::service::Service;
 use crate::state::{Opened, Settings, State};
 

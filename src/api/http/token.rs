@@ -1,4 +1,4 @@
-//! The ACL token that questions carry, and the file that it may come from.
+//! The token that questions carry, and the file that it may come from.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -9,6 +9,7 @@ use aws_lc_rs::digest::{Context, SHA256};
 use hyper::header::HeaderValue;
 use serde::{Deserialize, Serialize};
 
+use super::Api;
 use crate::config::{Secret, Token, TokenError};
 
 /// As whom a question was asked: equal for the same token, and for no token at all. Reveals nothing of the token.
@@ -23,9 +24,9 @@ impl TokenId {
 
     /// A fingerprint: 64 bits of a SHA-256. A token is a UUID by chance: whoever sees the fingerprint, on the disk too, can
     /// try no tokens against it.
-    pub(crate) fn of(token: &Secret) -> Self {
+    pub(crate) fn of(api: Api, token: &Secret) -> Self {
         let mut text = Context::new(&SHA256);
-        text.update(b"a token of consul: ");
+        text.update(format!("a token of {api}: ").as_bytes());
         text.update(token.reveal().as_bytes());
         let sum = text.finish();
         let sum = sum.as_ref().iter().take(8);
@@ -36,7 +37,7 @@ impl TokenId {
 /// A token, ready to be sent.
 #[derive(Clone, Debug)]
 pub(super) struct Held {
-    /// For `X-Consul-Token`; marked as sensitive.
+    /// For the header of the API; marked as sensitive.
     pub(super) header: HeaderValue,
     pub(super) id: TokenId,
     /// To be masked where it comes back.
@@ -54,6 +55,7 @@ pub(super) enum Tokens {
 /// A token in a file, as it was last read.
 #[derive(Debug)]
 pub(super) struct File {
+    api: Api,
     path: PathBuf,
     read: Mutex<(Held, Option<Stamp>)>,
 }
@@ -67,15 +69,16 @@ struct Stamp {
 }
 
 impl Tokens {
-    pub(super) fn new(token: Option<&Token>) -> Result<Self, TokenError> {
+    pub(super) fn new(api: Api, token: Option<&Token>) -> Result<Self, TokenError> {
         Ok(match token {
             None => Self::None,
-            Some(token @ Token::Value(_)) => Self::Value(Box::new(Held::read(token)?)),
+            Some(token @ Token::Value(_)) => Self::Value(Box::new(Held::read(api, token)?)),
             Some(token @ Token::File(path)) => {
                 let stamp = Stamp::of(path);
                 Self::File(Arc::new(File {
+                    api,
                     path: path.clone(),
-                    read: Mutex::new((Held::read(token)?, stamp)),
+                    read: Mutex::new((Held::read(api, token)?, stamp)),
                 }))
             }
         })
@@ -90,7 +93,7 @@ impl Tokens {
         }
     }
 
-    /// The token of a file whatever its times say, after Consul has refused the one that was sent. `None` if there is no
+    /// The token of a file whatever its times say, after the one that was sent was refused. `None` if there is no
     /// other.
     pub(super) async fn other_than(&self, refused: TokenId) -> Option<Held> {
         let Self::File(file) = self else { return None };
@@ -117,11 +120,12 @@ impl File {
         if stamp == last && !even_if_unchanged {
             return held;
         }
-        let held = match Held::read(&Token::File(self.path.clone())) {
+        let held = match Held::read(self.api, &Token::File(self.path.clone())) {
             Ok(held) => held,
             Err(error) => {
                 if stamp != last {
-                    tracing::warn!(%error, "no new token for Consul: the last one stays in use");
+                    let api = self.api;
+                    tracing::warn!(%error, %api, "no new token: the last one stays in use");
                 }
                 held
             }
@@ -136,7 +140,7 @@ impl File {
 }
 
 impl Held {
-    fn read(token: &Token) -> Result<Self, TokenError> {
+    fn read(api: Api, token: &Token) -> Result<Self, TokenError> {
         let secret = token.read()?;
         let header = HeaderValue::from_str(secret.reveal());
         let mut header = header.map_err(|error| TokenError {
@@ -146,7 +150,7 @@ impl Held {
         header.set_sensitive(true);
         Ok(Self {
             header,
-            id: TokenId::of(&secret),
+            id: TokenId::of(api, &secret),
             secret,
         })
     }

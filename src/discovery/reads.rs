@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::retry::Backoff;
 
-/// Reads go on side by side, as many as the client of Consul lets through at once.
+/// Reads go on side by side, as many as the client lets through at once.
 const AT_ONCE: usize = 16;
 
 /// Between sweeps for changes that nothing accounts for, when they come without pause. One that takes long is followed by

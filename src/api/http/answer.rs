@@ -1,4 +1,4 @@
-//! An answer of Consul: what it holds, and what its headers say of how far it can be believed.
+//! An answer of an agent: what it holds, and what its headers say of how far it can be believed.
 
 use std::time::Duration;
 
@@ -6,24 +6,27 @@ use hyper::HeaderMap;
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer};
 
-use super::TokenId;
 use super::error;
+use super::{Api, TokenId};
 
-/// What Consul answered.
+/// What an agent answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer<T> {
     /// The answer itself.
     pub value: T,
-    /// Its state's number (`X-Consul-Index`), at least 1: a blocking query with 0 would not block.
+    /// Its state's number (`X-Consul-Index`, `X-Nomad-Index`), at least 1: a blocking query with 0 would not block.
     pub index: u64,
-    /// Whether the server that answered knew a leader (`X-Consul-KnownLeader`). Unsaid is no.
+    /// Whether the server that answered knew a leader (`X-Consul-KnownLeader`, `X-Nomad-KnownLeader`). Unsaid is no.
     pub known_leader: bool,
     /// How long the server that answered had not heard of its leader (`X-Consul-LastContact`), with millisecond precision:
     /// the answer may be as old. Unsaid is not at all, as a leader says.
     pub last_contact: Duration,
     /// Whether something was left out that the token may not see (`X-Consul-Results-Filtered-By-ACLs`).
+    /// Whether something was left out that the token may not see (`X-Consul-Results-Filtered-By-ACLs`). Nomad
+    /// does not say.
     pub filtered: bool,
-    /// Whether what no policy allows is denied (`X-Consul-Default-ACL-Policy: deny`).
+    /// Whether what no policy allows is denied (`X-Consul-Default-ACL-Policy: deny`). Nomad does not say, and asks
+    /// for a token where it has ACLs.
     pub default_deny: bool,
     /// As whom it was asked.
     pub token: TokenId,
@@ -46,17 +49,20 @@ impl<T> Answer<T> {
 
 impl Answer<()> {
     /// What the headers say.
-    pub(super) fn read(headers: &HeaderMap, token: TokenId) -> Self {
+    pub(super) fn read(api: Api, headers: &HeaderMap, token: TokenId) -> Self {
+        let (index, known_leader) = match api {
+            Api::Consul => ("x-consul-index", "x-consul-knownleader"),
+            Api::Nomad => ("x-nomad-index", "x-nomad-knownleader"),
+        };
         let is = |name: &str, value: &str| {
             let found = headers.get(name);
             found.is_some_and(|found| found.as_bytes().eq_ignore_ascii_case(value.as_bytes()))
         };
         let number = |name: &str| headers.get(name)?.to_str().ok()?.parse::<u64>().ok();
-        let index = number("x-consul-index");
         Self {
             value: (),
-            index: index.unwrap_or(0).max(1),
-            known_leader: is("x-consul-knownleader", "true"),
+            index: number(index).unwrap_or(0).max(1),
+            known_leader: is(known_leader, "true"),
             last_contact: Duration::from_millis(number("x-consul-lastcontact").unwrap_or(0)),
             filtered: is("x-consul-results-filtered-by-acls", "true"),
             default_deny: is("x-consul-default-acl-policy", "deny"),
@@ -65,7 +71,7 @@ impl Answer<()> {
     }
 }
 
-/// Reads a `null`, which Consul writes for an empty list or map, as the default; for `#[serde(default, deserialize_with =
+/// Reads a `null`, which Go writes for an empty list or map, as the default; for `#[serde(default, deserialize_with =
 /// "null_is_default")]`, so that a missing field is the same.
 pub fn null_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
@@ -154,7 +160,7 @@ mod tests {
 
     #[test]
     fn what_the_headers_do_not_say_is_not_assumed() {
-        let answer = Answer::read(&HeaderMap::new(), TokenId::default());
+        let answer = Answer::read(Api::Consul, &HeaderMap::new(), TokenId::default());
         assert_eq!(answer.index, 1);
         assert!(!answer.known_leader && !answer.filtered && !answer.default_deny);
         assert_eq!(answer.last_contact, Duration::ZERO);
@@ -169,13 +175,16 @@ mod tests {
             let name = hyper::header::HeaderName::from_bytes(name.as_bytes()).unwrap();
             headers.insert(name, value.parse().unwrap());
         }
-        let answer = Answer::read(&headers, TokenId::default());
+        let answer = Answer::read(Api::Consul, &headers, TokenId::default());
         assert_eq!(answer.index, 1);
         assert!(answer.known_leader && answer.filtered && answer.default_deny);
         assert_eq!(answer.last_contact, Duration::from_millis(1500));
         for strange in ["-1", "18446744073709551616", "1e3", ""] {
             headers.insert("x-consul-index", strange.parse().unwrap());
-            assert_eq!(Answer::read(&headers, TokenId::default()).index, 1);
+            assert_eq!(
+                Answer::read(Api::Consul, &headers, TokenId::default()).index,
+                1
+            );
         }
     }
 }

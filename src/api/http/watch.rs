@@ -1,4 +1,4 @@
-//! A question that is asked again and again, and answered when something has changed: Consul's blocking queries.
+//! A question that is asked again and again, and answered when something has changed: the blocking queries of Consul and Nomad.
 
 use std::marker::PhantomData;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::{Answer, Client, Error};
 use crate::retry::Backoff;
 
-/// A blocking query (Consul's "Blocking Queries"), one answer after another.
+/// A blocking query ("Blocking Queries" in the documentation of either), one answer after another.
 ///
 /// The first is the state as it is. Each that follows comes when the state's index has moved, or after five minutes: that it
 /// comes is no promise that something has changed.
@@ -66,7 +66,7 @@ impl<T: DeserializeOwned + Send + 'static> Watch<T> {
         if let Some(index) = self.index {
             parameters.push(format!("index={index}"));
             parameters.push(format!("wait={}s", limits.wait.as_secs()));
-            // Consul adds up to a sixteenth, so that not all queries end at once.
+            // The server adds up to a sixteenth, so that not all queries end at once.
             patience += limits.wait * 17 / 16;
         }
         let answer = self.client.ask(&self.path, &parameters, patience).await;

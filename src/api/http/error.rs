@@ -1,7 +1,8 @@
-//! What goes wrong between the gateway and Consul, in words that a person can act on and a terminal can bear.
+//! What goes wrong between the gateway and an agent, in words that a person can act on and a terminal can bear.
 
 use std::time::Duration;
 
+use super::Api;
 use crate::log::printable;
 use crate::tls;
 
@@ -29,16 +30,20 @@ pub enum ClientError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// There is no connection to the agent: refused, no such socket, or it did not prove who it is.
-    #[error("consul at {agent} cannot be reached: {reason}")]
+    #[error("{api} at {agent} cannot be reached: {reason}")]
     Unreachable {
+        /// Whose agent.
+        api: Api,
         /// The agent's address.
         agent: String,
         /// Why, and what may help.
         reason: String,
     },
     /// The connection ended, or said what is no HTTP, before the answer was whole.
-    #[error("consul at {agent} broke off its answer to {path}: {reason}")]
+    #[error("{api} at {agent} broke off its answer to {path}: {reason}")]
     BrokenOff {
+        /// Whose agent.
+        api: Api,
         /// The agent's address.
         agent: String,
         /// What was asked.
@@ -47,8 +52,10 @@ pub enum Error {
         reason: String,
     },
     /// It took too long.
-    #[error("consul at {agent} did not answer {path} within {after:?}")]
+    #[error("{api} at {agent} did not answer {path} within {after:?}")]
     Timeout {
+        /// Whose agent.
+        api: Api,
         /// The agent's address.
         agent: String,
         /// What was asked.
@@ -57,8 +64,10 @@ pub enum Error {
         after: Duration,
     },
     /// An answer, and not 200. Redirects are among them: a token does not follow one.
-    #[error("consul answered {path} with the status {code}: {text}")]
+    #[error("{api} answered {path} with the status {code}: {text}")]
     Status {
+        /// Whose agent.
+        api: Api,
         /// What was asked.
         path: String,
         /// The status of HTTP (RFC 9110 §15).
@@ -67,8 +76,10 @@ pub enum Error {
         text: String,
     },
     /// The answer is larger than any that makes sense.
-    #[error("consul's answer to {path} is larger than {most} bytes")]
+    #[error("{api}'s answer to {path} is larger than {most} bytes")]
     TooLarge {
+        /// Whose agent.
+        api: Api,
         /// What was asked.
         path: String,
         /// How much is taken.
@@ -85,8 +96,10 @@ pub enum Error {
         most: Duration,
     },
     /// The answer is not the JSON that was expected.
-    #[error("consul's answer to {path} is not what was expected: {reason}")]
+    #[error("{api}'s answer to {path} is not what was expected: {reason}")]
     Unexpected {
+        /// Whose agent.
+        api: Api,
         /// What was asked.
         path: String,
         /// What is wrong with it, and where.
@@ -95,13 +108,13 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether Consul does not let this token see or do what was asked, or knows no such token.
+    /// Whether the agent does not let this token see or do what was asked, or knows no such token.
     pub fn is_denied(&self) -> bool {
-        // Servers before 1.7 say it with the status 500.
+        // Servers of Consul before 1.7 say it with the status 500.
         matches!(self, Self::Status { code, text, .. } if *code == 403 || text.contains("ACL not found"))
     }
 
-    /// Whether Consul takes this question amiss, and would answer others: it cannot be asked for a service that is called
+    /// Whether the agent takes this question amiss, and would answer others: it cannot be asked for a service that is called
     /// `..`, say, though it lists one.
     pub fn is_unaskable(&self) -> bool {
         matches!(self, Self::Status { code, .. } if matches!(code, 300..400 | 400 | 404 | 405 | 414))

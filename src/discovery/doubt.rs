@@ -1,4 +1,4 @@
-//! Which disappearances from Consul's catalog are believed: a bad answer must not take routes down.
+//! Which disappearances from a catalog are believed: a bad answer must not take routes down.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use crate::api::consul::{Answer, TokenId};
+use crate::api::http::{Answer, TokenId};
 
 /// Between two questions whether it is true, while something is doubted.
 ///
@@ -59,7 +59,7 @@ enum Why {
     #[error("no ACL token was sent, and what no policy allows is hidden")]
     NoToken,
     #[error(
-        "the answer is older than what was known (index {0} after {1}), as if Consul had lost its data"
+        "the answer is older than what was known (index {0} after {1}), as if the server had lost its data"
     )]
     Older(u64, u64),
     #[error("nothing is left, so it is asked again")]
@@ -200,8 +200,8 @@ impl Doubts {
         self.missing.contains(name)
     }
 
-    /// What is doubted, for people.
-    pub(super) fn told(&self) -> Option<String> {
+    /// What is doubted, for people; `source` is whose catalog it is.
+    pub(super) fn told(&self, source: &str) -> Option<String> {
         let why = self.why?;
         let mut names: Vec<String> = (self.missing.iter().take(NAMES_SHOWN))
             .map(|name| format!("{name:?}"))
@@ -210,7 +210,7 @@ impl Doubts {
             names.push("…".to_owned());
         }
         Some(format!(
-            "consul no longer lists {} of {} services, which are served on as they were ({}): {why}",
+            "{source} no longer lists {} of {} services, which are served on as they were ({}): {why}",
             self.missing.len(),
             self.missing
                 .iter()

@@ -1,15 +1,13 @@
-//! The address of a Consul agent, in every form that Consul's own clients take.
+//! The address of an agent, in every form that Consul's and Nomad's own clients take.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use super::ConsulAddress;
+use super::Program;
+use crate::config::ConsulAddress;
 use crate::config::listen::LONGEST_SOCKET_PATH;
 use crate::config::value::Wrong;
 use crate::name::HostName;
-
-const EXAMPLE: &str =
-    "write \"127.0.0.1:8500\", \"https://consul.internal:8501\" or \"unix:///run/consul.sock\"";
 
 /// What an address says.
 #[derive(Debug, PartialEq, Eq)]
@@ -22,10 +20,18 @@ pub(super) struct Parsed {
 }
 
 impl Parsed {
-    /// `127.0.0.1:8500`, where an agent stands on every machine of a cluster.
-    pub(super) fn default() -> Self {
+    /// An agent of this machine.
+    pub(super) fn local(port: u16) -> Self {
         Self {
-            address: ConsulAddress::Tcp("127.0.0.1".to_owned(), 8500),
+            address: ConsulAddress::Tcp("127.0.0.1".to_owned(), port),
+            https: None,
+            prefix: String::new(),
+        }
+    }
+
+    pub(super) fn socket(path: PathBuf) -> Self {
+        Self {
+            address: ConsulAddress::Unix(path),
             https: None,
             prefix: String::new(),
         }
@@ -34,18 +40,21 @@ impl Parsed {
 
 /// Reads `HOST:PORT`, `http://HOST[:PORT][/PREFIX]`, the same with `https`, or `unix:///PATH`. A message shows nothing of
 /// an address in which there may be a password.
-pub(super) fn parse(text: &str) -> Result<Parsed, Wrong> {
+pub(super) fn parse(text: &str, program: &Program) -> Result<Parsed, Wrong> {
     if text.contains('@') && !text.starts_with("unix:") {
         return Err(Wrong::new(
             "an address with a user or password in it",
-            "leave them out of the address; CONSUL_HTTP_AUTH=USER:PASSWORD in the environment gives them",
+            format!(
+                "leave them out of the address; {}=USER:PASSWORD in the environment gives them",
+                program.auth
+            ),
         ));
     }
     let (https, rest) = match text.split_once("://") {
-        Some(("unix", path)) => return unix(path),
+        Some(("unix", path)) => return unix(path, program),
         Some(("http", rest)) => (Some(false), rest),
         Some(("https", rest)) => (Some(true), rest),
-        Some(_) => return Err(wrong(text, EXAMPLE)),
+        Some(_) => return Err(wrong(text, program.address_help)),
         None => (None, text),
     };
     let (authority, prefix) = match rest.split_once('/') {
@@ -64,7 +73,8 @@ pub(super) fn parse(text: &str) -> Result<Parsed, Wrong> {
             "a path before the API is plain text without `?`, `#` or blanks",
         ));
     }
-    let (host, port) = host_and_port(authority, https).map_err(|help| wrong(text, &help))?;
+    let (host, port) =
+        host_and_port(authority, https, program).map_err(|help| wrong(text, &help))?;
     Ok(Parsed {
         address: ConsulAddress::Tcp(host, port),
         https,
@@ -79,11 +89,14 @@ fn wrong(text: &str, help: &str) -> Wrong {
     Wrong::new(format!("{text:?} is not the address of an agent"), help)
 }
 
-fn unix(path: &str) -> Result<Parsed, Wrong> {
+fn unix(path: &str, program: &Program) -> Result<Parsed, Wrong> {
     let text = format!("unix://{path}");
     if !path.starts_with('/') || path.contains('\0') {
-        let help = "write a path from the root after unix://, as in \"unix:///run/consul.sock\"";
-        return Err(wrong(&text, help));
+        let help = format!(
+            "write a path from the root after unix://, as in \"unix:///run/{}.sock\"",
+            program.section
+        );
+        return Err(wrong(&text, &help));
     }
     if path.len() > LONGEST_SOCKET_PATH {
         let length = path.len();
@@ -94,18 +107,19 @@ fn unix(path: &str) -> Result<Parsed, Wrong> {
             "have the agent listen on a shorter one",
         ));
     }
-    Ok(Parsed {
-        address: ConsulAddress::Unix(PathBuf::from(path)),
-        https: None,
-        prefix: String::new(),
-    })
+    Ok(Parsed::socket(PathBuf::from(path)))
 }
 
 /// The host and the port; that of the scheme, as in any URL, if there is a scheme and no port. Otherwise what to write.
-fn host_and_port(authority: &str, https: Option<bool>) -> Result<(String, u16), String> {
+fn host_and_port(
+    authority: &str,
+    https: Option<bool>,
+    program: &Program,
+) -> Result<(String, u16), String> {
+    let usual = program.port;
     if let Ok(address) = authority.parse::<SocketAddr>() {
         return match address.port() {
-            0 => Err("port 0 cannot be dialled; an agent's is 8500, or 8501 with TLS".to_owned()),
+            0 => Err(format!("port 0 cannot be dialled; an agent's is {usual}")),
             port => Ok((address.ip().to_string(), port)),
         };
     }
@@ -113,21 +127,21 @@ fn host_and_port(authority: &str, https: Option<bool>) -> Result<(String, u16), 
         return Err(format!("write the host too, as in \"127.0.0.1:{port}\""));
     }
     if let Ok(ip @ IpAddr::V6(_)) = authority.parse() {
-        return Err(format!("write \"[{ip}]:8500\""));
+        return Err(format!("write \"[{ip}]:{usual}\""));
     }
     let (host, port) = match authority.rsplit_once(':') {
         Some((host, port)) if !authority.ends_with(']') => {
             // Rust reads a sign too.
             let digits = port.bytes().all(|b| b.is_ascii_digit());
             let port = port.parse().ok().filter(|port: &u16| digits && *port > 0);
-            (host, port.ok_or(EXAMPLE)?)
+            (host, port.ok_or(program.address_help)?)
         }
         _ => match https {
             Some(true) => (authority, 443),
             Some(false) => (authority, 80),
             None => {
                 return Err(format!(
-                    "add the port, as in \"{}:8500\"",
+                    "add the port, as in \"{}:{usual}\"",
                     authority.escape_debug()
                 ));
             }
@@ -144,7 +158,12 @@ fn host_and_port(authority: &str, https: Option<bool>) -> Result<(String, u16), 
         Some(ip) => Ok((ip.to_string(), port)),
         None => HostName::parse(host)
             .map(|name| (name.as_str().to_owned(), port))
-            .map_err(|error| format!("{EXAMPLE}; {host:?} is no host name: {error}")),
+            .map_err(|error| {
+                format!(
+                    "{}; {host:?} is no host name: {error}",
+                    program.address_help
+                )
+            }),
     }
 }
 
@@ -152,6 +171,7 @@ fn host_and_port(authority: &str, https: Option<bool>) -> Result<(String, u16), 
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::config::consul::CONSUL;
 
     fn tcp(host: &str, port: u16, https: Option<bool>, prefix: &str) -> Parsed {
         Parsed {
@@ -181,9 +201,9 @@ mod tests {
             ("https://10.0.0.1", tcp("10.0.0.1", 443, Some(true), "")),
             ("https://a.b:1/x/y/", tcp("a.b", 1, Some(true), "/x/y")),
         ] {
-            assert_eq!(parse(text).unwrap(), parsed, "{text}");
+            assert_eq!(parse(text, &CONSUL).unwrap(), parsed, "{text}");
         }
-        let unix = parse("unix:///run/consul@1.sock").unwrap();
+        let unix = parse("unix:///run/consul@1.sock", &CONSUL).unwrap();
         let path = PathBuf::from("/run/consul@1.sock");
         assert_eq!(unix.address, ConsulAddress::Unix(path));
         assert_eq!(unix.https, None);
@@ -216,9 +236,9 @@ mod tests {
             "unix:///a\0b",
             "https://user:pass@a:1",
         ] {
-            assert!(parse(text).is_err(), "{text}");
+            assert!(parse(text, &CONSUL).is_err(), "{text}");
         }
         let long = format!("unix:///{}", "a".repeat(107));
-        assert!(parse(&long).is_err());
+        assert!(parse(&long, &CONSUL).is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! Consul's HTTP API as a gateway reads it: questions with an answer, and blocking queries that tell of changes.
+//! The HTTP APIs of Consul and Nomad as a gateway reads them: questions with an answer, and blocking queries that tell of changes.
 
 mod answer;
 mod connection;
@@ -17,13 +17,13 @@ pub use token::TokenId;
 pub use watch::Watch;
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::Empty;
 use hyper::body::Bytes;
-use hyper::header::{AUTHORIZATION, HOST, HeaderMap, HeaderValue, USER_AGENT};
+use hyper::header::{AUTHORIZATION, HOST, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 use hyper::{Request, StatusCode, Uri};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use rustls_pki_types::ServerName;
@@ -34,7 +34,7 @@ use connection::{Agent, Failure, Reply};
 use limits::Limits;
 use token::{Held, Tokens};
 
-use crate::config::{Consul, ConsulAddress};
+use crate::config::{ConsulAddress, Secret, Token};
 use crate::tls;
 use crate::tls::verify::Proof;
 
@@ -48,7 +48,64 @@ const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
 /// Answers larger than this are read as JSON away from the threads that move bytes: 8 MB take 40 ms and more.
 const LARGE: usize = 64 * 1024;
 
-/// A client of one Consul agent. Clones share its connections and its bounds.
+/// Whose API it is. They are alike: paths under `/v1`, a token in a header, blocking queries by an index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Api {
+    /// Consul's.
+    Consul,
+    /// Nomad's.
+    Nomad,
+}
+
+impl Api {
+    /// What it is called in messages.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Consul => "consul",
+            Self::Nomad => "nomad",
+        }
+    }
+
+    /// The header that carries the token.
+    fn token_header(self) -> HeaderName {
+        HeaderName::from_static(match self {
+            Self::Consul => "x-consul-token",
+            Self::Nomad => "x-nomad-token",
+        })
+    }
+}
+
+/// As it is called in messages.
+impl fmt::Display for Api {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// An agent, and how it is asked.
+#[derive(Clone, Copy, Debug)]
+pub struct Server<'a> {
+    /// Whose it is.
+    pub api: Api,
+    /// Where it listens.
+    pub address: &'a ConsulAddress,
+    /// Whether it is spoken to over TLS.
+    pub https: bool,
+    /// What is put before every path: empty, or `/prefix`.
+    pub prefix: &'a str,
+    /// The token, if one is needed.
+    pub token: Option<&'a Token>,
+    /// User and password for a server in front of it (HTTP basic authentication).
+    pub basic_auth: Option<&'a (String, Secret)>,
+    /// CAs of its certificate, PEM; empty means the system's.
+    pub roots: &'a [PathBuf],
+    /// The chain and key, PEM, that it is shown if it asks.
+    pub certificate: Option<&'a (PathBuf, PathBuf)>,
+    /// The name that it proves, if it is not the one in its address.
+    pub server_name: Option<&'a str>,
+}
+
+/// A client of one agent. Clones share its connections and its bounds.
 ///
 /// It speaks HTTP/1.1 over TCP or a UNIX socket, with TLS or without; follows no redirect and no proxy; and sends its token
 /// in a header only.
@@ -56,6 +113,7 @@ const LARGE: usize = 64 * 1024;
 pub struct Client(Arc<Shared>);
 
 struct Shared {
+    api: Api,
     agent: Agent,
     /// The agent's address, for messages.
     name: String,
@@ -81,22 +139,23 @@ pub struct Query<'a> {
 
 impl Client {
     /// Reads the CAs, the certificate and the token, and asks nothing yet.
-    pub fn new(consul: &Consul) -> Result<Self, ClientError> {
-        Self::with_limits(consul, Limits::default())
+    pub fn new<'a>(server: impl Into<Server<'a>>) -> Result<Self, ClientError> {
+        Self::with_limits(server, Limits::default())
     }
 
-    fn with_limits(consul: &Consul, limits: Limits) -> Result<Self, ClientError> {
-        let host = match &consul.address {
-            ConsulAddress::Tcp(..) => consul.address.to_string(),
+    fn with_limits<'a>(server: impl Into<Server<'a>>, limits: Limits) -> Result<Self, ClientError> {
+        let server = server.into();
+        let host = match server.address {
+            ConsulAddress::Tcp(..) => server.address.to_string(),
             // As curl says it; nobody routes by it.
             ConsulAddress::Unix(_) => "localhost".to_owned(),
         };
-        let address = || ClientError::Address(format!("{}{}", consul.address, consul.prefix));
+        let address = || ClientError::Address(format!("{}{}", server.address, server.prefix));
         let mut headers = HeaderMap::new();
         headers.insert(HOST, HeaderValue::from_str(&host).map_err(|_| address())?);
         let agent = concat!("portcullis/", env!("CARGO_PKG_VERSION"));
         headers.insert(USER_AGENT, HeaderValue::from_static(agent));
-        if let Some((user, password)) = &consul.basic_auth {
+        if let Some((user, password)) = server.basic_auth {
             let pair = format!("{user}:{}", password.reveal());
             let encoded = data_encoding::BASE64.encode(pair.as_bytes());
             let basic = HeaderValue::from_str(&format!("Basic {encoded}"));
@@ -104,20 +163,26 @@ impl Client {
             basic.set_sensitive(true);
             headers.insert(AUTHORIZATION, basic);
         }
-        Uri::try_from(format!("{}/v1", consul.prefix)).map_err(|_| address())?;
+        Uri::try_from(format!("{}/v1", server.prefix)).map_err(|_| address())?;
         Ok(Self(Arc::new(Shared {
+            api: server.api,
             agent: Agent {
-                address: consul.address.clone(),
-                tls: security(consul)?,
+                address: server.address.clone(),
+                tls: security(&server)?,
                 idle: Default::default(),
                 limits: limits.clone(),
             },
-            name: consul.address.to_string(),
-            prefix: consul.prefix.clone(),
+            name: server.address.to_string(),
+            prefix: server.prefix.to_owned(),
             headers,
-            tokens: Tokens::new(consul.token.as_ref())?,
+            tokens: Tokens::new(server.api, server.token)?,
             reads: Semaphore::new(limits.reads),
         })))
+    }
+
+    /// Whose agent it asks.
+    pub fn api(&self) -> Api {
+        self.0.api
     }
 
     /// Asks once. At most 16 such reads go on at a time; the others wait for their turn.
@@ -135,7 +200,7 @@ impl Client {
         self.ask(&path(query.path), &parameters, patience).await
     }
 
-    /// Asks, as whom the token says; once more if Consul refuses it and its file holds another by now.
+    /// Asks, as whom the token says; once more if that is refused and its file holds another by now.
     async fn ask<T>(
         &self,
         path: &str,
@@ -167,8 +232,11 @@ impl Client {
     where
         T: DeserializeOwned + Send + 'static,
     {
-        let Shared { agent, prefix, .. } = &*self.0;
+        let Shared {
+            api, agent, prefix, ..
+        } = &*self.0;
         let unexpected = |reason: String| Error::Unexpected {
+            api: *api,
             path: path.to_owned(),
             reason,
         };
@@ -183,29 +251,36 @@ impl Client {
         *request.headers_mut() = self.0.headers.clone();
         if let Some(held) = &token {
             let headers = request.headers_mut();
-            headers.insert("x-consul-token", held.header.clone());
+            headers.insert(api.token_header(), held.header.clone());
         }
         let reply = agent.ask(request, patience).await;
         let reply = reply.map_err(|failure| self.error(failure, path))?;
         if reply.status != StatusCode::OK {
-            return Err(refused(&reply, token.as_ref(), path));
+            return Err(refused(*api, &reply, token.as_ref(), path));
         }
         let id = token.map(|held| held.id).unwrap_or_default();
         let value = value(reply.body).await.map_err(unexpected)?;
-        Ok(Answer::read(&reply.headers, id).map(|()| value))
+        Ok(Answer::read(*api, &reply.headers, id).map(|()| value))
     }
 
     fn error(&self, failure: Failure, path: &str) -> Error {
-        let (agent, path) = (self.0.name.clone(), path.to_owned());
+        let (api, agent, path) = (self.0.api, self.0.name.clone(), path.to_owned());
         match failure {
-            Failure::Unreachable(reason) => Error::Unreachable { agent, reason },
+            Failure::Unreachable(reason) => Error::Unreachable { api, agent, reason },
             Failure::BrokenOff(reason) => Error::BrokenOff {
+                api,
                 agent,
                 path,
                 reason,
             },
-            Failure::Timeout(after) => Error::Timeout { agent, path, after },
+            Failure::Timeout(after) => Error::Timeout {
+                api,
+                agent,
+                path,
+                after,
+            },
             Failure::TooLarge => Error::TooLarge {
+                api,
                 path,
                 most: self.0.agent.limits.bytes,
             },
@@ -221,22 +296,22 @@ impl fmt::Debug for Client {
 
 /// What verifies the agent, and the name that it must prove: the one that is written, or else that of its address.
 fn security(
-    consul: &Consul,
+    server: &Server<'_>,
 ) -> Result<Option<(Arc<rustls::ClientConfig>, ServerName<'static>)>, ClientError> {
-    if !consul.https {
+    if !server.https {
         return Ok(None);
     }
-    let name = match (&consul.server_name, &consul.address) {
-        (Some(name), _) => name.as_str(),
+    let name = match (server.server_name, server.address) {
+        (Some(name), _) => name,
         (None, ConsulAddress::Tcp(host, _)) => host,
         (None, ConsulAddress::Unix(_)) => "localhost",
     };
     let proved = ServerName::try_from(name.to_owned())
         .map_err(|_| ClientError::ServerName(name.to_owned()))?;
-    let certificate = consul.certificate.as_ref();
+    let certificate = server.certificate;
     let certificate: Option<(&Path, &Path)> =
         certificate.map(|(chain, key)| (chain.as_path(), key.as_path()));
-    let config = tls::client::config(&consul.roots, certificate, Proof::ServerName)?;
+    let config = tls::client::config(server.roots, certificate, Proof::ServerName)?;
     Ok(Some((config, proved)))
 }
 
@@ -258,13 +333,14 @@ fn parameters(pairs: &[(&str, &str)]) -> Vec<String> {
 }
 
 /// The beginning of a refusal. A server that repeats what it was sent does not put the token into our log.
-fn refused(reply: &Reply, token: Option<&Held>, path: &str) -> Error {
+fn refused(api: Api, reply: &Reply, token: Option<&Held>, path: &str) -> Error {
     let text = String::from_utf8_lossy(&reply.body);
     let text = match token {
         Some(held) => text.replace(held.secret.reveal(), "MASKED"),
         None => text.into_owned(),
     };
     Error::Status {
+        api,
         path: path.to_owned(),
         code: reply.status.as_u16(),
         text: error::shown(text),

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use rustls_pki_types::ServerName;
 
-use super::ConsulAddress;
-use super::meaning::{Agent, Reader};
+use super::{Place, Reader};
+use crate::config::ConsulAddress;
 use crate::config::decode::{List, Typed};
 use crate::config::diagnostic::{Findings, NOWHERE};
 use crate::config::files;
@@ -22,7 +22,7 @@ pub(super) struct Security {
 
 impl Reader<'_> {
     /// Reads what is for TLS, and tries it where there is some.
-    pub(super) fn security(&self, agent: &Agent, findings: &mut Findings<'_>) -> Security {
+    pub(super) fn security(&self, agent: &Place, findings: &mut Findings<'_>) -> Security {
         let roots = self.roots(findings);
         let certificate = self.certificate(findings);
         let server_name = self.server_name(agent, findings);
@@ -30,7 +30,7 @@ impl Reader<'_> {
             check(
                 roots.as_deref(),
                 certificate.as_ref(),
-                &agent.place,
+                &agent.said,
                 findings,
             );
         } else {
@@ -45,7 +45,7 @@ impl Reader<'_> {
 
     /// The CAs; `None` if it cannot be told which.
     fn roots(&self, findings: &mut Findings<'_>) -> Option<Vec<PathBuf>> {
-        let (list, folder) = match &self.section.roots {
+        let (list, folder) = match self.written.roots {
             Some(list) if list.is_empty => {
                 findings.missing(
                     list.span.clone(),
@@ -64,7 +64,7 @@ impl Reader<'_> {
         (paths.len() == list.value.len()).then_some(paths)
     }
 
-    /// The file of CONSUL_CACERT, or else every file of CONSUL_CAPATH; none if neither is set.
+    /// The file of one variable, or else every file in the folder of another; none if neither is set.
     fn variable_roots(&self, findings: &mut Findings<'_>) -> Option<List<Typed<String>>> {
         let list = |key: &str, value| List {
             key: key.to_owned(),
@@ -72,18 +72,19 @@ impl Reader<'_> {
             span: NOWHERE,
             is_empty: false,
         };
-        if let Some(file) = self.environment.read("CONSUL_CACERT", findings) {
-            return Some(list("CONSUL_CACERT", vec![file]));
+        let (file, folder) = (self.program.ca_file, self.program.ca_folder);
+        if let Some(typed) = self.environment.read(file, findings) {
+            return Some(list(file, vec![typed]));
         }
-        let Some(directory) = self.environment.read("CONSUL_CAPATH", findings) else {
+        let Some(directory) = self.environment.read(folder, findings) else {
             return Some(list("", Vec::new()));
         };
         match files_in(&directory) {
-            Ok(files) => Some(list("CONSUL_CAPATH", files)),
+            Ok(files) => Some(list(folder, files)),
             Err(reason) => {
                 findings.error(
                     NOWHERE,
-                    format!("`CONSUL_CAPATH`: {}: {reason}", directory.value),
+                    format!("`{folder}`: {}: {reason}", directory.value),
                     "name a directory of PEM files, each of which holds CAs",
                 );
                 None
@@ -93,8 +94,8 @@ impl Reader<'_> {
 
     /// The chain and the key, and where each is named.
     fn certificate(&self, findings: &mut Findings<'_>) -> Option<(Typed<PathBuf>, Typed<PathBuf>)> {
-        let chain = self.either(&self.section.chain, "CONSUL_CLIENT_CERT", findings);
-        let key = self.either(&self.section.key, "CONSUL_CLIENT_KEY", findings);
+        let chain = self.either(self.written.chain, self.program.chain, findings);
+        let key = self.either(self.written.key, self.program.key, findings);
         let (there, missing) = match (chain, key) {
             (None, None) => return None,
             (Some(chain), Some(key)) => {
@@ -102,8 +103,8 @@ impl Reader<'_> {
                 let key = self.path(&key, findings);
                 return chain.zip(key);
             }
-            (Some(chain), None) => (chain, "`key` in [consul], or CONSUL_CLIENT_KEY"),
-            (None, Some(key)) => (key, "`chain` in [consul], or CONSUL_CLIENT_CERT"),
+            (Some(chain), None) => (chain, ("key", self.program.key)),
+            (None, Some(key)) => (key, ("chain", self.program.chain)),
         };
         findings.missing(
             there.span,
@@ -111,7 +112,10 @@ impl Reader<'_> {
                 "`{}`: a certificate needs its key, and a key its certificate",
                 there.key
             ),
-            format!("name the other file too: {missing}"),
+            format!(
+                "name the other file too: `{}` in [{}], or {}",
+                missing.0, self.program.section, missing.1
+            ),
         );
         None
     }
@@ -129,19 +133,15 @@ impl Reader<'_> {
         })
     }
 
-    fn server_name(&self, agent: &Agent, findings: &mut Findings<'_>) -> Option<String> {
-        let typed = self.either(
-            &self.section.server_name,
-            "CONSUL_TLS_SERVER_NAME",
-            findings,
-        );
+    fn server_name(&self, agent: &Place, findings: &mut Findings<'_>) -> Option<String> {
+        let typed = self.either(self.written.server_name, self.program.server_name, findings);
         let Some(typed) = typed else {
             if agent.https && matches!(agent.address, ConsulAddress::Unix(_)) {
                 findings.missing(
-                    agent.place.span.clone(),
+                    agent.said.span.clone(),
                     format!(
                         "`{}`: a socket has no name that the agent's certificate could prove",
-                        agent.place.key
+                        agent.said.key
                     ),
                     "add `server_name = \"localhost\"`, or what the certificate says",
                 );
@@ -153,7 +153,10 @@ impl Reader<'_> {
                 Ok(_) => Ok(text.clone()),
                 Err(_) => Err(Wrong::new(
                     format!("{text:?} is neither a host name nor an IP address"),
-                    "write what the agent's certificate says, such as \"server.dc1.consul\", without a port",
+                    format!(
+                        "write what the agent's certificate says, such as {}, without a port",
+                        self.program.name_example
+                    ),
                 )),
             }
         })
@@ -161,9 +164,9 @@ impl Reader<'_> {
 
     /// What is written for TLS, and has no effect without it.
     fn warn_of_no_tls(&self, findings: &mut Findings<'_>) {
-        let section = self.section;
+        let section = self.written;
         let roots = section.roots.iter().map(|list| (&list.key, &list.span));
-        let others = [&section.chain, &section.server_name].into_iter().flatten();
+        let others = [section.chain, section.server_name].into_iter().flatten();
         let others = others.map(|typed| (&typed.key, &typed.span));
         if let Some((key, span)) = roots.chain(others).next() {
             findings.warning(

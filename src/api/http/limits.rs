@@ -1,4 +1,4 @@
-//! What a question to Consul may cost, in time and in bytes.
+//! What a question to an agent may cost, in time and in bytes.
 
 use std::time::Duration;
 
@@ -9,14 +9,14 @@ use crate::retry::Backoff;
 pub(super) struct Limits {
     /// For a connection: the name, TCP, TLS. 5 s: two SYN retransmissions (1 s, 3 s) fit; an agent is near.
     pub(super) connect: Duration,
-    /// From the question to the head of the answer, beyond what the question asked Consul to wait.
+    /// From the question to the head of the answer, beyond what the question asked it to wait.
     ///
     /// 30 s: an agent holds a question for up to 7 s while its servers elect a leader (`rpc_hold_timeout`), and the
     /// first leaf certificate may wait behind others at the CA.
     pub(super) answer: Duration,
     /// From the head of the answer to its end. 30 s: the largest answer allowed comes at 2 MiB/s.
     pub(super) body: Duration,
-    /// How long a blocking query asks Consul to wait for a change. 5 min: Consul's own default.
+    /// How long a blocking query asks to be held until there is a change. 5 min: Consul's own default, and Nomad's.
     pub(super) wait: Duration,
     /// Between two blocking queries of a watch whose answers come without pause: about four passes a second.
     pub(super) spacing: Duration,

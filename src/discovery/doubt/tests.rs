@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::type_complexity)]
 
 use super::*;
+use crate::api::http::Api;
 use crate::config::Secret;
 
 /// An answer about the catalog: as it is when all is well, but for what a test changes.
@@ -44,7 +45,7 @@ fn asked<const N: usize>(at: u64, listed: [&'static str; N]) -> Said {
 }
 
 fn token(text: &str) -> TokenId {
-    TokenId::of(&Secret::new(text.to_owned()))
+    TokenId::of(Api::Consul, &Secret::new(text.to_owned()))
 }
 
 struct Court {
@@ -60,7 +61,7 @@ impl Court {
             start: Instant::now(),
         };
         assert!(court.gone(said).is_empty());
-        assert_eq!(court.doubts.told(), None);
+        assert_eq!(court.doubts.told("consul"), None);
         court
     }
 
@@ -82,7 +83,7 @@ impl Court {
             .judge(&answer, &listed, is_listed, said.asked, now);
         assert!(gone.iter().all(|name| !self.doubts.keep(name)));
         assert_eq!(
-            self.doubts.told().is_some(),
+            self.doubts.told("consul").is_some(),
             self.doubts.ask_at(now).is_some()
         );
         gone.iter().map(|name| name.to_string()).collect()
@@ -91,7 +92,7 @@ impl Court {
     /// What is told, which must hold this.
     #[track_caller]
     fn assert_told(&self, part: &str) {
-        let told = self.doubts.told().unwrap_or_default();
+        let told = self.doubts.told("consul").unwrap_or_default();
         assert!(told.contains(part), "{told}");
     }
 }
@@ -102,7 +103,7 @@ const ALL: [&str; 3] = ["api", "db", "web"];
 fn one_service_that_is_gone_among_others_is_believed_at_once() {
     let mut court = Court::after(said(ALL));
     assert_eq!(court.gone(said(["api", "web"])), ["db"]);
-    assert_eq!(court.doubts.told(), None);
+    assert_eq!(court.doubts.told("consul"), None);
     assert!(court.gone(said(["api", "web"])).is_empty());
     assert_eq!(
         court.gone(Said {
@@ -125,9 +126,9 @@ fn what_is_listed_and_of_no_interest_any_more_is_not_missed() {
             })
             .is_empty()
     );
-    assert_eq!(court.doubts.told(), None);
+    assert_eq!(court.doubts.told("consul"), None);
     assert!(court.gone(said([])).is_empty());
-    assert_eq!(court.doubts.told(), None);
+    assert_eq!(court.doubts.told("consul"), None);
 }
 
 #[test]
@@ -152,7 +153,7 @@ fn some_that_are_missing_are_kept_while_the_answer_is_not_to_be_relied_on() {
         }
         // The next ordinary answer settles it, one way or the other.
         assert_eq!(court.gone(said(["api", "db"])), ["web"]);
-        assert_eq!(court.doubts.told(), None);
+        assert_eq!(court.doubts.told("consul"), None);
         assert!(!court.doubts.keep("db"));
     }
 }
@@ -208,7 +209,7 @@ fn an_empty_answer_is_believed_after_two_questions_five_seconds_apart() {
     assert!(court.gone(Said { at: 4, ..said([]) }).is_empty());
     assert!(court.gone(Said { at: 6, ..said([]) }).is_empty());
     assert_eq!(court.gone(asked(6, [])), ALL);
-    assert_eq!(court.doubts.told(), None);
+    assert_eq!(court.doubts.told("consul"), None);
     assert_eq!(court.doubts.ask_at(now), None);
 }
 
@@ -253,7 +254,7 @@ fn what_only_hides_is_never_believed_however_often_it_is_said() {
         ..said
     };
     let cases: [(Said, fn(Said) -> Said, &str); 4] = [
-        (said(ALL), restarted, "as if Consul had lost its data"),
+        (said(ALL), restarted, "as if the server had lost its data"),
         (
             Said {
                 token: nobody,
@@ -311,7 +312,7 @@ fn a_gateway_that_never_saw_a_service_doubts_nothing() {
             })
             .is_empty()
     );
-    assert_eq!(court.doubts.told(), None);
+    assert_eq!(court.doubts.told("consul"), None);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use self::server::{Reply, Server, good, reply};
 use super::limits::Limits;
 use super::*;
-use crate::config::{Secret, Token};
+use crate::config::{Consul, Secret, Token};
 
 mod faults;
 mod security;

@@ -1,0 +1,152 @@
+//! The part of a gateway that listens to Nomad for its own services.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::Context;
+use tokio::sync::mpsc::Sender;
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::http::Client;
+use crate::config::{self, Config};
+use crate::discovery::exposure::Exposure;
+use crate::discovery::nomad::{self, PART, Told};
+use crate::snapshot::service::Change;
+use crate::status::{State, Status};
+
+/// What listens to one Nomad.
+#[derive(Debug)]
+pub(super) struct Nomad {
+    config: config::Nomad,
+    exposure: Exposure,
+    stop: CancellationToken,
+    /// What it leaves when it has stopped.
+    told: oneshot::Receiver<Told>,
+}
+
+/// What is to listen to one.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    config: config::Nomad,
+    client: Client,
+    exposure: Exposure,
+}
+
+/// A client of the Nomad that the configuration names, if it names one.
+///
+/// # Errors
+/// The agent's address, its CAs, our certificate for it, or the token cannot be used.
+pub(super) fn client(config: &Config) -> anyhow::Result<Option<Client>> {
+    let client = config.nomad.as_ref().map(Client::new);
+    client.transpose().context("cannot ask Nomad")
+}
+
+pub(super) fn prepare(
+    client: Option<Client>,
+    config: &Config,
+    own: &Arc<[SocketAddr]>,
+) -> Option<Prepared> {
+    let nomad = config.nomad.as_ref()?;
+    Some(Prepared {
+        config: nomad.clone(),
+        client: client?,
+        exposure: Exposure {
+            entry_points: nomad.entry_points.clone(),
+            allow_default_from_tags: nomad.allow_default_from_tags,
+            own: Arc::clone(own),
+            ..Exposure::default()
+        },
+    })
+}
+
+/// Listens as is prepared, anew where that differs from what runs. What is learnt goes into `changes`.
+///
+/// What the last one knew is handed to the next one, and is served until that one has found out; without a next one it is
+/// gone. The last one has told everything before the next one, or this, tells anything.
+pub(super) async fn take(
+    running: &mut Option<Nomad>,
+    prepared: Option<Prepared>,
+    changes: &Sender<Change>,
+    status: &Status,
+    tasks: &mut JoinSet<()>,
+) {
+    let same = |running: &Nomad, next: &Prepared| {
+        running.config == next.config && running.exposure == next.exposure
+    };
+    if let (Some(running), Some(next)) = (&running, &prepared)
+        && same(running, next)
+    {
+        return;
+    }
+    let unheard = || State::NotReady("nomad has not been heard yet".to_owned());
+    let Some(before) = running.take() else {
+        *running = prepared.map(|next| {
+            status.set(PART, unheard());
+            next.start(Told::default(), changes, tasks)
+        });
+        return;
+    };
+    let told = before.stop().await;
+    let news = match &prepared {
+        Some(_) if told.is_complete => vec![Change::State(
+            PART,
+            State::Degraded(
+                "nomad is asked anew, as the configuration has changed; what was known is served"
+                    .to_owned(),
+            ),
+        )],
+        Some(_) => vec![Change::State(PART, unheard())],
+        None => {
+            let services = told.services.iter();
+            let gone = services.map(|service| Change::Gone(service.key.clone()));
+            gone.chain([Change::Ended(PART)]).collect()
+        }
+    };
+    for change in news {
+        // Nobody listens where the process ends.
+        let _ = changes.send(change).await;
+    }
+    *running = prepared.map(|next| next.start(told, changes, tasks));
+}
+
+impl Nomad {
+    /// Returns when it has told all that it knows.
+    async fn stop(self) -> Told {
+        self.stop.cancel();
+        // One that has died of a defect has left nothing, and takes the process with it.
+        self.told.await.unwrap_or_default()
+    }
+}
+
+impl Prepared {
+    /// Listens with what the last one has told.
+    fn start(self, before: Told, changes: &Sender<Change>, tasks: &mut JoinSet<()>) -> Nomad {
+        let Self {
+            config,
+            client,
+            exposure,
+        } = self;
+        let stop = CancellationToken::new();
+        let (leave, told) = oneshot::channel();
+        let watching = nomad::watch(
+            client,
+            config.namespaces.clone(),
+            exposure.clone(),
+            before,
+            changes.clone(),
+            stop.clone(),
+        );
+        tasks.spawn(async move {
+            // Where nobody asks for it, the process ends.
+            let _ = leave.send(watching.await);
+        });
+        Nomad {
+            config,
+            exposure,
+            stop,
+            told,
+        }
+    }
+}

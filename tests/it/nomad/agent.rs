@@ -1,0 +1,211 @@
+//! A real Nomad agent, server and client in one, on ports of its own: started, told of jobs, killed and restarted.
+
+use std::fs;
+use std::net::{Ipv4Addr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::authority::Authority;
+use crate::consul::{Answer, exchange};
+use crate::support::{Child, PATIENCE, wait_until};
+use crate::{peers, ports};
+
+/// The token that may do everything, where tokens are asked for.
+const MANAGEMENT: &str = "6f2b9a52-3c1d-4a7e-9b46-0d5f8c7e1a23";
+
+/// An agent whose data outlives a restart; dropped, it is killed. Its calls wait, and panic if it says no.
+pub(super) struct Nomad {
+    /// First, so that it is dead when its folder goes.
+    child: Option<Child>,
+    program: PathBuf,
+    folder: Authority,
+    acl: bool,
+    http: u16,
+    rpc: u16,
+    serf: u16,
+}
+
+impl Nomad {
+    /// Starts an agent, which has a leader; with `acl` nothing is seen or done without a token. None where there is no Nomad.
+    pub(super) fn start(acl: bool) -> Option<Self> {
+        let mut nomad = Self {
+            child: None,
+            program: peers::pinned("nomad")?,
+            folder: Authority::new(),
+            acl,
+            http: 0,
+            rpc: 0,
+            serf: 0,
+        };
+        loop {
+            (nomad.http, nomad.rpc, nomad.serf) = (ports::free(), ports::free(), ports::free());
+            if nomad.launch() {
+                break;
+            }
+        }
+        if acl {
+            let secret = json!({ "BootstrapSecret": MANAGEMENT });
+            nomad.put("/v1/acl/bootstrap", &secret);
+        }
+        Some(nomad)
+    }
+
+    /// Ends it as a lack of memory would.
+    pub(super) fn kill(&mut self) {
+        self.child = None;
+    }
+
+    /// Starts it again on the same ports, with the data it has kept.
+    pub(super) fn restart(&mut self) {
+        self.kill();
+        assert!(self.launch(), "someone has taken the agent's ports");
+    }
+
+    /// What `NOMAD_ADDR` would be.
+    pub(super) fn address(&self) -> String {
+        format!("http://127.0.0.1:{}", self.http)
+    }
+
+    /// A token that may read the jobs of the namespace `default`, and nothing else.
+    pub(super) fn reader(&self) -> String {
+        let rules = "namespace \"default\" { capabilities = [\"read-job\"] }";
+        let policy = json!({ "Name": "edge", "Rules": rules });
+        self.put("/v1/acl/policy/edge", &policy);
+        let token = json!({ "Name": "edge", "Type": "client", "Policies": ["edge"] });
+        let made = self.put("/v1/acl/token", &token);
+        made["SecretID"].as_str().unwrap().to_owned()
+    }
+
+    /// Runs a job of one task, which does nothing; its service is said to be on this port of this machine.
+    pub(super) fn run(&self, name: &str, port: u16, tags: &[&str]) {
+        self.put("/v1/jobs", &job(name, port, tags));
+    }
+
+    /// Stops a job, and forgets it.
+    pub(super) fn stop(&self, name: &str) {
+        self.ask(
+            "DELETE",
+            &format!("/v1/job/{name}?purge=true"),
+            &Value::Null,
+        );
+    }
+
+    /// The folder of secrets that the task of a job has, as this process sees it.
+    pub(super) fn secrets(&self, name: &str) -> PathBuf {
+        let process = self.child.as_ref().expect("the agent runs").id();
+        // Where it has mounts of its own, they are seen by way of the process.
+        let root = PathBuf::from(format!("/proc/{process}/root"));
+        let data = self.data();
+        let allocations = root.join(data.strip_prefix("/").unwrap()).join("alloc");
+        let found = || {
+            let mut all = fs::read_dir(&allocations).ok()?.filter_map(Result::ok);
+            let secrets = all.next()?.path().join(name).join("secrets");
+            let is_whole =
+                secrets.join("nomad_token").exists() && secrets.join("api.sock").exists();
+            is_whole.then_some(secrets)
+        };
+        wait_until("the task has its secrets", || found().is_some());
+        found().unwrap()
+    }
+
+    fn put(&self, path: &str, body: &Value) -> Value {
+        self.ask("PUT", path, body)
+    }
+
+    fn ask(&self, method: &str, path: &str, body: &Value) -> Value {
+        let answer = self.answer(method, path, body).unwrap();
+        assert_eq!(answer.status, 200, "{method} {path}: {answer:?}");
+        answer.json()
+    }
+
+    fn answer(&self, method: &str, path: &str, body: &Value) -> std::io::Result<Answer> {
+        let body = match body {
+            Value::Null => String::new(),
+            body => body.to_string(),
+        };
+        let tcp = TcpStream::connect((Ipv4Addr::LOCALHOST, self.http))?;
+        tcp.set_read_timeout(Some(PATIENCE))?;
+        let token = self.acl.then_some(("X-Nomad-Token", MANAGEMENT));
+        exchange(tcp, method, path, token, &body)
+    }
+
+    /// Starts it on its ports and waits until it leads and its client can run tasks; false if a port is taken.
+    fn launch(&mut self) -> bool {
+        let config = self.folder.write("agent.json", &self.config().to_string());
+        let mut agent = peers::unconfigured(&self.program, "NOMAD_");
+        agent.args(["agent", "-config"]).arg(config);
+        let agent = with_own_mounts(&agent);
+        let child = Child::spawn(&agent);
+        let started = child.wait_for("it leads", |line| {
+            let taken = line.contains("address already in use");
+            let leads = line.contains("cluster leadership acquired");
+            (taken || leads).then_some(!taken)
+        });
+        self.child = started.then_some(child);
+        if started {
+            wait_until("it answers", || {
+                let leader = self.answer("GET", "/v1/status/leader", &Value::Null);
+                leader.is_ok_and(|answer| answer.status == 200)
+            });
+        }
+        started
+    }
+
+    fn config(&self) -> Value {
+        json!({
+            "name": "test",
+            "bind_addr": "127.0.0.1",
+            "advertise": { "http": "127.0.0.1", "rpc": "127.0.0.1", "serf": "127.0.0.1" },
+            "ports": { "http": self.http, "rpc": self.rpc, "serf": self.serf },
+            "data_dir": self.data(),
+            "disable_update_check": true,
+            "acl": { "enabled": self.acl },
+            "server": { "enabled": true, "bootstrap_expect": 1, "raft_multiplier": 1 },
+            "client": { "enabled": true, "network_interface": "lo", "options": {
+                // A driver whose tasks are no processes: with no log to collect, nothing outlives the agent.
+                "driver.allowlist": "mock_driver",
+                "fingerprint.denylist": "env_aws,env_azure,env_gce,env_digitalocean,consul,vault",
+            } },
+        })
+    }
+
+    fn data(&self) -> PathBuf {
+        Path::new(self.folder.folder()).join("data")
+    }
+}
+
+fn job(name: &str, port: u16, tags: &[&str]) -> Value {
+    let service = json!({ "Name": name, "Provider": "nomad", "Address": "127.0.0.1", "PortLabel": port.to_string(),
+        "Tags": tags });
+    let task = json!({ "Name": name, "Driver": "mock_driver", "Config": { "run_for": "10h" },
+        "LogConfig": { "Disabled": true }, "Identity": { "File": true }, "Resources": { "CPU": 20, "MemoryMB": 10 } });
+    let group = json!({ "Name": name, "Count": 1, "Services": [service], "Tasks": [task] });
+    json!({ "Job": { "ID": name, "Name": name, "Type": "service", "Datacenters": ["*"], "TaskGroups": [group] } })
+}
+
+/// An agent of root mounts a tmpfs for each task, which would stay behind: mounts of its own end with it.
+fn with_own_mounts(agent: &Command) -> Command {
+    let mut unshare = Command::new("unshare");
+    unshare.args(["--mount", "--propagation", "private"]);
+    if !unshare
+        .arg("true")
+        .output()
+        .is_ok_and(|done| done.status.success())
+    {
+        let mut plain = Command::new(agent.get_program());
+        plain.args(agent.get_args());
+        return plain;
+    }
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private"]);
+    command.arg(agent.get_program()).args(agent.get_args());
+    for (name, value) in agent.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    command
+}
