@@ -201,7 +201,8 @@ impl Tags {
         let path: Vec<&str> = key.split('.').collect();
         match path.as_slice() {
             ["enable"] => {}
-            ["consulcatalog" | "nomad", "connect"] => self.connect |= place.boolean()?,
+            ["consulcatalog", "connect"] => self.connect = place.boolean()?,
+            ["nomad", "connect"] => self.connect |= place.boolean()?,
             ["consulcatalog" | "nomad", "canary"] => self.canary |= place.boolean()?,
             ["tcp"] | ["tcp", "routers" | "services" | "middlewares"] => {
                 typed.has_more_under(key, place)?;
