@@ -27,7 +27,7 @@ mod upstream_tls;
 mod upstreams;
 mod value;
 
-pub use check::{Checked, load, parse, parse_with};
+pub use check::{Checked, load, parse, parse_with, reload};
 pub use consul::{Consul, ConsulAddress, Secret, Token, TokenError};
 pub use diagnostic::{Diagnostic, Diagnostics, Level};
 pub use environment::Environment;

@@ -282,7 +282,7 @@ impl Parts {
     /// Reads the configuration, and serves from it if it is good. `quietly` only what happens is logged, nothing that was found.
     async fn follow(&mut self, quietly: bool) -> Result<(), Refused> {
         let path = self.path.clone();
-        let checked = tokio::task::spawn_blocking(move || config::load(&path)).await;
+        let checked = tokio::task::spawn_blocking(move || config::reload(&path)).await;
         let checked = checked.map_err(|defect| Refused::new(defect.to_string(), false))?;
         self.files = match &checked {
             Ok(checked) => checked.warnings.files.clone(),
