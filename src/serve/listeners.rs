@@ -10,6 +10,7 @@ use std::time::Instant;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
+mod missing;
 mod operators;
 mod replace;
 mod running;
@@ -22,6 +23,7 @@ use crate::net::listener::Listener;
 use crate::proxy::Proxy;
 use crate::retry;
 use crate::snapshot::{self, ListenerId};
+use missing::Missing;
 use operators::Admin;
 use replace::Blocked;
 use running::{Running, bind};
@@ -69,6 +71,8 @@ pub(super) struct Listeners {
     next: u32,
     running: Vec<Running>,
     admin: Option<Admin>,
+    /// What should run, and could not be bound again when it had been closed in vain.
+    missing: Option<Missing>,
     /// Those that were told to end: each hears when its address is free.
     ending: Vec<oneshot::Receiver<Infallible>>,
 }
@@ -117,6 +121,12 @@ pub(super) enum OpenError {
          changes, or somebody asks for a reload)"
     )]
     InPlace(Box<Self>),
+    /// The same, and what was closed is gone too: that is tried again.
+    #[error(
+        "{0} (what it was to replace was closed for it and cannot be bound again: {1}; that is tried again of itself, this \
+         configuration not before a file changes, or somebody asks for a reload)"
+    )]
+    InVain(Box<Self>, String),
 }
 
 impl OpenError {
@@ -125,7 +135,7 @@ impl OpenError {
         match self {
             Self::Listen { error, .. } => retry::may_pass(error),
             Self::Admin(error) => error.may_pass(),
-            Self::Sandboxed(_) | Self::InPlace(_) => false,
+            Self::Sandboxed(_) | Self::InPlace(_) | Self::InVain(..) => false,
         }
     }
 }
@@ -138,7 +148,8 @@ impl Listeners {
     /// logged.
     ///
     /// # Errors
-    /// The system refuses an address, or the sandbox. The listeners are then as they were.
+    /// The system refuses an address, or the sandbox. The listeners are then as they were, or are [missing](Self::state) and
+    /// tried again where even that is refused.
     pub(super) async fn open(
         &mut self,
         config: &Config,
@@ -217,6 +228,8 @@ impl Listeners {
         serving: &Serving,
         tasks: &mut JoinSet<()>,
     ) {
+        // Whatever of it is wished for still is among these.
+        self.missing = None;
         let mut before = std::mem::take(&mut self.running);
         for (id, listener, socket) in opened.listeners {
             let running = match socket {

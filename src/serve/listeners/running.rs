@@ -66,6 +66,11 @@ impl Running {
         self.written = written;
     }
 
+    /// What those who come at the moment get.
+    pub(super) fn keepalive(&self) -> Keepalive {
+        *self.keepalive.borrow()
+    }
+
     /// Whether nothing can be bound there while this one is.
     pub(super) fn blocks(&self, address: SocketAddr) -> bool {
         config::overlap(self.bound, address)
