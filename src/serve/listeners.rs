@@ -235,6 +235,13 @@ impl Listeners {
             let running = match socket {
                 Socket::New(socket) => {
                     tracing::info!(address = %socket.address(), "listening");
+                    if socket.refuses_ipv4() {
+                        tracing::warn!(
+                            address = %socket.address(),
+                            "the service manager has handed over a socket for IPv6 only: clients over IPv4 are refused; \
+                             set BindIPv6Only=both in the socket unit, or hand over one of 0.0.0.0 too"
+                        );
+                    }
                     let serving = serving.clone();
                     Running::start(id, listener, socket, keepalive, serving, tasks)
                 }
