@@ -179,7 +179,7 @@ impl Listeners {
         let mut admin = None;
         if let Some(written) = &config.admin {
             let running = self.admin.as_ref();
-            let running = running.filter(|running| running.written == *written);
+            let running = running.filter(|running| running.is_at(written));
             admin = match (running, written) {
                 (Some(running), _) => Some(AdminSocket::Running(running.bound.clone())),
                 (None, AdminAddress::Tcp(address)) if self.is_in_the_way(*address, config) => {
@@ -295,7 +295,7 @@ impl Listeners {
     /// The admin interface, if this configuration has none or another.
     fn going_admin(&self, config: &Config) -> Option<&Admin> {
         let admin = self.admin.as_ref();
-        admin.filter(|admin| config.admin.as_ref() != Some(&admin.written))
+        admin.filter(|admin| !config.admin.as_ref().is_some_and(|to| admin.is_at(to)))
     }
 
     /// Where clients connect, in the order of the configuration, and operators.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rustls::version::TLS13;
 use serde_json::Value;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
 
 use super::{EDGE, dial, eventually, route, said};
 use crate::authority::Authority;
@@ -188,6 +188,27 @@ fn what_was_closed_in_vain_and_cannot_be_bound_again_is_tried_until_it_is_and_re
             desk.serves_clients_at("127.0.0.3:8443").await;
         },
     );
+}
+
+#[tokio::test]
+async fn the_admin_interface_stays_where_another_path_leads_to_its_socket() {
+    let authority = Authority::new();
+    authority.issue_files("edge", &["*.example.test"]);
+    let greeter = Upstream::greeter("hello").await;
+    let folder = authority.folder().display().to_string();
+    std::fs::create_dir(format!("{folder}/run")).unwrap();
+    let paths = ["run/a.sock", "run/../run/a.sock", "./run/a.sock"];
+    let paths = paths.map(|path| format!("{folder}/{path}"));
+    let tables = |path: &str| {
+        let route = route("a", &greeter);
+        format!("admin = \"unix:{path}\"\n{EDGE}{route}")
+    };
+    let gateway = Gateway::start(&authority, &tables(&paths[0])).await;
+    for path in &paths {
+        gateway.rewrite(&authority, &tables(path));
+        gateway.reload.done("a test").await.unwrap();
+        UnixStream::connect(path).await.unwrap();
+    }
 }
 
 /// Gives this network an address, or takes it away.
