@@ -24,7 +24,7 @@ pub use part::KeyError;
 use contents::Contents;
 use folder::Folder;
 use part::Key;
-use writer::{Desk, Shared, Writer};
+use writer::{Desk, Shared, Tell, Watchdog, Writer};
 
 /// How long a source has to answer at a start before what is on the disk is served in its place.
 ///
@@ -33,7 +33,8 @@ pub const GRACE: Duration = Duration::from_millis(500);
 
 /// The longest that the end of a process waits for the last write: a disk that hangs must not keep it.
 ///
-/// 2 s, as for the access log: a stop is over 5 s after its deadline, whatever hangs.
+/// 2 s, as for the access log: a stop is over 5 s after its deadline, whatever hangs. What the kernel holds in a write it
+/// lets go of when the disk answers; nobody is served or kept waiting by it.
 const LAST_WRITE: Duration = Duration::from_secs(2);
 
 /// Where the state is kept, and how long it is good.
@@ -55,12 +56,18 @@ impl Settings {
     pub const MAX_AGE: Duration = Duration::from_secs(24 * 3600);
 }
 
-/// Whether a key can be read from a file.
+/// Whether a key can be read from a file; and with that, what is to be said of it, for people.
 ///
 /// # Errors
-/// It cannot be read, or holds no 32 bytes, neither as they are nor in hex or base64.
-pub fn check_key(path: &Path) -> Result<(), KeyError> {
-    Key::read(path).map(drop)
+/// It cannot be read, others may write to it, or it holds no 32 bytes, neither as they are nor in hex or base64.
+pub fn check_key(path: &Path) -> Result<Option<String>, KeyError> {
+    let is_open = Key::read(path)?.is_open_to_all();
+    Ok(is_open.then(|| {
+        format!(
+            "{}: every user of this machine may read the key",
+            path.display()
+        )
+    }))
 }
 
 /// What keeps the state. A thread of its own writes: nobody else ever waits for the disk. Dropped, it writes once more.
@@ -80,7 +87,7 @@ pub struct Part {
 pub struct Opened {
     /// Where it is kept from now on.
     pub part: Part,
-    /// What was there; or why that is not to be served, for people.
+    /// What was there, however old: whoever serves it [judges](Part::judge) that; or why it cannot be taken, for people.
     pub stored: Result<Option<Stored>, String>,
 }
 
@@ -95,7 +102,8 @@ pub struct Stored {
 }
 
 impl State {
-    /// Reads what is there, and begins to write. `tell` hears of each attempt to write, on the writer's thread.
+    /// Reads what is there, and begins to write. `tell` hears of each attempt to write, and of one
+    /// that takes too long, on threads of the state's own.
     ///
     /// What cannot be read is logged and left out; nothing that is wrong with the disk keeps a gateway from starting.
     ///
@@ -104,7 +112,7 @@ impl State {
     pub fn start(
         settings: &Settings,
         parts: &[&'static str],
-        tell: impl Fn(Result<(), FolderError>) + Send + 'static,
+        tell: impl Fn(Result<(), FolderError>) + Send + Sync + 'static,
     ) -> Result<Self, KeyError> {
         let key = settings.key_file.as_deref().map(Key::read).transpose()?;
         let mut folder = Folder::new(&settings.folder);
@@ -119,22 +127,34 @@ impl State {
                 parts,
                 closing: false,
                 closed: false,
+                writing: None,
             }),
             turn: Condvar::new(),
             max_age: watch::Sender::new(settings.max_age),
             key_print: key.as_ref().map(Key::print),
         });
+        let tell = Arc::new(Tell(Box::new(tell)));
         let writer = Writer {
             shared: Arc::clone(&shared),
             folder,
             key,
             is_failing,
-            tell: Box::new(tell),
+            tell: Arc::clone(&tell),
         };
+        let watchdog = Watchdog {
+            shared: Arc::clone(&shared),
+            folder: settings.folder.display().to_string(),
+            tell,
+        };
+        let thread = thread::Builder::new().name("state-watch".to_owned());
+        if let Err(error) = thread.spawn(move || watchdog.run()) {
+            tracing::error!(%error, "a disk that hangs will not be told of: its thread cannot start");
+        }
         let thread = thread::Builder::new().name("state".to_owned());
         if let Err(error) = thread.spawn(move || writer.run()) {
             tracing::error!(%error, "nothing is kept on the disk: its thread cannot start");
             shared.desk().closed = true;
+            shared.turn.notify_all();
         }
         Ok(Self { shared })
     }
@@ -142,14 +162,19 @@ impl State {
     /// A part for this source, with what it holds of it, or why that is refused. What is of another source (`origin`) is
     /// dropped.
     pub fn open(&self, name: &'static str, origin: &str) -> Opened {
-        let stored = self.stored(name, origin, SystemTime::now());
-        if let Err(why) = &stored {
-            tracing::error!(part = name, "what is kept on the disk is not served: {why}");
-        }
+        let stored = self.stored(name, origin);
         let part = Part {
             name,
             shared: Arc::clone(&self.shared),
         };
+        let refused = match &stored {
+            Ok(Some(stored)) => part.judge(stored.confirmed).err(),
+            Ok(None) => None,
+            Err(why) => Some(why.clone()),
+        };
+        if let Some(why) = refused {
+            tracing::error!(part = name, "what is kept on the disk is not served: {why}");
+        }
         Opened { part, stored }
     }
 
@@ -170,12 +195,7 @@ impl State {
         Opened { part, stored }
     }
 
-    fn stored(
-        &self,
-        name: &'static str,
-        origin: &str,
-        now: SystemTime,
-    ) -> Result<Option<Stored>, String> {
+    fn stored(&self, name: &'static str, origin: &str) -> Result<Option<Stored>, String> {
         let mut desk = self.shared.desk();
         let contents = desk.parts.entry(name).or_default();
         if let Some(refusal) = &contents.refused {
@@ -193,9 +213,8 @@ impl State {
             );
             return Ok(None);
         }
-        // What is too old for today's bound is not lost by that: a start with another one may serve it.
+        // What is too old is not lost by that: its names are known still, and another bound may let it serve.
         *contents = found;
-        judge(confirmed, now, self.shared.max_age())?;
         Ok(Some(Stored {
             confirmed,
             note: contents.note.clone(),

@@ -1,8 +1,14 @@
 //! From what is typed to what it means: every mistake at once, each with its place and its remedy.
 
 use std::collections::BTreeMap;
+use std::fs::OpenOptions;
+use std::io::{self, Read};
+#[cfg(unix)]
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+#[cfg(unix)]
+use rustix::fs::OFlags;
 use toml::de::DeTable;
 
 use super::decode::{List, Typed};
@@ -32,6 +38,31 @@ pub struct Checked {
 
 /// Reads and checks a file; relative paths in it start at its folder, and the environment of this process completes it.
 pub fn load(path: &Path) -> Result<Checked, Diagnostics> {
+    read_as(path, std::fs::read(path))
+}
+
+/// The same for a file that serves already. It must be a regular one: a FIFO in its place would keep whoever reads it waiting,
+/// and every later change with him.
+pub fn reload(path: &Path) -> Result<Checked, Diagnostics> {
+    read_as(path, read_regular(path))
+}
+
+fn read_regular(path: &Path) -> io::Result<Vec<u8>> {
+    let mut options = OpenOptions::new();
+    options.read(true);
+    // Of a regular file it means nothing.
+    #[cfg(unix)]
+    options.custom_flags(OFlags::NONBLOCK.bits().cast_signed());
+    let mut file = options.open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is no regular file"));
+    }
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn read_as(path: &Path, bytes: io::Result<Vec<u8>>) -> Result<Checked, Diagnostics> {
     let mut files = Files::default();
     files.note(path);
     let unreadable = |message: String, help: &str| Diagnostics {
@@ -46,7 +77,7 @@ pub fn load(path: &Path) -> Result<Checked, Diagnostics> {
         files: files.clone(),
         may_pass: false,
     };
-    let bytes = std::fs::read(path).map_err(|error| Diagnostics {
+    let bytes = bytes.map_err(|error| Diagnostics {
         may_pass: retry::may_pass(&error),
         ..unreadable(
             format!("the configuration cannot be read: {error}"),

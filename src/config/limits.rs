@@ -206,10 +206,19 @@ fn cap(item: Item<'_>, default: Cap, none: &str, findings: &mut Findings<'_>) ->
     })
 }
 
+/// A number a second, `"off"`, or a table with `per_second`, `burst` and `enforce`.
 fn rate(item: Item<'_>, default: Rate, findings: &mut Findings<'_>) -> Option<Rate> {
+    const PER_SECOND: RangeInclusive<u32> = 1..=100_000;
+    let DeValue::Table(_) = item.value() else {
+        let per_second = number(item, "off", PER_SECOND, findings)?;
+        return Some(Rate {
+            per_second,
+            ..default
+        });
+    };
     let mut table = item.table(findings)?;
     let per_second = table.take("per_second", findings, |item, findings| {
-        number(item, "off", 1..=100_000, findings)
+        number(item, "off", PER_SECOND, findings)
     });
     let burst = table.take("burst", findings, Item::integer);
     let burst = burst.and_then(|typed| {
@@ -299,5 +308,43 @@ fn enforce(item: Item<'_>, findings: &mut Findings<'_>) -> Option<bool> {
             })
         }
         _ => item.boolean(findings).map(|typed| typed.value),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::parse;
+    use super::*;
+
+    fn read(text: &str) -> Limits {
+        let parsed = parse(&format!("[limits]\n{text}\n"), Path::new("portcullis.toml"));
+        parsed.unwrap().config.limits
+    }
+
+    #[test]
+    fn what_limits_a_source_is_off_in_a_word_and_in_a_table() {
+        assert_eq!(read("per_source = \"off\"").per_source.max, None);
+        assert_eq!(read("per_source = { max = \"off\" }").per_source.max, None);
+        let default = Limits::default().accept_rate;
+        for text in ["\"off\"", "{ per_second = \"off\" }"] {
+            let rate = read(&format!("accept_rate = {text}")).accept_rate;
+            assert_eq!(rate.per_second, None, "{text}");
+            assert_eq!(rate.burst, default.burst, "{text}");
+        }
+        assert_eq!(
+            read("accept_rate.per_second = \"off\"")
+                .accept_rate
+                .per_second,
+            None
+        );
+        assert_eq!(read("accept_rate = 50").accept_rate.per_second, Some(50));
+        let wrong = parse(
+            "[limits]\naccept_rate = true\n",
+            Path::new("portcullis.toml"),
+        );
+        assert!(wrong.unwrap_err().to_string().contains("accept_rate"));
     }
 }

@@ -31,7 +31,7 @@ mod upstreams;
 mod value;
 
 pub use agent::Agent;
-pub use check::{Checked, load, parse, parse_with};
+pub use check::{Checked, load, parse, parse_with, reload};
 pub use consul::{
     Catalog, CheckState, Consistency, Consul, ConsulAddress, Secret, Token, TokenError,
 };

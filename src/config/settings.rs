@@ -68,7 +68,8 @@ pub struct Limits {
     ///
     /// 5 min: an interactive user sees the notice; a deploy does not wait for the day to end.
     pub drain: Duration,
-    /// Over how long the tunnels that still run are ended, before the end of [`drain`](Self::drain) and never longer than it.
+    /// Over how long the tunnels that still run are ended, before the end of [`drain`](Self::drain) and never longer than half
+    /// of it: whoever has just come is to be served.
     ///
     /// 10 s: ten thousand clients that come back, a thousand a second, are what another gateway can shake hands with.
     pub drain_spread: Duration,

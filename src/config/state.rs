@@ -69,12 +69,18 @@ pub(super) fn state(
     };
     let key_file = typed.key_file.as_ref().and_then(|typed| {
         let path = files::place(typed, folder, findings)?;
-        if let Err(error) = state::check_key(&path) {
-            findings.error(
+        match state::check_key(&path) {
+            Ok(None) => {}
+            Ok(Some(warning)) => findings.warning(
+                Some(typed.span.clone()),
+                format!("`{}`: {warning}", typed.key),
+                format!("`chmod o= {}`", path.display()),
+            ),
+            Err(error) => findings.error(
                 typed.span.clone(),
                 format!("`{}`: {error}", typed.key),
-                "write a key into that file: `openssl rand -hex 32` makes one",
-            );
+                "let that file hold a key, and be the gateway's own: `openssl rand -hex 32` makes one",
+            ),
         }
         Some(path)
     });
@@ -150,6 +156,32 @@ mod tests {
         assert_eq!(of(""), Some(PathBuf::from("/var/lib/a")));
         assert_eq!(of("state_dir = \"/c\""), Some(PathBuf::from("/c")));
         assert_eq!(of("state_dir = false"), None);
+    }
+
+    #[test]
+    fn a_key_that_others_may_write_is_refused_and_one_that_all_may_read_is_warned_of() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("state.key");
+        std::fs::write(&path, "f".repeat(64)).unwrap();
+        let text = "state_dir = \"s\"\nstate_key_file = \"state.key\"";
+        let with_mode = |mode| {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            parse(text, &root.path().join("portcullis.toml"))
+        };
+        for mode in [0o666, 0o620, 0o602] {
+            let told = with_mode(mode).unwrap_err().to_string();
+            assert!(told.contains("can be written to by others"), "{told}");
+            assert!(told.contains("chmod go-w"), "{told}");
+        }
+        let of_all = with_mode(0o644).unwrap().warnings.to_string();
+        assert!(
+            of_all.contains("every user of this machine may read the key"),
+            "{of_all}"
+        );
+        for mode in [0o600, 0o640, 0o400] {
+            let told = with_mode(mode).unwrap().warnings.to_string();
+            assert!(!told.contains("may read the key"), "{told}");
+        }
     }
 
     #[test]

@@ -121,6 +121,11 @@ async fn keep(
             let confirmed = kept.confirmed;
             match keeper.restore(kept, now) {
                 Ok(None) => {}
+                // What is too old is withheld below, and told of there.
+                Ok(Some(_))
+                    if part
+                        .as_ref()
+                        .is_some_and(|part| part.judge(confirmed).is_err()) => {}
                 Ok(Some(identity)) => {
                     let (id, at) = (&identity.id, written(confirmed));
                     tracing::warn!(%id, confirmed = %at, "the mesh identity is from the disk");

@@ -72,6 +72,31 @@ impl Limiter {
         })
     }
 
+    /// Keeps room for one more connection and its handshake; `None` where there is none. Whoever can wait is not refused
+    /// then, and nothing is counted.
+    pub fn reserve(self: &Arc<Self>, limits: &Limits) -> Option<Room> {
+        enter(&self.connections, self.connections_cap(limits))?;
+        if enter(&self.handshakes, self.handshakes_cap(limits)).is_none() {
+            self.connections.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        }
+        Some(Room(Arc::clone(self)))
+    }
+
+    fn connections_cap(&self, limits: &Limits) -> Cap {
+        Cap {
+            max: Some(self.connections(limits)),
+            ..limits.connections
+        }
+    }
+
+    fn handshakes_cap(&self, limits: &Limits) -> Cap {
+        Cap {
+            max: self.handshakes(limits),
+            ..limits.handshakes
+        }
+    }
+
     /// How many connections there may be.
     fn connections(&self, limits: &Limits) -> usize {
         limits.connections.max.unwrap_or(self.room)
@@ -82,6 +107,17 @@ impl Limiter {
     fn handshakes(&self, limits: &Limits) -> Option<usize> {
         let half = self.connections(limits).div_ceil(2);
         limits.handshakes.max.map(|max| max.min(half))
+    }
+}
+
+/// Room that is kept for a connection, until this is dropped: right before the connection takes it up.
+#[derive(Debug)]
+pub struct Room(Arc<Limiter>);
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.0.handshakes.fetch_sub(1, Ordering::Relaxed);
+        self.0.connections.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -117,16 +153,10 @@ impl<'a> Admission<'a> {
     /// The limit that refuses it.
     pub fn accepted(&mut self, limits: &Limits) -> Result<(), Limit> {
         let limiter = self.limiter;
-        let connections = Cap {
-            max: Some(limiter.connections(limits)),
-            ..limits.connections
-        };
+        let connections = limiter.connections_cap(limits);
         limiter.take(&limiter.connections, connections, Limit::Connections)?;
         self.is_connection = true;
-        let handshakes = Cap {
-            max: limiter.handshakes(limits),
-            ..limits.handshakes
-        };
+        let handshakes = limiter.handshakes_cap(limits);
         limiter.take(&limiter.handshakes, handshakes, Limit::Handshakes)?;
         self.is_handshake = true;
         Ok(())
@@ -202,18 +232,23 @@ impl Drop for Admission<'_> {
 }
 
 impl Limiter {
-    /// One more of these, unless there are as many as there may be. At no moment are there more, not even for one that
-    /// is refused: nobody is turned away because of somebody who is on the way out.
+    /// One more of these, unless there are as many as there may be.
     fn take(&self, count: &AtomicUsize, cap: Cap, limit: Limit) -> Result<(), Limit> {
-        let has_room = |count: usize| cap.max.is_none_or(|max| count < max);
-        let taken = count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| {
-            (has_room(count) || !cap.enforce).then_some(count + 1)
-        });
-        match taken {
-            Ok(before) if has_room(before) => Ok(()),
+        match enter(count, cap) {
+            Some(true) => Ok(()),
             _ => self.exceeded.count(limit, cap.enforce),
         }
     }
+}
+
+/// One more of these, and whether there was room; `None` if there was none and that is enforced. At no moment are there more,
+/// not even for one that is refused: nobody is turned away because of somebody who is on the way out.
+fn enter(count: &AtomicUsize, cap: Cap) -> Option<bool> {
+    let has_room = |count: usize| cap.max.is_none_or(|max| count < max);
+    let before = count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| {
+        (has_room(count) || !cap.enforce).then_some(count + 1)
+    });
+    before.ok().map(has_room)
 }
 
 #[cfg(test)]

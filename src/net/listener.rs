@@ -95,6 +95,12 @@ impl Listener {
         self.address
     }
 
+    /// Whether it stands for all addresses and takes no IPv4 clients: one that was adopted may.
+    pub fn refuses_ipv4(&self) -> bool {
+        let is_all = self.address.is_ipv6() && self.address.ip().is_unspecified();
+        is_all && SockRef::from(&self.tcp).only_v6().unwrap_or(false)
+    }
+
     /// Accepts for ever, until the future is dropped: each connection goes to `take`, which must not wait;
     /// each failure to `failed`.
     pub async fn accept(
@@ -122,14 +128,16 @@ impl Listener {
     /// Takes what the kernel has accepted already and nobody has taken, then stops listening. Must run on the runtime.
     ///
     /// From now on nobody new enters the queue; a handshake that has begun is waited for, 2 s at most. Where something
-    /// is lacking (descriptors, memory) it goes on trying until `give_up` returns. An adopted socket never stops to fill:
+    /// is lacking (descriptors, memory) it goes on trying until `give_up` returns; and nobody is taken without `room`, which is
+    /// asked for again a little later. An adopted socket never stops to fill:
     /// there as many are taken as its queue can hold, who came first, and the others stay for whoever listens there next.
     ///
     /// # Errors
     /// Somebody waited to the end, and is reset by the kernel.
-    pub async fn close(
+    pub async fn close<Room>(
         self,
-        take: impl FnMut(TcpStream, SocketAddr),
+        room: impl FnMut() -> Option<Room>,
+        take: impl FnMut(TcpStream, SocketAddr, Room),
         mut failed: impl FnMut(&io::Error),
         give_up: impl Future<Output = ()>,
     ) -> Result<(), Lost> {
@@ -144,6 +152,7 @@ impl Listener {
             queue,
             address: self.address,
             adopted: self.adopted,
+            room,
             take,
             failed,
         };
@@ -215,6 +224,10 @@ mod tests {
 
     use super::*;
 
+    fn room() -> Option<()> {
+        Some(())
+    }
+
     fn listener() -> Listener {
         let keepalive = Keepalive {
             idle: Duration::from_secs(77),
@@ -256,7 +269,7 @@ mod tests {
         let listener = Listener::adopt(socket, &keepalive).unwrap();
         let mut taken = Vec::new();
         let failed = |e: &io::Error| panic!("{e}");
-        let closed = listener.close(|tcp, _| taken.push(tcp), failed, pending());
+        let closed = listener.close(room, |tcp, _, ()| taken.push(tcp), failed, pending());
         closed.await.unwrap();
         let socket = SockRef::from(&taken[0]);
         assert!(socket.tcp_nodelay().unwrap());
@@ -278,7 +291,7 @@ mod tests {
             .collect();
         let mut taken = Vec::new();
         let failed = |e: &io::Error| panic!("{e}");
-        let closed = listener.close(|_, client| taken.push(client), failed, pending());
+        let closed = listener.close(room, |_, client, ()| taken.push(client), failed, pending());
         closed.await.unwrap();
         let expected: Vec<_> = clients
             .iter()
@@ -293,7 +306,8 @@ mod tests {
         let address = listener.address();
         listener
             .close(
-                |_, _| panic!("nobody is there"),
+                room,
+                |_, _, ()| panic!("nobody is there"),
                 |e| panic!("{e}"),
                 pending(),
             )

@@ -18,7 +18,7 @@ mod upstream;
 
 use crate::config::Limits;
 use crate::metrics::Limit;
-use crate::net::limits::{Admission, Limiter};
+use crate::net::limits::{Admission, Limiter, Room};
 use crate::net::session::{Session, Sessions};
 use crate::net::{self, Stream};
 use crate::reason::Reason;
@@ -50,6 +50,11 @@ impl Proxy {
     /// Who is in.
     pub fn limiter(&self) -> &Arc<Limiter> {
         &self.limiter
+    }
+
+    /// Keeps room for one who waits to be accepted; `None` where the limits leave none at the moment.
+    pub fn room(&self) -> Option<Room> {
+        self.limiter.reserve(&self.snapshot.load().limits)
     }
 
     /// One connection, from accept to the end of its session. `address` is the listener's, for the record.

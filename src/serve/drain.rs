@@ -17,7 +17,7 @@ use crate::state::State;
 ///
 /// 1. Whoever asks hears that it is not ready; clients are still accepted, until load balancers have heard.
 /// 2. Nobody new is accepted; those in the queue are. Tunnels go on.
-/// 3. Those that still run are ended evenly over `drain_spread`, the last part of `drain_timeout`.
+/// 3. Those that still run are ended evenly over `drain_spread`, the last part of `drain_timeout` and half of it at most.
 pub(super) async fn drain(
     shutdown: &Shutdown,
     sessions: &Sessions,
@@ -27,7 +27,8 @@ pub(super) async fn drain(
     log: &AccessLog,
 ) {
     let (delay, timeout) = (limits.drain_delay, limits.drain);
-    let spread = limits.drain_spread.min(timeout);
+    // Whoever has just come is to be served, however short the time is.
+    let spread = limits.drain_spread.min(timeout / 2);
     let closing = Instant::now() + delay;
     let deadline = closing + timeout;
     let running = sessions.count();
@@ -117,8 +118,11 @@ mod tests {
         }
 
         async fn drain(&self) -> Duration {
+            self.drain_within(LIMITS).await
+        }
+
+        async fn drain_within(&self, (delay, timeout, spread): (u64, u64, u64)) -> Duration {
             self.shutdown.begin_drain();
-            let (delay, timeout, spread) = LIMITS;
             let limits = Limits {
                 drain_delay: Duration::from_secs(delay),
                 drain: Duration::from_secs(timeout),
@@ -160,6 +164,18 @@ mod tests {
             assert!(is(*end, due), "{end:?} and not {due} s");
         }
         assert_eq!(ends.len(), 10);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn where_the_time_is_shorter_than_the_spread_nothing_is_ended_in_its_first_half() {
+        let mut desk = Desk::new(10);
+        desk.drain_within((0, 4, 20)).await;
+        let mut ends = Vec::new();
+        while let Some(end) = desk.tunnels.join_next().await {
+            ends.push(end.unwrap());
+        }
+        assert!(is(*ends.iter().min().unwrap(), 2), "{ends:?}");
+        assert!(ends.iter().all(|end| *end <= Duration::from_secs(4)));
     }
 
     #[tokio::test(start_paused = true)]

@@ -79,7 +79,10 @@ fn start(settings: &Settings, board: &Arc<Board>, metrics: &Arc<Metrics>) -> Opt
     let tell = {
         let (board, metrics) = (Arc::clone(board), Arc::clone(metrics));
         move |outcome: Result<(), FolderError>| {
-            metrics.state_written(outcome.is_ok());
+            // What hangs has not failed yet.
+            if !matches!(outcome, Err(FolderError::Hangs(..))) {
+                metrics.state_written(outcome.is_ok());
+            }
             board.written(outcome.map_err(|error| error.to_string()));
         }
     };

@@ -10,6 +10,7 @@ use std::time::Instant;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
+mod missing;
 mod operators;
 mod replace;
 mod running;
@@ -22,6 +23,7 @@ use crate::net::listener::Listener;
 use crate::proxy::Proxy;
 use crate::retry;
 use crate::snapshot::{self, ListenerId};
+use missing::Missing;
 use operators::Admin;
 use replace::Blocked;
 use running::{Running, bind};
@@ -69,6 +71,8 @@ pub(super) struct Listeners {
     next: u32,
     running: Vec<Running>,
     admin: Option<Admin>,
+    /// What should run, and could not be bound again when it had been closed in vain.
+    missing: Option<Missing>,
     /// Those that were told to end: each hears when its address is free.
     ending: Vec<oneshot::Receiver<Infallible>>,
 }
@@ -117,6 +121,12 @@ pub(super) enum OpenError {
          changes, or somebody asks for a reload)"
     )]
     InPlace(Box<Self>),
+    /// The same, and what was closed is gone too: that is tried again.
+    #[error(
+        "{0} (what it was to replace was closed for it and cannot be bound again: {1}; that is tried again of itself, this \
+         configuration not before a file changes, or somebody asks for a reload)"
+    )]
+    InVain(Box<Self>, String),
 }
 
 impl OpenError {
@@ -125,7 +135,7 @@ impl OpenError {
         match self {
             Self::Listen { error, .. } => retry::may_pass(error),
             Self::Admin(error) => error.may_pass(),
-            Self::Sandboxed(_) | Self::InPlace(_) => false,
+            Self::Sandboxed(_) | Self::InPlace(_) | Self::InVain(..) => false,
         }
     }
 }
@@ -138,7 +148,8 @@ impl Listeners {
     /// logged.
     ///
     /// # Errors
-    /// The system refuses an address, or the sandbox. The listeners are then as they were.
+    /// The system refuses an address, or the sandbox. The listeners are then as they were, or are [missing](Self::state) and
+    /// tried again where even that is refused.
     pub(super) async fn open(
         &mut self,
         config: &Config,
@@ -168,7 +179,7 @@ impl Listeners {
         let mut admin = None;
         if let Some(written) = &config.admin {
             let running = self.admin.as_ref();
-            let running = running.filter(|running| running.written == *written);
+            let running = running.filter(|running| running.is_at(written));
             admin = match (running, written) {
                 (Some(running), _) => Some(AdminSocket::Running(running.bound.clone())),
                 (None, AdminAddress::Tcp(address)) if self.is_in_the_way(*address, config) => {
@@ -217,11 +228,20 @@ impl Listeners {
         serving: &Serving,
         tasks: &mut JoinSet<()>,
     ) {
+        // Whatever of it is wished for still is among these.
+        self.missing = None;
         let mut before = std::mem::take(&mut self.running);
         for (id, listener, socket) in opened.listeners {
             let running = match socket {
                 Socket::New(socket) => {
                     tracing::info!(address = %socket.address(), "listening");
+                    if socket.refuses_ipv4() {
+                        tracing::warn!(
+                            address = %socket.address(),
+                            "the service manager has handed over a socket for IPv6 only: clients over IPv4 are refused; \
+                             set BindIPv6Only=both in the socket unit, or hand over one of 0.0.0.0 too"
+                        );
+                    }
                     let serving = serving.clone();
                     Running::start(id, listener, socket, keepalive, serving, tasks)
                 }
@@ -275,7 +295,7 @@ impl Listeners {
     /// The admin interface, if this configuration has none or another.
     fn going_admin(&self, config: &Config) -> Option<&Admin> {
         let admin = self.admin.as_ref();
-        admin.filter(|admin| config.admin.as_ref() != Some(&admin.written))
+        admin.filter(|admin| !config.admin.as_ref().is_some_and(|to| admin.is_at(to)))
     }
 
     /// Where clients connect, in the order of the configuration, and operators.

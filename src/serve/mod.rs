@@ -131,7 +131,6 @@ pub async fn start(
     let mut tasks = JoinSet::new();
     tasks.spawn(publisher.run(heard, learnt, read, sessions.clone()));
     parts.take(prepared).await;
-    status.set("listeners", status::State::Ready);
     let (addresses, admin) = parts.addresses();
     notify.ready("serving").await;
     tasks.spawn(notify.clone().live());

@@ -34,6 +34,9 @@ use crate::watch::{self, Files};
 /// The part of the status that tells of the configuration.
 const CONFIGURATION: &str = "configuration";
 
+/// The part of the status that tells of the listeners.
+const LISTENERS: &str = "listeners";
+
 /// What systemd is told.
 const SERVING: &str = "serving";
 
@@ -162,6 +165,9 @@ impl Parts {
                         changed = Box::pin(watch::changed(self.files.clone()));
                     }
                 }
+                () = sleep_until(self.next_bind()), if self.is_bound_again() => {
+                    self.bind_again().await;
+                }
                 Some(ended) = self.tasks.join_next() => {
                     if let Err(defect) = ended && defect.is_panic() {
                         resume_unwind(defect.into_panic());
@@ -240,6 +246,26 @@ impl Parts {
         }
     }
 
+    /// Binds what was closed in vain and is gone since.
+    async fn bind_again(&mut self) {
+        // Nobody new is wanted.
+        if self.serving.shutdown.is_draining() {
+            return;
+        }
+        (self.listeners)
+            .try_again(&self.serving, &mut self.tasks)
+            .await;
+        self.status.set(LISTENERS, self.listeners.state());
+    }
+
+    fn is_bound_again(&self) -> bool {
+        self.listeners.next_try().is_some() && !self.serving.shutdown.is_draining()
+    }
+
+    fn next_bind(&self) -> Instant {
+        self.listeners.next_try().unwrap_or_else(Instant::now)
+    }
+
     fn next_try(&self) -> Instant {
         let retrying = self.retrying.as_ref();
         retrying.map_or_else(Instant::now, |retrying| retrying.next)
@@ -254,11 +280,16 @@ impl Parts {
 
     /// It is not, and tried again where that may do.
     fn refuse(&mut self, Refused { why, may_pass }: Refused) {
-        tracing::error!("the new configuration is refused, the one before serves on:\n{why}");
+        let listeners = self.listeners.state();
+        let before = match listeners {
+            State::Ready => "the one before serves on",
+            _ => "the one before serves on, but for what was closed in vain",
+        };
+        self.status.set(LISTENERS, listeners);
+        tracing::error!("the new configuration is refused, {before}:\n{why}");
         let what = load::first_mistake(&why);
         let again = if may_pass { "; it is tried again" } else { "" };
-        let what =
-            format!("the file was changed and is refused, the one before serves on: {what}{again}");
+        let what = format!("the file was changed and is refused, {before}: {what}{again}");
         self.status.set(CONFIGURATION, State::Degraded(what));
         self.serving.metrics.reloaded(false);
         self.retrying = may_pass.then(|| {
@@ -286,7 +317,7 @@ impl Parts {
     /// Reads the configuration, and serves from it if it is good. `quietly` only what happens is logged, nothing that was found.
     async fn follow(&mut self, quietly: bool) -> Result<(), Refused> {
         let path = self.path.clone();
-        let checked = tokio::task::spawn_blocking(move || config::load(&path)).await;
+        let checked = tokio::task::spawn_blocking(move || config::reload(&path)).await;
         let checked = checked.map_err(|defect| Refused::new(defect.to_string(), false))?;
         self.files = match &checked {
             Ok(checked) => checked.warnings.files.clone(),
@@ -395,6 +426,7 @@ impl Parts {
         nomad::take(&mut self.nomad, nomad, changes, status, &mut self.tasks).await;
         // After every part has told its state: who asks `/readyz` at once hears of all of them.
         (self.listeners).take(opened, keepalive, &self.serving, &mut self.tasks);
+        self.status.set(LISTENERS, State::Ready);
         if self.log != log {
             tracing::warn!("[log] has changed: the log is written so from the next start on");
         }

@@ -54,6 +54,9 @@ pub enum FolderError {
         /// What is wrong with it.
         why: String,
     },
+    /// Nothing comes back of it.
+    #[error("the disk does not answer: writing to {0} takes more than {1} s")]
+    Hangs(String, u64),
     /// Another gateway uses it.
     #[error(
         "another process writes to {0} (`fuser {0}/{LOCK}` tells which): name a folder of its own for each gateway"

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
@@ -22,6 +23,7 @@ const VERSION: u32 = 1;
 pub(super) struct Key {
     cipher: RandomizedNonceKey,
     print: [u8; 32],
+    is_open_to_all: bool,
 }
 
 impl Key {
@@ -34,15 +36,24 @@ impl Key {
         };
         let unreadable = |error| wrong(format!("cannot be read: {error}"));
         // Asked before opening: opening a FIFO would wait for its writer.
-        if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
+        let metadata = std::fs::metadata(path).map_err(unreadable)?;
+        if !metadata.is_file() {
             return Err(wrong("is no regular file".to_owned()));
+        }
+        // Whoever puts a key of his own there can seal a state of his own with it.
+        let mode = metadata.mode() & 0o7777;
+        if mode & 0o022 != 0 {
+            let remedy = format!("`chmod go-w {}`", path.display());
+            return Err(wrong(format!(
+                "can be written to by others (mode {mode:04o}): {remedy}"
+            )));
         }
         let mut bytes = Vec::new();
         let file = std::fs::File::open(path).map_err(unreadable)?;
         file.take(MOST)
             .read_to_end(&mut bytes)
             .map_err(unreadable)?;
-        let key = decoded(&bytes).and_then(|key| Self::of(&key));
+        let key = decoded(&bytes).and_then(|key| Self::of(&key, mode & 0o007 != 0));
         key.ok_or_else(|| {
             wrong("does not hold 32 bytes, as they are or written in hex or base64".to_owned())
         })
@@ -50,11 +61,17 @@ impl Key {
 }
 
 impl Key {
-    fn of(bytes: &[u8]) -> Option<Self> {
+    fn of(bytes: &[u8], is_open_to_all: bool) -> Option<Self> {
         Some(Self {
+            is_open_to_all,
             cipher: RandomizedNonceKey::new(&AES_256_GCM, bytes).ok()?,
             print: digest(&SHA256, bytes).as_ref().try_into().ok()?,
         })
+    }
+
+    /// Whether every user of this machine may read it. A group may be meant to.
+    pub(super) fn is_open_to_all(&self) -> bool {
+        self.is_open_to_all
     }
 
     /// By which another key is told from this one; never written anywhere.
@@ -196,7 +213,7 @@ mod tests {
     const BODY: &[u8] = br#"{"confirmed":1,"entries":{"web":{"a":1}}}"#;
 
     fn key(seed: u8) -> Key {
-        Key::of(&[seed; 32]).unwrap()
+        Key::of(&[seed; 32], false).unwrap()
     }
 
     fn written(name: &str, key: Option<&Key>) -> Vec<u8> {
@@ -298,7 +315,7 @@ mod tests {
         ];
         for form in &forms {
             let sealed = sealed(form).unwrap();
-            let key = Key::of(&bytes).unwrap();
+            let key = Key::of(&bytes, false).unwrap();
             assert_eq!(decode("consul", &sealed, Some(&key)).unwrap(), BODY);
         }
         let password = b"correct horse battery staple 123";

@@ -146,6 +146,32 @@ fn it_is_written_while_the_process_runs_and_that_is_told() {
 }
 
 #[test]
+fn a_disk_that_does_not_answer_is_told_of_once_and_what_comes_of_it_after_that() {
+    let disk = Disk::new();
+    let (state, told) = disk.start();
+    assert_eq!(told.recv().unwrap(), Ok(()), "the folder is good");
+    let begun = Instant::now() - Duration::from_millis(4_900);
+    let write_hangs = |since| {
+        state.shared.desk().writing = since;
+        state.shared.turn.notify_all();
+    };
+    write_hangs(Some(begun));
+    let heard = told.recv_timeout(Duration::from_secs(10));
+    let why = heard.unwrap().unwrap_err();
+    assert!(begun.elapsed() >= Duration::from_secs(5));
+    assert!(why.contains("the disk does not answer"), "{why}");
+    assert!(why.contains("takes more than 5 s"), "{why}");
+    state.shared.turn.notify_all();
+    write_hangs(None);
+    let Opened { part, .. } = state.open("consul", "here");
+    part.put("web", &1);
+    part.confirm(&7);
+    assert_eq!(told.recv().unwrap(), Ok(()));
+    state.close();
+    assert_eq!(told.iter().count(), 0, "both threads have ended");
+}
+
+#[test]
 fn ten_thousand_changes_in_a_moment_are_a_handful_of_writes() {
     let disk = Disk::new();
     let (state, told) = disk.start();
@@ -198,29 +224,6 @@ fn another_key_opens_nothing_and_destroys_nothing() {
 }
 
 #[test]
-fn what_is_too_old_or_from_the_future_is_refused() {
-    let disk = Disk::new();
-    disk.keeps(&[("web", 1)]);
-    let found = |now: SystemTime| {
-        let (state, _told) = disk.start();
-        let stored = state.stored("consul", "here", now);
-        stored.map(|stored| stored.is_some())
-    };
-    let now = SystemTime::now();
-    let hour = Duration::from_secs(3600);
-    assert_eq!(found(now + 23 * hour), Ok(true));
-    assert_eq!(
-        found(now - Duration::from_secs(200)),
-        Ok(true),
-        "a clock is set now and then"
-    );
-    let why = found(now + 25 * hour).unwrap_err();
-    assert!(why.contains("`state_max_age` is 86400 s"), "{why}");
-    let why = found(now - hour).unwrap_err();
-    assert!(why.contains("was it put back?"), "{why}");
-}
-
-#[test]
 fn what_is_refused_for_its_age_is_not_lost_and_the_bound_may_be_another() {
     let mut disk = Disk::new();
     disk.keeps(&[("web", 1)]);
@@ -230,7 +233,10 @@ fn what_is_refused_for_its_age_is_not_lost_and_the_bound_may_be_another() {
         std::thread::sleep(Duration::from_millis(10));
     }
     let (state, _told) = disk.start();
-    assert!(state.open("consul", "here").stored.is_err());
+    let Opened { part, stored } = state.open("consul", "here");
+    let stored = stored.unwrap().unwrap();
+    assert!(part.judge(stored.confirmed).is_err());
+    assert_eq!(stored.entries::<u32>().unwrap().len(), 1);
     state.set_max_age(Duration::from_secs(3600));
     let Opened { part, stored } = state.open("consul", "here");
     let confirmed = stored.unwrap().unwrap().confirmed;

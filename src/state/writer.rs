@@ -17,6 +17,9 @@ use crate::retry::Backoff;
 const BETWEEN_WRITES: Duration = Duration::from_secs(1);
 const PATIENCE: u32 = 20;
 
+/// A write that takes longer is told of. 5 s: a busy disk may take a second or two, and a good one takes milliseconds.
+const PATIENCE_WITH_A_DISK: Duration = Duration::from_secs(5);
+
 /// What cannot be written is tried again after a second, and later after half a minute.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
@@ -45,6 +48,8 @@ pub(super) struct Desk {
     pub(super) parts: BTreeMap<&'static str, Contents>,
     pub(super) closing: bool,
     pub(super) closed: bool,
+    /// Since when the disk has been waited for.
+    pub(super) writing: Option<Instant>,
 }
 
 /// The thread that writes.
@@ -55,7 +60,46 @@ pub(super) struct Writer {
     /// Whether the last attempt to write was in vain.
     pub(super) is_failing: bool,
     /// Hears of each attempt.
-    pub(super) tell: Box<dyn Fn(Result<(), FolderError>) + Send>,
+    pub(super) tell: Arc<Tell>,
+}
+
+/// Hears of each attempt to write.
+pub(super) struct Tell(pub(super) Box<dyn Fn(Result<(), FolderError>) + Send + Sync>);
+
+/// Tells of a disk that does not answer: whoever waits for it cannot.
+pub(super) struct Watchdog {
+    pub(super) shared: Arc<Shared>,
+    pub(super) folder: String,
+    pub(super) tell: Arc<Tell>,
+}
+
+impl Watchdog {
+    /// Until the writer has ended; where the disk never answers again, until the process has.
+    pub(super) fn run(self) {
+        let mut told = None;
+        let mut desk = self.shared.desk();
+        while !desk.closed {
+            let writing = desk.writing.filter(|begun| told != Some(*begun));
+            let left = writing.map(|begun| PATIENCE_WITH_A_DISK.saturating_sub(begun.elapsed()));
+            desk = match left {
+                Some(Duration::ZERO) => {
+                    told = writing;
+                    let most = PATIENCE_WITH_A_DISK.as_secs();
+                    // Under the lock: what the writer tells of this attempt comes after it.
+                    (self.tell.0)(Err(FolderError::Hangs(self.folder.clone(), most)));
+                    desk
+                }
+                Some(left) => {
+                    let waited = self.shared.turn.wait_timeout(desk, left);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+                None => {
+                    let waited = self.shared.turn.wait(desk);
+                    waited.unwrap_or_else(PoisonError::into_inner)
+                }
+            };
+        }
+    }
 }
 
 impl Writer {
@@ -67,7 +111,9 @@ impl Writer {
         }
         while let Some(due) = self.next(not_before) {
             let begun = Instant::now();
+            self.waits(Some(begun));
             let outcome = self.write_all(due);
+            self.waits(None);
             self.is_failing = outcome.is_err();
             let pause = match outcome {
                 Ok(()) => {
@@ -76,7 +122,7 @@ impl Writer {
                 }
                 Err(_) => after_failure.next(),
             };
-            (self.tell)(outcome);
+            (self.tell.0)(outcome);
             not_before = Instant::now() + pause;
         }
         // The lock is free before anybody hears that this has ended.
@@ -84,6 +130,12 @@ impl Writer {
         drop(folder);
         shared.desk().closed = true;
         shared.turn.notify_all();
+    }
+
+    /// For the watchdog, which sleeps as long as nothing is written.
+    fn waits(&self, since: Option<Instant>) {
+        self.shared.desk().writing = since;
+        self.shared.turn.notify_all();
     }
 
     /// Waits for parts that are to be written, and takes what they hold; none when there will be no more. While nothing

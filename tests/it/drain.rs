@@ -92,16 +92,27 @@ async fn a_running_tunnel_goes_on_while_nothing_new_is_taken() {
 
 #[tokio::test]
 async fn connections_that_were_queued_before_the_drain_are_all_served() {
-    const QUEUED: usize = 400;
+    serves_queued(400, "").await;
+}
+
+#[tokio::test]
+async fn connections_that_were_queued_before_the_drain_wait_where_the_limits_leave_no_room() {
+    serves_queued(40, "handshakes.max = 4\n").await;
+    serves_queued(40, "connections.max = 4\n").await;
+}
+
+async fn serves_queued(count: usize, limit: &str) {
     let authority = Authority::new();
     authority.issue_files("edge", &[NAME]);
     let upstream = Upstream::echo().await;
-    let gateway = Gateway::start(&authority, &tables(upstream.address, "5m")).await;
+    let tables =
+        tables(upstream.address, "5m").replace("[limits]\n", &format!("[limits]\n{limit}"));
+    let gateway = Gateway::start(&authority, &tables).await;
     // Nothing else runs on this thread meanwhile: the gateway has not heard of any of them.
-    let queued: Vec<_> = (0..QUEUED)
+    let queued: Vec<_> = (0..count)
         .map(|_| std::net::TcpStream::connect(gateway.address).unwrap())
         .collect();
-    gateway.shutdown.begin_drain();
+    gateway.shutdown.close();
     for tcp in queued {
         tcp.set_nonblocking(true).unwrap();
         let (answer, reset) =

@@ -100,6 +100,26 @@ async fn a_wrong_configuration_is_refused_with_its_place_and_the_one_before_serv
     assert!(ready.contains("configuration ready"), "{ready}");
 }
 
+/// What waits for its bytes would wait for ever, and keep every later change waiting.
+#[tokio::test]
+async fn a_fifo_in_the_place_of_the_configuration_is_refused_and_holds_up_no_later_change() {
+    let authority = Authority::new();
+    authority.issue_files("edge", &["*.example.test"]);
+    let greeter = Upstream::greeter("hello").await;
+    let tables = format!("{EDGE}{}", route("a", &greeter));
+    let gateway = Gateway::start(&authority, &tables).await;
+    let path = authority.folder().join("portcullis.toml");
+    std::fs::remove_file(&path).unwrap();
+    let made = std::process::Command::new("mkfifo").arg(&path).status();
+    assert!(made.unwrap().success());
+    let why = gateway.reload.done("a test").await.unwrap_err();
+    assert!(why.contains("it is no regular file"), "{why}");
+
+    std::fs::remove_file(&path).unwrap();
+    gateway.rewrite(&authority, &format!("{tables}{}", route("b", &greeter)));
+    gateway.reload.done("a test").await.unwrap();
+}
+
 #[tokio::test]
 async fn a_changed_file_is_served_without_anybody_asking() {
     let authority = Authority::new();

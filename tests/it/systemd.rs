@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 use std::process::Command;
@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use rustix::time::{ClockId, clock_gettime};
 use rustls::version::TLS13;
+use socket2::{Domain, Socket, Type};
 use tokio::task::spawn_blocking;
 
 use crate::authority::Authority;
@@ -279,6 +280,34 @@ fn an_address_for_which_no_socket_was_handed_over_is_bound_and_named() {
     assert!(told.contains("\"address\":\"127.0.0.2:0\""), "{told}");
     gateway.signal("TERM");
     assert!(gateway.finish().status.success());
+}
+
+#[test]
+fn a_socket_of_all_addresses_that_takes_no_ipv4_clients_is_warned_of() {
+    for is_only_v6 in [true, false] {
+        let authority = Authority::new();
+        let socket = Socket::new(Domain::IPV6, Type::STREAM, None).unwrap();
+        socket.set_only_v6(is_only_v6).unwrap();
+        let all: SocketAddr = "[::]:0".parse().unwrap();
+        if socket.bind(&all.into()).is_err() {
+            // No IPv6 on this machine.
+            return;
+        }
+        socket.listen(16).unwrap();
+        let socket = TcpListener::from(socket);
+        let address = socket.local_addr().unwrap();
+        let tables = "admin = false\nlog = { format = \"json\" }\n";
+        let command = program::command(&authority, address, tables, &[]);
+        let gateway = Child::spawn_with(&program::handed(&command, 1), socket.into());
+        gateway.wait_for("it listens", |line| {
+            line.contains("\"listening\"").then_some(())
+        });
+        gateway.signal("TERM");
+        let ended = gateway.finish();
+        assert!(ended.status.success(), "{ended:?}");
+        let said = String::from_utf8(ended.stderr).unwrap();
+        assert_eq!(said.contains("BindIPv6Only=both"), is_only_v6, "{said}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

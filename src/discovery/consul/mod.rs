@@ -25,7 +25,7 @@ use super::pulse;
 use crate::api::consul::{Answer, Client, Error, Query, TokenId, Watch};
 use crate::config::Consistency;
 use crate::snapshot::service::{Change, Service, ServiceKey};
-use crate::state::{GRACE, Opened};
+use crate::state::{GRACE, Opened, written};
 use answers::{Checks, Entries, Services};
 use aside::aside;
 use known::{Known, Read};
@@ -227,6 +227,9 @@ impl Watcher {
             )
         });
         let stored = stored.unwrap_or_else(|why| {
+            tracing::error!(
+                "which services the disk had is not known: until consul has answered, another route may take their clients"
+            );
             self.report.refused(why);
             None
         });
@@ -235,15 +238,24 @@ impl Watcher {
         self.known.keep(part, stored);
     }
 
-    /// Serves what is on the disk, if it is time to.
+    /// Serves what is on the disk, if it is time to; what is too old is restored as refused.
     async fn restore(&mut self, now: Instant) {
         if let Some((until, confirmed)) = self.held_back
             && (until <= now || self.report.is_troubled())
         {
             self.held_back = None;
+            let too_old = self.known.judge_stored().err();
             aside(&mut self.known, Known::restore_all).await;
-            if self.known.is_restored() || !self.known.is_whole() {
-                self.report.restored(confirmed);
+            match too_old {
+                Some(why) if !self.known.is_restored() => self.report.refused(why),
+                // What is refused is told of by name.
+                Some(_) => self.report.restored(confirmed),
+                None if self.known.is_restored() || !self.known.is_whole() => {
+                    let at = written(confirmed);
+                    tracing::warn!(confirmed = %at, "consul's services are served from the disk, as they were");
+                    self.report.restored(confirmed);
+                }
+                None => {}
             }
         }
     }
@@ -378,14 +390,16 @@ impl Watcher {
         let mut news = self.known.changes();
         let refusal = self.known.refusal();
         let restored = self.known.restored().filter(|_| refusal.is_none());
-        let is_refused = refusal.is_some() || self.report.is_refused();
+        let is_withheld = refusal.is_some();
+        // Judged after it: with this all may have become known.
+        let state = self.report.news(&self.known);
+        let is_refused = is_withheld || self.report.is_refused();
         if std::mem::replace(&mut self.told_restored, restored) != restored {
             news.push(Change::Restored(PART, restored));
         }
         if std::mem::replace(&mut self.told_refused, is_refused) != is_refused {
             news.push(Change::Refused(PART, is_refused));
         }
-        let state = self.report.news(&self.known);
         news.extend(state.map(|state| Change::State(PART, state)));
         news
     }

@@ -77,13 +77,12 @@ impl Report {
         before.is_some() && !fails
     }
 
-    /// What was kept on the disk is served from now on.
+    /// What was kept on the disk is restored: served from now on, or refused by its names.
     pub(super) fn restored(&mut self, confirmed: SystemTime) {
         let at = Timestamp::try_from(confirmed).unwrap_or_default();
         self.restored = Some(at);
         self.since = Some(at);
         self.is_complete = true;
-        tracing::warn!(confirmed = %format_args!("{at:.0}"), "consul's services are served from the disk, as they were");
     }
 
     /// What was kept on the disk is not served.

@@ -9,7 +9,7 @@ use crate::metrics::Metrics;
 
 /// A limiter, and what it counts in.
 struct Desk {
-    limiter: Limiter,
+    limiter: Arc<Limiter>,
     metrics: Arc<Metrics>,
 }
 
@@ -17,7 +17,7 @@ impl Desk {
     fn new() -> Self {
         let metrics = Metrics::new();
         Self {
-            limiter: Limiter::new(Arc::clone(metrics.exceeded())),
+            limiter: Arc::new(Limiter::new(Arc::clone(metrics.exceeded()))),
             metrics,
         }
     }
@@ -95,6 +95,27 @@ fn a_handshake_that_is_finished_makes_room_for_another() {
     assert_eq!(desk.come(ONE, &limits).unwrap_err(), Limit::Handshakes);
     drop((first, second));
     assert!(desk.is_empty());
+}
+
+#[test]
+fn room_is_kept_for_who_can_wait_and_nobody_is_counted_who_does() {
+    let (desk, mut limits) = (Desk::new(), limits());
+    (limits.connections, limits.handshakes) = (Cap::of(3), Cap::of(1));
+    let room = desk.limiter.reserve(&limits).unwrap();
+    assert!(desk.limiter.reserve(&limits).is_none());
+    drop(room);
+    let mut first = desk.come(ONE, &limits).unwrap();
+    assert!(desk.limiter.reserve(&limits).is_none());
+    first.established();
+    let room = desk.limiter.reserve(&limits).unwrap();
+    limits.handshakes = counting(Cap::of(1));
+    let other = desk.limiter.reserve(&limits).unwrap();
+    assert!(desk.limiter.reserve(&limits).is_none(), "connections");
+    drop((first, room, other));
+    assert!(desk.is_empty());
+    for limit in [Limit::Connections, Limit::Handshakes] {
+        assert_eq!(desk.counts(limit), (0, 0));
+    }
 }
 
 #[test]
@@ -296,7 +317,7 @@ fn what_is_used_of_each_limit_stands_beside_the_limit() {
 #[test]
 fn without_a_number_there_are_as_many_as_the_open_files_have_room_for() {
     let (mut desk, limits) = (Desk::new(), Limits::default());
-    desk.limiter.room = 2;
+    Arc::get_mut(&mut desk.limiter).unwrap().room = 2;
     let all = [(); 2].map(|()| {
         let mut admission = desk.come(ONE, &limits).unwrap();
         admission.established();

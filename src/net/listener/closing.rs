@@ -24,21 +24,28 @@ const HANDSHAKE: Duration = Duration::from_secs(2);
 /// How long it is tried after giving up: what ends then gives back what it had.
 const LAST_TRY: Duration = Duration::from_millis(300);
 
-/// How long an adopted queue is tried in a shortage: nobody is lost who stays there.
+/// How often it is looked for room where there was none.
+///
+/// 10 ms: nobody feels it beside a handshake, and looking is a few loads.
+const ROOM: Duration = Duration::from_millis(10);
+
+/// How long an adopted queue is tried in a shortage, or without room: nobody is lost who stays there.
 const ADOPTED: Duration = Duration::from_secs(1);
 
 /// A listener that is being closed.
-pub(super) struct Closing<Take, Failed> {
+pub(super) struct Closing<MakeRoom, Take, Failed> {
     pub(super) queue: TcpListener,
     pub(super) address: SocketAddr,
     pub(super) adopted: Option<Mutex<Keepalive>>,
+    pub(super) room: MakeRoom,
     pub(super) take: Take,
     pub(super) failed: Failed,
 }
 
-impl<Take, Failed> Closing<Take, Failed>
+impl<Room, MakeRoom, Take, Failed> Closing<MakeRoom, Take, Failed>
 where
-    Take: FnMut(TcpStream, SocketAddr),
+    MakeRoom: FnMut() -> Option<Room>,
+    Take: FnMut(TcpStream, SocketAddr, Room),
     Failed: FnMut(&io::Error),
 {
     /// Takes everyone, and returns when nobody can come any more, or when nobody else can be taken.
@@ -94,6 +101,13 @@ where
         let mut is_short = false;
         let mut pause = FIRST_PAUSE;
         while left > 0 && queue::is_waiting(&self.queue) {
+            let Some(room) = (self.room)() else {
+                tokio::select! {
+                    biased;
+                    () = &mut give_up => return false,
+                    () = sleep(ROOM) => continue,
+                }
+            };
             // Who is taken needs a second descriptor to be served with. Given back it is there, unless another takes it.
             let spare = match is_short {
                 true => self.queue.try_clone().map(Some),
@@ -110,7 +124,7 @@ where
                     // It may have come through the filter's listener, and needs none.
                     let _ = SockRef::from(&tcp).detach_filter();
                     fit(&tcp, self.adopted.as_ref());
-                    (self.take)(tcp, canonical(client));
+                    (self.take)(tcp, canonical(client), room);
                     if !is_short {
                         continue;
                     }
@@ -141,8 +155,11 @@ where
 #[allow(clippy::unwrap_used)]
 mod tests {
     use std::future::pending;
+    use std::sync::Arc;
 
     use socket2::{Domain, SockFilter, Socket, Type};
+    use tokio::sync::Semaphore;
+    use tokio::sync::mpsc::unbounded_channel;
 
     use super::super::Listener;
     use super::*;
@@ -176,7 +193,8 @@ mod tests {
         is_arriving(port).await;
         let mut taken = Vec::new();
         let closing = listener.close(
-            |tcp, client| taken.push((tcp, client)),
+            || Some(()),
+            |tcp, client, ()| taken.push((tcp, client)),
             |e| panic!("{e}"),
             pending(),
         );
@@ -202,14 +220,39 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn who_waits_is_taken_as_room_comes_and_nobody_beyond_it() {
+        const QUEUED: usize = 20;
+        let listener =
+            Listener::bind("127.0.0.1:0".parse().unwrap(), &Keepalive::default()).unwrap();
+        let address = listener.address();
+        let _clients = [(); QUEUED].map(|()| std::net::TcpStream::connect(address).unwrap());
+        let room = Arc::new(Semaphore::new(3));
+        let (take, mut taken) = unbounded_channel();
+        let closing = listener.close(
+            || Arc::clone(&room).try_acquire_owned().ok(),
+            |_, _, room| take.send(room).unwrap(),
+            |e| panic!("{e}"),
+            pending(),
+        );
+        let serving = async {
+            for _ in 0..QUEUED {
+                // It is given back when this is dropped.
+                let _served = taken.recv().await.unwrap();
+                assert!(taken.len() < 3);
+            }
+        };
+        tokio::join!(closing, serving).0.unwrap();
+    }
+
+    #[tokio::test]
     async fn who_only_begins_a_handshake_is_not_waited_for_for_ever() {
         let listener =
             Listener::bind("127.0.0.1:0".parse().unwrap(), &Keepalive::default()).unwrap();
         let _scanner = begins(listener.address());
         is_arriving(listener.address().port()).await;
         let begin = Instant::now();
-        let nobody = |_, _| panic!("nobody is there");
-        let closed = listener.close(nobody, |e| panic!("{e}"), pending());
+        let nobody = |_, _, ()| panic!("nobody is there");
+        let closed = listener.close(|| Some(()), nobody, |e| panic!("{e}"), pending());
         closed.await.unwrap();
         let time = begin.elapsed();
         assert!(
@@ -225,8 +268,9 @@ mod tests {
         let _scanner = begins(listener.address());
         is_arriving(listener.address().port()).await;
         let begin = Instant::now();
-        let nobody = |_, _| panic!("nobody is there");
-        let closed = listener.close(nobody, |e| panic!("{e}"), std::future::ready(()));
+        let nobody = |_, _, ()| panic!("nobody is there");
+        let give_up = std::future::ready(());
+        let closed = listener.close(|| Some(()), nobody, |e| panic!("{e}"), give_up);
         closed.await.unwrap();
         assert!(begin.elapsed() < HANDSHAKE);
     }

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -46,6 +47,16 @@ impl Admin {
         }
     }
 
+    /// Whether it is where this is written, which may be another path to the same UNIX socket.
+    pub(super) fn is_at(&self, written: &AdminAddress) -> bool {
+        match (&self.written, written) {
+            (AdminAddress::Unix(one), AdminAddress::Unix(other)) => {
+                one == other || place(one).is_some_and(|one| place(other) == Some(one))
+            }
+            (one, other) => one == other,
+        }
+    }
+
     /// Whether nothing can be bound there while this one is.
     pub(super) fn blocks(&self, address: SocketAddr) -> bool {
         matches!(self.bound, AdminAddress::Tcp(bound) if config::overlap(bound, address))
@@ -57,4 +68,10 @@ impl Admin {
         self.stop.cancel();
         self.closed
     }
+}
+
+/// The path without links; that of the socket itself is not followed.
+fn place(socket: &Path) -> Option<PathBuf> {
+    let directory = socket.parent()?.canonicalize().ok()?;
+    Some(directory.join(socket.file_name()?))
 }

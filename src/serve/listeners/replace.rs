@@ -7,7 +7,6 @@ use std::net::SocketAddr;
 use tokio::task::JoinSet;
 
 use super::operators::Admin;
-use super::running::{Running, bind};
 use super::{Listeners, OpenError, Serving, listen};
 use crate::admin;
 use crate::config::{self, AdminAddress, Config, Keepalive};
@@ -24,9 +23,19 @@ pub(super) struct Blocked {
 
 /// What was closed for that, and is bound again if it was in vain.
 #[derive(Debug, Default)]
-struct Closed {
-    listeners: Vec<(ListenerId, config::Listener, SocketAddr)>,
-    admin: Option<(AdminAddress, AdminAddress)>,
+pub(super) struct Closed {
+    pub(super) listeners: Vec<ClosedListener>,
+    /// As it is written, and as it was bound.
+    pub(super) admin: Option<(AdminAddress, AdminAddress)>,
+}
+
+/// A listener as it ran.
+#[derive(Debug)]
+pub(super) struct ClosedListener {
+    pub(super) id: ListenerId,
+    pub(super) written: config::Listener,
+    pub(super) bound: SocketAddr,
+    pub(super) keepalive: Keepalive,
 }
 
 impl Listeners {
@@ -42,9 +51,12 @@ impl Listeners {
         let closed = self.close(&blocked.addresses(), config).await;
         let bound = blocked.bind(keepalive, serving).await;
         if bound.is_err() {
-            self.reopen(closed, keepalive, serving, tasks).await;
+            self.reopen(closed, serving, tasks).await;
         }
-        bound.map_err(|error| OpenError::InPlace(Box::new(error)))
+        bound.map_err(|error| match self.lack() {
+            None => OpenError::InPlace(Box::new(error)),
+            Some(lack) => OpenError::InVain(Box::new(error), lack),
+        })
     }
 
     /// Closes what goes and is in the way of these addresses.
@@ -58,8 +70,12 @@ impl Listeners {
                 self.running.push(running);
                 continue;
             }
-            let (id, written, bound) = (running.id, running.written.clone(), running.bound);
-            closed.listeners.push((id, written, bound));
+            closed.listeners.push(ClosedListener {
+                id: running.id,
+                written: running.written.clone(),
+                bound: running.bound,
+                keepalive: running.keepalive(),
+            });
             ending.push(running.close());
         }
         let blocks = |admin: &Admin| addresses.iter().any(|address| admin.blocks(*address));
@@ -72,36 +88,6 @@ impl Listeners {
             let _: Result<Infallible, _> = ended.await;
         }
         closed
-    }
-
-    /// Serves on where it did before.
-    async fn reopen(
-        &mut self,
-        closed: Closed,
-        keepalive: &Keepalive,
-        serving: &Serving,
-        tasks: &mut JoinSet<()>,
-    ) {
-        for (id, written, address) in closed.listeners {
-            match bind(address, keepalive, serving) {
-                Ok(socket) => {
-                    let serving = serving.clone();
-                    let running = Running::start(id, written, socket, *keepalive, serving, tasks);
-                    self.running.push(running);
-                }
-                Err(error) => {
-                    tracing::error!(%address, %error, "the listener that ran there cannot be bound again");
-                }
-            }
-        }
-        if let Some((written, bound)) = closed.admin {
-            match admin::Listener::bind(&bound).await {
-                Ok(listener) => self.admin = Some(Admin::start(written, listener, serving, tasks)),
-                Err(error) => {
-                    tracing::error!(%error, "the admin interface that ran there cannot be bound again");
-                }
-            }
-        }
     }
 }
 

@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 
 use super::Serving;
 use crate::config::{self, Keepalive};
+use crate::net::limits::Room;
 use crate::net::listener::Listener;
 use crate::snapshot::ListenerId;
 
@@ -66,6 +67,11 @@ impl Running {
         self.written = written;
     }
 
+    /// What those who come at the moment get.
+    pub(super) fn keepalive(&self) -> Keepalive {
+        *self.keepalive.borrow()
+    }
+
     /// Whether nothing can be bound there while this one is.
     pub(super) fn blocks(&self, address: SocketAddr) -> bool {
         config::overlap(self.bound, address)
@@ -92,10 +98,14 @@ async fn accept(
     } = serving;
     let address = listener.address();
     let accepted = metrics.accepted(address);
-    let take = |tcp: TcpStream, client: SocketAddr| {
+    let take = |tcp: TcpStream, client: SocketAddr, room: Option<Room>| {
         accepted.inc();
         let proxy = Arc::clone(&proxy);
-        let handling = async move { proxy.handle(tcp, client, id, address).await };
+        let handling = async move {
+            // It takes this up in its first step.
+            drop(room);
+            proxy.handle(tcp, client, id, address).await;
+        };
         tokio::spawn(shutdown.track(handling));
     };
     let failed = |error: &io::Error| {
@@ -104,10 +114,11 @@ async fn accept(
     };
     let is_stop = {
         // One future for all turns: begun anew it would forget how long it pauses.
-        let mut accepting = pin!(listener.accept(take, failed));
+        let mut accepting = pin!(listener.accept(|tcp, client| take(tcp, client, None), failed));
         loop {
             tokio::select! {
-                () = &mut accepting => {}
+                // First: who is not accepted yet need not be refused for want of room.
+                biased;
                 () = shutdown.closing() => break true,
                 changed = keepalive.changed() => match changed {
                     Ok(()) => {
@@ -117,8 +128,14 @@ async fn accept(
                     }
                     Err(_) => break false,
                 },
+                () = &mut accepting => {}
             }
         }
+    };
+    // At a stop nobody else comes: those who wait can wait for room. Where a listener is removed they are as all others.
+    let room = || match is_stop {
+        true => proxy.room().map(Some),
+        false => Some(None),
     };
     // What a stop ends gives back descriptors to its last moment.
     let give_up = async {
@@ -127,7 +144,7 @@ async fn accept(
             () = tokio::time::sleep(REMOVED), if !is_stop => {}
         }
     };
-    if let Err(lost) = listener.close(take, failed, give_up).await {
+    if let Err(lost) = listener.close(room, take, failed, give_up).await {
         metrics.lost(address, lost.0.unwrap_or(1));
         tracing::error!(%address, waiting = lost.0, "{lost}");
     }

@@ -1,16 +1,18 @@
 //! Addresses of listeners and of the admin interface that overlap with those that go: what is closed for them, and when not.
 
 use std::net::SocketAddr;
+use std::process::Command;
 use std::sync::Arc;
 
 use rustls::version::TLS13;
 use serde_json::Value;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
 
 use super::{EDGE, dial, eventually, route, said};
 use crate::authority::Authority;
 use crate::gateway::{Gateway, ask};
 use crate::network;
+use crate::peers;
 use crate::program::Program;
 use crate::upstream::Upstream;
 
@@ -142,6 +144,81 @@ fn what_was_closed_in_vain_serves_again_and_is_not_closed_again_before_somebody_
             serves_operators_at("127.0.0.3:8443").await;
         },
     );
+}
+
+#[test]
+fn what_was_closed_in_vain_and_cannot_be_bound_again_is_tried_until_it_is_and_readyz_says_so() {
+    network::of_its_own(
+        "reload::overlap::what_was_closed_in_vain_and_cannot_be_bound_again_is_tried_until_it_is_and_readyz_says_so",
+        async {
+            let (one, admin) = ("10.99.0.1:8443", "127.0.0.1:9443");
+            let ready = async || ask(admin.parse().unwrap(), "/readyz").await;
+            let is_ready = async || ready().await.1.contains("listeners ready\n");
+            address("add", "10.99.0.1/32");
+            let desk = Desk::new(one, admin).await;
+            let taken = TcpListener::bind("127.0.0.3:8443").await.unwrap();
+            address("del", "10.99.0.1/32");
+            let why = desk.move_to("0.0.0.0:8443", admin).await.unwrap_err();
+            assert!(
+                why.contains("cannot be bound again") && !why.contains("serves again"),
+                "{why}"
+            );
+            let (status, parts) = ready().await;
+            assert_eq!(status, 503, "{parts}");
+            assert!(
+                parts.contains("listeners not ready: nobody is served"),
+                "{parts}"
+            );
+            address("add", "10.99.0.1/32");
+            eventually("it listens again", is_ready).await;
+            desk.serves_clients_at(one).await;
+
+            // Where another one stays, the gateway does not stop to be ready.
+            let two = |first: &str| format!("{first}\", \"127.0.0.1:7443");
+            desk.move_to(&two(one), admin).await.unwrap();
+            address("del", "10.99.0.1/32");
+            let moved = desk.move_to(&two("0.0.0.0:8443"), admin).await;
+            moved.unwrap_err();
+            let (status, parts) = ready().await;
+            assert_eq!(status, 200, "{parts}");
+            assert!(parts.contains("listeners degraded: "), "{parts}");
+            drop(taken);
+            desk.gateway.reload.done("a test").await.unwrap();
+            assert!(is_ready().await);
+            desk.serves_clients_at("127.0.0.3:8443").await;
+        },
+    );
+}
+
+#[tokio::test]
+async fn the_admin_interface_stays_where_another_path_leads_to_its_socket() {
+    let authority = Authority::new();
+    authority.issue_files("edge", &["*.example.test"]);
+    let greeter = Upstream::greeter("hello").await;
+    let folder = authority.folder().display().to_string();
+    std::fs::create_dir(format!("{folder}/run")).unwrap();
+    let paths = ["run/a.sock", "run/../run/a.sock", "./run/a.sock"];
+    let paths = paths.map(|path| format!("{folder}/{path}"));
+    let tables = |path: &str| {
+        let route = route("a", &greeter);
+        format!("admin = \"unix:{path}\"\n{EDGE}{route}")
+    };
+    let gateway = Gateway::start(&authority, &tables(&paths[0])).await;
+    for path in &paths {
+        gateway.rewrite(&authority, &tables(path));
+        gateway.reload.done("a test").await.unwrap();
+        UnixStream::connect(path).await.unwrap();
+    }
+}
+
+/// Gives this network an address, or takes it away.
+fn address(what: &str, address: &str) {
+    let Some(ip) = peers::require("ip", "ip") else {
+        return;
+    };
+    let words = ["address", what, address, "dev", "lo"];
+    let status = Command::new(ip).args(words).status().unwrap();
+    assert!(status.success());
 }
 
 #[test]

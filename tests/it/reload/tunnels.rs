@@ -146,7 +146,7 @@ fn tables(n: usize, open: SocketAddr, pass: SocketAddr) -> String {
     let alpn = ["\"a\"", "\"b\"", "\"a\", \"b\""][n % 3];
     let mut text = format!(
         "admin = \"127.0.0.1:0\"\nadmin_token_file = \"token\"\nlog = {{ format = \"json\" }}\n{EDGE}\
-         [limits]\ndial_timeout = \"{}s\"\n[tls.options.other]\nalpn = [{alpn}]\n\
+         [limits]\nper_source = \"off\"\naccept_rate = \"off\"\ndial_timeout = \"{}s\"\n[tls.options.other]\nalpn = [{alpn}]\n\
          [routes.open]\nhost = \"open.example.test\"\nupstream = \"{open}\"\n\
          [routes.pass]\nhost = \"pass.example.test\"\npassthrough = true\nupstream = \"{pass}\"\n",
         5 + n % 7

@@ -1,9 +1,14 @@
 //! What is served from the disk grows too old while the gateway runs; and what a reload makes of the state's keys.
 
+use std::fs;
+use std::time::{Duration, SystemTime};
+
 use serde_json::Value;
 
 use super::{MESH, PERSISTENT, PLAIN, Site, World, metric, ready, says, stop};
 use crate::gateway::ask;
+use crate::support::wait_until;
+use crate::upstream::Upstream;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_from_the_disk_is_refused_when_it_grows_too_old_and_no_route_takes_its_clients() {
@@ -89,6 +94,56 @@ async fn what_is_from_the_disk_is_refused_when_it_grows_too_old_and_no_route_tak
     site.serves(&gateway, PLAIN, "plain").await;
     assert_eq!(route("plain@consul").await["from_disk"], Value::Null);
     assert_eq!(metric(&gateway, &of("refused", "consul")).await, None);
+    stop(gateway);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn at_a_start_what_is_too_old_refuses_by_name_and_what_is_damaged_is_not_ready_before_consul()
+{
+    let Some(mut world) = World::start(PERSISTENT).await else {
+        return;
+    };
+    let mut site = Site::new(&world.consul);
+    site.learns().await;
+    world.consul.kill();
+    let part = site.folder().join("consul");
+    let written = fs::metadata(&part).unwrap().modified().unwrap();
+    let is_old = || SystemTime::now() > written + Duration::from_secs(3);
+    wait_until("it is too old", is_old);
+    let any = Upstream::greeter("any").await;
+    let default = format!(
+        "[routes.any]\nrule = 'HostSNI(`*`)'\nupstream = \"{}\"\n",
+        any.address
+    );
+    site.consul.push_str(&default);
+    site.keys = "state_max_age = \"1s\"".to_owned();
+    let gateway = site.start();
+    let too_old = |parts: &str| parts.matches("and `state_max_age` is 1 s").count() == 2;
+    let (status, parts) = ready(&gateway, too_old).await;
+    assert_eq!(status, 503, "{parts}");
+    for host in [PLAIN, MESH] {
+        assert_eq!(site.greeting(gateway.listener, host).await, None, "{host}");
+    }
+    site.serves(&gateway, "other.example.test", "any").await;
+    // What is refused is not forgotten.
+    site.keys = "state_max_age = \"1h\"".to_owned();
+    site.rewrite();
+    site.serves(&gateway, PLAIN, "plain").await;
+    site.serves(&gateway, MESH, "mesh").await;
+    stop(gateway);
+
+    fs::write(&part, "damaged").unwrap();
+    let gateway = site.start();
+    says(&gateway, "which services the disk had is not known");
+    let (status, parts) = ready(&gateway, |parts| parts.contains("it is damaged")).await;
+    assert_eq!(status, 503, "{parts}");
+    let refused = "portcullis_state_refused{part=\"consul\"}";
+    assert_eq!(metric(&gateway, refused).await, Some(1.0));
+    world.consul.restart();
+    let is_ready = |parts: &str| parts.lines().all(|line| line.ends_with(" ready"));
+    ready(&gateway, is_ready).await;
+    assert_eq!(metric(&gateway, refused).await, None);
+    site.serves(&gateway, PLAIN, "plain").await;
     stop(gateway);
 }
 

@@ -42,6 +42,15 @@ impl Known {
         }
     }
 
+    /// Whether what was kept is young enough to be served; where it is not, it is restored as refused.
+    ///
+    /// # Errors
+    /// It is too old.
+    pub(in super::super) fn judge_stored(&self) -> Result<(), String> {
+        let judged = self.part.as_ref().zip(self.confirmed);
+        judged.map_or(Ok(()), |(part, at)| part.judge(at))
+    }
+
     /// Serves what was kept, where nothing newer was read.
     pub(in super::super) fn restore_all(&mut self) {
         let stored = std::mem::take(&mut self.stored);
@@ -132,6 +141,10 @@ impl Known {
     }
 
     pub(super) fn restore(&mut self, stored: BTreeMap<Arc<str>, Kept>) {
+        // Before anybody is told of it: what is too old is never served, not for a moment.
+        if self.restored.is_empty() {
+            self.refused = self.judge_stored().err().map(Into::into);
+        }
         for (name, Kept { found, filtered }) in stored {
             // The catalog may have come, and not ask for its routes any more.
             let is_gone = self.index.is_some() && !self.is_missed(&name);

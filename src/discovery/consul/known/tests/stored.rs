@@ -86,6 +86,38 @@ fn what_was_kept_is_served_and_the_same_is_told_as_consuls_own_when_it_answers()
 }
 
 #[test]
+fn what_is_too_old_at_the_start_is_restored_with_routes_that_refuse_and_nothing_to_dial() {
+    let mut before = World::known();
+    let disk = Disk::of(&mut before);
+    let (mut world, state) = started(&disk, Exposure::default());
+    // To the second below: it is older than nothing.
+    state.set_max_age(std::time::Duration::ZERO);
+    while world.known.judge_stored().is_ok() {
+        std::thread::yield_now();
+    }
+    world.known.restore_all();
+    assert_eq!(world.told(), ["service api", "service web"]);
+    world.known.judge();
+    assert_eq!(world.told(), [""; 0], "it was never told as good");
+    let web = world.service("web");
+    assert!(!web.routes.is_empty() && web.routes.iter().all(|route| route.broken.is_some()));
+    assert!(web.upstreams.iter().all(|one| one.endpoints.is_empty()));
+    assert!(world.known.refusal().is_some_and(|(_, is_all)| is_all));
+
+    state.set_max_age(Settings::MAX_AGE);
+    world.known.judge();
+    assert_eq!(world.told(), ["service api", "service web"]);
+    assert!(
+        world
+            .service("web")
+            .routes
+            .iter()
+            .all(|route| route.broken.is_none())
+    );
+    assert_eq!(world.known.refusal(), None);
+}
+
+#[test]
 fn a_consul_that_answers_at_once_is_all_that_counts() {
     let disk = Disk::of(&mut World::known());
     let (mut world, state) = started(&disk, Exposure::default());
