@@ -281,3 +281,64 @@ async fn a_reload_keeps_what_is_known_and_the_end_of_a_check_forgets_it() {
     let visits = [scene.visit().await, scene.visit().await];
     assert!(visits.contains(&second.address), "{visits:?}");
 }
+
+#[tokio::test]
+async fn a_thousand_endpoints_are_checked_so_many_at_once() {
+    let authority = Authority::new();
+    let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (counting, highest) = (Arc::clone(&now), Arc::clone(&most));
+    let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();
+    let upstream = Upstream::on(listener, move |mut tcp| {
+        let (now, most) = (Arc::clone(&counting), Arc::clone(&highest));
+        async move {
+            most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            let _ = tcp.read_exact(&mut [0; 5]).await;
+            // Long enough for the others to come, if they were let.
+            sleep(Duration::from_millis(20)).await;
+            now.fetch_sub(1, Ordering::SeqCst);
+            let _ = tcp.write_all(b"PONG").await;
+            let _ = tcp.read_to_end(&mut Vec::new()).await;
+        }
+    });
+    let port = upstream.address.port();
+    let endpoints: Vec<String> = (0..1000)
+        .map(|n| format!("\"127.0.{}.{}:{port}\"", n / 200 + 1, n % 200 + 1))
+        .collect();
+    let asking = ASKING.replace("2s", "30s");
+    let tables = format!(
+        "[upstreams.u]\nendpoints = [{}]\n{asking}",
+        endpoints.join(", ")
+    );
+    let scene = Scene::new(&authority, &tables).await;
+    let late = Instant::now() + 2 * PATIENCE;
+    while scene.count("passing").await != Some(1000) {
+        assert!(Instant::now() < late, "{:?}", scene.count("passing").await);
+        sleep(10 * POLL).await;
+    }
+    assert_eq!(scene.count("failing").await, Some(0));
+    let most = most.load(Ordering::SeqCst);
+    assert!((8..=64).contains(&most), "{most} at once");
+}
+
+#[tokio::test]
+async fn an_upstream_that_waits_for_a_proxy_header_is_sent_one_of_nobody() {
+    const LOCAL: [u8; 16] = *b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
+    let authority = Authority::new();
+    let pinged = Pinged::default();
+    let upstream = Upstream::tcp(move |mut tcp| {
+        let pinged = pinged.clone();
+        async move {
+            let mut header = [0; LOCAL.len()];
+            if tcp.read_exact(&mut header).await.is_ok() && header == LOCAL {
+                pinged.serve(tcp).await;
+            }
+        }
+    })
+    .await;
+    let tables = format!(
+        "[upstreams.u]\naddress = \"{}\"\nproxy_protocol = \"v2\"\n{ASKING}",
+        upstream.address
+    );
+    let scene = Scene::new(&authority, &tables).await;
+    scene.becomes(upstream.address, "passing").await;
+}
