@@ -220,6 +220,7 @@ fn service(n: usize, version: usize) -> Changed {
             }],
             mesh: None,
             empty: None,
+            check: None,
         }],
         routes: vec![ServiceRoute {
             name: Arc::clone(&name),

@@ -23,6 +23,7 @@
 //! | 4 | [`client`] | `portcullis connect`: one connection's way, and what to tell a person when it fails |
 //! | 4 | [`discovery`] | what Consul's catalog and Nomad's say of services, made routes and upstreams |
 //! | 4 | [`identity`] | who the gateway is in a mesh: its certificate and the roots, from Consul |
+//! | 4 | [`health`] | active checks of upstreams: when each is due, so many at once, and what they come to |
 //! | 4 | [`admin`] | livez, readyz, metrics, `/v1`: reads the snapshot and the status |
 //! | 3 | [`snapshot`] | the model: service, compile, table, middlewares, upstream, ejection, certificates; no I/O |
 //! | 2 | [`net`] | listener, limits, dial, resolve, relay, splice, session: sockets, for proxy and client alike |
@@ -45,6 +46,7 @@ pub mod cli;
 pub mod client;
 pub mod config;
 pub mod discovery;
+pub mod health;
 pub mod identity;
 pub mod lifecycle;
 pub mod log;

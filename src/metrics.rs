@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use prometheus_client::encoding::text;
@@ -42,6 +42,7 @@ const SECONDS: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 2
 /// | `portcullis_bytes_total` | counter, bytes | `route`, `direction` | bytes relayed: `up` from the client, `down` to it |
 /// | `portcullis_handshake_seconds` | histogram, seconds | | from the hello to the end of the client's handshake |
 /// | `portcullis_dial_seconds` | histogram, seconds | | until an upstream was ready for bytes, its own TLS included |
+/// | `portcullis_upstream_endpoints` | gauge | `upstream`, `state` | endpoints that are checked: `passing`, `failing`, `unchecked` (its first check is to come) |
 /// | `portcullis_endpoint_ejections_total` | counter | `upstream` | times that an endpoint was passed over from then on, as it could not be dialled |
 /// | `portcullis_limit_exceeded_total` | counter | `limit`, `enforced` | connections that a limit refused or ended (`true`), or would have (`false`: dry-run) |
 /// | `portcullis_limit_current` | gauge | `limit` | what is used now of a limit; of `per_source`, `accept_rate` (of its burst) and `per_route` by the source or route that is nearest to it |
@@ -379,6 +380,25 @@ impl Default for RouteMetrics {
 pub struct UpstreamMetrics {
     /// How often one of its endpoints was passed over from then on.
     pub ejections: Counter<u64, AtomicU64>,
+    checked: Mutex<Checked>,
+}
+
+impl UpstreamMetrics {
+    /// Replaces what is known of those of its endpoints that are checked.
+    pub fn checked(&self, counts: Checked) {
+        *self.checked.lock().unwrap_or_else(PoisonError::into_inner) = counts;
+    }
+}
+
+/// How many endpoints of an upstream that is checked are in which state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Checked {
+    /// Their last check passed.
+    pub passing: usize,
+    /// It failed.
+    pub failing: usize,
+    /// Their first one is to come.
+    pub unchecked: usize,
 }
 
 #[cfg(test)]

@@ -120,6 +120,10 @@ struct EndpointEntry<'a> {
     failures: u64,
     /// For how long it is passed over; null where nothing is against it, 0 when it is due or being tried.
     out_for_seconds: Option<u64>,
+    /// `passing`, `failing`, or `unchecked` before its first check; null where nobody checks it.
+    check: Option<&'static str>,
+    /// Why its last check failed.
+    check_error: Option<String>,
 }
 
 /// What a service asked for and does not get.
@@ -264,6 +268,12 @@ fn endpoints(upstream: &Upstream, now: Instant) -> Vec<EndpointEntry<'_>> {
     states
         .map(|(endpoint, state)| {
             let out = state.out(now);
+            let (check, check_error) = match state.check() {
+                _ if upstream.check.is_none() || endpoint.weight == 0 => (None, None),
+                None => (Some("unchecked"), None),
+                Some(Ok(())) => (Some("passing"), None),
+                Some(Err(why)) => (Some("failing"), Some(why.to_string())),
+            };
             EndpointEntry {
                 address: endpoint.address,
                 configured: &endpoint.configured,
@@ -273,6 +283,8 @@ fn endpoints(upstream: &Upstream, now: Instant) -> Vec<EndpointEntry<'_>> {
                 out_for_seconds: out
                     .map(|out| out.left.as_millis().div_ceil(1000))
                     .and_then(|left| u64::try_from(left).ok()),
+                check,
+                check_error,
             }
         })
         .collect()

@@ -5,7 +5,7 @@ use toml::de::{DeTable, DeValue};
 use super::consul::Section;
 use super::decode::{Item, List, Table, Typed};
 use super::diagnostic::Findings;
-use super::{Cap, limits, middlewares, nomad, proxy_protocol, state, upstream_tls};
+use super::{Cap, health_check, limits, middlewares, nomad, proxy_protocol, state, upstream_tls};
 
 /// The whole file. `None` is a key that is absent, or wrong and reported.
 #[derive(Debug, Default)]
@@ -91,6 +91,7 @@ pub(super) struct Upstream {
     pub(super) mesh: Option<Typed<bool>>,
     pub(super) tls: Option<upstream_tls::Section>,
     pub(super) proxy_protocol: Option<proxy_protocol::SendSection>,
+    pub(super) health_check: Option<health_check::Section>,
 }
 
 /// One endpoint, as a string or a table.
@@ -354,6 +355,7 @@ fn read_upstream(mut table: Table<'_>, findings: &mut Findings<'_>) -> Upstream 
             findings,
             proxy_protocol::SendSection::read,
         ),
+        health_check: table.take("health_check", findings, health_check::Section::read),
     };
     table.finish(findings);
     upstream

@@ -16,6 +16,7 @@ mod diagnostic;
 mod environment;
 mod file;
 mod files;
+mod health_check;
 mod limits;
 mod listen;
 mod middlewares;
@@ -37,6 +38,7 @@ pub use consul::{
 };
 pub use diagnostic::{Diagnostic, Diagnostics, Level};
 pub use environment::Environment;
+pub use health_check::HealthCheck;
 pub(crate) use listen::{overlap, reaches};
 pub use nomad::{Namespaces, Nomad};
 pub use settings::{Cap, Keepalive, Limits, Rate, RemovedRoutes, Span};
@@ -211,6 +213,8 @@ pub struct Upstream {
     pub tls: Option<UpstreamTls>,
     /// The PROXY header that it is sent; `None` is none.
     pub send_proxy: Option<SendProxy>,
+    /// How its endpoints are checked; `None` is not at all.
+    pub health_check: Option<HealthCheck>,
 }
 
 /// The header of the PROXY protocol that an upstream is sent.

@@ -237,6 +237,7 @@ fn find_upstream(
             service: None,
             tls: None,
             send_proxy: None,
+            health_check: None,
         };
         upstreams.insert(typed.value.clone(), upstream);
         return Some(typed.value.clone());

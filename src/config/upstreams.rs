@@ -44,6 +44,8 @@ pub(super) fn upstreams(
         };
         let send_proxy = typed.proxy_protocol.as_ref();
         let send_proxy = send_proxy.and_then(|send| send.mean(way, findings));
+        let check = typed.health_check.as_ref();
+        let health_check = check.map(|check| check.mean(&endpoints, way, own, findings));
         if !endpoints.is_empty() || service.is_some() {
             upstreams.insert(
                 name.value.clone(),
@@ -52,6 +54,7 @@ pub(super) fn upstreams(
                     service,
                     tls,
                     send_proxy,
+                    health_check,
                 },
             );
         }

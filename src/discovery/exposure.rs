@@ -15,6 +15,7 @@ use super::routes::{Mesh, Routers};
 use super::servers::servers;
 use super::shortened;
 use super::terms::Terms;
+use crate::config::HealthCheck;
 use crate::rule::{Constraint, Syntax, Template};
 use crate::snapshot::Source;
 use crate::snapshot::service::{Service, ServiceUpstream, Skipped};
@@ -149,10 +150,21 @@ pub fn service(found: &Found, exposure: &Exposure) -> Service {
             upstreams.push(plain(own, survey.instances(&reading, Wish::Tags)));
             for (name, server) in &servers {
                 let name = names::upstream(&found.key, Some(name));
-                upstreams.push(plain(name, survey.server(server)));
+                let mut upstream = plain(name, survey.server(server));
+                upstream.check.clone_from(&server.check);
+                upstreams.push(upstream);
             }
         } else {
-            upstreams.push(in_mesh(own, survey.sidecars(&reading, Wish::Tags), found));
+            let mut upstream = in_mesh(own, survey.sidecars(&reading, Wish::Tags), found);
+            // Whatever `tcp.services` it has, its sidecars are its one upstream, and speak for it on one port.
+            let check = servers.values().find_map(|server| server.check.as_deref());
+            upstream.check = check.map(|check| {
+                Arc::new(HealthCheck {
+                    port: None,
+                    ..check.clone()
+                })
+            });
+            upstreams.push(upstream);
         }
     }
     for wanted in exposure.wanted.get(&*found.key.name).into_iter().flatten() {
@@ -227,6 +239,7 @@ fn plain(name: Arc<str>, Available { endpoints, empty }: Available) -> ServiceUp
         endpoints,
         mesh: None,
         empty,
+        check: None,
     }
 }
 

@@ -328,6 +328,12 @@ impl Routers<'_, '_> {
             warnings
                 .push("`loadbalancer.server.port` has no effect: its sidecar decides".to_owned());
         }
+        let check = server.and_then(|server| server.check.as_deref());
+        if mesh && check.is_some_and(|check| check.port.is_some()) {
+            warnings.push(
+                "`loadbalancer.healthcheck.port` has no effect: its sidecar decides".to_owned(),
+            );
+        }
         let sidecars = self.reading.found.sidecars.as_deref().unwrap_or_default();
         if !mesh && (self.exposure.mesh || !sidecars.is_empty()) {
             warnings.push(

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::instance::Instance;
 use super::reading::Reading;
 use super::tags::{self, Unsupported};
+use crate::config::HealthCheck;
 use crate::name::quoted;
 use crate::snapshot::service::Skipped;
 
@@ -14,6 +15,8 @@ use crate::snapshot::service::Skipped;
 pub(super) struct Server<'a> {
     /// The instances that define it so, each with the port that it asks for.
     pub(super) members: Vec<(&'a Instance, Option<u16>)>,
+    /// How all of them are checked.
+    pub(super) check: Option<Arc<HealthCheck>>,
     /// What it asks for and does not get: of what is vital, the same for each member.
     pub(super) unsupported: BTreeSet<Unsupported>,
 }
@@ -46,6 +49,7 @@ pub(super) fn servers<'r, 'a>(
         let wanted = vital(counts);
         let mut server = Server {
             members: Vec::new(),
+            check: counts.check.clone().map(Arc::new),
             unsupported: BTreeSet::new(),
         };
         for (instance, definition) in &definitions {

@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+mod health_check;
 mod middlewares;
 
 use super::terms::{Terms, boolean, is_tcp};
+use crate::config::HealthCheck;
 use crate::name::quoted;
 use crate::rule::Syntax;
 pub use middlewares::Middleware;
@@ -114,6 +116,8 @@ pub struct RouterTls {
 pub struct Server {
     /// Dialled in place of the port that the instance was registered with.
     pub port: Option<u16>,
+    /// How it is to be checked; `None` is not at all.
+    pub check: Option<HealthCheck>,
     /// What it asks for and does not get.
     pub unsupported: BTreeSet<Unsupported>,
 }
@@ -135,8 +139,6 @@ pub enum Unsupported {
     ProxyProtocol,
     /// How long one direction outlives the other.
     TerminationDelay,
-    /// Checks by the gateway itself.
-    HealthCheck,
 }
 
 impl Unsupported {
@@ -150,7 +152,6 @@ impl Unsupported {
             Self::ServersTransport => "loadbalancer.serverstransport",
             Self::ProxyProtocol => "loadbalancer.proxyprotocol",
             Self::TerminationDelay => "loadbalancer.terminationdelay",
-            Self::HealthCheck => "loadbalancer.healthcheck",
         }
     }
 
@@ -161,9 +162,7 @@ impl Unsupported {
         match self {
             Self::RuleSyntax | Self::ProxyProtocol => true,
             Self::ServerTls | Self::ServersTransport => !mesh,
-            Self::CertResolver | Self::Domains | Self::TerminationDelay | Self::HealthCheck => {
-                false
-            }
+            Self::CertResolver | Self::Domains | Self::TerminationDelay => false,
         }
     }
 }
@@ -214,10 +213,13 @@ impl Tags {
             ["tcp", "services", name] if is_name(name) => typed.has_more_under(key, place)?,
             ["tcp", "services", name, "loadbalancer", path @ ..] if is_name(name) => {
                 let server = self.services.entry((*name).to_owned()).or_default();
-                let proxy = ["tcp", "services", name, "loadbalancer", "proxyprotocol"];
+                let is_on = |part| typed.is_on(&["tcp", "services", name, "loadbalancer", part]);
                 match path {
                     [] | ["server"] => typed.has_more_under(key, place)?,
-                    path => server.take(path, place, typed.is_on(&proxy))?,
+                    ["healthcheck", path @ ..] => {
+                        health_check::take(&mut server.check, path, place, is_on("healthcheck"))?;
+                    }
+                    path => server.take(path, place, is_on("proxyprotocol"))?,
                 }
             }
             ["tcp", "middlewares", name, path @ ..] if is_name(name) => {
@@ -292,7 +294,6 @@ impl Server {
             ["proxyprotocol"] | ["proxyprotocol", "version"] if !proxy => return Ok(()),
             ["proxyprotocol"] | ["proxyprotocol", "version"] => Unsupported::ProxyProtocol,
             ["terminationdelay"] => Unsupported::TerminationDelay,
-            ["healthcheck"] | ["healthcheck", _] => Unsupported::HealthCheck,
             _ => return Err(place.wrong(Wrong::Unknown)),
         };
         self.unsupported.insert(asked);

@@ -13,7 +13,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Unit;
 
-use super::{Exceeded, RouteMetrics, UpstreamMetrics, Usage};
+use super::{Checked, Exceeded, RouteMetrics, UpstreamMetrics, Usage};
 use crate::log::AccessLog;
 use crate::reason::Reason;
 
@@ -224,7 +224,7 @@ fn encode_usage(usage: &[Usage], encoder: &mut DescriptorEncoder<'_>) -> fmt::Re
     Ok(())
 }
 
-/// An upstream whose endpoints never failed costs no series.
+/// An upstream whose endpoints never failed costs no series of failures, and one that is not checked none of checks.
 fn encode_upstreams(
     upstreams: &[(Arc<str>, Arc<UpstreamMetrics>)],
     encoder: &mut DescriptorEncoder<'_>,
@@ -236,6 +236,26 @@ fn encode_upstreams(
         if upstream.ejections.get() > 0 {
             let labels = [("upstream", &**name)];
             upstream.ejections.encode(family.encode_family(&labels)?)?;
+        }
+    }
+
+    let help = "Endpoints of upstreams that are checked, by what their last check came to";
+    let mut family =
+        encoder.encode_descriptor("upstream_endpoints", help, None, MetricType::Gauge)?;
+    for (name, upstream) in upstreams {
+        let counts = upstream.checked.lock();
+        let counts = *counts.unwrap_or_else(PoisonError::into_inner);
+        if counts == Checked::default() {
+            continue;
+        }
+        for (state, count) in [
+            ("passing", counts.passing),
+            ("failing", counts.failing),
+            ("unchecked", counts.unchecked),
+        ] {
+            let labels = [("upstream", &**name), ("state", state)];
+            let count = ConstGauge::new(i64::try_from(count).unwrap_or(i64::MAX));
+            count.encode(family.encode_family(&labels)?)?;
         }
     }
     Ok(())

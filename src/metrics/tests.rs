@@ -19,6 +19,10 @@ fn full() -> Arc<Metrics> {
     metrics.ended(None, Reason::NotTls);
     metrics.ended(None, Reason::NotTls);
     metrics.upstream("db").ejections.inc();
+    metrics.upstream("db").checked(Checked {
+        passing: 1,
+        ..Checked::default()
+    });
     metrics.services("consul", "partly", 2);
     metrics.sandbox("whole");
     let used = |limit, current, max| Usage {

@@ -5,6 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 mod v1;
 mod v2;
 
+use crate::config::ProxyVersion;
+
 /// The longest header that is taken, in bytes.
 ///
 /// 4 KiB: the addresses, a name, an ID and a client's certificate fit; version 2 could announce 64 KiB. A longer one is
@@ -147,6 +149,16 @@ impl Addresses {
 /// Whether these bytes and the signature are the same, as far as both go.
 fn agrees(bytes: &[u8], signature: &[u8]) -> bool {
     bytes.iter().zip(signature).all(|(one, other)| one == other)
+}
+
+/// The header of a connection that is the gateway's own, and nobody's behind it: `LOCAL`, or `UNKNOWN` in version 1.
+///
+/// The specification names checks as what that is for (HAProxy's `proxy-protocol.txt` §2.1, §2.2).
+pub fn of_its_own(version: ProxyVersion) -> Vec<u8> {
+    match version {
+        ProxyVersion::V1 => b"PROXY UNKNOWN\r\n".to_vec(),
+        ProxyVersion::V2(_) => v2::of_its_own(),
+    }
 }
 
 #[cfg(test)]

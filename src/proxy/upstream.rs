@@ -13,7 +13,7 @@ use crate::net::relay::{self, Outcome, Patience, Socket};
 use crate::net::session::Session;
 use crate::reason::Fault;
 use crate::retry::chance;
-use crate::snapshot::upstream::{Intention, Transport, Upstream};
+use crate::snapshot::upstream::{Intention, Upstream};
 use crate::snapshot::{Action, Route, Snapshot};
 use crate::tls;
 
@@ -89,11 +89,8 @@ async fn dial(
     session: &mut Session,
 ) -> Result<Stream, Failure> {
     let limits = &snapshot.limits;
-    let tls = match &upstream.transport {
-        Transport::Plain => None,
-        Transport::Tls(tls) => Some((tls.config.clone(), tls.server_name.clone())),
-        Transport::Broken(why) => return Err(Failure::RouteBroken(why.to_string())),
-    };
+    let tls = upstream.transport.tls();
+    let tls = tls.map_err(|why| Failure::RouteBroken(why.to_string()))?;
     let dial = Dial {
         tls,
         timeout: limits.dial,

@@ -23,6 +23,7 @@ mod publish;
 
 use crate::admin::{self, BindError};
 use crate::config::{AdminAddress, Checked};
+use crate::health;
 use crate::lifecycle::{Handed, Notify, Reload, Shutdown, Wish};
 use crate::log::AccessLog;
 use crate::metrics::Metrics;
@@ -121,6 +122,7 @@ pub async fn start(
         status.clone(),
         kept,
     );
+    let published = publisher.published();
     let files = files::limit();
     let connections = files::room(files);
     tracing::info!(
@@ -130,6 +132,7 @@ pub async fn start(
     );
     let mut tasks = JoinSet::new();
     tasks.spawn(publisher.run(heard, learnt, read, sessions.clone()));
+    tasks.spawn(health::watch(Arc::clone(&cell), published, status.clone()));
     parts.take(prepared).await;
     let (addresses, admin) = parts.addresses();
     notify.ready("serving").await;

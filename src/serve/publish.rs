@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use tokio::sync::mpsc::Receiver;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
@@ -60,6 +60,8 @@ pub(super) struct Publisher {
     told_restored: Option<SystemTime>,
     /// Routes that are gone, and whose connections have not been told.
     gone: Vec<RouteId>,
+    /// The number of the last one.
+    published: watch::Sender<u64>,
 }
 
 impl Configured {
@@ -99,6 +101,7 @@ impl Publisher {
     ) -> Self {
         let first = compile(&inputs, None, &metrics);
         metrics.published(first.generation);
+        let published = watch::Sender::new(first.generation);
         expiries(&inputs, &metrics);
         cell.store(Arc::new(first));
         let waiting = names(&inputs.config);
@@ -114,9 +117,15 @@ impl Publisher {
             kept,
             told_restored: None,
             gone: Vec::new(),
+            published,
         };
         publisher.report();
         publisher
+    }
+
+    /// Tells of each snapshot that is published from now on, by its number.
+    pub(super) fn published(&self) -> watch::Receiver<u64> {
+        self.published.subscribe()
     }
 
     /// Takes in answers, changes and configurations until none are to come. What waits together is published as one.
@@ -329,8 +338,10 @@ impl Publisher {
             let (source, state) = (source.as_str(), standing.as_str());
             self.metrics.services(source, state, *count);
         }
-        self.metrics.published(next.generation);
+        let generation = next.generation;
+        self.metrics.published(generation);
         self.cell.store(Arc::new(next));
+        self.published.send_replace(generation);
     }
 
     fn report(&mut self) {

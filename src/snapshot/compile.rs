@@ -284,6 +284,7 @@ impl Compiler<'_> {
         };
         let mut made = Upstream::new(name.into(), endpoints.collect(), transport, Arc::default());
         made.send_proxy = config.send_proxy;
+        made.check = config.health_check.clone().map(Arc::new);
         let endpoints = config.endpoints.iter();
         let restored = endpoints.filter_map(|endpoint| match &endpoint.address {
             EndpointAddress::Dns(host, _) => self.inputs.restored.get(host).copied(),

@@ -1,7 +1,7 @@
 //! How long an endpoint that cannot be dialled is passed over, and which connection tries it again.
 
-use std::sync::LazyLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::upstream::Endpoint;
@@ -16,12 +16,19 @@ const FIRST: Duration = Duration::from_secs(1);
 /// 60 s: one connection a minute that waits for a dial in vain is no load, and whoever mends an endpoint sees it used.
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// What is known of an endpoint from the dials before.
+/// What is known of an endpoint: from the dials before, and from the checks, where it is checked. Each judges for itself.
+#[derive(Debug, Default)]
+pub struct EndpointState {
+    dials: Dials,
+    check: Checks,
+}
+
+/// What the dials before tell.
 ///
 /// One word, so that two connections never see half a change: 0 while it is in; else the time until which it is out, in
 /// milliseconds since the beginning, and in the low bits how often it has failed in a row.
 #[derive(Debug)]
-pub struct EndpointState(AtomicU64);
+struct Dials(AtomicU64);
 
 /// Before there was any endpoint.
 static BEGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
@@ -41,7 +48,15 @@ pub struct Out {
     pub left: Duration,
 }
 
-impl Default for EndpointState {
+/// What the last check has told.
+#[derive(Debug, Default)]
+struct Checks {
+    /// Whether there is a reason, for connections, which read nothing else.
+    fails: AtomicBool,
+    last: Mutex<Option<Result<(), Arc<str>>>>,
+}
+
+impl Default for Dials {
     /// Nothing is known.
     fn default() -> Self {
         LazyLock::force(&BEGIN);
@@ -52,7 +67,7 @@ impl Default for EndpointState {
 impl EndpointState {
     /// Whether it is passed over; `None` while nothing is known against it.
     pub fn out(&self, now: Instant) -> Option<Out> {
-        let word = self.0.load(Ordering::Relaxed);
+        let word = self.dials.0.load(Ordering::Relaxed);
         let left = match word >> SHIFT {
             PROBED => 0,
             until => until.saturating_sub(milliseconds(now)),
@@ -65,7 +80,31 @@ impl EndpointState {
 
     /// Whether a connection whose turn it is may have it: it is in, or its time is over and nobody tries it yet.
     pub(super) fn is_open(&self, now: Instant) -> bool {
-        is_open(self.0.load(Ordering::Relaxed), now)
+        is_open(self.dials.0.load(Ordering::Relaxed), now)
+    }
+
+    /// What its last check came to: `Err` says why it failed. `None` before the first one.
+    pub fn check(&self) -> Option<Result<(), Arc<str>>> {
+        let last = self.check.last.lock();
+        last.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes in what a check came to. Tells whether that is news: it has failed, or passes again.
+    pub fn checked(&self, outcome: Result<(), Arc<str>>) -> bool {
+        let fails = outcome.is_err();
+        *(self.check.last.lock()).unwrap_or_else(PoisonError::into_inner) = Some(outcome);
+        self.check.fails.swap(fails, Ordering::Relaxed) != fails
+    }
+
+    /// It is checked no more: nothing is known.
+    pub fn unchecked(&self) {
+        *(self.check.last.lock()).unwrap_or_else(PoisonError::into_inner) = None;
+        self.check.fails.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether its last check failed.
+    pub(super) fn fails(&self) -> bool {
+        self.check.fails.load(Ordering::Relaxed)
     }
 }
 
@@ -105,7 +144,7 @@ impl<'a> Attempt<'a> {
         state: &'a EndpointState,
         now: Instant,
     ) -> Option<Self> {
-        let word = state.0.load(Ordering::Relaxed);
+        let word = state.dials.0.load(Ordering::Relaxed);
         if !is_open(word, now) {
             return None;
         }
@@ -137,7 +176,7 @@ impl<'a> Attempt<'a> {
     /// The endpoint answered and proved what it must: nothing is known against it any more. Tells whether anything was.
     pub fn succeeded(mut self) -> bool {
         self.before = None;
-        self.state.0.swap(0, Ordering::Relaxed) != 0
+        self.state.dials.0.swap(0, Ordering::Relaxed) != 0
     }
 
     /// The endpoint could not be used. Tells for how long it is passed over from `now` on, if it is this failure that
@@ -152,8 +191,7 @@ impl<'a> Attempt<'a> {
     }
 
     fn swap(&self, from: u64, to: u64) -> bool {
-        self.state
-            .0
+        (self.state.dials.0)
             .compare_exchange(from, to, Ordering::Relaxed, Ordering::Relaxed)
             .is_ok()
     }
@@ -297,7 +335,7 @@ mod tests {
     #[test]
     fn a_hundred_thousand_failures_in_a_row_are_counted_as_far_as_there_is_room() {
         let desk = Desk::new();
-        desk.state.0.store(FAILURES, Ordering::Relaxed);
+        desk.state.dials.0.store(FAILURES, Ordering::Relaxed);
         let time = desk.dial().unwrap().failed(desk.now());
         assert_eq!(time, Some(LONGEST));
         assert_eq!(desk.out(), Some((FAILURES, 60.0)));

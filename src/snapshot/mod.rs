@@ -61,6 +61,11 @@ impl Snapshot {
         self.upstreams.find(name)
     }
 
+    /// Every upstream, in no order.
+    pub fn upstreams(&self) -> impl Iterator<Item = &Arc<Upstream>> {
+        self.upstreams.values()
+    }
+
     /// Where a route's bytes go, or why they go nowhere: nothing weaker than what it asks for takes its place.
     pub fn way(&self, route: &Route) -> Result<&Arc<Upstream>, &str> {
         let upstream = self.upstream(&route.upstream);

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use super::Source;
 use super::upstream::Endpoint;
-use crate::config::Middleware;
+use crate::config::{HealthCheck, Middleware};
 use crate::name::MeshService;
 use crate::rule::Rule;
 use crate::status::State;
@@ -140,6 +140,8 @@ pub struct ServiceUpstream {
     pub mesh: Option<MeshService>,
     /// Why nothing can be dialled, for people: `all 3 instances are critical`.
     pub empty: Option<Arc<str>>,
+    /// How the instances are to be checked by the gateway itself; `None` is not at all.
+    pub check: Option<Arc<HealthCheck>>,
 }
 
 /// A route that a service asked for.

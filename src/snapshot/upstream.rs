@@ -12,7 +12,7 @@ use rustls_pki_types::ServerName;
 
 use super::ejection::{Attempt, EndpointState};
 use super::service::ServiceKey;
-use crate::config::SendProxy;
+use crate::config::{HealthCheck, SendProxy};
 use crate::metrics::UpstreamMetrics;
 use crate::name::SpiffeId;
 use crate::tls::mesh::Identity;
@@ -28,6 +28,8 @@ pub struct Upstream {
     pub transport: Transport,
     /// The PROXY header that it is sent, if any.
     pub send_proxy: Option<SendProxy>,
+    /// How its endpoints are checked; `None` is not at all.
+    pub check: Option<Arc<HealthCheck>>,
     /// Why there is no endpoint, where there is more to say than that.
     pub empty: Option<Arc<str>>,
     /// When the oldest of what it was made of was last confirmed, if that comes from the disk.
@@ -87,6 +89,17 @@ impl PartialEq for UpstreamTls {
     }
 }
 
+impl Transport {
+    /// What a dial makes TLS with, where it does; or why nothing can be dialled.
+    pub fn tls(&self) -> Result<Option<(Arc<ClientConfig>, ServerName<'static>)>, &Arc<str>> {
+        match self {
+            Self::Plain => Ok(None),
+            Self::Tls(tls) => Ok(Some((Arc::clone(&tls.config), tls.server_name.clone()))),
+            Self::Broken(why) => Err(why),
+        }
+    }
+}
+
 /// What an upstream remembers from one snapshot to the next.
 #[derive(Debug, Default)]
 pub struct UpstreamState {
@@ -106,6 +119,7 @@ impl Upstream {
             service: None,
             transport,
             send_proxy: None,
+            check: None,
             empty: None,
             restored: None,
             state,
@@ -121,6 +135,7 @@ impl Upstream {
             && self.endpoints == other.endpoints
             && self.transport == other.transport
             && self.send_proxy == other.send_proxy
+            && self.check == other.check
             && self.empty == other.empty
             && self.restored == other.restored
     }
@@ -157,6 +172,13 @@ impl Upstream {
         self.endpoints.iter().zip(states)
     }
 
+    /// Its endpoints that are checked, with what is known of each: those that may be dialled, where there is a check.
+    pub fn checked(&self) -> impl Iterator<Item = (&Endpoint, &EndpointState)> {
+        let is_checked = self.check.is_some();
+        self.states()
+            .filter(move |(endpoint, _)| is_checked && endpoint.weight > 0)
+    }
+
     /// Goes on where the last upstream of this name was: whose turn it is, and which endpoints fail.
     pub(super) fn go_on_from(&mut self, last: &Self) {
         self.state = Arc::clone(&last.state);
@@ -173,10 +195,14 @@ impl Upstream {
     /// The endpoints to try for one connection that begins to dial now, each once: the one whose turn it is, those
     /// after it, and at the end those that are passed over, as nothing else is left.
     ///
+    /// One that fails its check is passed over too. Where all do they are tried all the same: a check that asks for the wrong
+    /// thing must not take down what works, and whoever would be refused loses nothing by a try.
+    ///
     /// Weighted round robin among those that are not passed over: of as many turns as their weights add up to, each gets
     /// exactly its weight, and the turns of a heavy one do not come in a row. When all are, it is among all.
     pub fn turn(&self, now: Instant) -> Turn<'_> {
-        let is_open = |state: &EndpointState| state.is_open(now);
+        let is_open =
+            |state: &EndpointState| state.is_open(now) && !(self.check.is_some() && state.fails());
         let first = self.first(is_open).or_else(|| self.first(|_| true));
         Turn {
             upstream: self,
@@ -259,6 +285,7 @@ impl<'a> Iterator for Turn<'a> {
             }
             let attempt = match is_last_resort {
                 true => Some(Attempt::last_resort(endpoint, state)),
+                false if self.upstream.check.is_some() && state.fails() => None,
                 false => Attempt::open(endpoint, state, self.now),
             };
             if attempt.is_some() {

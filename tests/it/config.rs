@@ -11,6 +11,7 @@ mod catalog;
 mod consul;
 mod corpus;
 mod environment;
+mod health_check;
 mod meaning;
 mod middlewares;
 mod nomad;

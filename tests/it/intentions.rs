@@ -175,6 +175,7 @@ fn web(sidecar: SocketAddr) -> BTreeMap<ServiceKey, Option<Arc<Service>>> {
                 service: "web".into(),
             }),
             empty: None,
+            check: None,
         }],
         routes: vec![ServiceRoute {
             name: "web@consul".into(),

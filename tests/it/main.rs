@@ -28,6 +28,7 @@ mod faults;
 mod fuzzed;
 mod gateway;
 mod half_close;
+mod health;
 mod hello;
 mod hello_bytes;
 mod hostile;

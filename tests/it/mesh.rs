@@ -25,6 +25,7 @@ mod broken;
 mod changes;
 mod file;
 mod half_close;
+mod health;
 mod intentions;
 mod middlewares;
 mod options;

@@ -94,7 +94,7 @@ fn every_route_is_shown_whole_and_in_order() {
     let tls = json!({ "name": "tls", "tls": true, "server_name": "db.internal", "spiffe": null,
         "mesh": false, "empty": null, "from_disk": null });
     let endpoints = json!([{ "address": "10.0.0.5:22", "configured": "vm.internal:22", "weight": 3,
-        "failures": 0, "out_for_seconds": null }]);
+        "failures": 0, "out_for_seconds": null, "check": null, "check_error": null }]);
     let all = json!({
         "name": "*", "source": "file", "rule": "HostSNI(`*`)", "rule_syntax": "v3", "priority": -1,
         "default": true, "action": "pass_through", "tls_options": null, "broken_reason": null,
@@ -166,6 +166,7 @@ fn service_upstream(name: &str) -> ServiceUpstream {
         endpoints: Vec::new(),
         mesh: None,
         empty: None,
+        check: None,
     }
 }
 
@@ -229,6 +230,7 @@ fn a_route_of_a_service_says_whose_it_is_and_what_its_upstream_must_prove() {
                 service: "web".into(),
             }),
             empty: Some("all 3 instances are critical".into()),
+            check: None,
             ..service_upstream("web@consul")
         },
         service_upstream("plain@consul"),

@@ -334,10 +334,6 @@ fn what_is_harmless_to_leave_out_is_a_warning() {
             "services.s.loadbalancer.terminationdelay=1",
             "`loadbalancer.terminationdelay` is not supported yet, and ignored",
         ),
-        (
-            "services.s.loadbalancer.healthcheck.send=x",
-            "`loadbalancer.healthcheck` is not supported yet, and ignored",
-        ),
         ("routers.web.rule=HostSNI(`10.0.0.1`)", "its rule: "),
     ] {
         let service = tagged(&with(SSH, &[&format!("portcullis.tcp.{tag}")]));

@@ -1,5 +1,6 @@
 //! What each tag means, and what a mistake in one does, as Traefik has it.
 
+mod health_check;
 mod properties;
 
 use super::*;
@@ -324,7 +325,6 @@ fn what_is_asked_for_in_vain_is_remembered() {
         ("proxyprotocol=", Unsupported::ProxyProtocol),
         ("proxyprotocol.version=1", Unsupported::ProxyProtocol),
         ("terminationdelay=100", Unsupported::TerminationDelay),
-        ("healthcheck.interval=5s", Unsupported::HealthCheck),
     ] {
         let found = served(tag);
         assert_eq!(found.unsupported, [asked].into(), "{tag}");

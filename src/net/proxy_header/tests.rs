@@ -404,3 +404,14 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_header_of_nobody_is_read_as_one() {
+    for version in [
+        ProxyVersion::V1,
+        ProxyVersion::V2(crate::config::ProxyTlvs::default()),
+    ] {
+        let bytes = of_its_own(version);
+        assert_eq!(parsed(&bytes), (Header::default(), bytes.len()));
+    }
+}

@@ -245,6 +245,11 @@ fn crc32c(bytes: impl Iterator<Item = u8>) -> u32 {
     })
 }
 
+/// A header that tells of nobody: no family, and nothing after it.
+pub(super) fn of_its_own() -> Vec<u8> {
+    [SIGNATURE, &[LOCAL, 0, 0, 0]].concat()
+}
+
 #[cfg(test)]
 mod tests {
     use super::crc32c;

@@ -103,6 +103,7 @@ fn service(name: &str, endpoint: &str) -> Service {
             }],
             mesh: None,
             empty: None,
+            check: None,
         }],
         routes: vec![ServiceRoute {
             name: Arc::clone(&place),

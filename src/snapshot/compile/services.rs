@@ -163,6 +163,11 @@ impl Compiler<'_> {
         let service = self.next.service(key);
         made.restored = service.and_then(|service| service.restored);
         made.send_proxy = config.and_then(|config| config.send_proxy);
+        // What stands in the file is the operator's, and no tag changes how it is checked.
+        made.check = match config {
+            Some(config) => config.health_check.clone().map(Arc::new),
+            None => upstream.check.clone(),
+        };
         made.empty.clone_from(&upstream.empty);
         made
     }

@@ -195,3 +195,28 @@ proptest! {
         prop_assert_eq!(seen, expected);
     }
 }
+
+#[test]
+fn one_that_fails_its_check_comes_last_and_where_nobody_checks_it_does_not() {
+    let mut upstream = upstream(&[1, 1]);
+    let now = Instant::now();
+    let fails = |upstream: &Upstream, place: usize, why: Option<&str>| {
+        let outcome = why.map_or(Ok(()), |why| Err(why.into()));
+        upstream.states().nth(place).unwrap().1.checked(outcome)
+    };
+    assert!(fails(&upstream, 0, Some("of a test")));
+    assert!(!fails(&upstream, 0, Some("again")), "that is no news");
+    let firsts = |upstream: &Upstream| -> Vec<u16> { (0..2).map(|_| port(upstream)).collect() };
+    assert!(firsts(&upstream).contains(&0), "nobody checks it");
+
+    upstream.check = Some(Arc::default());
+    for _ in 0..4 {
+        assert_eq!(ports(&upstream, now), [1, 0]);
+    }
+    assert!(fails(&upstream, 1, Some("of a test")));
+    let all = ports(&upstream, now);
+    assert_eq!(all.len(), 2, "all fail, and all are tried: {all:?}");
+    assert!(firsts(&upstream).contains(&0) && firsts(&upstream).contains(&1));
+    assert!(fails(&upstream, 0, None));
+    assert_eq!(ports(&upstream, now), [0, 1]);
+}

@@ -6,8 +6,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use portcullis::config::{
-    self, Action, AdminAddress, Cap, CertificateFiles, Checked, Consul, EndpointAddress, Limits,
-    LogFormat, Middleware, ProxyTlvs, ProxyVersion, Rate, Span, UnknownName,
+    self, Action, AdminAddress, Cap, CertificateFiles, Checked, Consul, EndpointAddress,
+    HealthCheck, Limits, LogFormat, Middleware, ProxyTlvs, ProxyVersion, Rate, Span, UnknownName,
 };
 use portcullis::name::SpiffeId;
 use portcullis::tls::client::no_server_name;
@@ -197,6 +197,15 @@ fn the_full_example_means_what_its_comments_say() {
         ..ProxyTlvs::default()
     };
     assert!(send.version == ProxyVersion::V2(tlvs) && !send.inside_tls);
+    let check = config.upstreams["metrics"].health_check.as_ref().unwrap();
+    let expected = HealthCheck {
+        port: Some(9091),
+        send: (*b"GET /ready HTTP/1.0\r\n\r\n").into(),
+        expect: (*b"HTTP/1.0 200").into(),
+        unhealthy_interval: Duration::from_secs(10),
+        ..HealthCheck::default()
+    };
+    assert_eq!(check, &expected);
     let vault = config.upstreams["vault"].service.as_ref().unwrap();
     assert!(vault.name == "vault" && vault.mesh);
     let consul = Consul {
@@ -235,6 +244,7 @@ fn the_full_example_shows_every_key() {
         "[upstreams.a]",
         "[upstreams.a.tls]",
         "[upstreams.a.proxy_protocol]",
+        "[upstreams.a.health_check]",
         "[[upstreams.a.endpoints]]",
         "[consul]",
         "[nomad]",

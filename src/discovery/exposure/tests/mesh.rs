@@ -210,3 +210,30 @@ fn what_the_mesh_decides_is_not_decided_by_tags() {
     found.instances[0] = instance("a", &with(SSH, &[CONNECT, tag]));
     assert!(broken(&service(&found, &exposure())).starts_with("`loadbalancer.proxyprotocol`"));
 }
+
+#[test]
+fn a_check_in_the_mesh_goes_to_the_sidecar_whatever_port_it_names() {
+    const CHECK: [&str; 2] = [
+        "traefik.tcp.services.s.loadbalancer.healthcheck.port=8080",
+        "traefik.tcp.services.s.loadbalancer.healthcheck.expect=x",
+    ];
+    let mut found = meshed(&["a"]);
+    let plain = web(vec![instance("a", &with(SSH, &CHECK))]);
+    let made = service(&plain, &exposure());
+    let of = |made: &Service, name: &str| {
+        let mut upstreams = made.upstreams.iter();
+        let upstream = upstreams.find(|upstream| &*upstream.name == name).unwrap();
+        upstream.check.clone()
+    };
+    assert_eq!(of(&made, "web@consul"), None);
+    let check = of(&made, &route(&made).upstream).unwrap();
+    assert_eq!((check.port, &*check.expect), (Some(8080), &b"x"[..]));
+
+    found.instances = vec![instance("a", &with(SSH, &[CONNECT, CHECK[0], CHECK[1]]))];
+    let made = service(&found, &exposure());
+    let check = of(&made, "web@consul").unwrap();
+    assert_eq!((check.port, &*check.expect), (None, &b"x"[..]));
+    let warnings = &route(&made).warnings;
+    let is_told = |warning: &Arc<str>| warning.contains("healthcheck.port` has no effect");
+    assert!(warnings.iter().any(is_told), "{warnings:?}");
+}

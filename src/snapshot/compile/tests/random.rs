@@ -32,6 +32,7 @@ fn service_upstreams(service: &str) -> impl Strategy<Value = ServiceUpstream> {
         ServiceUpstream {
             mesh: in_mesh(&name).filter(|_| mesh),
             empty: endpoints.is_empty().then(|| "all are critical".into()),
+            check: None,
             ..upstream(&name, &endpoints)
         }
     })

@@ -64,6 +64,7 @@ pub(super) fn upstream(name: &str, endpoints: &[&str]) -> ServiceUpstream {
         endpoints: endpoints.collect(),
         mesh: None,
         empty: None,
+        check: None,
     }
 }
 
