@@ -17,7 +17,7 @@ use super::shortened;
 use super::terms::Terms;
 use crate::rule::{Constraint, Syntax, Template};
 use crate::snapshot::Source;
-use crate::snapshot::service::{Service, ServiceUpstream, Skipped};
+use crate::snapshot::service::{Dialling, Service, ServiceUpstream, Skipped};
 
 /// What the operator lets tags do, and wants of services.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -149,10 +149,20 @@ pub fn service(found: &Found, exposure: &Exposure) -> Service {
             upstreams.push(plain(own, survey.instances(&reading, Wish::Tags)));
             for (name, server) in &servers {
                 let name = names::upstream(&found.key, Some(name));
-                upstreams.push(plain(name, survey.server(server)));
+                upstreams.push(ServiceUpstream {
+                    dialling: server.dialling.clone(),
+                    ..plain(name, survey.server(server))
+                });
             }
         } else {
             upstreams.push(in_mesh(own, survey.sidecars(&reading, Wish::Tags), found));
+            for (name, server) in servers.iter().filter(|(_, server)| server.has_own_way()) {
+                let name = names::upstream(&found.key, Some(name));
+                upstreams.push(ServiceUpstream {
+                    dialling: server.dialling.clone(),
+                    ..in_mesh(name, survey.sidecars(&reading, Wish::Tags), found)
+                });
+            }
         }
     }
     for wanted in exposure.wanted.get(&*found.key.name).into_iter().flatten() {
@@ -227,6 +237,7 @@ fn plain(name: Arc<str>, Available { endpoints, empty }: Available) -> ServiceUp
         endpoints,
         mesh: None,
         empty,
+        dialling: Ok(Dialling::default()),
     }
 }
 

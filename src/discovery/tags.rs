@@ -4,11 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 mod middlewares;
+mod transport;
 
 use super::terms::{Terms, boolean, is_tcp};
 use crate::name::quoted;
 use crate::rule::Syntax;
 pub use middlewares::Middleware;
+pub use transport::Transport;
 
 /// What the tags of an instance ask for: Traefik's grammar for TCP, as its version 3.7 reads it, under either prefix.
 ///
@@ -114,6 +116,8 @@ pub struct RouterTls {
 pub struct Server {
     /// Dialled in place of the port that the instance was registered with.
     pub port: Option<u16>,
+    /// How it is dialled.
+    pub transport: Transport,
     /// What it asks for and does not get.
     pub unsupported: BTreeSet<Unsupported>,
 }
@@ -127,14 +131,6 @@ pub enum Unsupported {
     CertResolver,
     /// The names in it.
     Domains,
-    /// TLS towards the instance.
-    ServerTls,
-    /// How the instance is dialled.
-    ServersTransport,
-    /// Who the client is, written before its bytes.
-    ProxyProtocol,
-    /// How long one direction outlives the other.
-    TerminationDelay,
     /// Checks by the gateway itself.
     HealthCheck,
 }
@@ -146,24 +142,15 @@ impl Unsupported {
             Self::RuleSyntax => "rulesyntax",
             Self::CertResolver => "tls.certresolver",
             Self::Domains => "tls.domains",
-            Self::ServerTls => "loadbalancer.server.tls",
-            Self::ServersTransport => "loadbalancer.serverstransport",
-            Self::ProxyProtocol => "loadbalancer.proxyprotocol",
-            Self::TerminationDelay => "loadbalancer.terminationdelay",
             Self::HealthCheck => "loadbalancer.healthcheck",
         }
     }
 
     /// Whether serving without it would take clients that shall not be taken, or send other bytes than it would.
-    ///
-    /// Through the mesh, Traefik too dials with the mesh's own TLS and transport, whatever else was asked for.
-    pub fn is_vital(self, mesh: bool) -> bool {
+    pub fn is_vital(self) -> bool {
         match self {
-            Self::RuleSyntax | Self::ProxyProtocol => true,
-            Self::ServerTls | Self::ServersTransport => !mesh,
-            Self::CertResolver | Self::Domains | Self::TerminationDelay | Self::HealthCheck => {
-                false
-            }
+            Self::RuleSyntax => true,
+            Self::CertResolver | Self::Domains | Self::HealthCheck => false,
         }
     }
 }
@@ -277,20 +264,16 @@ impl Router {
 impl Server {
     /// Takes in the tag whose key goes on with `path`; `proxy` is the switch that stands at its `proxyprotocol`.
     fn take(&mut self, path: &[&str], place: &Place<'_>, proxy: bool) -> Result<(), TagError> {
+        if self.transport.take(path, place, proxy)? {
+            return Ok(());
+        }
         let asked = match path {
             ["server", "port"] => {
                 self.port = place.port()?;
                 return Ok(());
             }
-            ["server", "tls"] if !place.boolean()? => return Ok(()),
             // Traefik has it filled in from the instance.
             ["server", "address"] => return Ok(()),
-            ["server", "tls"] => Unsupported::ServerTls,
-            ["serverstransport"] if place.value.is_empty() => return Ok(()),
-            ["serverstransport"] => Unsupported::ServersTransport,
-            ["proxyprotocol"] | ["proxyprotocol", "version"] if !proxy => return Ok(()),
-            ["proxyprotocol"] | ["proxyprotocol", "version"] => Unsupported::ProxyProtocol,
-            ["terminationdelay"] => Unsupported::TerminationDelay,
             ["healthcheck"] | ["healthcheck", _] => Unsupported::HealthCheck,
             _ => return Err(place.wrong(Wrong::Unknown)),
         };

@@ -197,6 +197,11 @@ fn the_full_example_means_what_its_comments_say() {
         ..ProxyTlvs::default()
     };
     assert!(send.version == ProxyVersion::V2(tlvs) && !send.inside_tls);
+    let (ledger, db) = (&config.upstreams["ledger"], &config.transports["db"]);
+    assert!(ledger.tls == db.tls && ledger.timing == db.timing);
+    assert_eq!(db.timing.keepalive.unwrap().count, 6);
+    let canary = &config.upstreams["canary"].weighted;
+    assert_eq!(canary.iter().map(|one| one.weight).sum::<u32>(), 4);
     let vault = config.upstreams["vault"].service.as_ref().unwrap();
     assert!(vault.name == "vault" && vault.mesh);
     let consul = Consul {
@@ -236,6 +241,9 @@ fn the_full_example_shows_every_key() {
         "[upstreams.a.tls]",
         "[upstreams.a.proxy_protocol]",
         "[[upstreams.a.endpoints]]",
+        "[[upstreams.a.weighted]]",
+        "[transports.a]",
+        "[transports.a.keepalive]",
         "[consul]",
         "[nomad]",
         "[limits]",
