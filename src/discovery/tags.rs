@@ -46,8 +46,10 @@ fn read(tags: &[Arc<str>], terms: &Terms) -> (Option<Tags>, Option<TagError>) {
         Some(Err(error)) => first = Some(error),
         Some(Ok(true)) | None => {}
     }
+    let says_connect = (typed.0.keys())
+        .any(|key| matches!(key.as_str(), "consulcatalog.connect" | "nomad.connect"));
     let mut found = Tags {
-        connect: terms.connect_by_default,
+        connect: terms.connect_by_default && !says_connect,
         ..Tags::default()
     };
     for (key, place) in &typed.0 {
