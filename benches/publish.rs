@@ -142,6 +142,7 @@ impl Gate {
             certificates: Arc::default(),
             policies: BTreeMap::new(),
             client_configs: BTreeMap::new(),
+            transport_configs: BTreeMap::new(),
             addresses: BTreeMap::new(),
             restored: BTreeMap::new(),
             identity: None,
@@ -212,6 +213,7 @@ fn service(n: usize, version: usize) -> Changed {
     let service = Service {
         key: key(n),
         upstreams: vec![ServiceUpstream {
+            dialling: Ok(Default::default()),
             name: Arc::clone(&name),
             endpoints: vec![Endpoint {
                 address,

@@ -1,11 +1,12 @@
 //! `/v1/routes`: every route of a snapshot, as JSON.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::time::Instant;
 
 use serde::Serialize;
 
-use crate::config::Middleware;
+use crate::config::{Middleware, ProxyVersion};
 use crate::name::SpiffeId;
 use crate::snapshot::service::{ServiceKey, Skipped};
 use crate::snapshot::upstream::{Transport, Upstream};
@@ -74,6 +75,8 @@ struct Entry<'a> {
     broken_reason: Option<String>,
     upstream: UpstreamEntry<'a>,
     endpoints: Vec<EndpointEntry<'a>>,
+    /// The upstreams that this one stands for, by weight; empty for any other, and `endpoints` are theirs.
+    members: Vec<MemberEntry<'a>>,
     /// What it asks of its clients.
     middlewares: Vec<MiddlewareEntry<'a>>,
     /// The route that takes every client this one could have had.
@@ -95,10 +98,22 @@ struct UpstreamEntry<'a> {
     spiffe: Option<&'a str>,
     /// Whether it is a service of the mesh, dialled with the gateway's identity there.
     mesh: bool,
+    /// The PROXY header that it is sent, `v1` or `v2`; null for none.
+    proxy_protocol: Option<&'static str>,
     /// Why there is nothing to dial, if there is not.
     empty: Option<&'a str>,
     /// The same of what its endpoints come from: its service, or the names that the file has.
     from_disk: Option<String>,
+}
+
+/// One of the upstreams that a weighted one stands for.
+#[derive(Serialize)]
+struct MemberEntry<'a> {
+    weight: u32,
+    upstream: UpstreamEntry<'a>,
+    endpoints: Vec<EndpointEntry<'a>>,
+    /// Why it gets no connection while another can, if it does not.
+    passed_over: Option<Cow<'a, str>>,
 }
 
 /// A middleware of a route; of one that is missing or wrong there is the name alone, and the route is broken.
@@ -160,11 +175,15 @@ impl<'a> Entry<'a> {
         };
         // In the order in which a client would meet it.
         let asked = snapshot.middlewares(route);
-        let missing = asked.as_ref().err().map(String::as_str);
-        let missing = missing.or(snapshot.way(route).err());
+        let missing = asked.err();
+        let missing = missing.or_else(|| snapshot.way(route).err().map(Cow::into_owned));
         let (action, tls_options, broken_reason) = match missing {
-            Some(_) => ("broken", None, broken_reason.or(missing)),
-            None => (action, tls_options, broken_reason),
+            Some(missing) => (
+                "broken",
+                None,
+                broken_reason.map(str::to_owned).or(Some(missing)),
+            ),
+            None => (action, tls_options, broken_reason.map(str::to_owned)),
         };
         let upstream = snapshot
             .upstream(&route.upstream)
@@ -179,9 +198,11 @@ impl<'a> Entry<'a> {
             default: route.rule.is_default(),
             action,
             tls_options,
-            broken_reason: broken_reason.map(str::to_owned),
+            broken_reason,
             upstream: UpstreamEntry::new(&route.upstream, upstream),
             endpoints: upstream.map_or_else(Vec::new, |upstream| endpoints(upstream, now)),
+            members: upstream
+                .map_or_else(Vec::new, |upstream| members(upstream, route, snapshot, now)),
             middlewares: middlewares(route, snapshot),
             shadowed_by: shadowed_by.map(|by| Name {
                 source: by.source.as_str(),
@@ -213,6 +234,12 @@ impl<'a> UpstreamEntry<'a> {
             server_name: server_name.map(|name| name.to_str().into_owned()),
             spiffe: spiffe.map(SpiffeId::as_str),
             mesh: upstream.is_some_and(Upstream::is_mesh),
+            proxy_protocol: upstream.and_then(|upstream| upstream.send_proxy).map(
+                |send| match send.version {
+                    ProxyVersion::V1 => "v1",
+                    ProxyVersion::V2(_) => "v2",
+                },
+            ),
             empty: upstream.and_then(|upstream| upstream.empty.as_deref()),
             from_disk: upstream.and_then(|upstream| upstream.restored).map(written),
         }
@@ -258,6 +285,25 @@ fn middlewares<'a>(route: &'a Route, snapshot: &'a Snapshot) -> Vec<MiddlewareEn
             name,
             ip_allow_list,
             in_flight_conn,
+        }
+    });
+    entries.collect()
+}
+
+fn members<'a>(
+    upstream: &'a Upstream,
+    route: &Route,
+    snapshot: &'a Snapshot,
+    now: Instant,
+) -> Vec<MemberEntry<'a>> {
+    let members = upstream.members.iter();
+    let entries = members.map(|member| {
+        let upstream = snapshot.upstream(&member.upstream).map(|found| &**found);
+        MemberEntry {
+            weight: member.weight,
+            upstream: UpstreamEntry::new(&member.upstream, upstream),
+            endpoints: upstream.map_or_else(Vec::new, |upstream| endpoints(upstream, now)),
+            passed_over: snapshot.passes_over(member, route, now),
         }
     });
     entries.collect()

@@ -18,7 +18,7 @@ use super::upstreams::Own;
 use super::value::{self, Wrong, choice, read};
 use super::{
     Config, Diagnostic, Diagnostics, Environment, Level, Log, LogFormat, Middleware, consul, files,
-    limits, listen, routes, state, syntax, upstreams,
+    limits, listen, routes, state, syntax, transports, upstreams,
 };
 use crate::retry;
 use crate::tls::files::Certificate;
@@ -155,7 +155,9 @@ fn mean(
         listeners: &listeners,
         admin: admin.as_ref(),
     };
-    let mut upstreams = upstreams::upstreams(file, own, folder, findings);
+    let limits = limits::limits(&file.limits, findings);
+    let transports = transports::transports(file, folder, &limits, findings);
+    let mut upstreams = upstreams::upstreams(file, own, &transports, folder, findings);
     let loaded = &certificates.loaded;
     let middlewares = middlewares(file, findings);
     let routes = routes::routes(file, own, &mut upstreams, loaded, findings);
@@ -163,7 +165,6 @@ fn mean(
     let consul = consul.map(|section| consul::consul(section, folder, environment, findings));
     let nomad = file.nomad.as_ref();
     let nomad = nomad.map(|section| section.mean(folder, environment, findings));
-    let limits = limits::limits(&file.limits, findings);
     let log = log(file, findings);
     let state = state::state(&file.state, folder, environment, findings);
     let config = Config {
@@ -175,6 +176,7 @@ fn mean(
         middlewares,
         routes,
         upstreams,
+        transports,
         limits,
         log,
         state,

@@ -5,7 +5,10 @@ use toml::de::{DeTable, DeValue};
 use super::consul::Section;
 use super::decode::{Item, List, Table, Typed};
 use super::diagnostic::Findings;
-use super::{Cap, health_check, limits, middlewares, nomad, proxy_protocol, state, upstream_tls};
+use super::{
+    Cap, health_check, limits, middlewares, nomad, proxy_protocol, state, transports, upstream_tls,
+    weighted,
+};
 
 /// The whole file. `None` is a key that is absent, or wrong and reported.
 #[derive(Debug, Default)]
@@ -21,6 +24,7 @@ pub(super) struct File {
     pub(super) middlewares: Vec<(Typed<String>, middlewares::Section)>,
     pub(super) routes: Vec<(Typed<String>, Route)>,
     pub(super) upstreams: Vec<(Typed<String>, Upstream)>,
+    pub(super) transports: Vec<(Typed<String>, transports::Section)>,
     pub(super) consul: Option<Section>,
     pub(super) nomad: Option<nomad::Section>,
     pub(super) limits: limits::Section,
@@ -92,6 +96,8 @@ pub(super) struct Upstream {
     pub(super) tls: Option<upstream_tls::Section>,
     pub(super) proxy_protocol: Option<proxy_protocol::SendSection>,
     pub(super) health_check: Option<health_check::Section>,
+    pub(super) transport: Option<Typed<String>>,
+    pub(super) weighted: Option<List<weighted::Member>>,
 }
 
 /// One endpoint, as a string or a table.
@@ -135,6 +141,7 @@ impl File {
             ),
             routes: read_named(&mut root, "routes", findings, read_route),
             upstreams: read_named(&mut root, "upstreams", findings, read_upstream),
+            transports: read_named(&mut root, "transports", findings, transports::Section::read),
             consul: root.take("consul", findings, |item, findings| {
                 Some(Section::read(item, findings))
             }),
@@ -314,7 +321,7 @@ fn read_route(mut table: Table<'_>, findings: &mut Findings<'_>) -> Route {
 
 fn read_upstream(mut table: Table<'_>, findings: &mut Findings<'_>) -> Upstream {
     let section = table.key();
-    let kinds = ["address", "endpoints", "service"];
+    let kinds = ["address", "endpoints", "service", "weighted"];
     let written = kinds.map(|kind| table.place(kind).map(|place| (place, kind)));
     let written: Vec<_> = written.into_iter().flatten().collect();
     match written.as_slice() {
@@ -325,7 +332,7 @@ fn read_upstream(mut table: Table<'_>, findings: &mut Findings<'_>) -> Upstream 
         ),
         [] if !kinds.iter().any(|kind| table.has(kind)) => findings.missing(
             section.span,
-            format!("`{}` has neither `address` nor `endpoints` nor `service`", section.key),
+            format!("`{}` has neither `address` nor `endpoints` nor `service` nor `weighted`", section.key),
             "add `address = \"10.0.0.5:22\"`, a list of `endpoints`, or a `service` of Consul",
         ),
         _ => {}
@@ -356,6 +363,8 @@ fn read_upstream(mut table: Table<'_>, findings: &mut Findings<'_>) -> Upstream 
             proxy_protocol::SendSection::read,
         ),
         health_check: table.take("health_check", findings, health_check::Section::read),
+        transport: table.take("transport", findings, Item::string),
+        weighted: table.take("weighted", findings, weighted::read_list),
     };
     table.finish(findings);
     upstream

@@ -28,9 +28,7 @@ pub(super) struct Section {
     accept_rate: Option<Rate>,
     per_route: Option<Cap>,
     half_closed_timeout: Option<Typed<String>>,
-    keepalive_idle: Option<Typed<String>>,
-    keepalive_interval: Option<Typed<String>>,
-    keepalive_count: Option<Typed<i64>>,
+    keepalive: Option<KeepaliveSection>,
     drain_delay: Option<Typed<String>>,
     drain_timeout: Option<Typed<String>>,
     drain_spread: Option<Typed<String>>,
@@ -42,7 +40,7 @@ impl Section {
         let mut table = item.table(findings)?;
         let seconds = |item: Item<'_>, findings: &mut Findings<'_>| item.quantity("s", findings);
         let default = Limits::default();
-        let mut limits = Self {
+        let limits = Self {
             handshake_timeout: table.take("handshake_timeout", findings, seconds),
             max_hello: table.take("max_hello", findings, |item, findings| {
                 item.quantity("B", findings)
@@ -73,17 +71,57 @@ impl Section {
             drain_timeout: table.take("drain_timeout", findings, seconds),
             drain_spread: table.take("drain_spread", findings, seconds),
             removed_routes: table.take("removed_routes", findings, seconds),
-            ..Self::default()
+            keepalive: table.take("keepalive", findings, KeepaliveSection::read),
         };
-        let keepalive = table.take("keepalive", findings, |item, findings| item.table(findings));
-        if let Some(mut keepalive) = keepalive {
-            limits.keepalive_idle = keepalive.take("idle", findings, seconds);
-            limits.keepalive_interval = keepalive.take("interval", findings, seconds);
-            limits.keepalive_count = keepalive.take("count", findings, Item::integer);
-            keepalive.finish(findings);
-        }
         table.finish(findings);
         Some(limits)
+    }
+}
+
+/// `[limits.keepalive]`, and that of a transport.
+#[derive(Debug)]
+pub(super) struct KeepaliveSection {
+    idle: Option<Typed<String>>,
+    interval: Option<Typed<String>>,
+    count: Option<Typed<i64>>,
+}
+
+impl KeepaliveSection {
+    pub(super) fn read(item: Item<'_>, findings: &mut Findings<'_>) -> Option<Self> {
+        let mut table = item.table(findings)?;
+        let seconds = |item: Item<'_>, findings: &mut Findings<'_>| item.quantity("s", findings);
+        let keepalive = Self {
+            idle: table.take("idle", findings, seconds),
+            interval: table.take("interval", findings, seconds),
+            count: table.take("count", findings, Item::integer),
+        };
+        table.finish(findings);
+        Some(keepalive)
+    }
+
+    /// What it means; what is not written is as in `default`.
+    pub(super) fn mean(&self, default: Keepalive, findings: &mut Findings<'_>) -> Keepalive {
+        // Linux keeps TCP_KEEPIDLE and TCP_KEEPINTVL below 32,768 s and TCP_KEEPCNT below 128.
+        const LONGEST: Duration = Duration::from_secs(32_767);
+        let mut duration = |typed: &Option<Typed<String>>, default| {
+            let typed = typed.as_ref();
+            let read = typed.and_then(|typed| {
+                read(typed, findings, |text| {
+                    value::duration(text, SECOND..=LONGEST)
+                })
+            });
+            read.unwrap_or(default)
+        };
+        let idle = duration(&self.idle, default.idle);
+        let interval = duration(&self.interval, default.interval);
+        let count = self.count.as_ref();
+        let count =
+            count.and_then(|typed| read(typed, findings, |&count| value::number(count, 1..=127)));
+        Keepalive {
+            idle,
+            interval,
+            count: count.unwrap_or(default.count),
+        }
     }
 }
 
@@ -91,8 +129,6 @@ impl Section {
 pub(super) fn limits(typed: &Section, findings: &mut Findings<'_>) -> Limits {
     const TENTH: Duration = Duration::from_millis(100);
     const TEN_MINUTES: Duration = Duration::from_secs(600);
-    // Linux keeps TCP_KEEPIDLE and TCP_KEEPINTVL below 32,768 s and TCP_KEEPCNT below 128.
-    const LONGEST_KEEPALIVE: Duration = Duration::from_secs(32_767);
     let default = Limits::default();
     let mut duration = |typed: &Option<Typed<String>>, bounds, default| {
         let typed = typed.as_ref();
@@ -122,17 +158,8 @@ pub(super) fn limits(typed: &Section, findings: &mut Findings<'_>) -> Limits {
         Duration::ZERO..=DAY,
         default.drain_spread,
     );
-    let keepalive = default.keepalive;
-    let keepalive_idle = duration(
-        &typed.keepalive_idle,
-        SECOND..=LONGEST_KEEPALIVE,
-        keepalive.idle,
-    );
-    let keepalive_interval = duration(
-        &typed.keepalive_interval,
-        SECOND..=LONGEST_KEEPALIVE,
-        keepalive.interval,
-    );
+    let keepalive = typed.keepalive.as_ref();
+    let keepalive = keepalive.map(|typed| typed.mean(default.keepalive, findings));
     let removed_routes = typed.removed_routes.as_ref();
     let removed_routes = removed_routes.and_then(|typed| {
         read(typed, findings, |text| match text.as_str() {
@@ -150,7 +177,6 @@ pub(super) fn limits(typed: &Section, findings: &mut Findings<'_>) -> Limits {
             typed.and_then(|typed| read(typed, findings, |value| value::number(*value, bounds)));
         read.unwrap_or(default)
     };
-    let keepalive_count = number(&typed.keepalive_count, 1..=127, keepalive.count);
     let dial_attempts = number(&typed.dial_attempts, 1..=10, 2);
     let hello = typed.max_hello.as_ref();
     // Below 4 KiB the hello of a browser of today may not fit; above 64 KiB rustls refuses it.
@@ -169,11 +195,7 @@ pub(super) fn limits(typed: &Section, findings: &mut Findings<'_>) -> Limits {
         accept_rate: typed.accept_rate.unwrap_or(default.accept_rate),
         per_route: typed.per_route.unwrap_or(default.per_route),
         half_closed,
-        keepalive: Keepalive {
-            idle: keepalive_idle,
-            interval: keepalive_interval,
-            count: keepalive_count,
-        },
+        keepalive: keepalive.unwrap_or(default.keepalive),
         drain_delay,
         drain,
         drain_spread,

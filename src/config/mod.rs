@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ipnet::IpNet;
 
@@ -27,9 +28,11 @@ mod routes;
 mod settings;
 mod state;
 mod syntax;
+mod transports;
 mod upstream_tls;
 mod upstreams;
 mod value;
+mod weighted;
 
 pub use agent::Agent;
 pub use check::{Checked, load, parse, parse_with, reload};
@@ -67,6 +70,8 @@ pub struct Config {
     pub routes: BTreeMap<String, Route>,
     /// The upstreams of the file, by name; a route with a bare address has one of its own, named like the address.
     pub upstreams: BTreeMap<String, Upstream>,
+    /// How upstreams may be dialled, by name.
+    pub transports: BTreeMap<String, Transport>,
     /// Every limit and timeout.
     pub limits: Limits,
     /// How the log is written.
@@ -203,10 +208,12 @@ pub enum Action {
 }
 
 /// An upstream of the file.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Upstream {
-    /// Where it listens; empty only if it stands for a service.
+    /// Where it listens; empty only if it stands for a service, or for other upstreams.
     pub endpoints: Vec<Endpoint>,
+    /// The upstreams whose turn it is by weight; empty unless it stands for those.
+    pub weighted: Vec<Member>,
     /// The service of Consul that it stands for: its endpoints, and its TLS, come from there.
     pub service: Option<ConsulService>,
     /// How the gateway connects to it over TLS; `None` is plain TCP.
@@ -215,6 +222,44 @@ pub struct Upstream {
     pub send_proxy: Option<SendProxy>,
     /// How its endpoints are checked; `None` is not at all.
     pub health_check: Option<HealthCheck>,
+    /// What it has in place of the limits.
+    pub timing: Timing,
+}
+
+/// One of the upstreams that a weighted one stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Its name: another key of [`Config::upstreams`], which is not weighted, or `NAME@SOURCE`.
+    pub upstream: String,
+    /// Its share among the members: 0 is never chosen.
+    pub weight: u32,
+}
+
+/// How an upstream is dialled, for tags and for upstreams of the file to name. (Traefik's `serversTransport`.)
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Transport {
+    /// TLS, where it is asked for; `None` is none.
+    pub tls: Option<UpstreamTls>,
+    /// The PROXY header that is sent; `None` is none.
+    pub send_proxy: Option<SendProxy>,
+    /// What it has in place of the limits.
+    pub timing: Timing,
+}
+
+/// What an upstream has in place of the limits; `None` is what those say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Timing {
+    /// For [`Limits::dial`].
+    pub dial: Option<Duration>,
+    /// For [`Limits::half_closed`]; [`Timing::ENDLESS`] is no limit.
+    pub half_closed: Option<Duration>,
+    /// For [`Limits::keepalive`], towards the upstream.
+    pub keepalive: Option<Keepalive>,
+}
+
+impl Timing {
+    /// Ten years: longer than any tunnel lasts, and every clock can tell it.
+    pub const ENDLESS: Duration = Duration::from_secs(3650 * 86_400);
 }
 
 /// The header of the PROXY protocol that an upstream is sent.

@@ -106,6 +106,11 @@ impl SendSection {
         }
     }
 
+    /// Where it stands.
+    pub(super) fn place(&self) -> Typed<()> {
+        self.version.place()
+    }
+
     /// What it means; `None` if it is broken, which is reported.
     pub(super) fn mean(&self, way: Way, findings: &mut Findings<'_>) -> Option<SendProxy> {
         let tlvs = self.tlvs(findings);

@@ -234,10 +234,7 @@ fn find_upstream(
         let endpoints = vec![Endpoint { address, weight: 1 }];
         let upstream = Upstream {
             endpoints,
-            service: None,
-            tls: None,
-            send_proxy: None,
-            health_check: None,
+            ..Upstream::default()
         };
         upstreams.insert(typed.value.clone(), upstream);
         return Some(typed.value.clone());

@@ -95,10 +95,10 @@ impl Section {
         Some(section)
     }
 
-    /// What it means; `None` if it is broken, which is reported.
+    /// What it means; `None` if it is broken, which is reported. Without endpoints it is for some that are not known.
     pub(super) fn mean(
         &self,
-        endpoints: &[Endpoint],
+        endpoints: Option<&[Endpoint]>,
         folder: &Path,
         findings: &mut Findings<'_>,
     ) -> Option<UpstreamTls> {
@@ -176,7 +176,7 @@ impl Section {
     /// The name for the hello: the one that is written, or the endpoints'. It may be none where it need not be proven.
     fn name(
         &self,
-        endpoints: &[Endpoint],
+        endpoints: Option<&[Endpoint]>,
         findings: &mut Findings<'_>,
     ) -> Option<ServerName<'static>> {
         if let Some(typed) = &self.server_name.value {
@@ -189,19 +189,21 @@ impl Section {
                 })
             });
         }
-        let shared = shared_name(endpoints);
-        if shared.is_some() || self.server_name.is_there || endpoints.is_empty() {
+        let shared = endpoints.and_then(shared_name);
+        let is_reported = endpoints.is_some_and(<[_]>::is_empty);
+        if shared.is_some() || self.server_name.is_there || is_reported {
             return shared;
         }
         if self.spiffe.is_there || self.sans.is_there {
             return Some(client::no_server_name());
         }
+        let why = match endpoints {
+            Some(_) => "the endpoints do not share one DNS name that could stand in for it",
+            None => "an instance has an address, and no name that it could prove",
+        };
         findings.missing(
             self.place.span.clone(),
-            format!(
-                "`{}.server_name` is missing: the endpoints do not share one DNS name that could stand in for it",
-                self.place.key
-            ),
+            format!("`{}.server_name` is missing: {why}", self.place.key),
             "add `server_name = \"…\"`: the name in the upstream's certificate",
         );
         None

@@ -9,7 +9,10 @@ use super::diagnostic::Findings;
 use super::file::{self, File};
 use super::proxy_protocol::Way;
 use super::value::{self, endpoint_address, read};
-use super::{AdminAddress, ConsulService, Endpoint, EndpointAddress, Listener, Upstream, listen};
+use super::{
+    AdminAddress, ConsulService, Endpoint, EndpointAddress, Listener, SendProxy, Transport,
+    Upstream, listen, transports, weighted,
+};
 
 /// What our own addresses are: no endpoint may be one of them.
 #[derive(Clone, Copy, Debug)]
@@ -22,6 +25,7 @@ pub(super) struct Own<'a> {
 pub(super) fn upstreams(
     file: &File,
     own: Own<'_>,
+    transports: &BTreeMap<String, Transport>,
     folder: &Path,
     findings: &mut Findings<'_>,
 ) -> BTreeMap<String, Upstream> {
@@ -35,7 +39,7 @@ pub(super) fn upstreams(
         let tls = typed
             .tls
             .as_ref()
-            .and_then(|tls| tls.mean(&endpoints, folder, findings));
+            .and_then(|tls| tls.mean(Some(&endpoints), folder, findings));
         let service = service(typed, file.consul.as_ref(), findings);
         let way = match &service {
             Some(service) if service.mesh => Way::Mesh,
@@ -46,15 +50,24 @@ pub(super) fn upstreams(
         let send_proxy = send_proxy.and_then(|send| send.mean(way, findings));
         let check = typed.health_check.as_ref();
         let health_check = check.map(|check| check.mean(&endpoints, way, own, findings));
-        if !endpoints.is_empty() || service.is_some() {
+        let transport = transports::of_upstream(typed, transports, findings).unwrap_or_default();
+        let through = transport.send_proxy.map(|send| SendProxy {
+            // No sidecar takes anything before its TLS.
+            inside_tls: send.inside_tls || way == Way::Mesh,
+            ..send
+        });
+        let weighted = weighted::members(typed, file, findings);
+        if !endpoints.is_empty() || service.is_some() || !weighted.is_empty() {
             upstreams.insert(
                 name.value.clone(),
                 Upstream {
                     endpoints,
+                    weighted,
                     service,
-                    tls,
-                    send_proxy,
+                    tls: tls.or(transport.tls),
+                    send_proxy: send_proxy.or(through),
                     health_check,
+                    timing: transport.timing,
                 },
             );
         }

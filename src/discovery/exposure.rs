@@ -18,7 +18,7 @@ use super::terms::Terms;
 use crate::config::HealthCheck;
 use crate::rule::{Constraint, Syntax, Template};
 use crate::snapshot::Source;
-use crate::snapshot::service::{Service, ServiceUpstream, Skipped};
+use crate::snapshot::service::{Dialling, Service, ServiceUpstream, Skipped};
 
 /// What the operator lets tags do, and wants of services.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -150,21 +150,33 @@ pub fn service(found: &Found, exposure: &Exposure) -> Service {
             upstreams.push(plain(own, survey.instances(&reading, Wish::Tags)));
             for (name, server) in &servers {
                 let name = names::upstream(&found.key, Some(name));
-                let mut upstream = plain(name, survey.server(server));
-                upstream.check.clone_from(&server.check);
-                upstreams.push(upstream);
+                upstreams.push(ServiceUpstream {
+                    check: server.check.clone(),
+                    dialling: server.dialling.clone(),
+                    ..plain(name, survey.server(server))
+                });
             }
         } else {
-            let mut upstream = in_mesh(own, survey.sidecars(&reading, Wish::Tags), found);
-            // Whatever `tcp.services` it has, its sidecars are its one upstream, and speak for it on one port.
+            // Whatever `tcp.services` it has, its sidecars speak for it on one port.
             let check = servers.values().find_map(|server| server.check.as_deref());
-            upstream.check = check.map(|check| {
+            let check = check.map(|check| {
                 Arc::new(HealthCheck {
                     port: None,
                     ..check.clone()
                 })
             });
-            upstreams.push(upstream);
+            upstreams.push(ServiceUpstream {
+                check: check.clone(),
+                ..in_mesh(own, survey.sidecars(&reading, Wish::Tags), found)
+            });
+            for (name, server) in servers.iter().filter(|(_, server)| server.has_own_way()) {
+                let name = names::upstream(&found.key, Some(name));
+                upstreams.push(ServiceUpstream {
+                    check: check.clone(),
+                    dialling: server.dialling.clone(),
+                    ..in_mesh(name, survey.sidecars(&reading, Wish::Tags), found)
+                });
+            }
         }
     }
     for wanted in exposure.wanted.get(&*found.key.name).into_iter().flatten() {
@@ -240,6 +252,7 @@ fn plain(name: Arc<str>, Available { endpoints, empty }: Available) -> ServiceUp
         mesh: None,
         empty,
         check: None,
+        dialling: Ok(Dialling::default()),
     }
 }
 

@@ -1,6 +1,7 @@
 //! What sources of discovery say of services, in one shape, and what is made of it.
 
 pub mod consul;
+mod dialling;
 mod doubt;
 mod endpoints;
 pub mod exposure;

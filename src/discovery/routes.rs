@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::dialling;
 use super::exposure::Exposure;
 use super::instance::Instance;
 use super::middlewares;
@@ -179,15 +180,12 @@ impl Routers<'_, '_> {
         let key = &self.reading.found.key;
         let (middlewares, no_middleware) =
             middlewares::named(key, &router.middlewares, self.middlewares);
-        let asked = self.asked(router, target);
+        let asked = &router.unsupported;
         let broken = match unreadable {
             true => no_way,
-            false => unsupported(&asked, self.is_mesh(target))
-                .or(no_middleware)
-                .or(no_tls)
-                .or(no_way),
+            false => unsupported(asked).or(no_middleware).or(no_tls).or(no_way),
         };
-        let mut warnings = self.warnings(target, &asked);
+        let mut warnings = self.warnings(target, asked);
         warnings.extend(rule.warnings().iter().map(|warning| {
             let help = warning.help.iter().map(|help| format!(": {help}"));
             format!("its rule: {warning}{}", help.collect::<String>())
@@ -256,11 +254,17 @@ impl Routers<'_, '_> {
         let key = &self.reading.found.key;
         let source = key.source.as_str();
         match target {
-            Target::Own(server) => match &self.mesh {
-                Mesh::Unasked => (names::upstream(key, server), None),
-                Mesh::Usable => (names::upstream(key, None), None),
-                Mesh::Broken(reason) => (names::upstream(key, None), Some(reason.clone())),
-            },
+            Target::Own(name) => {
+                let server = name.and_then(|name| self.servers.get(name));
+                let no_way = server.and_then(|server| server.dialling.as_ref().err());
+                let no_way = no_way.map(ToString::to_string);
+                let in_mesh = name.filter(|_| server.is_some_and(Server::has_own_way));
+                match &self.mesh {
+                    Mesh::Unasked => (names::upstream(key, name), no_way),
+                    Mesh::Usable => (names::upstream(key, in_mesh), no_way),
+                    Mesh::Broken(reason) => (names::upstream(key, None), Some(reason.clone())),
+                }
+            }
             Target::File(name) => (name.into(), None),
             Target::Other(name) => (names::other(key, name), None),
             Target::Foreign(provider) => (
@@ -277,31 +281,16 @@ impl Routers<'_, '_> {
         matches!(target, Target::Own(_)) && self.mesh != Mesh::Unasked
     }
 
-    /// What the router and its service ask for and do not get.
-    fn asked(&self, router: &Router, target: Target<'_>) -> BTreeSet<Unsupported> {
-        let server = match target {
-            Target::Own(Some(name)) => self.servers.get(name),
-            _ => None,
-        };
-        let mut asked = router.unsupported.clone();
-        asked.extend(server.iter().flat_map(|server| &server.unsupported));
-        asked
-    }
-
     fn warnings(&self, target: Target<'_>, asked: &BTreeSet<Unsupported>) -> Vec<String> {
         let mesh = self.is_mesh(target);
         let (acme, others): (Vec<_>, Vec<_>) = asked
             .iter()
-            .filter(|asked| !asked.is_vital(mesh))
+            .filter(|asked| !asked.is_vital())
             .partition(|asked| matches!(asked, Unsupported::CertResolver | Unsupported::Domains));
         let mut warnings: Vec<String> = others
             .into_iter()
-            .map(|asked| match asked {
-                Unsupported::ServerTls | Unsupported::ServersTransport => format!(
-                    "`{}` has no effect: the mesh decides how its sidecar is dialled",
-                    asked.key()
-                ),
-                asked => format!("`{}` is not supported yet, and ignored", asked.key()),
+            .map(|asked: &Unsupported| {
+                format!("`{}` is not supported yet, and ignored", asked.key())
             })
             .collect();
         let acme: Vec<String> = acme
@@ -322,6 +311,11 @@ impl Routers<'_, '_> {
             return warnings;
         };
         let server = server.and_then(|name| self.servers.get(name));
+        warnings.extend(
+            server
+                .iter()
+                .flat_map(|server| dialling::warnings(&server.transport, mesh)),
+        );
         let has_port =
             server.is_some_and(|server| server.members.iter().any(|(_, port)| port.is_some()));
         if mesh && has_port {
@@ -432,8 +426,8 @@ fn rule(
 }
 
 /// What vital thing is missing.
-fn unsupported(asked: &BTreeSet<Unsupported>, mesh: bool) -> Option<String> {
-    let vital = asked.iter().filter(|asked| asked.is_vital(mesh));
+fn unsupported(asked: &BTreeSet<Unsupported>) -> Option<String> {
+    let vital = asked.iter().filter(|asked| asked.is_vital());
     let keys: Vec<String> = vital.map(|asked| format!("`{}`", asked.key())).collect();
     match keys.as_slice() {
         [] => None,

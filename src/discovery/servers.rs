@@ -1,14 +1,15 @@
 //! The `tcp.services` of a service: which instances define each, and whose definition counts.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::dialling::{bytes, dialling};
 use super::instance::Instance;
 use super::reading::Reading;
-use super::tags::{self, Unsupported};
+use super::tags::{self, Transport};
 use crate::config::HealthCheck;
 use crate::name::quoted;
-use crate::snapshot::service::Skipped;
+use crate::snapshot::service::{Dialling, Skipped};
 
 /// One of the `tcp.services`, as the newest of its instances defines it.
 #[derive(Debug)]
@@ -17,8 +18,17 @@ pub(super) struct Server<'a> {
     pub(super) members: Vec<(&'a Instance, Option<u16>)>,
     /// How all of them are checked.
     pub(super) check: Option<Arc<HealthCheck>>,
-    /// What it asks for and does not get: of what is vital, the same for each member.
-    pub(super) unsupported: BTreeSet<Unsupported>,
+    /// How it asks for its instances to be dialled, as the newest of them has it.
+    pub(super) transport: Transport,
+    /// What becomes of that; or why they must not be dialled.
+    pub(super) dialling: Result<Dialling, Arc<str>>,
+}
+
+impl Server<'_> {
+    /// Whether it asks for more than a connection; in the mesh, for more than a connection there.
+    pub(super) fn has_own_way(&self) -> bool {
+        self.dialling != Ok(Dialling::default())
+    }
 }
 
 /// Every one, by name. An instance that wants to be dialled in another way than the newest is no member, and is listed:
@@ -34,10 +44,6 @@ pub(super) fn servers<'r, 'a>(
             defined.entry(name).or_default().push((instance, server));
         }
     }
-    let vital = |server: &tags::Server| -> Vec<Unsupported> {
-        let all = server.unsupported.iter().copied();
-        all.filter(|asked| asked.is_vital(mesh)).collect()
-    };
     let mut servers = BTreeMap::new();
     for (name, definitions) in defined {
         let newest = definitions
@@ -46,16 +52,16 @@ pub(super) fn servers<'r, 'a>(
         let Some((newest, counts)) = newest else {
             continue;
         };
-        let wanted = vital(counts);
+        let wanted = bytes(&counts.transport, mesh);
         let mut server = Server {
             members: Vec::new(),
             check: counts.check.clone().map(Arc::new),
-            unsupported: BTreeSet::new(),
+            transport: counts.transport.clone(),
+            dialling: dialling(&counts.transport, mesh),
         };
         for (instance, definition) in &definitions {
-            if vital(definition) == wanted {
+            if bytes(&definition.transport, mesh) == wanted {
                 server.members.push((instance, definition.port));
-                server.unsupported.extend(&definition.unsupported);
             } else {
                 skipped.push(Skipped {
                     instance: Some(Arc::clone(&instance.id)),

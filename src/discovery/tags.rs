@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 mod health_check;
 mod middlewares;
+mod transport;
 
 use super::terms::{Terms, boolean, is_tcp};
 use crate::config::HealthCheck;
 use crate::name::quoted;
 use crate::rule::Syntax;
 pub use middlewares::Middleware;
+pub use transport::Transport;
 
 /// What the tags of an instance ask for: Traefik's grammar for TCP, as its version 3.7 reads it, under either prefix.
 ///
@@ -46,8 +48,10 @@ fn read(tags: &[Arc<str>], terms: &Terms) -> (Option<Tags>, Option<TagError>) {
         Some(Err(error)) => first = Some(error),
         Some(Ok(true)) | None => {}
     }
+    let says_connect = (typed.0.keys())
+        .any(|key| matches!(key.as_str(), "consulcatalog.connect" | "nomad.connect"));
     let mut found = Tags {
-        connect: terms.connect_by_default,
+        connect: terms.connect_by_default && !says_connect,
         ..Tags::default()
     };
     for (key, place) in &typed.0 {
@@ -118,8 +122,8 @@ pub struct Server {
     pub port: Option<u16>,
     /// How it is to be checked; `None` is not at all.
     pub check: Option<HealthCheck>,
-    /// What it asks for and does not get.
-    pub unsupported: BTreeSet<Unsupported>,
+    /// How it is dialled.
+    pub transport: Transport,
 }
 
 /// What Traefik does for a tag, and this gateway does not.
@@ -131,14 +135,6 @@ pub enum Unsupported {
     CertResolver,
     /// The names in it.
     Domains,
-    /// TLS towards the instance.
-    ServerTls,
-    /// How the instance is dialled.
-    ServersTransport,
-    /// Who the client is, written before its bytes.
-    ProxyProtocol,
-    /// How long one direction outlives the other.
-    TerminationDelay,
 }
 
 impl Unsupported {
@@ -148,21 +144,14 @@ impl Unsupported {
             Self::RuleSyntax => "rulesyntax",
             Self::CertResolver => "tls.certresolver",
             Self::Domains => "tls.domains",
-            Self::ServerTls => "loadbalancer.server.tls",
-            Self::ServersTransport => "loadbalancer.serverstransport",
-            Self::ProxyProtocol => "loadbalancer.proxyprotocol",
-            Self::TerminationDelay => "loadbalancer.terminationdelay",
         }
     }
 
     /// Whether serving without it would take clients that shall not be taken, or send other bytes than it would.
-    ///
-    /// Through the mesh, Traefik too dials with the mesh's own TLS and transport, whatever else was asked for.
-    pub fn is_vital(self, mesh: bool) -> bool {
+    pub fn is_vital(self) -> bool {
         match self {
-            Self::RuleSyntax | Self::ProxyProtocol => true,
-            Self::ServerTls | Self::ServersTransport => !mesh,
-            Self::CertResolver | Self::Domains | Self::TerminationDelay => false,
+            Self::RuleSyntax => true,
+            Self::CertResolver | Self::Domains => false,
         }
     }
 }
@@ -280,23 +269,15 @@ impl Router {
 impl Server {
     /// Takes in the tag whose key goes on with `path`; `proxy` is the switch that stands at its `proxyprotocol`.
     fn take(&mut self, path: &[&str], place: &Place<'_>, proxy: bool) -> Result<(), TagError> {
-        let asked = match path {
-            ["server", "port"] => {
-                self.port = place.port()?;
-                return Ok(());
-            }
-            ["server", "tls"] if !place.boolean()? => return Ok(()),
+        if self.transport.take(path, place, proxy)? {
+            return Ok(());
+        }
+        match path {
+            ["server", "port"] => self.port = place.port()?,
             // Traefik has it filled in from the instance.
-            ["server", "address"] => return Ok(()),
-            ["server", "tls"] => Unsupported::ServerTls,
-            ["serverstransport"] if place.value.is_empty() => return Ok(()),
-            ["serverstransport"] => Unsupported::ServersTransport,
-            ["proxyprotocol"] | ["proxyprotocol", "version"] if !proxy => return Ok(()),
-            ["proxyprotocol"] | ["proxyprotocol", "version"] => Unsupported::ProxyProtocol,
-            ["terminationdelay"] => Unsupported::TerminationDelay,
+            ["server", "address"] => {}
             _ => return Err(place.wrong(Wrong::Unknown)),
-        };
-        self.unsupported.insert(asked);
+        }
         Ok(())
     }
 }

@@ -175,6 +175,8 @@ async fn establish(
             return Err(broken.answered(tcp, Answer::Alert(AlertDescription::InternalError)));
         }
     };
+    // Of a weighted one the member.
+    session.record.upstream = Some(Arc::clone(&upstream.name));
 
     let (client, early) = match &route.action {
         Action::PassThrough => {

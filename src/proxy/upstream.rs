@@ -42,7 +42,7 @@ impl Pair {
         let limits = &snapshot.limits;
         let patience = Box::new(Patience {
             idle: limits.idle,
-            half_closed: limits.half_closed,
+            half_closed: upstream.timing.half_closed.unwrap_or(limits.half_closed),
             until: limits
                 .lifetime
                 .max
@@ -68,14 +68,14 @@ impl Pair {
     }
 }
 
-/// Where a route's bytes go, if what dials it could be made. What is wrong with the route itself is told first, as in
+/// Where a connection of a route goes, if what dials it could be made. What is wrong with the route itself is told first, as in
 /// `/v1/routes`: it knows better what its owner can mend.
 pub(super) fn of<'a>(route: &Route, snapshot: &'a Snapshot) -> Result<&'a Upstream, Failure> {
     if let Action::Broken(why) = &route.action {
         return Err(Failure::RouteBroken(why.clone()));
     }
-    let way = snapshot.way(route).map(|upstream| &**upstream);
-    way.map_err(|why| Failure::RouteBroken(format!("upstream `{}`: {why}", route.upstream)))
+    let chosen = snapshot.choose(route, now()).map(|upstream| &**upstream);
+    chosen.map_err(|why| Failure::RouteBroken(format!("upstream `{}`: {why}", route.upstream)))
 }
 
 /// Dials the endpoint whose turn it is; while none answers, the next, as often as the limits allow.
@@ -93,8 +93,8 @@ async fn dial(
     let tls = tls.map_err(|why| Failure::RouteBroken(why.to_string()))?;
     let dial = Dial {
         tls,
-        timeout: limits.dial,
-        keepalive: limits.keepalive,
+        timeout: upstream.timing.dial.unwrap_or(limits.dial),
+        keepalive: upstream.timing.keepalive.unwrap_or(limits.keepalive),
         sends_first,
         proxy_header,
     };

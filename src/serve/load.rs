@@ -16,6 +16,8 @@ pub(super) struct Loaded {
     pub(super) certificates: Arc<Certificates>,
     pub(super) policies: BTreeMap<Option<String>, Result<Arc<ServerPolicy>, String>>,
     pub(super) client_configs: BTreeMap<String, Result<Made, String>>,
+    /// By the transports of the file.
+    pub(super) transport_configs: BTreeMap<String, Result<Made, String>>,
     /// Chains in directories that do not serve as they are, in whose place what they were before is shown.
     pub(super) kept: Vec<PathBuf>,
 }
@@ -99,11 +101,15 @@ impl Loaded {
         Ok(())
     }
 
-    /// One configuration for each upstream with TLS; those that ask for the same share it, those of before among them.
+    /// One configuration for each upstream with TLS, and for each transport; those that ask for the same share it, those of before among them.
     fn make_client_configs(&mut self, config: &Config, before: &Self) -> Result<(), Shortage> {
         let mut made: Vec<(&UpstreamTls, Result<Made, String>)> = Vec::new();
-        for (name, upstream) in &config.upstreams {
-            let Some(tls) = &upstream.tls else { continue };
+        let upstreams = config.upstreams.iter();
+        let upstreams = upstreams.map(|(name, upstream)| (name, &upstream.tls, false));
+        let transports = config.transports.iter();
+        let transports = transports.map(|(name, transport)| (name, &transport.tls, true));
+        for (name, tls, is_transport) in upstreams.chain(transports) {
+            let Some(tls) = tls else { continue };
             let same = |other: &UpstreamTls| {
                 (&other.roots, &other.proof, &other.certificate)
                     == (&tls.roots, &tls.proof, &tls.certificate)
@@ -116,7 +122,11 @@ impl Loaded {
                     config
                 }
             };
-            self.client_configs.insert(name.clone(), config);
+            let all = match is_transport {
+                true => &mut self.transport_configs,
+                false => &mut self.client_configs,
+            };
+            all.insert(name.clone(), config);
         }
         Ok(())
     }
@@ -125,7 +135,8 @@ impl Loaded {
 fn client_config(tls: &UpstreamTls, before: &Loaded) -> Result<Result<Made, String>, Shortage> {
     let certificate = tls.certificate.as_ref();
     let certificate = certificate.map(|(chain, key)| (chain.as_path(), key.as_path()));
-    let before = before.client_configs.values().flatten();
+    let transports = before.transport_configs.values();
+    let before = before.client_configs.values().chain(transports).flatten();
     match Made::following(&tls.roots, certificate, tls.proof.clone(), before) {
         Err(ClientError::File(error)) if error.may_pass => Err(Shortage(error)),
         made => Ok(made.map_err(|error| error.to_string())),

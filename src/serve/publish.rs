@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
+use rustls::ClientConfig;
 use tokio::sync::mpsc::Receiver;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
@@ -26,6 +27,7 @@ use crate::snapshot::table::RouteId;
 use crate::snapshot::{self, ListenerId, Snapshot};
 use crate::state::{GRACE, written};
 use crate::status::{State, Status};
+use crate::tls::client::Made;
 
 /// The part of the status that tells of upstreams' names.
 pub(super) const NAMES: &str = "names";
@@ -80,14 +82,21 @@ impl Configured {
             own,
             certificates: loaded.certificates,
             policies: loaded.policies,
-            client_configs: (loaded.client_configs.into_iter())
-                .map(|(name, made)| (name, made.map(|made| made.config)))
-                .collect(),
+            client_configs: configs(loaded.client_configs),
+            transport_configs: configs(loaded.transport_configs),
             addresses: BTreeMap::new(),
             restored: BTreeMap::new(),
             identity: None,
         }
     }
+}
+
+fn configs(
+    made: BTreeMap<String, Result<Made, String>>,
+) -> BTreeMap<String, Result<Arc<ClientConfig>, String>> {
+    made.into_iter()
+        .map(|(name, made)| (name, made.map(|made| made.config)))
+        .collect()
 }
 
 impl Publisher {

@@ -10,16 +10,17 @@ use rustls::ClientConfig;
 use super::certificates::Certificates;
 use super::service::{Service, ServiceKey};
 use super::table::RouteId;
-use super::upstream::{Endpoint, Transport, Upstream, UpstreamTls};
+use super::upstream::{Endpoint, Transport, Upstream};
+use super::weighted::Member;
 use super::{Action, Listener, ListenerId, Listeners, Route, Snapshot, Source};
 use crate::config::{self, Config, EndpointAddress};
 use crate::metrics::Metrics;
 use crate::name::HostName;
 use crate::tls::mesh::Identity;
 use crate::tls::server::ServerPolicy;
-use crate::tls::verify::Proof;
 
 mod services;
+mod transports;
 
 /// Everything a snapshot is made from but the services, which come one by one. What had to be read from disks or the
 /// network has been.
@@ -37,6 +38,8 @@ pub struct Inputs {
     pub policies: BTreeMap<Option<String>, Result<Arc<ServerPolicy>, String>>,
     /// For each upstream with TLS, by name.
     pub client_configs: BTreeMap<String, Result<Arc<ClientConfig>, String>>,
+    /// For each transport with TLS, by name.
+    pub transport_configs: BTreeMap<String, Result<Arc<ClientConfig>, String>>,
     /// For each DNS name among the endpoints, what it last resolved to.
     pub addresses: BTreeMap<HostName, Vec<IpAddr>>,
     /// The names whose addresses come from the disk, and when each had resolved to them.
@@ -267,24 +270,17 @@ impl Compiler<'_> {
                 Transport::Broken("nothing is known of its service yet".into())
             }
             (_, None) => Transport::Plain,
-            (_, Some(tls)) => match self.inputs.client_configs.get(name) {
-                Some(Ok(config)) => Transport::Tls(UpstreamTls {
-                    config: Arc::clone(config),
-                    server_name: tls.server_name.clone(),
-                    spiffe: match &tls.proof {
-                        Proof::Spiffe(id) => Some(id.clone()),
-                        Proof::ServerName | Proof::AnyOf(_) => None,
-                    },
-                    identity: None,
-                    former: None,
-                }),
-                Some(Err(why)) => Transport::Broken(why.as_str().into()),
-                None => Transport::Broken("its tls is not made".into()),
-            },
+            (_, Some(tls)) => transports::tls_transport(tls, self.inputs.client_configs.get(name)),
         };
         let mut made = Upstream::new(name.into(), endpoints.collect(), transport, Arc::default());
         made.send_proxy = config.send_proxy;
         made.check = config.health_check.clone().map(Arc::new);
+        made.timing = config.timing;
+        let members = config.weighted.iter().map(|member| Member {
+            upstream: member.upstream.as_str().into(),
+            weight: member.weight,
+        });
+        made.members = members.collect();
         let endpoints = config.endpoints.iter();
         let restored = endpoints.filter_map(|endpoint| match &endpoint.address {
             EndpointAddress::Dns(host, _) => self.inputs.restored.get(host).copied(),

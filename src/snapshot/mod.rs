@@ -12,6 +12,7 @@ pub mod service;
 mod shards;
 pub mod table;
 pub mod upstream;
+pub mod weighted;
 
 use crate::config::{AcceptProxy, Cap, Limits, UnknownName};
 use crate::metrics::RouteMetrics;
@@ -24,7 +25,7 @@ use middlewares::Middlewares;
 use service::{Service, ServiceKey, Standing};
 use shards::Shards;
 use table::{RouteId, Table};
-use upstream::{Transport, Upstream};
+use upstream::Upstream;
 
 /// What every connection is served from until the next one is published.
 #[derive(Clone, Debug, Default)]
@@ -64,19 +65,6 @@ impl Snapshot {
     /// Every upstream, in no order.
     pub fn upstreams(&self) -> impl Iterator<Item = &Arc<Upstream>> {
         self.upstreams.values()
-    }
-
-    /// Where a route's bytes go, or why they go nowhere: nothing weaker than what it asks for takes its place.
-    pub fn way(&self, route: &Route) -> Result<&Arc<Upstream>, &str> {
-        let upstream = self.upstream(&route.upstream);
-        let upstream = upstream.ok_or("its upstream does not exist")?;
-        match &upstream.transport {
-            Transport::Broken(why) => Err(why),
-            Transport::Plain | Transport::Tls(_) if route.mesh && !upstream.is_mesh() => {
-                Err("its service asks for the mesh, and its upstream is not in it")
-            }
-            Transport::Plain | Transport::Tls(_) => Ok(upstream),
-        }
     }
 
     /// The same with this upstream.

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::Source;
 use super::upstream::Endpoint;
-use crate::config::{HealthCheck, Middleware};
+use crate::config::{HealthCheck, Middleware, ProxyVersion};
 use crate::name::MeshService;
 use crate::rule::Rule;
 use crate::status::State;
@@ -142,6 +142,21 @@ pub struct ServiceUpstream {
     pub empty: Option<Arc<str>>,
     /// How the instances are to be checked by the gateway itself; `None` is not at all.
     pub check: Option<Arc<HealthCheck>>,
+    /// How its tags ask for it to be dialled; or why it must not be, as they ask for what cannot be had.
+    pub dialling: Result<Dialling, Arc<str>>,
+}
+
+/// What tags ask for beyond a connection to an address.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Dialling {
+    /// TLS, with what the transport says of it. The mesh has its own in any case.
+    pub tls: bool,
+    /// A transport of the file, by its name there. Without it the upstream must not be dialled.
+    pub transport: Option<Arc<str>>,
+    /// A PROXY header, where the tags themselves ask for it.
+    pub send_proxy: Option<ProxyVersion>,
+    /// How long one direction may outlive the other, where the tags themselves say it.
+    pub half_closed: Option<Duration>,
 }
 
 /// A route that a service asked for.

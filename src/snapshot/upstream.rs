@@ -12,7 +12,8 @@ use rustls_pki_types::ServerName;
 
 use super::ejection::{Attempt, EndpointState};
 use super::service::ServiceKey;
-use crate::config::{HealthCheck, SendProxy};
+use super::weighted::Member;
+use crate::config::{HealthCheck, SendProxy, Timing};
 use crate::metrics::UpstreamMetrics;
 use crate::name::SpiffeId;
 use crate::tls::mesh::Identity;
@@ -30,6 +31,10 @@ pub struct Upstream {
     pub send_proxy: Option<SendProxy>,
     /// How its endpoints are checked; `None` is not at all.
     pub check: Option<Arc<HealthCheck>>,
+    /// What it has in place of the limits.
+    pub timing: Timing,
+    /// The upstreams that it stands for, by weight; then it has no endpoints of its own. Empty for any other.
+    pub members: Arc<[Member]>,
     /// Why there is no endpoint, where there is more to say than that.
     pub empty: Option<Arc<str>>,
     /// When the oldest of what it was made of was last confirmed, if that comes from the disk.
@@ -120,6 +125,8 @@ impl Upstream {
             transport,
             send_proxy: None,
             check: None,
+            timing: Timing::default(),
+            members: Arc::default(),
             empty: None,
             restored: None,
             state,
@@ -136,6 +143,8 @@ impl Upstream {
             && self.transport == other.transport
             && self.send_proxy == other.send_proxy
             && self.check == other.check
+            && self.timing == other.timing
+            && self.members == other.members
             && self.empty == other.empty
             && self.restored == other.restored
     }
@@ -164,6 +173,17 @@ impl Upstream {
     /// Its endpoints, resolved; empty when a DNS name has not resolved yet.
     pub fn endpoints(&self) -> &[Endpoint] {
         &self.endpoints
+    }
+
+    /// Whether there is anything to dial.
+    pub(super) fn has_endpoint(&self) -> bool {
+        self.endpoints.iter().any(|endpoint| endpoint.weight > 0)
+    }
+
+    /// Whether there is an endpoint that is not passed over.
+    pub(super) fn is_open(&self, now: Instant) -> bool {
+        let mut states = self.states();
+        states.any(|(endpoint, state)| endpoint.weight > 0 && state.is_open(now))
     }
 
     /// Its endpoints, with what is known of each.
@@ -215,20 +235,28 @@ impl Upstream {
 
     /// The place of the endpoint whose turn it is among these; `None` when their weights add up to nothing.
     fn first(&self, among: impl Fn(&EndpointState) -> bool) -> Option<usize> {
-        let weights = || {
-            let states = self.states().enumerate();
-            states
-                .filter(|(_, (_, state))| among(state))
-                .map(|(place, (endpoint, _))| (place, u64::from(endpoint.weight)))
-        };
-        let total: u64 = weights().map(|(_, weight)| weight).sum();
+        let states = self.states.iter().zip(&self.endpoints).enumerate();
+        let states = states.filter(|(_, (state, _))| among(state));
+        let weights = states.map(|(place, (_, endpoint))| (place, u64::from(endpoint.weight)));
+        self.state.first(weights)
+    }
+}
+
+impl UpstreamState {
+    /// The place whose turn it is among these, each with its weight; `None` when those add up to nothing.
+    pub(super) fn first(
+        &self,
+        weights: impl Iterator<Item = (usize, u64)> + Clone,
+    ) -> Option<usize> {
+        let total: u64 = weights.clone().map(|(_, weight)| weight).sum();
         if total == 0 {
             return None;
         }
-        let turn = self.state.turn.fetch_add(1, Ordering::Relaxed) % total;
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed) % total;
         let slot = u128::from(turn) * u128::from(stride(total)) % u128::from(total);
         let mut sum = 0;
-        weights()
+        weights
+            .clone()
             .find(|(_, weight)| {
                 sum += u128::from(*weight);
                 slot < sum

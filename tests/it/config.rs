@@ -19,8 +19,10 @@ mod proxy_protocol;
 mod report;
 mod sections;
 mod strange;
+mod transports;
 mod upstream_tls;
 mod values;
+mod weighted;
 
 /// A folder with every file that the examples and the cases below name.
 fn folder() -> TempDir {

@@ -99,6 +99,7 @@ impl Mesh {
             certificates,
             policies: [(None, Ok(Arc::new(policy)))].into(),
             client_configs: BTreeMap::new(),
+            transport_configs: BTreeMap::new(),
             addresses: BTreeMap::new(),
             restored: BTreeMap::new(),
             identity: Some(self.identity()),
@@ -163,6 +164,7 @@ fn web(sidecar: SocketAddr) -> BTreeMap<ServiceKey, Option<Arc<Service>>> {
     let service = Service {
         key: key.clone(),
         upstreams: vec![ServiceUpstream {
+            dialling: Ok(Default::default()),
             name: "web@consul".into(),
             endpoints: vec![Endpoint {
                 address: sidecar,

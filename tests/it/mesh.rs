@@ -32,6 +32,7 @@ mod options;
 mod ready;
 mod speed;
 mod ssh;
+mod transports;
 mod ways;
 
 /// The service that the gateway is in the mesh; nobody registers it.

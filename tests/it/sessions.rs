@@ -168,6 +168,7 @@ async fn a_running_tunnel_keeps_no_snapshot_from_going() {
         certificates: Arc::default(),
         policies: BTreeMap::new(),
         client_configs: BTreeMap::new(),
+        transport_configs: BTreeMap::new(),
         addresses: BTreeMap::new(),
         restored: BTreeMap::new(),
         identity: None,

@@ -90,35 +90,35 @@ fn every_route_is_shown_whole_and_in_order() {
         .with(upstream("tls", Transport::Tls(tls())));
     let json: serde_json::Value = serde_json::from_slice(&json(&snapshot)).unwrap();
     let plain = json!({ "name": "vms", "tls": false, "server_name": null, "spiffe": null,
-        "mesh": false, "empty": null, "from_disk": null });
+        "mesh": false, "proxy_protocol": null, "empty": null, "from_disk": null });
     let tls = json!({ "name": "tls", "tls": true, "server_name": "db.internal", "spiffe": null,
-        "mesh": false, "empty": null, "from_disk": null });
+        "mesh": false, "proxy_protocol": null, "empty": null, "from_disk": null });
     let endpoints = json!([{ "address": "10.0.0.5:22", "configured": "vm.internal:22", "weight": 3,
         "failures": 0, "out_for_seconds": null, "check": null, "check_error": null }]);
     let all = json!({
         "name": "*", "source": "file", "rule": "HostSNI(`*`)", "rule_syntax": "v3", "priority": -1,
         "default": true, "action": "pass_through", "tls_options": null, "broken_reason": null,
         "upstream": plain, "endpoints": endpoints, "shadowed_by": null,
-        "service": null, "warnings": [], "middlewares": [], "from_disk": null,
+        "service": null, "warnings": [], "members": [], "middlewares": [], "from_disk": null,
     });
     let wildcard = json!({
         "name": "*.example.com", "source": "file", "rule": "HostSNI(`*.example.com`)", "rule_syntax": "v3",
         "priority": 100, "default": false, "action": "pass_through", "tls_options": null,
         "broken_reason": null, "upstream": plain, "endpoints": endpoints, "shadowed_by": null,
-        "service": null, "warnings": [], "middlewares": [], "from_disk": null,
+        "service": null, "warnings": [], "members": [], "middlewares": [], "from_disk": null,
     });
     let db = json!({
         "name": "db.example.com", "source": "file", "rule": "HostSNI(`db.example.com`)", "rule_syntax": "v3",
         "priority": 101, "default": false, "action": "terminate", "tls_options": "strict",
         "broken_reason": null, "upstream": plain, "endpoints": endpoints, "shadowed_by": null,
-        "service": null, "warnings": [], "middlewares": [], "from_disk": null,
+        "service": null, "warnings": [], "members": [], "middlewares": [], "from_disk": null,
     });
     let vm = json!({
         "name": "vm.example.com", "source": "file", "rule": "HostSNI(`vm.example.com`)", "rule_syntax": "v3",
         "priority": 25, "default": false, "action": "broken", "tls_options": null,
         "broken_reason": "no option set is named `lost`", "upstream": tls,
         "endpoints": endpoints, "shadowed_by": { "source": "file", "name": "*.example.com" },
-        "service": null, "warnings": [], "middlewares": [], "from_disk": null,
+        "service": null, "warnings": [], "members": [], "middlewares": [], "from_disk": null,
     });
     assert_eq!(
         json,
@@ -162,6 +162,7 @@ fn service(name: &str) -> Service {
 
 fn service_upstream(name: &str) -> ServiceUpstream {
     ServiceUpstream {
+        dialling: Ok(Default::default()),
         name: name.into(),
         endpoints: Vec::new(),
         mesh: None,
@@ -201,6 +202,7 @@ fn shown(services: impl IntoIterator<Item = Service>) -> serde_json::Value {
         certificates: Arc::default(),
         policies: BTreeMap::new(),
         client_configs: BTreeMap::new(),
+        transport_configs: BTreeMap::new(),
         addresses: BTreeMap::new(),
         restored: BTreeMap::new(),
         identity: Some(Arc::new(Identity {
@@ -224,6 +226,7 @@ fn a_route_of_a_service_says_whose_it_is_and_what_its_upstream_must_prove() {
     let mut web = service("web");
     web.upstreams = vec![
         ServiceUpstream {
+            dialling: Ok(Default::default()),
             mesh: Some(MeshService {
                 namespace: "default".into(),
                 datacenter: "dc1".into(),
@@ -272,7 +275,7 @@ fn a_route_of_a_service_says_whose_it_is_and_what_its_upstream_must_prove() {
             "name": "web@consul", "tls": true, "mesh": true,
             "server_name": "web.default.dc1.internal.mesh.test",
             "spiffe": "spiffe://mesh.test/ns/default/dc/dc1/svc/web",
-            "empty": "all 3 instances are critical", "from_disk": null,
+            "proxy_protocol": null, "empty": "all 3 instances are critical", "from_disk": null,
         })
     );
     assert_eq!(route(2, "warnings"), json!(["it is dialled plainly"]));

@@ -10,8 +10,11 @@ mod properties;
 mod refusals;
 mod rules;
 
+use std::time::Duration;
+
 use super::super::instance::{Health, Instance};
 use super::*;
+use crate::config::{ProxyTlvs, ProxyVersion, Timing};
 use crate::name::MeshService;
 use crate::snapshot::Source;
 use crate::snapshot::service::{ServiceKey, ServiceRoute, ServiceTls};
@@ -329,10 +332,6 @@ fn what_is_harmless_to_leave_out_is_a_warning() {
         (
             "routers.web.tls.options=strict@file",
             "`tls.options` has no effect where TLS is passed through",
-        ),
-        (
-            "services.s.loadbalancer.terminationdelay=1",
-            "`loadbalancer.terminationdelay` is not supported yet, and ignored",
         ),
         ("routers.web.rule=HostSNI(`10.0.0.1`)", "its rule: "),
     ] {

@@ -4,6 +4,7 @@ mod health_check;
 mod properties;
 
 use super::*;
+use crate::config::{ProxyTlvs, ProxyVersion};
 
 fn tags(list: &[&str]) -> Vec<Arc<str>> {
     list.iter().map(|tag| Arc::from(*tag)).collect()
@@ -318,16 +319,51 @@ fn what_is_asked_for_in_vain_is_remembered() {
         let found = routed(tag);
         assert_eq!(found.unsupported, [asked].into(), "{tag}");
     }
-    for (tag, asked) in [
-        ("server.tls=true", Unsupported::ServerTls),
-        ("serverstransport=t@file", Unsupported::ServersTransport),
-        ("proxyprotocol=true", Unsupported::ProxyProtocol),
-        ("proxyprotocol=", Unsupported::ProxyProtocol),
-        ("proxyprotocol.version=1", Unsupported::ProxyProtocol),
-        ("terminationdelay=100", Unsupported::TerminationDelay),
+}
+
+#[test]
+fn how_instances_are_dialled_is_read_as_traefik_reads_it() {
+    let transport = |tags: &[&str]| {
+        let tags = tags.iter();
+        let tags: Vec<String> = tags
+            .map(|tag| format!("traefik.tcp.services.s.LoadBalancer.{tag}"))
+            .collect();
+        let tags: Vec<&str> = tags.iter().map(String::as_str).collect();
+        read(&tags).services["s"].transport.clone()
+    };
+    let v2 = Some(ProxyVersion::V2(ProxyTlvs::default()));
+    let v1 = Some(ProxyVersion::V1);
+    assert_eq!(
+        transport(&["Server.TLS=1", "ServersTransport=T@file"]),
+        Transport {
+            tls: true,
+            reference: Some("T@file".to_owned()),
+            ..Transport::default()
+        }
+    );
+    for (tags, proxy) in [
+        (&["proxyprotocol=true"][..], v2),
+        (&["proxyprotocol="], v2),
+        (&["proxyprotocol.version=2"], v2),
+        (&["proxyprotocol.version=1"], v1),
+        (&["proxyprotocol=true", "proxyprotocol.version=1"], v1),
+        (&["proxyprotocol=no", "proxyprotocol.version=1"], None),
     ] {
-        let found = served(tag);
-        assert_eq!(found.unsupported, [asked].into(), "{tag}");
+        assert_eq!(transport(tags).proxy, proxy, "{tags:?}");
+    }
+    for (value, delay) in [("100", 100), ("-1", -1), ("0", 0)] {
+        let found = transport(&[&format!("terminationdelay={value}")]);
+        assert_eq!(found.termination_delay, Some(delay), "{value}");
+    }
+    for (tag, why) in [
+        ("proxyprotocol.version=3", "1 or 2"),
+        ("proxyprotocol.version=", "1 or 2"),
+        ("terminationdelay=100ms", "whole number"),
+        ("server.tls=yes", "true or false"),
+    ] {
+        let tag = format!("traefik.tcp.services.s.loadbalancer.{tag}");
+        let why_not = mistake(&[&tag]);
+        assert!(why_not.contains(why), "{tag}: {why_not}");
     }
 }
 
@@ -364,7 +400,7 @@ fn what_is_asked_for_by_no_value_is_not_asked_for() {
         "traefik.tcp.services.s.loadbalancer.proxyprotocol.version=1",
     ]);
     assert!(found.routers["a"].unsupported.is_empty());
-    assert!(found.services["s"].unsupported.is_empty());
+    assert_eq!(found.services["s"], Server::default());
 }
 
 #[test]

@@ -39,6 +39,7 @@ fn desk_with(text: &str, kept: Addresses) -> Desk {
         certificates: Arc::default(),
         policies: BTreeMap::new(),
         client_configs: BTreeMap::new(),
+        transport_configs: BTreeMap::new(),
         addresses: BTreeMap::new(),
         restored: BTreeMap::new(),
         identity: None,
@@ -95,6 +96,7 @@ fn service(name: &str, endpoint: &str) -> Service {
     Service {
         key: key(name),
         upstreams: vec![ServiceUpstream {
+            dialling: Ok(Default::default()),
             name: Arc::clone(&place),
             endpoints: vec![Endpoint {
                 address: endpoint.parse().unwrap(),

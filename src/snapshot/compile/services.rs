@@ -129,10 +129,12 @@ impl Compiler<'_> {
             priority: route.priority.unwrap_or_else(|| route.rule.priority()),
             action,
             upstream: Arc::clone(&route.upstream),
-            mesh: route.mesh,
+            mesh: self.needs_mesh(key, route),
             max_connections: None,
             middlewares: route.middlewares.clone(),
-            warnings: route.warnings.clone(),
+            warnings: (route.warnings.iter().cloned())
+                .chain(self.transport_warning(key, route))
+                .collect(),
             metrics: self.metrics.route(&route.name),
         }
     }
@@ -148,10 +150,14 @@ impl Compiler<'_> {
         let wants_mesh = config
             .and_then(|config| config.service.as_ref())
             .is_some_and(|service| service.mesh);
-        let transport = match &upstream.mesh {
-            Some(service) => self.mesh(&upstream.name, service, is_news),
-            None if wants_mesh => Transport::Broken("its service is not in the mesh".into()),
-            None => Transport::Plain,
+        let way = self.way(upstream);
+        let transport = match (&upstream.mesh, &way) {
+            (_, Err(why)) => Transport::Broken(Arc::clone(why)),
+            (Some(service), Ok(_)) => self.mesh(&upstream.name, service, is_news),
+            (None, Ok(_)) if wants_mesh => {
+                Transport::Broken("its service is not in the mesh".into())
+            }
+            (None, Ok(way)) => self.transport(way),
         };
         let mut made = Upstream::new(
             Arc::clone(&upstream.name),
@@ -162,12 +168,21 @@ impl Compiler<'_> {
         made.service = Some(key.clone());
         let service = self.next.service(key);
         made.restored = service.and_then(|service| service.restored);
-        made.send_proxy = config.and_then(|config| config.send_proxy);
         // What stands in the file is the operator's, and no tag changes how it is checked.
         made.check = match config {
             Some(config) => config.health_check.clone().map(Arc::new),
             None => upstream.check.clone(),
         };
+        match (config, way) {
+            (Some(config), _) => {
+                (made.send_proxy, made.timing) = (config.send_proxy, config.timing)
+            }
+            (None, Ok(way)) => {
+                let is_mesh = upstream.mesh.is_some();
+                (made.send_proxy, made.timing) = (way.send_proxy(is_mesh), way.timing());
+            }
+            (None, Err(_)) => {}
+        }
         made.empty.clone_from(&upstream.empty);
         made
     }

@@ -13,7 +13,9 @@ mod former;
 mod middlewares;
 mod random;
 mod services;
+mod transports;
 mod upstreams;
+mod weighted;
 
 const ROUTES: &str = r#"
     [routes.one]
@@ -41,6 +43,7 @@ fn inputs(text: &str) -> Inputs {
         certificates: Arc::default(),
         policies: BTreeMap::new(),
         client_configs: BTreeMap::new(),
+        transport_configs: BTreeMap::new(),
         addresses: BTreeMap::new(),
         restored: BTreeMap::new(),
         identity: None,

@@ -206,6 +206,11 @@ fn the_full_example_means_what_its_comments_say() {
         ..HealthCheck::default()
     };
     assert_eq!(check, &expected);
+    let (ledger, db) = (&config.upstreams["ledger"], &config.transports["db"]);
+    assert!(ledger.tls == db.tls && ledger.timing == db.timing);
+    assert_eq!(db.timing.keepalive.unwrap().count, 6);
+    let canary = &config.upstreams["canary"].weighted;
+    assert_eq!(canary.iter().map(|one| one.weight).sum::<u32>(), 4);
     let vault = config.upstreams["vault"].service.as_ref().unwrap();
     assert!(vault.name == "vault" && vault.mesh);
     let consul = Consul {
@@ -246,6 +251,9 @@ fn the_full_example_shows_every_key() {
         "[upstreams.a.proxy_protocol]",
         "[upstreams.a.health_check]",
         "[[upstreams.a.endpoints]]",
+        "[[upstreams.a.weighted]]",
+        "[transports.a]",
+        "[transports.a.keepalive]",
         "[consul]",
         "[nomad]",
         "[limits]",

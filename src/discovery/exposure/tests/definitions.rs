@@ -135,3 +135,26 @@ fn an_instance_that_is_to_be_dialled_in_another_way_than_the_newest_is_not_diall
     let found = web(vec![at(0, plain), tls]);
     assert!(broken(&service(&found, &exposure())).starts_with("`loadbalancer.server.tls`"));
 }
+
+#[test]
+fn of_how_long_one_side_may_go_on_the_newest_instance_decides_for_all() {
+    let delay = |ms: i64| format!("traefik.tcp.services.s.loadbalancer.terminationdelay={ms}");
+    for (newest, expected) in [
+        (100, Duration::from_millis(100)),
+        (0, Duration::ZERO),
+        (-1, Timing::ENDLESS),
+        (i64::MAX, Timing::ENDLESS),
+    ] {
+        let found = web(vec![
+            at(1, instance("a", &with(SSH, &[&delay(5)]))),
+            at(2, instance("b", &with(SSH, &[&delay(newest)]))),
+        ]);
+        let made = service(&found, &exposure());
+        assert_eq!(
+            addresses(&made, "web/s@consul"),
+            ["10.0.0.97:22", "10.0.0.98:22"]
+        );
+        let dialling = made.upstreams[1].dialling.as_ref().unwrap();
+        assert_eq!(dialling.half_closed, Some(expected), "{newest}");
+    }
+}

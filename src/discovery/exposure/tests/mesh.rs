@@ -192,10 +192,6 @@ fn what_the_mesh_decides_is_not_decided_by_tags() {
             "server.tls=true",
             "`loadbalancer.server.tls` has no effect: the mesh decides how its sidecar is dialled",
         ),
-        (
-            "serverstransport=t@file",
-            "`loadbalancer.serverstransport` has no effect: the mesh decides how its sidecar is dialled",
-        ),
     ] {
         let mut found = meshed(&["a"]);
         let tag = format!("traefik.tcp.services.s.loadbalancer.{tag}");
@@ -205,10 +201,49 @@ fn what_the_mesh_decides_is_not_decided_by_tags() {
         assert_eq!(route(&service).warnings, [warning.into()]);
         assert_eq!(&*route(&service).upstream, "web@consul");
     }
-    let mut found = meshed(&["a"]);
-    let tag = "traefik.tcp.services.s.loadbalancer.proxyprotocol=true";
-    found.instances[0] = instance("a", &with(SSH, &[CONNECT, tag]));
-    assert!(broken(&service(&found, &exposure())).starts_with("`loadbalancer.proxyprotocol`"));
+}
+
+#[test]
+fn how_a_sidecar_is_dialled_is_obeyed_but_for_its_tls() {
+    let v2 = Some(ProxyVersion::V2(ProxyTlvs::default()));
+    for (tag, asked) in [
+        (
+            "serverstransport=t@file",
+            Dialling {
+                transport: Some("t".into()),
+                ..Dialling::default()
+            },
+        ),
+        (
+            "proxyprotocol=true",
+            Dialling {
+                send_proxy: v2,
+                ..Dialling::default()
+            },
+        ),
+        (
+            "terminationdelay=250",
+            Dialling {
+                half_closed: Some(Duration::from_millis(250)),
+                ..Dialling::default()
+            },
+        ),
+    ] {
+        let mut found = meshed(&["a"]);
+        let tag = format!("traefik.tcp.services.s.loadbalancer.{tag}");
+        let tls = "traefik.tcp.services.s.loadbalancer.server.tls=true";
+        found.instances[0] = instance("a", &with(SSH, &[CONNECT, &tag, tls]));
+        let service = service(&found, &exposure());
+        let route = route(&service);
+        assert_eq!(&*route.upstream, "web/s@consul");
+        assert!(route.mesh);
+        let upstream = (service.upstreams.iter())
+            .find(|upstream| upstream.name == route.upstream)
+            .unwrap();
+        assert_eq!(upstream.mesh, Some(found.mesh.clone()));
+        assert_eq!(upstream.dialling, Ok(asked));
+        assert_eq!(addresses(&service, "web/s@consul"), ["10.0.1.97:21000"]);
+    }
 }
 
 #[test]

@@ -54,28 +54,25 @@ fn a_router_of_several_services_must_name_one() {
 
 #[test]
 fn what_protects_or_changes_the_bytes_takes_the_route_down_where_it_is_missing() {
-    for (tag, key) in [
-        ("routers.web.rulesyntax=v4", "rulesyntax"),
+    for (tag, reason) in [
+        (
+            "routers.web.rulesyntax=v4",
+            "`rulesyntax` is not supported yet, and the route must not serve without it",
+        ),
         (
             "services.s.loadbalancer.server.tls=true",
-            "loadbalancer.server.tls",
+            "`loadbalancer.server.tls` alone does not say which name an instance must prove: name a transport of the file that does, with `loadbalancer.serverstransport=NAME@file`",
         ),
         (
-            "services.s.loadbalancer.serverstransport=t@file",
-            "loadbalancer.serverstransport",
+            "services.s.loadbalancer.serverstransport=t",
+            "the transport \"t\" would be one of tags, which cannot define any: write `NAME@file`",
         ),
         (
-            "services.s.loadbalancer.proxyprotocol=true",
-            "loadbalancer.proxyprotocol",
-        ),
-        (
-            "services.s.loadbalancer.proxyprotocol.version=1",
-            "loadbalancer.proxyprotocol",
+            "services.s.loadbalancer.serverstransport=t@consulcatalog",
+            "the transport \"t@consulcatalog\" is of the provider \"consulcatalog\": only those of the file can be had, as in `NAME@file`",
         ),
     ] {
         let service = tagged(&with(SSH, &[&format!("traefik.tcp.{tag}")]));
-        let reason =
-            format!("`{key}` is not supported yet, and the route must not serve without it");
         assert_eq!(broken(&service), reason);
         assert_eq!(skipped(&service), [format!("- web: {reason}")]);
     }

@@ -60,6 +60,7 @@ pub(super) fn upstream(name: &str, endpoints: &[&str]) -> ServiceUpstream {
         weight: 1,
     });
     ServiceUpstream {
+        dialling: Ok(Default::default()),
         name: name.into(),
         endpoints: endpoints.collect(),
         mesh: None,

@@ -1,10 +1,12 @@
 //! Upstreams whose endpoints or identity come from discovery: of the file and of services.
 
+use std::borrow::Cow;
 use std::time::Instant;
 
 use super::services::{
     Desk, bare, desk, identity, in_mesh, standing_for_a_service, upstream, usual,
 };
+
 use super::*;
 use crate::config::ConsulService;
 use crate::name::SpiffeId;
@@ -172,7 +174,7 @@ fn a_route_that_asks_for_the_mesh_refuses_an_upstream_outside_it_whoever_owns_th
         let route = route(&desk.snapshot, "web.test").unwrap();
         let way = desk.snapshot.way(route);
         way.map(|upstream| upstream.name.to_string())
-            .map_err(str::to_owned)
+            .map_err(Cow::into_owned)
     };
     desk.learn([web.clone()]);
     let gone = "its upstream does not exist".to_owned();
