@@ -14,7 +14,7 @@ use super::keep;
 use crate::api::consul::Client;
 use crate::config::{self, CheckState, Config};
 use crate::discovery;
-use crate::discovery::consul::{Asking, Told};
+use crate::discovery::consul::{Addressing, Asking, Told};
 use crate::discovery::exposure::{Exposure, Wanted};
 use crate::discovery::instance::Health;
 use crate::discovery::terms::Terms;
@@ -188,6 +188,10 @@ impl Prepared {
         let asking = Asking {
             consistency: config.catalog.consistency,
             refresh: config.catalog.refresh_interval,
+            addressing: Addressing {
+                tag: config.catalog.tagged_address,
+                is_local_allowed: config.catalog.allow_local_addresses,
+            },
         };
         let watching = discovery::consul::watch(
             client.clone(),
@@ -257,6 +261,7 @@ fn exposure(config: &Config, consul: &config::Consul, own: &Arc<[SocketAddr]>) -
         accepted: accepted.collect(),
         entry_points: consul.entry_points.clone(),
         allow_default_from_tags: consul.allow_default_from_tags,
+        allow_local_addresses: catalog.allow_local_addresses,
         default_rule_syntax: consul.default_rule_syntax,
         own: Arc::clone(own),
         wanted,

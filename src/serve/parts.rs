@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use tokio::sync::mpsc::{Receiver, Sender};
-use tokio::sync::oneshot;
+use tokio::sync::{self, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
@@ -71,6 +71,8 @@ pub(super) struct Parts {
     loaded: Loaded,
     listeners: Listeners,
     names: Names,
+    /// The names that services of discovery are registered with.
+    named: sync::watch::Receiver<BTreeSet<HostName>>,
     consul: Option<Consul>,
     /// What was refused last, if it is tried again.
     retrying: Option<Retrying>,
@@ -120,6 +122,7 @@ impl Parts {
         news: News,
         first: &Checked,
         keeping: Keeping,
+        named: sync::watch::Receiver<BTreeSet<HostName>>,
     ) -> Self {
         Self {
             serving,
@@ -133,6 +136,7 @@ impl Parts {
             keeping,
             listeners: Listeners::default(),
             names: Names::default(),
+            named,
             consul: None,
             retrying: None,
             nomad: None,
@@ -161,6 +165,10 @@ impl Parts {
                     if self.files != before {
                         changed = Box::pin(watch::changed(self.files.clone()));
                     }
+                }
+                Ok(()) = self.named.changed() => {
+                    let named = self.named.borrow_and_update().clone();
+                    (self.names).serve(named, &self.news.answers, &mut self.tasks);
                 }
                 Some(ended) = self.tasks.join_next() => {
                     if let Err(defect) = ended && defect.is_panic() {

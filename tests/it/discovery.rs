@@ -50,6 +50,7 @@ impl Watched {
         let asking = Asking {
             consistency: consul.catalog.consistency,
             refresh: consul.catalog.refresh_interval,
+            addressing: consul::Addressing::default(),
         };
         let client = Client::new(consul).unwrap();
         let known = before.services.clone();

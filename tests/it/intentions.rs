@@ -169,6 +169,7 @@ fn web(sidecar: SocketAddr) -> BTreeMap<ServiceKey, Option<Arc<Service>>> {
                 configured: sidecar.to_string().into(),
                 weight: 1,
             }],
+            named: Vec::new(),
             mesh: Some(MeshService {
                 namespace: "default".into(),
                 datacenter: "dc1".into(),

@@ -164,6 +164,7 @@ fn service_upstream(name: &str) -> ServiceUpstream {
     ServiceUpstream {
         name: name.into(),
         endpoints: Vec::new(),
+        named: Vec::new(),
         mesh: None,
         empty: None,
     }

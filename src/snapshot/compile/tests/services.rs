@@ -62,6 +62,7 @@ pub(super) fn upstream(name: &str, endpoints: &[&str]) -> ServiceUpstream {
     ServiceUpstream {
         name: name.into(),
         endpoints: endpoints.collect(),
+        named: Vec::new(),
         mesh: None,
         empty: None,
     }
