@@ -1,18 +1,20 @@
 //! Reaching a route's upstream, and relaying to it.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::announce;
 use super::failure::{Answer, Ending, Failure};
 use super::origin::Origin;
-use crate::metrics::Limit;
+use crate::metrics::{Limit, UpstreamMetrics};
 use crate::net::Stream;
 use crate::net::dial::{self, Dial, DialError, ProxyHeader};
 use crate::net::relay::{self, Outcome, Patience, Socket};
 use crate::net::session::Session;
 use crate::reason::Fault;
 use crate::retry::chance;
+use crate::snapshot::ejection::EndpointState;
 use crate::snapshot::upstream::{Intention, Transport, Upstream};
 use crate::snapshot::{Action, Route, Snapshot};
 use crate::tls;
@@ -27,6 +29,38 @@ pub(super) struct Pair {
     patience: Box<Patience>,
     /// What must allow this, in the mesh.
     intention: Option<Intention>,
+    /// Whose refusal may still come, where it is dialled over TLS (RFC 8446 §4.4.2.4: after the handshake seems complete).
+    dialled: Option<Box<Dialled>>,
+}
+
+/// An endpoint that may still refuse the gateway's certificate.
+struct Dialled {
+    upstream: Arc<str>,
+    endpoint: SocketAddr,
+    state: Arc<EndpointState>,
+    metrics: Arc<UpstreamMetrics>,
+}
+
+impl Dialled {
+    fn at(endpoint: Option<SocketAddr>, upstream: &Upstream) -> Option<Box<Self>> {
+        let endpoint = endpoint.filter(|_| matches!(upstream.transport, Transport::Tls(_)))?;
+        Some(Box::new(Self {
+            upstream: Arc::clone(&upstream.name),
+            endpoint,
+            state: Arc::clone(upstream.state_at(endpoint)?),
+            metrics: Arc::clone(&upstream.metrics),
+        }))
+    }
+
+    fn refused(&self, failure: &Failure) {
+        if let Some(time) = self.state.failed_late(now()) {
+            self.metrics.ejections.inc();
+            let Self {
+                upstream, endpoint, ..
+            } = self;
+            tracing::warn!(%upstream, %endpoint, error = %failure, ?time, "the endpoint is passed over");
+        }
+    }
 }
 
 impl Pair {
@@ -56,12 +90,13 @@ impl Pair {
             proxy_header.map(|send| announce::header(send, origin, &client, &mut session.record));
         let sends_first = !early.is_empty();
         match dial(upstream, sends_first, proxy_header, snapshot, session).await {
-            Ok(upstream) => Ok(Self {
+            Ok(stream) => Ok(Self {
                 client,
-                upstream,
+                upstream: stream,
                 early,
                 patience,
                 intention,
+                dialled: Dialled::at(session.record.endpoint, upstream),
             }),
             Err(failure) => Err(failure.answered(client.into_tcp(), Answer::Close)),
         }
@@ -101,6 +136,9 @@ async fn dial(
         sends_first,
         proxy_header,
     };
+    if let Some(denial) = upstream.denial() {
+        return Err(Failure::DeniedByIntention(Box::new(denial)));
+    }
     let mut failure = Failure::NoHealthyUpstream(upstream.empty.clone());
     for attempt in upstream.turn(now()).take(limits.dial_attempts) {
         let address = attempt.endpoint.address;
@@ -169,7 +207,13 @@ pub(super) fn relay(
             Outcome::ClientFailed(e) => Some(Failure::ClientReset(e)),
             Outcome::UpstreamFailed(e) => {
                 let failure = match tls::late_refusal(&e).filter(|_| session.down.bytes() == 0) {
-                    Some(refusal) => Failure::upstream_tls(refusal, pair.intention),
+                    Some(refusal) => {
+                        let failure = Failure::upstream_tls(refusal, pair.intention);
+                        if let Some(dialled) = &pair.dialled {
+                            dialled.refused(&failure);
+                        }
+                        failure
+                    }
                     None => denial.unwrap_or(Failure::UpstreamReset(e)),
                 };
                 // The client may still be sending; a reset on top would cost it the upstream's last words.

@@ -394,7 +394,7 @@ impl Parts {
             &mut self.consul,
             consul,
             self.keeping.state.as_deref(),
-            &self.news.changes,
+            (&self.news.changes, &self.serving.sources.snapshot),
             &self.status,
             &mut self.tasks,
         )

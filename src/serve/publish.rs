@@ -1,7 +1,7 @@
 //! The only writer of snapshots: takes in what changed, compiles, and publishes the result as one.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -16,17 +16,16 @@ mod configured;
 mod named;
 
 use super::addresses::Addresses;
-use super::load::Loaded;
-use crate::config::{Config, EndpointAddress, RemovedRoutes};
+use crate::config::RemovedRoutes;
 use crate::metrics::Metrics;
 use crate::name::HostName;
 use crate::net::resolve::Answer;
 use crate::net::session::Sessions;
 use crate::reason::Reason;
+use crate::snapshot::Snapshot;
 use crate::snapshot::compile::{Inputs, compile, update};
 use crate::snapshot::service::{Change, Service, ServiceKey};
 use crate::snapshot::table::RouteId;
-use crate::snapshot::{self, ListenerId, Snapshot};
 use crate::state::{GRACE, written};
 use crate::status::{State, Status};
 pub(super) use configured::Configured;
@@ -171,6 +170,7 @@ impl Publisher {
         self.inputs = Inputs {
             addresses,
             identity: identity.filter(|_| has_identity),
+            denied: std::mem::take(&mut self.inputs.denied),
             ..configured.inputs()
         };
         for answer in answers {
@@ -245,6 +245,7 @@ impl Publisher {
     fn learn(&mut self, changes: impl IntoIterator<Item = Change>) {
         let mut services = BTreeMap::new();
         let mut states = Vec::new();
+        let mut judged = BTreeSet::new();
         let mut everything = false;
         for change in changes {
             match change {
@@ -260,6 +261,13 @@ impl Publisher {
                     self.inputs.identity = identity;
                     everything = true;
                 }
+                Change::Intention(key, is_denied) => {
+                    match is_denied {
+                        true => self.inputs.denied.insert(key.clone()),
+                        false => self.inputs.denied.remove(&key),
+                    };
+                    judged.insert(key);
+                }
                 Change::Restored(part, confirmed) => self.metrics.restored(part, confirmed),
                 Change::Refused(part, is_refused) => self.metrics.state_refused(part, is_refused),
                 Change::State(part, state) => states.push((part, Some(state))),
@@ -270,6 +278,15 @@ impl Publisher {
                 }
             }
         }
+        // What has been judged otherwise is compiled anew, as it is.
+        let snapshot = self.cell.load();
+        for key in judged {
+            if let Some(service) = snapshot.service(&key) {
+                let service = Arc::clone(service);
+                services.entry(key).or_insert(Some(service));
+            }
+        }
+        drop(snapshot);
         let told = services.iter();
         let has_other_names = (self.named).learn(told.map(|(key, told)| (key, told.as_deref())));
         if everything || !services.is_empty() {

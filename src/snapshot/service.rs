@@ -28,6 +28,8 @@ pub enum Change {
     Restored(&'static str, Option<SystemTime>),
     /// Whether what the disk keeps of a part is refused, and its source has told nothing in its place.
     Refused(&'static str, bool),
+    /// Whether Consul says that an intention denies the gateway this service.
+    Intention(ServiceKey, bool),
     /// What a part says of itself. Told when what was sent before it is being served.
     State(&'static str, State),
     /// A part is no more, and says nothing of itself from now on.

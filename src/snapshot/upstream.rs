@@ -30,6 +30,8 @@ pub struct Upstream {
     pub send_proxy: Option<SendProxy>,
     /// Why there is no endpoint, where there is more to say than that.
     pub empty: Option<Arc<str>>,
+    /// Whether Consul says that an intention denies the gateway.
+    pub is_denied: bool,
     /// When the oldest of what it was made of was last confirmed, if that comes from the disk.
     pub restored: Option<SystemTime>,
     /// What outlives the snapshot.
@@ -107,6 +109,7 @@ impl Upstream {
             transport,
             send_proxy: None,
             empty: None,
+            is_denied: false,
             restored: None,
             state,
             metrics: Arc::default(),
@@ -122,6 +125,7 @@ impl Upstream {
             && self.transport == other.transport
             && self.send_proxy == other.send_proxy
             && self.empty == other.empty
+            && self.is_denied == other.is_denied
             && self.restored == other.restored
     }
 
@@ -144,6 +148,18 @@ impl Upstream {
             source: identity.id.clone(),
             destination: destination.clone(),
         })
+    }
+
+    /// What denies the gateway this service, by Consul's word.
+    pub fn denial(&self) -> Option<Intention> {
+        self.intention().filter(|_| self.is_denied)
+    }
+
+    /// What outlives the snapshot of the endpoint at this address.
+    pub fn state_at(&self, address: SocketAddr) -> Option<&Arc<EndpointState>> {
+        let places = self.endpoints.iter().zip(&self.states);
+        let mut places = places.filter(|(endpoint, _)| endpoint.address == address);
+        places.next().map(|(_, state)| state)
     }
 
     /// Its endpoints, resolved; empty when a DNS name has not resolved yet.

@@ -152,7 +152,11 @@ impl<T: Send + 'static> Watched<T> {
                 }
                 .to_owned()
             }
-            Change::Identity(_) | Change::Restored(..) | Change::Refused(..) | Change::Ended(_) => {
+            Change::Identity(_)
+            | Change::Intention(..)
+            | Change::Restored(..)
+            | Change::Refused(..)
+            | Change::Ended(_) => {
                 panic!("nobody asked for that")
             }
         };

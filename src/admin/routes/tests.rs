@@ -210,6 +210,7 @@ fn shown(services: impl IntoIterator<Item = Service>) -> serde_json::Value {
             not_after: std::time::SystemTime::now(),
             former: None,
         })),
+        denied: Default::default(),
     };
     let metrics = Metrics::new();
     let services = services.into_iter();

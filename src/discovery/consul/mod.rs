@@ -4,6 +4,7 @@ mod answers;
 mod aside;
 mod catalog;
 mod checks;
+pub mod intentions;
 mod known;
 mod listing;
 mod report;

@@ -1,6 +1,6 @@
 //! A configuration that was found good, on its way to the publisher.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -44,6 +44,7 @@ impl Configured {
             addresses: BTreeMap::new(),
             restored: BTreeMap::new(),
             identity: None,
+            denied: BTreeSet::new(),
         }
     }
 }

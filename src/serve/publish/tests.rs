@@ -44,6 +44,7 @@ fn desk_with(text: &str, kept: Addresses) -> Desk {
         addresses: BTreeMap::new(),
         restored: BTreeMap::new(),
         identity: None,
+        denied: BTreeSet::new(),
     };
     let status = Status::default();
     let cell = Arc::new(ArcSwap::from_pointee(Snapshot::default()));

@@ -163,6 +163,7 @@ impl Compiler<'_> {
             Arc::default(),
         );
         made.service = Some(key.clone());
+        made.is_denied = upstream.mesh.is_some() && self.inputs.denied.contains(key);
         let service = self.next.service(key);
         made.restored = service.and_then(|service| service.restored);
         made.send_proxy = config.and_then(|config| config.send_proxy);
