@@ -27,8 +27,6 @@ pub(super) struct Pair {
     early: Vec<u8>,
     /// In a box: it is asked when a timer fires, and is larger than the rest.
     patience: Box<Patience>,
-    /// What must allow this, in the mesh.
-    intention: Option<Intention>,
     /// Whose refusal may still come, where it is dialled over TLS (RFC 8446 §4.4.2.4: after the handshake seems complete).
     dialled: Option<Box<Dialled>>,
 }
@@ -36,6 +34,8 @@ pub(super) struct Pair {
 /// An endpoint that may still refuse the gateway's certificate.
 struct Dialled {
     upstream: Arc<str>,
+    /// What must allow this, in the mesh.
+    intention: Option<Intention>,
     endpoint: SocketAddr,
     state: Arc<EndpointState>,
     metrics: Arc<UpstreamMetrics>,
@@ -46,6 +46,7 @@ impl Dialled {
         let endpoint = endpoint.filter(|_| matches!(upstream.transport, Transport::Tls(_)))?;
         Some(Box::new(Self {
             upstream: Arc::clone(&upstream.name),
+            intention: upstream.intention(),
             endpoint,
             state: Arc::clone(upstream.state_at(endpoint)?),
             metrics: Arc::clone(&upstream.metrics),
@@ -84,7 +85,6 @@ impl Pair {
             ends_then: limits.lifetime.enforce,
             exceeded: Arc::clone(session.exceeded()),
         });
-        let intention = upstream.intention();
         let proxy_header = upstream.send_proxy.as_ref();
         let proxy_header =
             proxy_header.map(|send| announce::header(send, origin, &client, &mut session.record));
@@ -95,7 +95,6 @@ impl Pair {
                 upstream: stream,
                 early,
                 patience,
-                intention,
                 dialled: Dialled::at(session.record.endpoint, upstream),
             }),
             Err(failure) => Err(failure.answered(client.into_tcp(), Answer::Close)),
@@ -199,7 +198,9 @@ pub(super) fn relay(
         let (client, upstream) = (&mut pair.client, &mut pair.upstream);
         let (up, down) = (&mut session.up, &mut session.down);
         let relayed = relay::relay(client, upstream, early, &pair.patience, up, down).await;
-        let denial = (pair.intention.clone())
+        let intention = pair.dialled.as_ref();
+        let intention = intention.and_then(|dialled| dialled.intention.clone());
+        let denial = (intention.clone())
             .filter(|_| relayed.unanswered)
             .map(Failure::PossibleIntentionDenial);
         let failure = match relayed.outcome {
@@ -208,7 +209,7 @@ pub(super) fn relay(
             Outcome::UpstreamFailed(e) => {
                 let failure = match tls::late_refusal(&e).filter(|_| session.down.bytes() == 0) {
                     Some(refusal) => {
-                        let failure = Failure::upstream_tls(refusal, pair.intention);
+                        let failure = Failure::upstream_tls(refusal, intention);
                         if let Some(dialled) = &pair.dialled {
                             dialled.refused(&failure);
                         }

@@ -25,6 +25,7 @@ mod broken;
 mod changes;
 mod file;
 mod half_close;
+mod instances;
 mod intentions;
 mod middlewares;
 mod options;
