@@ -146,6 +146,7 @@ impl Gate {
             addresses: BTreeMap::new(),
             restored: BTreeMap::new(),
             identity: None,
+            denied: Default::default(),
         };
         let metrics = Metrics::new();
         let all = (0..size).flat_map(|n| service(n, 0).0);
@@ -220,6 +221,7 @@ fn service(n: usize, version: usize) -> Changed {
                 configured: address.to_string().into(),
                 weight: 1,
             }],
+            named: Vec::new(),
             mesh: None,
             empty: None,
             check: None,

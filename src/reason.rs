@@ -111,6 +111,8 @@ reasons! {
     UpstreamTls = "upstream_tls", Upstream;
     /// The upstream did not prove who it is: its chain, its dates, its name or its SPIFFE ID.
     UpstreamIdentity = "upstream_identity", Upstream;
+    /// Consul says that an intention denies the gateway this service of the mesh: it is not dialled (`check_intentions`).
+    DeniedByIntention = "denied_by_intention", Upstream;
     /// A mesh upstream ended at the client's first byte without an answer: what a sidecar does that an intention tells to deny.
     PossibleIntentionDenial = "possible_intention_denial", Upstream;
     /// The client reset the connection, or broke TLS, while bytes were relayed.

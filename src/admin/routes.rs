@@ -82,7 +82,7 @@ struct Entry<'a> {
     /// The route that takes every client this one could have had.
     shadowed_by: Option<Name<'a>>,
     /// What its owner should know, though it serves.
-    warnings: Vec<&'a str>,
+    warnings: Vec<Cow<'a, str>>,
     /// When its service was last confirmed, in UTC, if it comes from the disk; null where its source has told it.
     from_disk: Option<String>,
 }
@@ -208,7 +208,7 @@ impl<'a> Entry<'a> {
                 source: by.source.as_str(),
                 name: &by.name,
             }),
-            warnings: route.warnings.iter().map(|warning| &**warning).collect(),
+            warnings: warnings(route, upstream),
             from_disk: route
                 .service
                 .as_ref()
@@ -268,6 +268,14 @@ impl<'a> SkippedEntry<'a> {
             note: true,
         }
     }
+}
+
+/// What its service says, and what Consul says of it.
+fn warnings<'a>(route: &'a Route, upstream: Option<&Upstream>) -> Vec<Cow<'a, str>> {
+    let own = route.warnings.iter().map(|warning| Cow::from(&**warning));
+    let denial = upstream.and_then(Upstream::denial);
+    let denial = denial.map(|denial| Cow::from(format!("denied by intention: {denial}")));
+    own.chain(denial).collect()
 }
 
 fn middlewares<'a>(route: &'a Route, snapshot: &'a Snapshot) -> Vec<MiddlewareEntry<'a>> {

@@ -4,7 +4,7 @@ mod catalog;
 mod meaning;
 mod section;
 
-pub use catalog::{Catalog, CheckState, Consistency};
+pub use catalog::{AddressTag, Catalog, CheckState, Consistency};
 #[cfg(test)]
 pub(super) use meaning::CONSUL;
 pub(super) use meaning::{consul, entry_points, service_name};

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,7 +38,7 @@ mod weighted;
 pub use agent::Agent;
 pub use check::{Checked, load, parse, parse_with, reload};
 pub use consul::{
-    Catalog, CheckState, Consistency, Consul, ConsulAddress, Secret, Token, TokenError,
+    AddressTag, Catalog, CheckState, Consistency, Consul, ConsulAddress, Secret, Token, TokenError,
 };
 pub use diagnostic::{Diagnostic, Diagnostics, Level};
 pub use environment::Environment;
@@ -315,6 +316,31 @@ pub enum EndpointAddress {
     Ip(SocketAddr),
     /// A DNS name, resolved by the control plane, and a port.
     Dns(crate::name::HostName, u16),
+}
+
+/// As it is dialled: `10.0.0.5:22`, `[2001:db8::5]:22`, `db.internal:5432`.
+impl fmt::Display for EndpointAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(address) => write!(f, "{address}"),
+            Self::Dns(host, port) => write!(f, "{host}:{port}"),
+        }
+    }
+}
+
+/// What is [written](fmt::Display) so.
+impl FromStr for EndpointAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Ok(address) = text.parse() {
+            return Ok(Self::Ip(address));
+        }
+        let (host, port) = text.rsplit_once(':').ok_or("it has no port")?;
+        let host = crate::name::HostName::parse(host).map_err(|error| error.to_string())?;
+        let port = port.parse().map_err(|_| "it has no port".to_owned())?;
+        Ok(Self::Dns(host, port))
+    }
 }
 
 /// TLS towards an upstream. The chain is always verified, and what the certificate says.

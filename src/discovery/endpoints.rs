@@ -8,8 +8,10 @@ use super::exposure::Exposure;
 use super::instance::{Health, Instance};
 use super::reading::{Reading, Verdict};
 use super::servers::Server;
+use crate::config::EndpointAddress;
+use crate::name::HostName;
 use crate::net::dial::reaches;
-use crate::snapshot::service::Skipped;
+use crate::snapshot::service::{NamedEndpoint, Skipped};
 use crate::snapshot::upstream::Endpoint;
 
 /// The greatest weight, as in the configuration: more says nothing that a smaller one could not.
@@ -20,6 +22,8 @@ const HEAVIEST: u32 = 65_535;
 pub(super) struct Available {
     /// By address.
     pub(super) endpoints: Vec<Endpoint>,
+    /// By name and port: what these resolve to can be dialled too.
+    pub(super) named: Vec<NamedEndpoint>,
     /// Why nothing can be, for people.
     pub(super) empty: Option<Arc<str>>,
 }
@@ -40,6 +44,8 @@ pub(super) struct Survey<'a> {
     own: &'a [SocketAddr],
     /// In which states an instance is dialled.
     accepted: &'a BTreeSet<Health>,
+    /// Whether a name may stand for an address of this machine or its links.
+    is_local_allowed: bool,
     /// The instances that are left out for it.
     pub(super) skipped: Vec<Skipped>,
 }
@@ -49,6 +55,7 @@ impl<'a> Survey<'a> {
         Self {
             own: &exposure.own,
             accepted: &exposure.accepted,
+            is_local_allowed: exposure.allow_local_addresses,
             skipped: Vec::new(),
         }
     }
@@ -64,8 +71,8 @@ impl<'a> Survey<'a> {
                 | (Verdict::Readable(_), _) => {
                     let Instance {
                         address, health, ..
-                    } = *read.instance;
-                    self.offer(read.instance, address, health, &mut tally);
+                    } = read.instance;
+                    self.offer(read.instance, address.as_ref(), *health, &mut tally);
                 }
             }
         }
@@ -76,11 +83,13 @@ impl<'a> Survey<'a> {
     pub(super) fn server(&mut self, server: &Server<'_>) -> Available {
         let mut tally = Tally::new("instance");
         for (instance, port) in &server.members {
-            let mut address = instance.address;
-            if let (Some(address), Some(port)) = (&mut address, port) {
-                address.set_port(*port);
+            let mut address = instance.address.clone();
+            match (&mut address, port) {
+                (Some(EndpointAddress::Ip(address)), Some(port)) => address.set_port(*port),
+                (Some(EndpointAddress::Dns(_, own)), Some(port)) => *own = *port,
+                (_, None) | (None, _) => {}
             }
-            self.offer(instance, address, instance.health, &mut tally);
+            self.offer(instance, address.as_ref(), instance.health, &mut tally);
         }
         tally.close()
     }
@@ -95,7 +104,7 @@ impl<'a> Survey<'a> {
                     tally.disabled = true;
                 }
                 (Some(Verdict::Unreadable(..)), Wish::Tags) => tally.leave_out(Out::Unreadable),
-                _ => self.offer(sidecar, sidecar.address, health, &mut tally),
+                _ => self.offer(sidecar, sidecar.address.as_ref(), health, &mut tally),
             }
         }
         tally.close()
@@ -104,14 +113,17 @@ impl<'a> Survey<'a> {
     fn offer(
         &mut self,
         instance: &Instance,
-        address: Option<SocketAddr>,
+        address: Option<&EndpointAddress>,
         health: Health,
         tally: &mut Tally,
     ) {
         let Some(address) = address else {
             return tally.leave_out(Out::Nowhere);
         };
-        if self.own.iter().any(|&own| reaches(address, own)) {
+        // What a name stands for is looked at when it is known.
+        if let EndpointAddress::Ip(address) = *address
+            && self.own.iter().any(|&own| reaches(address, own))
+        {
             tally.leave_out(Out::Own);
             self.skipped.push(Skipped {
                 instance: Some(Arc::clone(&instance.id)),
@@ -131,11 +143,22 @@ impl<'a> Survey<'a> {
             // Consul has no third share: what is worse than a warning gets no more than a warning leaves.
             Health::Warning | Health::Critical | Health::Maintenance => instance.weight_warning,
         };
-        tally.take(Endpoint {
-            address,
-            configured: Arc::clone(&instance.id),
-            weight: weight.min(HEAVIEST),
-        });
+        let weight = weight.min(HEAVIEST);
+        let configured = Arc::clone(&instance.id);
+        match address {
+            EndpointAddress::Ip(address) => tally.take(Endpoint {
+                address: *address,
+                configured,
+                weight,
+            }),
+            EndpointAddress::Dns(host, port) => tally.name(NamedEndpoint {
+                host: host.clone(),
+                port: *port,
+                configured,
+                weight,
+                is_local_allowed: self.is_local_allowed,
+            }),
+        }
     }
 }
 
@@ -146,6 +169,8 @@ struct Tally {
     noun: &'static str,
     /// Each address once: of two instances there, the one with the greater share, then the first by id.
     found: BTreeMap<SocketAddr, Endpoint>,
+    /// The same of names.
+    named: BTreeMap<(HostName, u16), NamedEndpoint>,
     /// Whether any asked to be left out.
     disabled: bool,
     /// How many are not used, and why.
@@ -168,6 +193,7 @@ impl Tally {
         Self {
             noun,
             found: BTreeMap::new(),
+            named: BTreeMap::new(),
             disabled: false,
             unused: 0,
             why: BTreeSet::new(),
@@ -185,6 +211,18 @@ impl Tally {
         }
     }
 
+    fn name(&mut self, endpoint: NamedEndpoint) {
+        let rank = |e: &NamedEndpoint| (e.weight, std::cmp::Reverse(Arc::clone(&e.configured)));
+        let place = (endpoint.host.clone(), endpoint.port);
+        match self.named.get_mut(&place) {
+            Some(there) if rank(there) >= rank(&endpoint) => {}
+            Some(there) => *there = endpoint,
+            None => {
+                self.named.insert(place, endpoint);
+            }
+        }
+    }
+
     fn leave_out(&mut self, why: Out) {
         self.unused += 1;
         self.why.insert(why);
@@ -192,17 +230,22 @@ impl Tally {
 
     fn close(mut self) -> Available {
         let endpoints: Vec<Endpoint> = self.found.into_values().collect();
-        if endpoints.iter().any(|endpoint| endpoint.weight > 0) {
+        let named: Vec<NamedEndpoint> = self.named.into_values().collect();
+        let weights = endpoints.iter().map(|endpoint| endpoint.weight);
+        let mut weights = weights.chain(named.iter().map(|endpoint| endpoint.weight));
+        if weights.any(|weight| weight > 0) {
             return Available {
                 endpoints,
+                named,
                 empty: None,
             };
         }
-        if !endpoints.is_empty() {
+        let weightless = endpoints.len() + named.len();
+        if weightless > 0 {
             self.why.insert(Out::Weightless);
         }
         let noun = self.noun;
-        let empty = match (self.unused + endpoints.len(), self.disabled) {
+        let empty = match (self.unused + weightless, self.disabled) {
             (0, false) => format!("it has no {noun}"),
             (0, true) => format!("the tags of every {noun} ask for it to be left out"),
             (1, _) => format!("its only {noun} is {}", reasons(&self.why)),
@@ -210,6 +253,7 @@ impl Tally {
         };
         Available {
             endpoints,
+            named,
             empty: Some(empty.into()),
         }
     }

@@ -35,6 +35,8 @@ pub struct Exposure {
     pub entry_points: Vec<String>,
     /// Whether a tag may make a route for clients that name no host, or for whatever they name.
     pub allow_default_from_tags: bool,
+    /// Whether an instance may be registered with a name that stands for an address of this machine or its links.
+    pub allow_local_addresses: bool,
     /// The syntax of rules where a router does not say it.
     pub default_rule_syntax: Syntax,
     /// The addresses that are bound: none of them becomes an endpoint.
@@ -55,6 +57,7 @@ impl Default for Exposure {
             accepted: [Health::Passing, Health::Warning].into(),
             entry_points: Vec::new(),
             allow_default_from_tags: false,
+            allow_local_addresses: false,
             default_rule_syntax: Syntax::default(),
             own: [].into(),
             wanted: BTreeMap::new(),
@@ -245,10 +248,16 @@ fn mesh(reading: &Reading<'_>, exposure: &Exposure) -> Mesh {
     ))
 }
 
-fn plain(name: Arc<str>, Available { endpoints, empty }: Available) -> ServiceUpstream {
+fn plain(name: Arc<str>, available: Available) -> ServiceUpstream {
+    let Available {
+        endpoints,
+        named,
+        empty,
+    } = available;
     ServiceUpstream {
         name,
         endpoints,
+        named,
         mesh: None,
         empty,
         check: None,

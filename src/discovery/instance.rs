@@ -3,7 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use crate::name::{MeshService, quoted};
+use crate::config::EndpointAddress;
+use crate::name::{HostName, MeshService, quoted};
 use crate::snapshot::service::ServiceKey;
 
 /// A service, with everything that can be dialled for it.
@@ -37,7 +38,7 @@ pub struct Instance {
     /// For a sidecar: the instance that it stands beside.
     pub beside: Option<Arc<str>>,
     /// Where it is dialled; `None` where it cannot be, which its source has listed as unusable. Its tags count all the same.
-    pub address: Option<SocketAddr>,
+    pub address: Option<EndpointAddress>,
     /// Its tags, as they were registered.
     pub tags: Vec<Arc<str>>,
     /// The worst of its checks and its node's; passing where the source does not say.
@@ -57,21 +58,25 @@ impl Instance {
     }
 }
 
-/// Where an instance is dialled that was registered so; otherwise why it cannot be.
-pub(super) fn address(text: &str, port: i64) -> Result<SocketAddr, String> {
-    let ip: IpAddr = text.parse().map_err(|_| {
-        let text = quoted(text);
-        format!("its address {text} is no IP address, and names are not resolved")
-    })?;
+/// Where an instance is dialled that was registered so, with an IP address or a DNS name; otherwise why it cannot be.
+pub(super) fn address(text: &str, port: i64) -> Result<EndpointAddress, String> {
+    let port = match u16::try_from(port) {
+        Ok(0) => Err("it has no port".to_owned()),
+        Ok(port) => Ok(port),
+        Err(_) => Err(format!("its port {port} is none")),
+    };
+    let Ok(ip) = text.parse::<IpAddr>() else {
+        let name = HostName::parse(text).map_err(|_| {
+            let text = quoted(text);
+            format!("its address {text} is neither an IP address nor a host name")
+        })?;
+        return Ok(EndpointAddress::Dns(name, port?));
+    };
     let ip = ip.to_canonical();
     if ip.is_unspecified() || ip.is_multicast() {
         return Err(format!("its address {ip} cannot be dialled"));
     }
-    match u16::try_from(port) {
-        Ok(0) => Err("it has no port".to_owned()),
-        Ok(port) => Ok(SocketAddr::new(ip, port)),
-        Err(_) => Err(format!("its port {port} is none")),
-    }
+    Ok(EndpointAddress::Ip(SocketAddr::new(ip, port?)))
 }
 
 /// The worst of an instance's checks, the best first.

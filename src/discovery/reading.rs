@@ -166,7 +166,7 @@ fn read<'a>(instances: impl Iterator<Item = &'a Instance>, exposure: &Exposure) 
         },
     };
     let mut all: Vec<Read<'a>> = instances.map(read).collect();
-    all.sort_by_key(|read| (&read.instance.id, read.instance.address));
+    all.sort_by_key(|read| (&read.instance.id, &read.instance.address));
     all
 }
 

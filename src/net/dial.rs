@@ -137,9 +137,9 @@ pub fn reaches(dialled: SocketAddr, ours: SocketAddr) -> bool {
             && is_of_this_machine(dialled)
 }
 
-/// To an address of its own a machine goes from that address. A datagram socket tells where it would go from, and sends
+/// Whether an address is one of this machine's: to its own it goes from that address. A datagram socket tells where it would go from, and sends
 /// nothing.
-fn is_of_this_machine(address: SocketAddr) -> bool {
+pub fn is_of_this_machine(address: SocketAddr) -> bool {
     let any = match address {
         SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),

@@ -148,7 +148,7 @@ pub fn relay<C: Stream, U: Socket>(
         answer.went_up(up_tally, down_tally);
         let polled = down.poll(upstream, client, &up, down_tally, cx);
         if down.source_ended() || matches!(polled, Poll::Ready(Err(Broken::Source(_)))) {
-            answer.upstream_ended(!up.source_ended(), down_tally);
+            answer.upstream_ended(!up.source_ended(), down.opening(), down_tally);
         }
         let down_done = match polled {
             Poll::Ready(Err(Broken::Source(e))) => {
@@ -197,6 +197,11 @@ const CLIENT_GONE: Duration = Duration::from_secs(10);
 /// for more, or took what it was sent and had nothing to say.
 const AT_THE_FIRST_BYTE: Duration = Duration::from_secs(5);
 
+/// What an SSH server says whoever its client is, in a line of at most so many bytes (RFC 4253 §4.2): no answer, though it
+/// may come when the client, which speaks at once too, has been heard already.
+const BANNER: [u8; 4] = *b"SSH-";
+const BANNER_AT_MOST: u64 = 255;
+
 /// Whether the upstream has said anything since the client first did.
 #[derive(Default)]
 struct Answer {
@@ -214,12 +219,14 @@ impl Answer {
         }
     }
 
-    fn upstream_ended(&mut self, client_is_open: bool, down: &Tally) {
+    fn upstream_ended(&mut self, client_is_open: bool, opening: [u8; 4], down: &Tally) {
         self.missing.get_or_insert_with(|| {
             let soon = |since: Instant| since.elapsed() < AT_THE_FIRST_BYTE;
             client_is_open
-                && (self.before)
-                    .is_some_and(|(since, before)| before == down.bytes() && soon(since))
+                && (self.before).is_some_and(|(since, before)| {
+                    let is_banner = opening == BANNER && down.bytes() <= BANNER_AT_MOST;
+                    (before == down.bytes() || is_banner) && soon(since)
+                })
         });
     }
 

@@ -54,6 +54,8 @@ pub(super) enum Failure {
     Loop,
     #[error("{}", .0.as_deref().unwrap_or("the upstream has no endpoint to dial"))]
     NoHealthyUpstream(Option<Arc<str>>),
+    #[error("denied by intention; {0}")]
+    DeniedByIntention(Box<Intention>),
     #[error("{0}")]
     Dial(DialError),
     #[error("tls: {0}; {1}")]
@@ -124,6 +126,7 @@ impl Failure {
             )) => Reason::ClientCertificate,
             Self::AcmeProbe | Self::Handshake(_) => Reason::HandshakeFailed,
             Self::NoHealthyUpstream(_) => Reason::NoHealthyUpstream,
+            Self::DeniedByIntention(_) => Reason::DeniedByIntention,
             Self::Dial(DialError::Tcp(e)) if is_shortage(e) => Reason::Shortage,
             Self::Dial(DialError::Tcp(_)) => Reason::DialFailed,
             Self::Dial(DialError::Timeout(_)) => Reason::DialTimeout,

@@ -1,19 +1,21 @@
 //! Reaching a route's upstream, and relaying to it.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::announce;
 use super::failure::{Answer, Ending, Failure};
 use super::origin::Origin;
-use crate::metrics::Limit;
+use crate::metrics::{Limit, UpstreamMetrics};
 use crate::net::Stream;
 use crate::net::dial::{self, Dial, DialError, ProxyHeader};
 use crate::net::relay::{self, Outcome, Patience, Socket};
 use crate::net::session::Session;
 use crate::reason::Fault;
 use crate::retry::chance;
-use crate::snapshot::upstream::{Intention, Upstream};
+use crate::snapshot::ejection::EndpointState;
+use crate::snapshot::upstream::{Intention, Transport, Upstream};
 use crate::snapshot::{Action, Route, Snapshot};
 use crate::tls;
 
@@ -25,8 +27,41 @@ pub(super) struct Pair {
     early: Vec<u8>,
     /// In a box: it is asked when a timer fires, and is larger than the rest.
     patience: Box<Patience>,
+    /// Whose refusal may still come, where it is dialled over TLS (RFC 8446 §4.4.2.4: after the handshake seems complete).
+    dialled: Option<Box<Dialled>>,
+}
+
+/// An endpoint that may still refuse the gateway's certificate.
+struct Dialled {
+    upstream: Arc<str>,
     /// What must allow this, in the mesh.
     intention: Option<Intention>,
+    endpoint: SocketAddr,
+    state: Arc<EndpointState>,
+    metrics: Arc<UpstreamMetrics>,
+}
+
+impl Dialled {
+    fn at(endpoint: Option<SocketAddr>, upstream: &Upstream) -> Option<Box<Self>> {
+        let endpoint = endpoint.filter(|_| matches!(upstream.transport, Transport::Tls(_)))?;
+        Some(Box::new(Self {
+            upstream: Arc::clone(&upstream.name),
+            intention: upstream.intention(),
+            endpoint,
+            state: Arc::clone(upstream.state_at(endpoint)?),
+            metrics: Arc::clone(&upstream.metrics),
+        }))
+    }
+
+    fn refused(&self, failure: &Failure) {
+        if let Some(time) = self.state.failed_late(now()) {
+            self.metrics.ejections.inc();
+            let Self {
+                upstream, endpoint, ..
+            } = self;
+            tracing::warn!(%upstream, %endpoint, error = %failure, ?time, "the endpoint is passed over");
+        }
+    }
 }
 
 impl Pair {
@@ -50,18 +85,17 @@ impl Pair {
             ends_then: limits.lifetime.enforce,
             exceeded: Arc::clone(session.exceeded()),
         });
-        let intention = upstream.intention();
         let proxy_header = upstream.send_proxy.as_ref();
         let proxy_header =
             proxy_header.map(|send| announce::header(send, origin, &client, &mut session.record));
         let sends_first = !early.is_empty();
         match dial(upstream, sends_first, proxy_header, snapshot, session).await {
-            Ok(upstream) => Ok(Self {
+            Ok(stream) => Ok(Self {
                 client,
-                upstream,
+                upstream: stream,
                 early,
                 patience,
-                intention,
+                dialled: Dialled::at(session.record.endpoint, upstream),
             }),
             Err(failure) => Err(failure.answered(client.into_tcp(), Answer::Close)),
         }
@@ -98,6 +132,9 @@ async fn dial(
         sends_first,
         proxy_header,
     };
+    if let Some(denial) = upstream.denial() {
+        return Err(Failure::DeniedByIntention(Box::new(denial)));
+    }
     let mut failure = Failure::NoHealthyUpstream(upstream.empty.clone());
     for attempt in upstream.turn(now()).take(limits.dial_attempts) {
         let address = attempt.endpoint.address;
@@ -158,7 +195,9 @@ pub(super) fn relay(
         let (client, upstream) = (&mut pair.client, &mut pair.upstream);
         let (up, down) = (&mut session.up, &mut session.down);
         let relayed = relay::relay(client, upstream, early, &pair.patience, up, down).await;
-        let denial = (pair.intention.clone())
+        let intention = pair.dialled.as_ref();
+        let intention = intention.and_then(|dialled| dialled.intention.clone());
+        let denial = (intention.clone())
             .filter(|_| relayed.unanswered)
             .map(Failure::PossibleIntentionDenial);
         let failure = match relayed.outcome {
@@ -166,7 +205,13 @@ pub(super) fn relay(
             Outcome::ClientFailed(e) => Some(Failure::ClientReset(e)),
             Outcome::UpstreamFailed(e) => {
                 let failure = match tls::late_refusal(&e).filter(|_| session.down.bytes() == 0) {
-                    Some(refusal) => Failure::upstream_tls(refusal, pair.intention),
+                    Some(refusal) => {
+                        let failure = Failure::upstream_tls(refusal, intention);
+                        if let Some(dialled) = &pair.dialled {
+                            dialled.refused(&failure);
+                        }
+                        failure
+                    }
                     None => denial.unwrap_or(Failure::UpstreamReset(e)),
                 };
                 // The client may still be sending; a reset on top would cost it the upstream's last words.

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::Context;
+use arc_swap::ArcSwap;
 use tokio::sync::mpsc::Sender;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -14,11 +15,12 @@ use super::keep;
 use crate::api::consul::Client;
 use crate::config::{self, CheckState, Config};
 use crate::discovery;
-use crate::discovery::consul::{Asking, Told};
+use crate::discovery::consul::{Addressing, Asking, Told, intentions};
 use crate::discovery::exposure::{Exposure, Wanted};
 use crate::discovery::instance::Health;
 use crate::discovery::terms::Terms;
 use crate::identity::{self, Keeper};
+use crate::snapshot::Snapshot;
 use crate::snapshot::service::Change;
 use crate::state;
 use crate::status::{State, Status};
@@ -32,6 +34,8 @@ pub(super) struct Consul {
     /// What they leave when they have stopped.
     told: oneshot::Receiver<Told>,
     keeper: Option<oneshot::Receiver<Keeper>>,
+    /// What asks for intentions has taken its word back.
+    intentions: Option<oneshot::Receiver<()>>,
 }
 
 /// What is to listen to one.
@@ -72,7 +76,7 @@ pub(super) async fn take(
     running: &mut Option<Consul>,
     prepared: Option<Prepared>,
     state: Option<&state::State>,
-    changes: &Sender<Change>,
+    (changes, snapshot): (&Sender<Change>, &Arc<ArcSwap<Snapshot>>),
     status: &Status,
     tasks: &mut JoinSet<()>,
 ) {
@@ -91,7 +95,7 @@ pub(super) async fn take(
             if next.config.mesh_identity.is_some() {
                 status.set(identity::PART, unheard());
             }
-            *running = Some(next.start(Left::default(), state, changes, tasks));
+            *running = Some(next.start(Left::default(), state, (changes, snapshot), tasks));
         }
         return;
     };
@@ -100,7 +104,7 @@ pub(super) async fn take(
         // Nobody listens where the process ends.
         let _ = changes.send(change).await;
     }
-    *running = prepared.map(|next| next.start(left, state, changes, tasks));
+    *running = prepared.map(|next| next.start(left, state, (changes, snapshot), tasks));
 }
 
 /// What is left of those that listened.
@@ -156,6 +160,9 @@ impl Consul {
             Some(keeper) => keeper.await.ok(),
             None => None,
         };
+        if let Some(ended) = self.intentions {
+            let _ = ended.await;
+        }
         Left { told, keeper }
     }
 }
@@ -167,7 +174,7 @@ impl Prepared {
         self,
         left: Left,
         state: Option<&state::State>,
-        changes: &Sender<Change>,
+        (changes, snapshot): (&Sender<Change>, &Arc<ArcSwap<Snapshot>>),
         tasks: &mut JoinSet<()>,
     ) -> Consul {
         let Self {
@@ -188,6 +195,10 @@ impl Prepared {
         let asking = Asking {
             consistency: config.catalog.consistency,
             refresh: config.catalog.refresh_interval,
+            addressing: Addressing {
+                tag: config.catalog.tagged_address,
+                is_local_allowed: config.catalog.allow_local_addresses,
+            },
         };
         let watching = discovery::consul::watch(
             client.clone(),
@@ -201,6 +212,19 @@ impl Prepared {
         tasks.spawn(async move {
             // Where nobody asks for it, the process ends.
             let _ = leave.send(watching.await);
+        });
+        let source = config.mesh_identity.clone();
+        let asks = source.filter(|_| config.catalog.check_intentions);
+        let intentions = asks.map(|source| {
+            let (client, snapshot) = (client.clone(), Arc::clone(snapshot));
+            let (changes, stop) = (changes.clone(), stop.clone());
+            let watching = intentions::watch(client, source, snapshot, changes, stop);
+            let (leave, left) = oneshot::channel();
+            tasks.spawn(async move {
+                watching.await;
+                let _ = leave.send(());
+            });
+            left
         });
         let keeper = config.mesh_identity.as_ref().map(|service| {
             let before = left.keeper.filter(Keeper::has_one);
@@ -223,6 +247,7 @@ impl Prepared {
             stop,
             told,
             keeper,
+            intentions,
         }
     }
 }
@@ -257,6 +282,7 @@ fn exposure(config: &Config, consul: &config::Consul, own: &Arc<[SocketAddr]>) -
         accepted: accepted.collect(),
         entry_points: consul.entry_points.clone(),
         allow_default_from_tags: consul.allow_default_from_tags,
+        allow_local_addresses: catalog.allow_local_addresses,
         default_rule_syntax: consul.default_rule_syntax,
         own: Arc::clone(own),
         wanted,

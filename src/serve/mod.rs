@@ -1,5 +1,6 @@
 //! Wires every part of a gateway: reads, binds, publishes, accepts, and drains.
 
+use std::collections::BTreeSet;
 use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
@@ -7,7 +8,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
 
 mod addresses;
@@ -113,7 +114,8 @@ pub async fn start(
     let keeping = Keeping::start(checked.config.state.as_ref(), &status, &metrics);
     let state = keeping.state.clone();
     let kept = Addresses::of(state.as_deref(), publish::NAMES);
-    let mut parts = Parts::new(serving, status.clone(), news, &checked, keeping);
+    let (told_names, named) = watch::channel(BTreeSet::new());
+    let mut parts = Parts::new(serving, status.clone(), news, &checked, keeping, named);
     let (configured, prepared) = parts.prepare(checked).await?;
     let publisher = Publisher::new(
         configured.inputs(),
@@ -121,6 +123,7 @@ pub async fn start(
         metrics,
         status.clone(),
         kept,
+        told_names,
     );
     let published = publisher.published();
     let files = files::limit();

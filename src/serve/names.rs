@@ -21,7 +21,13 @@ const AWAITED: Duration = Duration::from_secs(2);
 
 /// The names, each with what keeps it resolved.
 #[derive(Debug, Default)]
-pub(super) struct Names(BTreeMap<HostName, AbortHandle>);
+pub(super) struct Names {
+    kept: BTreeMap<HostName, AbortHandle>,
+    /// Those of the configuration.
+    configured: BTreeSet<HostName>,
+    /// Those of services.
+    served: BTreeSet<HostName>,
+}
 
 impl Names {
     /// Asks for the names that this configuration has more than the last one, so that no route of it is published without
@@ -33,7 +39,7 @@ impl Names {
     ) -> (Vec<Answer>, BTreeMap<HostName, Resolving>) {
         let mut asked = JoinSet::new();
         for name in super::publish::names(config) {
-            if !self.0.contains_key(&name) {
+            if !self.configured.contains(&name) {
                 let asking = async move {
                     let mut resolving = Resolving::new(name.clone());
                     let answer = resolving.ask().await;
@@ -65,23 +71,49 @@ impl Names {
         (answers, names)
     }
 
-    /// Keeps these names resolved, and no others; some have been asked for already.
+    /// Keeps these names of the configuration resolved, and no others of it; some have been asked for already.
     pub(super) fn take(
         &mut self,
         names: BTreeSet<HostName>,
+        resolving: BTreeMap<HostName, Resolving>,
+        answers: &Sender<Answer>,
+        tasks: &mut JoinSet<()>,
+    ) {
+        self.configured = names;
+        self.keep(resolving, answers, tasks);
+    }
+
+    /// Keeps these names of services resolved, and no others of them.
+    pub(super) fn serve(
+        &mut self,
+        names: BTreeSet<HostName>,
+        answers: &Sender<Answer>,
+        tasks: &mut JoinSet<()>,
+    ) {
+        self.served = names;
+        self.keep(BTreeMap::new(), answers, tasks);
+    }
+
+    fn keep(
+        &mut self,
         mut resolving: BTreeMap<HostName, Resolving>,
         answers: &Sender<Answer>,
         tasks: &mut JoinSet<()>,
     ) {
-        self.0.retain(|name, resolving| {
-            let stays = names.contains(name);
+        let Self {
+            kept,
+            configured,
+            served,
+        } = self;
+        kept.retain(|name, resolving| {
+            let stays = configured.contains(name) || served.contains(name);
             if !stays {
                 resolving.abort();
             }
             stays
         });
-        for name in names {
-            self.0.entry(name).or_insert_with_key(|name| {
+        for name in configured.union(served) {
+            kept.entry(name.clone()).or_insert_with_key(|name| {
                 let begun = resolving.remove(name);
                 let begun = begun.unwrap_or_else(|| Resolving::new(name.clone()));
                 tasks.spawn(begun.follow(answers.clone()))

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use tokio::sync::mpsc::{Receiver, Sender};
-use tokio::sync::oneshot;
+use tokio::sync::{self, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
@@ -74,6 +74,8 @@ pub(super) struct Parts {
     loaded: Loaded,
     listeners: Listeners,
     names: Names,
+    /// The names that services of discovery are registered with.
+    named: sync::watch::Receiver<BTreeSet<HostName>>,
     consul: Option<Consul>,
     /// What was refused last, if it is tried again.
     retrying: Option<Retrying>,
@@ -123,6 +125,7 @@ impl Parts {
         news: News,
         first: &Checked,
         keeping: Keeping,
+        named: sync::watch::Receiver<BTreeSet<HostName>>,
     ) -> Self {
         Self {
             serving,
@@ -136,6 +139,7 @@ impl Parts {
             keeping,
             listeners: Listeners::default(),
             names: Names::default(),
+            named,
             consul: None,
             retrying: None,
             nomad: None,
@@ -167,6 +171,10 @@ impl Parts {
                 }
                 () = sleep_until(self.next_bind()), if self.is_bound_again() => {
                     self.bind_again().await;
+                }
+                Ok(()) = self.named.changed() => {
+                    let named = self.named.borrow_and_update().clone();
+                    (self.names).serve(named, &self.news.answers, &mut self.tasks);
                 }
                 Some(ended) = self.tasks.join_next() => {
                     if let Err(defect) = ended && defect.is_panic() {
@@ -417,7 +425,7 @@ impl Parts {
             &mut self.consul,
             consul,
             self.keeping.state.as_deref(),
-            &self.news.changes,
+            (&self.news.changes, &self.serving.sources.snapshot),
             &self.status,
             &mut self.tasks,
         )

@@ -1,48 +1,39 @@
 //! The only writer of snapshots: takes in what changed, compiles, and publishes the result as one.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
-use rustls::ClientConfig;
 use tokio::sync::mpsc::Receiver;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
+mod configured;
+mod named;
+
 use super::addresses::Addresses;
-use super::load::Loaded;
-use crate::config::{Config, EndpointAddress, RemovedRoutes};
+use crate::config::RemovedRoutes;
 use crate::metrics::Metrics;
 use crate::name::HostName;
 use crate::net::resolve::Answer;
 use crate::net::session::Sessions;
 use crate::reason::Reason;
+use crate::snapshot::Snapshot;
 use crate::snapshot::compile::{Inputs, compile, update};
 use crate::snapshot::service::{Change, Service, ServiceKey};
 use crate::snapshot::table::RouteId;
-use crate::snapshot::{self, ListenerId, Snapshot};
 use crate::state::{GRACE, written};
 use crate::status::{State, Status};
-use crate::tls::client::Made;
+pub(super) use configured::Configured;
+pub(super) use named::names;
+use named::{Named, moved};
 
 /// The part of the status that tells of upstreams' names.
 pub(super) const NAMES: &str = "names";
-
-/// A configuration that was found good, and what was made and bound for it.
-#[derive(Debug)]
-pub(super) struct Configured {
-    pub(super) config: Config,
-    pub(super) loaded: Loaded,
-    pub(super) listeners: BTreeMap<ListenerId, snapshot::Listener>,
-    /// The addresses that are bound, the admin interface's too.
-    pub(super) own: Arc<[SocketAddr]>,
-    /// What names that it has more than the last one resolve to, as far as they have been answered.
-    pub(super) answers: Vec<Answer>,
-}
 
 /// Holds the inputs and publishes what they compile to.
 pub(super) struct Publisher {
@@ -56,6 +47,8 @@ pub(super) struct Publisher {
     has_been_ready: bool,
     /// Names without any address but what the disk may have.
     failing: BTreeSet<HostName>,
+    /// What services are registered with.
+    named: Named,
     /// What the disk has.
     kept: Addresses,
     /// What was last told of what is served from there.
@@ -66,39 +59,6 @@ pub(super) struct Publisher {
     published: watch::Sender<u64>,
 }
 
-impl Configured {
-    /// What is compiled from it, before anything else is known.
-    pub(super) fn inputs(self) -> Inputs {
-        let Self {
-            config,
-            loaded,
-            listeners,
-            own,
-            answers: _,
-        } = self;
-        Inputs {
-            config,
-            listeners,
-            own,
-            certificates: loaded.certificates,
-            policies: loaded.policies,
-            client_configs: configs(loaded.client_configs),
-            transport_configs: configs(loaded.transport_configs),
-            addresses: BTreeMap::new(),
-            restored: BTreeMap::new(),
-            identity: None,
-        }
-    }
-}
-
-fn configs(
-    made: BTreeMap<String, Result<Made, String>>,
-) -> BTreeMap<String, Result<Arc<ClientConfig>, String>> {
-    made.into_iter()
-        .map(|(name, made)| (name, made.map(|made| made.config)))
-        .collect()
-}
-
 impl Publisher {
     /// Publishes the first snapshot, in this cell.
     pub(super) fn new(
@@ -107,6 +67,7 @@ impl Publisher {
         metrics: Arc<Metrics>,
         status: Status,
         mut kept: Addresses,
+        told_names: watch::Sender<BTreeSet<HostName>>,
     ) -> Self {
         let first = compile(&inputs, None, &metrics);
         metrics.published(first.generation);
@@ -123,6 +84,7 @@ impl Publisher {
             waiting,
             has_been_ready: false,
             failing: BTreeSet::new(),
+            named: Named::new(told_names),
             kept,
             told_restored: None,
             gone: Vec::new(),
@@ -205,17 +167,19 @@ impl Publisher {
         let wanted = names(&configured.config);
         let before = names(&self.inputs.config);
         self.waiting.retain(|name| wanted.contains(name));
-        self.failing.retain(|name| wanted.contains(name));
+        let chosen = self.named.chosen();
+        (self.failing).retain(|name| wanted.contains(name) || chosen.contains(name));
         (self.waiting).extend(wanted.difference(&before).cloned());
         self.kept.retain(&wanted);
         let mut addresses = std::mem::take(&mut self.inputs.addresses);
-        addresses.retain(|name, _| wanted.contains(name));
+        addresses.retain(|name, _| wanted.contains(name) || chosen.contains(name));
         let consul = configured.config.consul.as_ref();
         let has_identity = consul.is_some_and(|consul| consul.mesh_identity.is_some());
         let identity = self.inputs.identity.take();
         self.inputs = Inputs {
             addresses,
             identity: identity.filter(|_| has_identity),
+            denied: std::mem::take(&mut self.inputs.denied),
             ..configured.inputs()
         };
         for answer in answers {
@@ -269,8 +233,19 @@ impl Publisher {
     fn follow(&mut self, before: &BTreeMap<HostName, Vec<IpAddr>>) {
         let restored = self.kept.restored();
         let last = std::mem::replace(&mut self.inputs.restored, restored);
-        if self.inputs.addresses != *before || self.inputs.restored != last {
-            self.publish(&BTreeMap::new(), true);
+        let moved = moved(before, &self.inputs.addresses);
+        if !moved.is_empty() || self.inputs.restored != last {
+            let chosen = self.named.chosen();
+            let everything = self.inputs.restored != last
+                || !moved.is_subset(chosen)
+                || !moved.is_disjoint(&names(&self.inputs.config));
+            let snapshot = self.cell.load();
+            let services = self.named.services(&moved).filter_map(|key| {
+                let service = snapshot.service(key)?;
+                Some((key.clone(), Some(Arc::clone(service))))
+            });
+            let services = services.collect();
+            self.publish(&services, everything);
         }
         self.report();
     }
@@ -279,6 +254,7 @@ impl Publisher {
     fn learn(&mut self, changes: impl IntoIterator<Item = Change>) {
         let mut services = BTreeMap::new();
         let mut states = Vec::new();
+        let mut judged = BTreeSet::new();
         let mut everything = false;
         for change in changes {
             match change {
@@ -294,6 +270,13 @@ impl Publisher {
                     self.inputs.identity = identity;
                     everything = true;
                 }
+                Change::Intention(key, is_denied) => {
+                    match is_denied {
+                        true => self.inputs.denied.insert(key.clone()),
+                        false => self.inputs.denied.remove(&key),
+                    };
+                    judged.insert(key);
+                }
                 Change::Restored(part, confirmed) => self.metrics.restored(part, confirmed),
                 Change::Refused(part, is_refused) => self.metrics.state_refused(part, is_refused),
                 Change::State(part, state) => states.push((part, Some(state))),
@@ -304,8 +287,22 @@ impl Publisher {
                 }
             }
         }
+        // What has been judged otherwise is compiled anew, as it is.
+        let snapshot = self.cell.load();
+        for key in judged {
+            if let Some(service) = snapshot.service(&key) {
+                let service = Arc::clone(service);
+                services.entry(key).or_insert(Some(service));
+            }
+        }
+        drop(snapshot);
+        let told = services.iter();
+        let has_other_names = (self.named).learn(told.map(|(key, told)| (key, told.as_deref())));
         if everything || !services.is_empty() {
             self.publish(&services, everything);
+        }
+        if has_other_names {
+            self.forget_names();
         }
         for (part, state) in states {
             match state {
@@ -315,12 +312,26 @@ impl Publisher {
         }
     }
 
+    /// What nobody has any more is kept for a while, as who had it may come back before its resolving has ended.
+    fn forget_names(&mut self) {
+        let (chosen, wanted) = (self.named.chosen(), names(&self.inputs.config));
+        let is_had = |name: &HostName| chosen.contains(name) || wanted.contains(name);
+        self.failing.retain(is_had);
+        if self.inputs.addresses.len() > wanted.len() + 2 * named::MOST_NAMES {
+            self.inputs.addresses.retain(|name, _| is_had(name));
+        }
+        self.report();
+    }
+
     fn take(&mut self, Answer { name, addresses }: Answer) {
         self.waiting.remove(&name);
         match addresses {
             Ok(addresses) => {
                 self.failing.remove(&name);
-                self.kept.put(&name, &addresses);
+                // Names of services are not known at a start, and kept with what else is known of these.
+                if !self.named.chosen().contains(&name) {
+                    self.kept.put(&name, &addresses);
+                }
                 self.inputs.addresses.insert(name, addresses);
             }
             Err(_) => {
@@ -390,6 +401,12 @@ impl Publisher {
                 written(at),
                 list(&mut restored.keys())
             ))
+        } else if self.named.left_out() > 0 {
+            State::Degraded(format!(
+                "{} names of services are not resolved: there are more than {}",
+                self.named.left_out(),
+                named::MOST_NAMES
+            ))
         } else {
             State::Ready
         };
@@ -415,18 +432,6 @@ fn expiries(inputs: &Inputs, metrics: &Metrics) {
     metrics.certificates(
         certificates.map(|found| (found.source.display().to_string(), found.not_after)),
     );
-}
-
-/// The DNS names that a configuration needs.
-pub(super) fn names(config: &Config) -> BTreeSet<HostName> {
-    let upstreams = config.upstreams.values();
-    upstreams
-        .flat_map(|upstream| &upstream.endpoints)
-        .filter_map(|endpoint| match &endpoint.address {
-            EndpointAddress::Dns(name, _) => Some(name.clone()),
-            EndpointAddress::Ip(_) => None,
-        })
-        .collect()
 }
 
 #[cfg(test)]

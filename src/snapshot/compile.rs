@@ -1,6 +1,6 @@
 //! From what the control plane knows to the next snapshot, sharing with the last one what did not change.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -46,6 +46,8 @@ pub struct Inputs {
     pub restored: BTreeMap<HostName, SystemTime>,
     /// The gateway's identity in the mesh, once there is one.
     pub identity: Option<Arc<Identity>>,
+    /// The services of the mesh that an intention denies the gateway, by Consul's word.
+    pub denied: BTreeSet<ServiceKey>,
 }
 
 /// Makes the next snapshot anew, with the services of the last one. Without I/O; its cost beyond the changes is one

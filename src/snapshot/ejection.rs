@@ -106,6 +106,15 @@ impl EndpointState {
     pub(super) fn fails(&self) -> bool {
         self.check.fails.load(Ordering::Relaxed)
     }
+
+    /// An endpoint that answered has refused the gateway after all. Tells for how long it is passed over from `now` on, if it
+    /// is this failure that counts.
+    pub fn failed_late(&self, now: Instant) -> Option<Duration> {
+        let word = milliseconds(now + FIRST) << SHIFT | 1;
+        let relaxed = Ordering::Relaxed;
+        let taken = (self.dials.0).compare_exchange(0, word, relaxed, relaxed);
+        taken.is_ok().then_some(FIRST)
+    }
 }
 
 fn is_open(word: u64, now: Instant) -> bool {

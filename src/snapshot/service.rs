@@ -1,13 +1,14 @@
 //! The shape of a service, as every source of discovery tells it: its upstreams, its routes, and what it asked for in vain.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::Source;
 use super::upstream::Endpoint;
 use crate::config::{HealthCheck, Middleware, ProxyVersion};
-use crate::name::MeshService;
+use crate::name::{HostName, MeshService};
 use crate::rule::Rule;
 use crate::status::State;
 use crate::tls::mesh::Identity;
@@ -27,6 +28,8 @@ pub enum Change {
     Restored(&'static str, Option<SystemTime>),
     /// Whether what the disk keeps of a part is refused, and its source has told nothing in its place.
     Refused(&'static str, bool),
+    /// Whether Consul says that an intention denies the gateway this service.
+    Intention(ServiceKey, bool),
     /// What a part says of itself. Told when what was sent before it is being served.
     State(&'static str, State),
     /// A part is no more, and says nothing of itself from now on.
@@ -78,6 +81,7 @@ impl Service {
         }
         for upstream in &mut emptied.upstreams {
             upstream.endpoints.clear();
+            upstream.named.clear();
             upstream.empty = Some(Arc::clone(why));
         }
         emptied
@@ -136,6 +140,8 @@ pub struct ServiceUpstream {
     pub name: Arc<str>,
     /// The instances that may be dialled: healthy, enabled, with the weights that they ask for.
     pub endpoints: Vec<Endpoint>,
+    /// The same of those that are registered with a name: they are dialled at what it resolves to.
+    pub named: Vec<NamedEndpoint>,
     /// Who they prove to be, over mutual TLS. `None` is plain TCP.
     pub mesh: Option<MeshService>,
     /// Why nothing can be dialled, for people: `all 3 instances are critical`.
@@ -157,6 +163,46 @@ pub struct Dialling {
     pub send_proxy: Option<ProxyVersion>,
     /// How long one direction may outlive the other, where the tags themselves say it.
     pub half_closed: Option<Duration>,
+}
+
+/// An instance that is registered with a DNS name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedEndpoint {
+    /// What is resolved, by the control plane.
+    pub host: HostName,
+    /// The port at each of its addresses.
+    pub port: u16,
+    /// The instance.
+    pub configured: Arc<str>,
+    /// Its share among the endpoints, at each of its addresses; 0 is never dialled.
+    pub weight: u32,
+    /// Whether it may be dialled where the name stands for a loopback or link-local address.
+    pub is_local_allowed: bool,
+}
+
+impl NamedEndpoint {
+    /// What can be dialled of what the name resolves to.
+    pub fn endpoints(&self, addresses: &[IpAddr]) -> impl Iterator<Item = Endpoint> {
+        let addresses = addresses.iter().map(IpAddr::to_canonical);
+        let is_dialled = |ip: &IpAddr| {
+            let is_nowhere = ip.is_unspecified() || ip.is_multicast();
+            !is_nowhere && (self.is_local_allowed || !is_local(*ip))
+        };
+        addresses.filter(is_dialled).map(|ip| Endpoint {
+            address: SocketAddr::new(ip, self.port),
+            configured: Arc::clone(&self.configured),
+            weight: self.weight,
+        })
+    }
+}
+
+/// Whether an address means another machine to each that dials it: loopback (RFC 1122 §3.2.1.3, RFC 4291 §2.5.3) and
+/// link-local ones (RFC 3927, RFC 4291 §2.5.6), among them the clouds' metadata services.
+pub fn is_local(ip: IpAddr) -> bool {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => ip.is_loopback() || ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_loopback() || ip.is_unicast_link_local(),
+    }
 }
 
 /// A route that a service asked for.

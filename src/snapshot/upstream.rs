@@ -37,6 +37,8 @@ pub struct Upstream {
     pub members: Arc<[Member]>,
     /// Why there is no endpoint, where there is more to say than that.
     pub empty: Option<Arc<str>>,
+    /// Whether Consul says that an intention denies the gateway.
+    pub is_denied: bool,
     /// When the oldest of what it was made of was last confirmed, if that comes from the disk.
     pub restored: Option<SystemTime>,
     /// What outlives the snapshot.
@@ -128,6 +130,7 @@ impl Upstream {
             timing: Timing::default(),
             members: Arc::default(),
             empty: None,
+            is_denied: false,
             restored: None,
             state,
             metrics: Arc::default(),
@@ -146,6 +149,7 @@ impl Upstream {
             && self.timing == other.timing
             && self.members == other.members
             && self.empty == other.empty
+            && self.is_denied == other.is_denied
             && self.restored == other.restored
     }
 
@@ -168,6 +172,18 @@ impl Upstream {
             source: identity.id.clone(),
             destination: destination.clone(),
         })
+    }
+
+    /// What denies the gateway this service, by Consul's word.
+    pub fn denial(&self) -> Option<Intention> {
+        self.intention().filter(|_| self.is_denied)
+    }
+
+    /// What outlives the snapshot of the endpoint at this address.
+    pub fn state_at(&self, address: SocketAddr) -> Option<&Arc<EndpointState>> {
+        let places = self.endpoints.iter().zip(&self.states);
+        let mut places = places.filter(|(endpoint, _)| endpoint.address == address);
+        places.next().map(|(_, state)| state)
     }
 
     /// Its endpoints, resolved; empty when a DNS name has not resolved yet.

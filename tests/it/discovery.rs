@@ -50,6 +50,7 @@ impl Watched {
         let asking = Asking {
             consistency: consul.catalog.consistency,
             refresh: consul.catalog.refresh_interval,
+            addressing: consul::Addressing::default(),
         };
         let client = Client::new(consul).unwrap();
         let known = before.services.clone();
@@ -151,7 +152,11 @@ impl<T: Send + 'static> Watched<T> {
                 }
                 .to_owned()
             }
-            Change::Identity(_) | Change::Restored(..) | Change::Refused(..) | Change::Ended(_) => {
+            Change::Identity(_)
+            | Change::Intention(..)
+            | Change::Restored(..)
+            | Change::Refused(..)
+            | Change::Ended(_) => {
                 panic!("nobody asked for that")
             }
         };

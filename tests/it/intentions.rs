@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use portcullis::config::{self, LogFormat};
@@ -103,6 +103,7 @@ impl Mesh {
             addresses: BTreeMap::new(),
             restored: BTreeMap::new(),
             identity: Some(self.identity()),
+            denied: Default::default(),
         };
         let metrics = Metrics::new();
         let first = compile(&inputs, None, &metrics);
@@ -112,7 +113,7 @@ impl Mesh {
         let log = AccessLog::start(LogFormat::Json, Box::new(written.clone()));
         let sessions = Sessions::new(log.clone(), metrics);
         let cell = Arc::new(ArcSwap::from_pointee(snapshot));
-        let proxy = Proxy::new(cell, sessions);
+        let proxy = Proxy::new(Arc::clone(&cell), sessions);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let serving = tokio::spawn(async move {
@@ -136,7 +137,14 @@ impl Mesh {
         drop(stream);
         serving.await.unwrap();
         log.flush();
-        let record = serde_json::from_slice(&written.0.lock().unwrap()).unwrap();
+        let mut record: Value = serde_json::from_slice(&written.0.lock().unwrap()).unwrap();
+        // What the next connection would find.
+        let snapshot = cell.load();
+        let upstream = snapshot.upstream("web@consul").unwrap();
+        let mut states = upstream.states();
+        record["is_passed_over"] = states
+            .any(|(_, state)| state.out(Instant::now()).is_some())
+            .into();
         (heard, record)
     }
 }
@@ -171,6 +179,7 @@ fn web(sidecar: SocketAddr) -> BTreeMap<ServiceKey, Option<Arc<Service>>> {
                 configured: sidecar.to_string().into(),
                 weight: 1,
             }],
+            named: Vec::new(),
             mesh: Some(MeshService {
                 namespace: "default".into(),
                 datacenter: "dc1".into(),
@@ -231,6 +240,7 @@ async fn a_sidecar_that_proves_who_it_is_is_used() {
     let (heard, record) = mesh.visit(sidecar.address, client).await;
     assert_eq!(heard, b"hello");
     assert_eq!(record["reason"], "closed", "{record}");
+    assert_eq!(record["is_passed_over"], false, "{record}");
 }
 
 #[tokio::test]
@@ -285,6 +295,7 @@ async fn a_sidecar_that_refuses_us_within_tls_is_a_failure_of_tls_with_a_hint() 
         // A client that says nothing: the alert comes before any byte goes up.
         let (_, record) = mesh.visit(sidecar.address, Visit::default()).await;
         assert_eq!(record["reason"], "upstream_tls", "{version:?}: {record}");
+        assert_eq!(record["is_passed_over"], true, "{version:?}: {record}");
         let detail = record["detail"].as_str().unwrap();
         assert!(
             detail.contains("alert") && detail.contains(HINT),
@@ -322,6 +333,41 @@ async fn a_banner_and_an_end_at_the_first_byte_may_be_an_intention() {
         let detail = record["detail"].as_str().unwrap();
         assert!(detail.contains(HINT), "{detail}");
     }
+}
+
+/// A client that speaks at once, as ssh does, may be heard before the banner has come through.
+#[tokio::test]
+async fn a_banner_that_passes_after_the_clients_first_byte_is_no_answer() {
+    let mesh = Mesh::new();
+    let late = Upstream::tls(
+        mesh.leaf("web").server(&[&TLS13]),
+        |mut stream| async move {
+            let _ = stream.read_u8().await;
+            let _ = stream.write_all(b"SSH-2.0-OpenSSH_9.6\r\n").await;
+            let _ = stream.shutdown().await;
+            let _ = stream.read_to_end(&mut Vec::new()).await;
+        },
+    )
+    .await;
+    let (heard, record) = mesh.visit(late.address, SPEAKS).await;
+    assert_eq!(heard, b"SSH-2.0-OpenSSH_9.6\r\n");
+    assert_eq!(record["reason"], "possible_intention_denial", "{record}");
+
+    // With the beginning of a key exchange it is one.
+    let longer = Upstream::tls(
+        mesh.leaf("web").server(&[&TLS13]),
+        |mut stream| async move {
+            let _ = stream.read_u8().await;
+            let mut all = b"SSH-2.0-OpenSSH_9.6\r\n".to_vec();
+            all.resize(1000, 0);
+            let _ = stream.write_all(&all).await;
+            let _ = stream.shutdown().await;
+            let _ = stream.read_to_end(&mut Vec::new()).await;
+        },
+    )
+    .await;
+    let (_, record) = mesh.visit(longer.address, SPEAKS).await;
+    assert_eq!(record["reason"], "closed", "{record}");
 }
 
 #[tokio::test]

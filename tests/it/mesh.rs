@@ -26,6 +26,7 @@ mod changes;
 mod file;
 mod half_close;
 mod health;
+mod instances;
 mod intentions;
 mod middlewares;
 mod options;

@@ -172,6 +172,7 @@ async fn a_running_tunnel_keeps_no_snapshot_from_going() {
         addresses: BTreeMap::new(),
         restored: BTreeMap::new(),
         identity: None,
+        denied: Default::default(),
     };
     let metrics = Metrics::new();
     let cell = Arc::new(ArcSwap::from_pointee(compile(&inputs, None, &metrics)));

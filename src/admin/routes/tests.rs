@@ -165,6 +165,7 @@ fn service_upstream(name: &str) -> ServiceUpstream {
         dialling: Ok(Default::default()),
         name: name.into(),
         endpoints: Vec::new(),
+        named: Vec::new(),
         mesh: None,
         empty: None,
         check: None,
@@ -212,6 +213,7 @@ fn shown(services: impl IntoIterator<Item = Service>) -> serde_json::Value {
             not_after: std::time::SystemTime::now(),
             former: None,
         })),
+        denied: Default::default(),
     };
     let metrics = Metrics::new();
     let services = services.into_iter();

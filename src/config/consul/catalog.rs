@@ -31,6 +31,13 @@ pub struct Catalog {
     /// Everything is read again so often in quiet times. Default: 60 s, as the address of a node changes without any index
     /// telling, and an agent may hang.
     pub refresh_interval: Duration,
+    /// Which of an instance's tagged addresses is dialled, where it has that one. Default: the plain address.
+    pub tagged_address: Option<AddressTag>,
+    /// Whether loopback addresses of other nodes and link-local ones are dialled. Default: false, as here they mean
+    /// something else.
+    pub allow_local_addresses: bool,
+    /// Whether Consul is asked what intentions allow, before anybody is denied. Default: false.
+    pub check_intentions: bool,
 }
 
 impl Default for Catalog {
@@ -44,6 +51,40 @@ impl Default for Catalog {
             prefix: "traefik".to_owned(),
             consistency: Consistency::Default,
             refresh_interval: Duration::from_secs(60),
+            tagged_address: None,
+            allow_local_addresses: false,
+            check_intentions: false,
+        }
+    }
+}
+
+/// Consul's names of tagged addresses, but for `consul-virtual`, which only a transparent proxy can dial.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AddressTag {
+    /// Inside the datacenter.
+    Lan,
+    /// The same over IPv4.
+    LanIpv4,
+    /// The same over IPv6.
+    LanIpv6,
+    /// From other datacenters.
+    Wan,
+    /// The same over IPv4.
+    WanIpv4,
+    /// The same over IPv6.
+    WanIpv6,
+}
+
+impl AddressTag {
+    /// As Consul writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Lan => "lan",
+            Self::LanIpv4 => "lan_ipv4",
+            Self::LanIpv6 => "lan_ipv6",
+            Self::Wan => "wan",
+            Self::WanIpv4 => "wan_ipv4",
+            Self::WanIpv6 => "wan_ipv6",
         }
     }
 }
@@ -84,6 +125,9 @@ pub(super) struct Keys {
     prefix: Option<Typed<String>>,
     consistency: Option<Typed<String>>,
     refresh_interval: Option<Typed<String>>,
+    tagged_address: Option<Typed<String>>,
+    allow_local_addresses: Option<Typed<bool>>,
+    check_intentions: Option<Typed<bool>>,
 }
 
 /// Traefik's options that are called otherwise here, or have nothing to say, with what to do.
@@ -126,6 +170,9 @@ impl Keys {
             refresh_interval: table.take("refresh_interval", findings, |item, findings| {
                 item.quantity("s", findings)
             }),
+            tagged_address: table.take("tagged_address", findings, Item::string),
+            allow_local_addresses: table.take("allow_local_addresses", findings, Item::boolean),
+            check_intentions: table.take("check_intentions", findings, Item::boolean),
         };
         table.refuse(TRAEFIKS, findings);
         keys
@@ -170,7 +217,27 @@ impl Keys {
             refresh_interval: (self.refresh_interval.as_ref())
                 .and_then(|typed| read(typed, findings, |text| duration(text, REFRESH)))
                 .unwrap_or(default.refresh_interval),
+            tagged_address: (self.tagged_address.as_ref())
+                .and_then(|typed| read(typed, findings, |text| choice(text, ADDRESS_TAGS))),
+            allow_local_addresses: yes(&self.allow_local_addresses)
+                .unwrap_or(default.allow_local_addresses),
+            check_intentions: self.check_intentions(names_identity, findings),
         }
+    }
+
+    /// Without an identity in the mesh there is nobody to ask for.
+    fn check_intentions(&self, names_identity: bool, findings: &mut Findings<'_>) -> bool {
+        let Some(typed) = self.check_intentions.as_ref().filter(|typed| typed.value) else {
+            return false;
+        };
+        if !names_identity {
+            findings.error(
+                typed.span.clone(),
+                format!("`{}`: the gateway has no identity in the mesh", typed.key),
+                "write `mesh_identity`, the service whose certificate it shows to sidecars",
+            );
+        }
+        names_identity
     }
 
     /// The states by Consul's names, in any case; `any` is all of them.
@@ -201,6 +268,15 @@ const CONSISTENCIES: &[(&str, Consistency)] = &[
     ("default", Consistency::Default),
     ("stale", Consistency::Stale),
     ("consistent", Consistency::Consistent),
+];
+
+const ADDRESS_TAGS: &[(&str, AddressTag)] = &[
+    ("lan", AddressTag::Lan),
+    ("lan_ipv4", AddressTag::LanIpv4),
+    ("lan_ipv6", AddressTag::LanIpv6),
+    ("wan", AddressTag::Wan),
+    ("wan_ipv4", AddressTag::WanIpv4),
+    ("wan_ipv6", AddressTag::WanIpv6),
 ];
 
 const STATES: &[(&str, &[CheckState])] = &[

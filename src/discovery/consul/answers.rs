@@ -126,6 +126,8 @@ pub(super) struct Node {
     pub(super) address: String,
     #[serde(deserialize_with = "null_is_default")]
     pub(super) datacenter: String,
+    #[serde(deserialize_with = "null_is_default")]
+    pub(super) tagged_addresses: BTreeMap<String, Option<String>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -146,7 +148,12 @@ pub(super) struct Service {
     #[serde(alias = "port", deserialize_with = "null_is_default")]
     pub(super) port: i64,
     #[serde(deserialize_with = "null_is_default")]
+    pub(super) tagged_addresses: BTreeMap<String, Option<TaggedAddress>>,
+    #[serde(deserialize_with = "null_is_default")]
     pub(super) socket_path: String,
+    /// The cluster that it is imported from, if it is from another one.
+    #[serde(deserialize_with = "null_is_default")]
+    pub(super) peer_name: String,
     #[serde(deserialize_with = "null_is_default")]
     pub(super) weights: Weights,
     #[serde(deserialize_with = "null_is_default")]
@@ -155,6 +162,16 @@ pub(super) struct Service {
     pub(super) connect: Connect,
     #[serde(deserialize_with = "null_is_default")]
     pub(super) modify_index: u64,
+}
+
+/// An address of an instance for others than its own network. Consul answers in one case, and documents the other.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(super) struct TaggedAddress {
+    #[serde(alias = "address", deserialize_with = "null_is_default")]
+    pub(super) address: String,
+    #[serde(alias = "port", deserialize_with = "null_is_default")]
+    pub(super) port: i64,
 }
 
 #[derive(Debug, Deserialize)]

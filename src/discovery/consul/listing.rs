@@ -1,14 +1,16 @@
 //! What the entries of a service say of it: its instances, what stands for it in the mesh, and what cannot be used.
 
 use std::collections::{BTreeMap, BTreeSet, btree_map};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::super::instance::{self, Found, Instance};
 use super::answers::{Check, Entries, Entry, Node, Service, Unreadable};
+use crate::config::{AddressTag, EndpointAddress};
 use crate::name::{MeshService, quoted};
+use crate::net::dial::is_of_this_machine;
 use crate::snapshot::Source;
-use crate::snapshot::service::ServiceKey;
+use crate::snapshot::service::{ServiceKey, is_local};
 
 /// Of one service as many instances are taken; the rest are told of in one line.
 ///
@@ -17,6 +19,15 @@ const MOST_INSTANCES: usize = 10_000;
 
 /// As many entries of one service are told of one by one when they cannot be used; the rest in one line.
 const MOST_UNUSABLE: usize = 50;
+
+/// Which of an instance's addresses is dialled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Addressing {
+    /// The tagged address that is, where there is one.
+    pub tag: Option<AddressTag>,
+    /// Whether a loopback address of another node is, or a link-local one: here it means something else.
+    pub is_local_allowed: bool,
+}
 
 /// A service as its entries tell it, and what they tell of others.
 #[derive(Debug, PartialEq)]
@@ -43,8 +54,10 @@ pub(super) fn listing(
     service: &Entries,
     connect: Option<&Entries>,
     datacenter: &Arc<str>,
+    addressing: Addressing,
 ) -> Listing {
     let mut lister = Lister {
+        addressing,
         listing: Listing {
             found: Found {
                 key: ServiceKey {
@@ -85,6 +98,7 @@ pub(super) fn listing(
 }
 
 struct Lister {
+    addressing: Addressing,
     listing: Listing,
     /// Entries that are told of in one line.
     left_out: usize,
@@ -222,7 +236,7 @@ impl Lister {
     fn known(&mut self, entry: &Entry) -> Instance {
         let id = entry.id();
         let service = &entry.service;
-        let address = dialled(&entry.node, service);
+        let address = self.addressing.dialled(&entry.node, service);
         let address = address.map_err(|why| self.unusable(Arc::clone(&id), why));
         let health = entry.checks.iter().map(Check::health).max();
         Instance {
@@ -247,17 +261,70 @@ impl Lister {
     }
 }
 
-/// Where an instance is dialled. Its tagged addresses are for others: `consul-virtual` leads nowhere without a
-/// transparent proxy.
-fn dialled(node: &Node, service: &Service) -> Result<SocketAddr, String> {
-    if !service.socket_path.is_empty() {
-        return Err("it listens on a UNIX socket of its node".to_owned());
+impl Addressing {
+    /// Where an instance is dialled: `consul-virtual` is no tag to choose, as it leads nowhere without a transparent proxy.
+    fn dialled(self, node: &Node, service: &Service) -> Result<EndpointAddress, String> {
+        if !service.peer_name.is_empty() {
+            let peer = quoted(&service.peer_name);
+            return Err(format!(
+                "it is imported from the peer {peer}, and services of peers are not supported"
+            ));
+        }
+        if !service.socket_path.is_empty() {
+            return Err("it listens on a UNIX socket of its node".to_owned());
+        }
+        let (text, port) = self.chosen(node, service);
+        if text.is_empty() {
+            return Err("it has no address, and neither has its node".to_owned());
+        }
+        let address = instance::address(text, port)?;
+        if let EndpointAddress::Ip(ip) = address
+            && !self.is_local_allowed
+        {
+            means_the_same_here(ip, &node.address)?;
+        }
+        Ok(address)
     }
-    let text = [&service.address, &node.address]
-        .into_iter()
-        .find(|text| !text.is_empty())
-        .ok_or("it has no address, and neither has its node")?;
-    instance::address(text, service.port)
+
+    /// The service's own address with this tag; where it has no address of its own, its node's; else the plain one.
+    fn chosen<'a>(self, node: &'a Node, service: &'a Service) -> (&'a str, i64) {
+        let tag = self.tag.map(AddressTag::as_str);
+        let own = tag.and_then(|tag| service.tagged_addresses.get(tag)?.as_ref());
+        if let Some(own) = own.filter(|own| !own.address.is_empty()) {
+            // Consul asks for both, and takes a port of 0.
+            let port = if own.port == 0 {
+                service.port
+            } else {
+                own.port
+            };
+            return (&own.address, port);
+        }
+        if !service.address.is_empty() {
+            return (&service.address, service.port);
+        }
+        let nodes = tag.and_then(|tag| node.tagged_addresses.get(tag)?.as_ref());
+        let nodes = nodes.filter(|address| !address.is_empty());
+        (nodes.unwrap_or(&node.address), service.port)
+    }
+}
+
+/// Refuses what would be dialled on this machine, or its links, and was meant of another: what listens here on loopback
+/// addresses is not for strangers. A node that has a loopback address itself is that of a development agent.
+fn means_the_same_here(address: SocketAddr, node: &str) -> Result<(), String> {
+    let is_here = |node: &str| {
+        let ip: Option<IpAddr> = node.parse().ok();
+        ip.is_some_and(|ip| ip.is_loopback() || is_of_this_machine(SocketAddr::new(ip, 1)))
+    };
+    let ip = address.ip();
+    let why = match is_local(ip) {
+        false => return Ok(()),
+        true if !ip.is_loopback() => "it is a link-local address",
+        true if is_here(node) => return Ok(()),
+        true => "it is another machine's loopback address",
+    };
+    Err(format!(
+        "its address {ip} is not dialled: {why} (`allow_local_addresses` in [consul] allows it)"
+    ))
 }
 
 fn weight(weight: i64) -> u32 {

@@ -4,6 +4,7 @@ mod answers;
 mod aside;
 mod catalog;
 mod checks;
+pub mod intentions;
 mod known;
 mod listing;
 mod report;
@@ -29,6 +30,7 @@ use crate::state::{GRACE, Opened, written};
 use answers::{Checks, Entries, Services};
 use aside::aside;
 use known::{Known, Read};
+pub use listing::Addressing;
 use listing::listing;
 use report::{Poll, Report};
 use stored::Stored;
@@ -49,6 +51,8 @@ pub struct Asking {
     pub consistency: Consistency,
     /// Everything is read again so often in quiet times.
     pub refresh: Duration,
+    /// Which of an instance's addresses is dialled.
+    pub addressing: Addressing,
 }
 
 impl Asking {
@@ -422,7 +426,7 @@ async fn read(
         asking.fresh(client.read::<Entries>(&query).await?)
     };
     let service = entries("service").await?;
-    let alone = listing(name, &service.value, None, datacenter);
+    let alone = listing(name, &service.value, None, datacenter, asking.addressing);
     let mut instances = alone.found.instances.iter();
     // Where there is none, what is known of the service decides.
     let is_asked = asks(&[]) || instances.any(|instance| asks(&instance.tags));
@@ -435,7 +439,13 @@ async fn read(
     }
     let connect = entries("connect").await?;
     Ok(Read {
-        listing: listing(name, &service.value, Some(&connect.value), datacenter),
+        listing: listing(
+            name,
+            &service.value,
+            Some(&connect.value),
+            datacenter,
+            asking.addressing,
+        ),
         filtered: service.filtered || connect.filtered,
     })
 }

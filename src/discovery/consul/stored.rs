@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -113,7 +112,8 @@ struct Address<'a> {
     id: Cow<'a, str>,
     #[serde(borrow)]
     beside: Option<Cow<'a, str>>,
-    address: Option<SocketAddr>,
+    #[serde(borrow)]
+    address: Option<Cow<'a, str>>,
     #[serde(borrow)]
     tags: Vec<Cow<'a, str>>,
     health: Checks,
@@ -176,7 +176,7 @@ impl<'a> Address<'a> {
         Self {
             id: Cow::Borrowed(&instance.id),
             beside: instance.beside.as_deref().map(Cow::Borrowed),
-            address: instance.address,
+            address: (instance.address.as_ref()).map(|address| Cow::Owned(address.to_string())),
             tags: instance
                 .tags
                 .iter()
@@ -198,7 +198,8 @@ impl<'a> Address<'a> {
         Instance {
             id: self.id.into(),
             beside: self.beside.map(Into::into),
-            address: self.address,
+            // What is none was not written by us, and is dialled nowhere.
+            address: self.address.and_then(|address| address.parse().ok()),
             tags: self.tags.into_iter().map(Into::into).collect(),
             health: match self.health {
                 Checks::Passing => Health::Passing,
@@ -243,7 +244,7 @@ mod tests {
             instances: vec![
                 instance("n1/a", Health::Passing, Some("10.0.0.1:80")),
                 instance("n1/b", Health::Warning, Some("[fe80::1]:80")),
-                instance("n1/c", Health::Critical, None),
+                instance("n1/c", Health::Critical, Some("db.internal:5432")),
                 instance("n1/d", Health::Maintenance, None),
             ],
             sidecars: Some(vec![instance("n1/e", Health::Passing, None)]),

@@ -30,6 +30,8 @@ pub(super) struct Direction {
     bulk: bool,
     /// The kernel has refused to move bytes, and is not asked again.
     copies: bool,
+    /// The first bytes that were read, whatever was read with them.
+    opening: [u8; 4],
     /// How the source broke off, while what came from it before is still to be delivered.
     broken_off: Option<io::Error>,
     /// Why it ended early, while the other direction may still have bytes to bring.
@@ -113,6 +115,11 @@ impl Direction {
         !self.held.is_empty() || self.pipe.as_ref().is_some_and(|pipe| pipe.held() > 0)
     }
 
+    /// What the source said first, if it was copied here; zeroes where it was not.
+    pub(super) fn opening(&self) -> [u8; 4] {
+        self.opening
+    }
+
     /// Whether the sink is gone.
     pub(super) fn has_failed(&self) -> bool {
         self.failure.is_some()
@@ -185,8 +192,13 @@ impl Direction {
         let waker = cx.waker();
         let mut broken = None;
         let mut moved = 0;
+        let opening = (tally.bytes() == 0 && !self.holds()).then_some(&mut self.opening);
+        let mut opening = opening.into_iter().flatten();
         let mut take = |mut piece: &[u8]| {
             moved += piece.len();
+            for (place, byte) in opening.by_ref().zip(piece) {
+                *place = *byte;
+            }
             while self.held.is_empty() && broken.is_none() && !piece.is_empty() {
                 match sink.poll_write(&mut Context::from_waker(waker), piece) {
                     Poll::Ready(Ok(0)) => broken = Some(io::ErrorKind::WriteZero.into()),

@@ -7,6 +7,8 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::mpsc;
 
 use super::*;
+
+mod named;
 use crate::config;
 use crate::log::AccessLog;
 use crate::name::{MeshService, SpiffeId};
@@ -43,11 +45,14 @@ fn desk_with(text: &str, kept: Addresses) -> Desk {
         addresses: BTreeMap::new(),
         restored: BTreeMap::new(),
         identity: None,
+        denied: BTreeSet::new(),
     };
     let status = Status::default();
     let cell = Arc::new(ArcSwap::from_pointee(Snapshot::default()));
     let metrics = Metrics::new();
-    let publisher = Publisher::new(inputs, Arc::clone(&cell), metrics, status.clone(), kept);
+    let told_names = watch::channel(BTreeSet::new()).0;
+    let (cell_, status_) = (Arc::clone(&cell), status.clone());
+    let publisher = Publisher::new(inputs, cell_, metrics, status_, kept, told_names);
     Desk {
         cell,
         status,
@@ -103,6 +108,7 @@ fn service(name: &str, endpoint: &str) -> Service {
                 configured: endpoint.into(),
                 weight: 1,
             }],
+            named: Vec::new(),
             mesh: None,
             empty: None,
             check: None,

@@ -1,15 +1,16 @@
 //! The services that discovery tells of: their routes and upstreams, as they come, change and go.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use rustls_pki_types::ServerName;
 
 use super::Compiler;
-use crate::name::MeshService;
+use crate::name::{HostName, MeshService};
 use crate::snapshot::service::{Service, ServiceKey, ServiceRoute, ServiceTls, ServiceUpstream};
 use crate::snapshot::table::RouteId;
-use crate::snapshot::upstream::{Transport, Upstream, UpstreamTls};
+use crate::snapshot::upstream::{Endpoint, Transport, Upstream, UpstreamTls};
 use crate::snapshot::{Action, Listeners, Route, Source};
 use crate::tls::client;
 use crate::tls::mesh::Identity;
@@ -159,13 +160,16 @@ impl Compiler<'_> {
             }
             (None, Ok(way)) => self.transport(way),
         };
+        let endpoints = self.resolved(upstream);
+        let is_unresolved = endpoints.is_empty() && !upstream.named.is_empty();
         let mut made = Upstream::new(
             Arc::clone(&upstream.name),
-            upstream.endpoints.clone(),
+            endpoints,
             transport,
             Arc::default(),
         );
         made.service = Some(key.clone());
+        made.is_denied = upstream.mesh.is_some() && self.inputs.denied.contains(key);
         let service = self.next.service(key);
         made.restored = service.and_then(|service| service.restored);
         // What stands in the file is the operator's, and no tag changes how it is checked.
@@ -184,7 +188,27 @@ impl Compiler<'_> {
             (None, Err(_)) => {}
         }
         made.empty.clone_from(&upstream.empty);
+        if is_unresolved && made.empty.is_none() {
+            let hosts = upstream.named.iter().map(|named| &named.host);
+            made.empty = Some(unresolved(hosts.collect()));
+        }
         made
+    }
+
+    /// The endpoints, and what the names among them stand for at the moment; each address once.
+    fn resolved(&self, upstream: &ServiceUpstream) -> Vec<Endpoint> {
+        let mut endpoints = upstream.endpoints.clone();
+        if upstream.named.is_empty() {
+            return endpoints;
+        }
+        let mut there: BTreeSet<SocketAddr> = endpoints.iter().map(|one| one.address).collect();
+        for named in &upstream.named {
+            let addresses = self.inputs.addresses.get(&named.host);
+            let addresses = addresses.map_or(&[][..], Vec::as_slice);
+            let resolved = named.endpoints(addresses);
+            endpoints.extend(resolved.filter(|endpoint| there.insert(endpoint.address)));
+        }
+        endpoints
     }
 
     /// What dials a service of the mesh; the same object as long as neither identity has changed.
@@ -241,4 +265,16 @@ impl Compiler<'_> {
             Err(error) => Transport::Broken(error.to_string().into()),
         }
     }
+}
+
+/// Why nothing can be dialled that is registered with these names.
+fn unresolved(hosts: BTreeSet<&HostName>) -> Arc<str> {
+    const SHOWN: usize = 3;
+    let shown: Vec<&str> = hosts.iter().take(SHOWN).map(|host| host.as_str()).collect();
+    let more = if hosts.len() > SHOWN { ", …" } else { "" };
+    format!(
+        "its instances are registered with names that resolve to nothing that may be dialled: {}{more}",
+        shown.join(", ")
+    )
+    .into()
 }

@@ -47,6 +47,7 @@ fn inputs(text: &str) -> Inputs {
         addresses: BTreeMap::new(),
         restored: BTreeMap::new(),
         identity: None,
+        denied: BTreeSet::new(),
     }
 }
 

@@ -4,8 +4,10 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::time::Instant;
 
-use super::{Host, IDENTITY, Mesh, Proxy, routed};
+use super::{Host, IDENTITY, Mesh, Proxy, Routes, at, routed};
 use crate::authority::Authority;
+use crate::consul::{Consul, meshed};
+use crate::ports;
 use crate::support::PATIENCE;
 use crate::vm::{Vm, Way, end};
 
@@ -90,6 +92,51 @@ async fn consuls_built_in_sidecar_refuses_whom_an_intention_denies_and_the_log_h
     while mesh.open(NAME).await.is_err() {
         assert!(Instant::now() < late, "the intention has no effect");
     }
+}
+
+/// What a person reads, too: the end before any banner, and not the banner of a host that then is gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_consul_says_is_denied_is_refused_before_a_banner_and_served_again_when_it_is_allowed()
+{
+    let authority = Authority::new();
+    let Some(vm) = Vm::start(NAME, &authority).await else {
+        return;
+    };
+    let Some(consul) = Consul::start() else {
+        return;
+    };
+    consul.register(&meshed(routed("vm", NAME, vm.address), ports::free()));
+    let Some(_sidecar) = consul.envoy_sidecar("vm") else {
+        return;
+    };
+    consul.intend(IDENTITY, "vm", false);
+    let keys = at(&consul) + "check_intentions = true\n";
+    let mut mesh = Mesh::starting(authority, consul, &keys, "").await;
+    mesh.is_ready().await;
+    let warned = |routes: &Routes| {
+        let route = routes.route("vm@consul").map(|route| &route["warnings"]);
+        route.is_some_and(|warnings| warnings.to_string().contains("denied by intention"))
+    };
+    mesh.told("vm is denied", warned).await;
+    let person = vm.person(Way::Connect, mesh.gateway.address);
+    let ended = end(person.ssh("true"), b"").await;
+    assert!(!ended.status.success());
+    let read = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert!(read.contains("closed"), "{read}");
+    let record = mesh.gateway.ended().await;
+    assert_eq!(record["reason"], "denied_by_intention", "{record}");
+    assert_eq!(record["bytes_down"], 0, "{record}");
+    names_both_sides(&record);
+
+    mesh.consul.intend(IDENTITY, "vm", true);
+    mesh.told("vm is allowed", |routes| !warned(routes)).await;
+    let late = Instant::now() + PATIENCE;
+    // Envoy may hear of it later.
+    while !end(person.ssh("true"), b"").await.status.success() {
+        assert!(Instant::now() < late, "the intention has no effect");
+    }
+    let (_, parts) = mesh.gateway.ask_admin("/readyz").await;
+    assert!(parts.contains("intentions"), "{parts}");
 }
 
 /// Who may not reach whom: with that an operator finds the intention.

@@ -113,7 +113,13 @@ impl World {
         };
         let connect = mesh.then(|| entries(&self.connect));
         let service = entries(&self.service);
-        let listing = listing(name, &service, connect.as_ref(), &"dc1".into());
+        let listing = listing(
+            name,
+            &service,
+            connect.as_ref(),
+            &"dc1".into(),
+            Default::default(),
+        );
         let read = Read {
             listing,
             filtered: self.filtered,

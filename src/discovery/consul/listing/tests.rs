@@ -8,19 +8,33 @@ use super::super::super::instance::Health;
 use super::super::answers::{Checks, Services};
 use super::*;
 
+mod addresses;
+
 fn entries(list: Value) -> Entries {
     serde_json::from_str(&list.to_string()).unwrap()
 }
 
 /// What is made of these entries of `health/service/web`.
 fn service(list: Value) -> Listing {
-    listing(&"web".into(), &entries(list), None, &"dc1".into())
+    listing(
+        &"web".into(),
+        &entries(list),
+        None,
+        &"dc1".into(),
+        Addressing::default(),
+    )
 }
 
 /// What is made of these entries of `health/connect/web`, where the service has no instance of its own.
 fn connect(list: Value) -> Listing {
     let none = entries(json!([]));
-    listing(&"web".into(), &none, Some(&entries(list)), &"dc1".into())
+    listing(
+        &"web".into(),
+        &none,
+        Some(&entries(list)),
+        &"dc1".into(),
+        Addressing::default(),
+    )
 }
 
 /// An entry as Consul 1.20 writes it, with `changes` to its service.
@@ -177,11 +191,8 @@ fn the_worst_check_counts_and_maintenance_more() {
 #[test]
 fn an_instance_that_cannot_be_dialled_is_listed_with_its_reason() {
     let cases = [
-        (
-            json!({"Address": "db.example.com"}),
-            "names are not resolved",
-        ),
-        (json!({"Address": "10.0.0.1:80"}), "no IP address"),
+        (json!({"Address": "db example.com"}), "nor a host name"),
+        (json!({"Address": "10.0.0.1:80"}), "neither an IP address"),
         (json!({"Address": "a\u{1b}[31m\n"}), r#""a\u{1b}[31m\n""#),
         (json!({"Address": "0.0.0.0"}), "0.0.0.0 cannot be dialled"),
         (json!({"Address": "::"}), "cannot be dialled"),
@@ -217,7 +228,7 @@ fn an_instance_that_cannot_be_dialled_is_listed_with_its_reason() {
 #[test]
 fn the_tags_of_an_instance_that_cannot_be_dialled_count() {
     for changes in [
-        json!({"Address": "db.example.com"}),
+        json!({"Address": "db example.com"}),
         json!({"Port": 0}),
         json!({"SocketPath": "/run/web.sock"}),
     ] {
@@ -233,7 +244,8 @@ fn the_tags_of_an_instance_that_cannot_be_dialled_count() {
 #[test]
 fn addresses_are_those_that_a_socket_takes() {
     for (address, dialled) in [
-        ("::1", "[::1]:8080"),
+        ("2001:db8::1", "[2001:db8::1]:8080"),
+        ("DB.example.com.", "db.example.com:8080"),
         ("::ffff:10.0.0.7", "10.0.0.7:8080"),
         ("", "10.0.0.1:8080"),
     ] {

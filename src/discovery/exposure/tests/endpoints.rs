@@ -51,7 +51,7 @@ fn passing_and_warning_instances_are_dialled_with_the_weights_that_they_ask_for(
 #[test]
 fn an_address_that_is_registered_twice_is_dialled_once() {
     let (mut a, b) = (healthy("a", Health::Warning), healthy("b", Health::Passing));
-    a.address = b.address;
+    a.address.clone_from(&b.address);
     let made = service(&web(vec![a, b]), &exposure());
     assert_eq!(weights(&made), [10]);
 }

@@ -63,6 +63,7 @@ pub(super) fn upstream(name: &str, endpoints: &[&str]) -> ServiceUpstream {
         dialling: Ok(Default::default()),
         name: name.into(),
         endpoints: endpoints.collect(),
+        named: Vec::new(),
         mesh: None,
         empty: None,
         check: None,
