@@ -33,7 +33,8 @@ mod value;
 pub use agent::Agent;
 pub use check::{Checked, load, parse, parse_with};
 pub use consul::{
-    Catalog, CheckState, Consistency, Consul, ConsulAddress, Secret, Token, TokenError,
+    Catalog, CheckState, Consistency, Consul, ConsulAddress, Login, Place, Secret, Token,
+    TokenError,
 };
 pub use diagnostic::{Diagnostic, Diagnostics, Level};
 pub use environment::Environment;
@@ -289,6 +290,8 @@ pub struct ConsulService {
     pub name: String,
     /// Whether it is dialled through its sidecars, with mutual TLS, or itself, over plain TCP.
     pub mesh: bool,
+    /// The [label](Place::label) of its catalog.
+    pub place: Option<Arc<str>>,
 }
 
 /// What is written, and how.

@@ -14,6 +14,7 @@ mod environment;
 mod meaning;
 mod middlewares;
 mod nomad;
+mod places;
 mod proxy_protocol;
 mod report;
 mod sections;

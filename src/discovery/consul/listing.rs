@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::super::instance::{self, Found, Instance};
 use super::answers::{Check, Entries, Entry, Node, Service, Unreadable};
+use crate::config::Place;
 use crate::name::{MeshService, quoted};
 use crate::snapshot::Source;
 use crate::snapshot::service::ServiceKey;
@@ -36,9 +37,10 @@ pub(super) struct Listing {
     pub(super) is_unreadable: bool,
 }
 
-/// What the answers say of the service `name`; `connect` is `None` where nobody has looked. `datacenter` is the one
-/// that was asked, for a service that has no entry to tell it.
+/// What the answers of this catalog say of the service `name`; `connect` is `None` where nobody has looked. `datacenter` is
+/// the one that was asked, for a service that has no entry to tell it.
 pub(super) fn listing(
+    place: &Place,
     name: &Arc<str>,
     service: &Entries,
     connect: Option<&Entries>,
@@ -49,10 +51,12 @@ pub(super) fn listing(
             found: Found {
                 key: ServiceKey {
                     source: Source::Consul,
+                    place: place.label.clone(),
                     name: Arc::clone(name),
                 },
                 mesh: MeshService {
-                    namespace: "default".into(),
+                    partition: place.partition.as_deref().and_then(partition),
+                    namespace: place.namespace.as_deref().unwrap_or("default").into(),
                     datacenter: Arc::clone(datacenter),
                     service: Arc::clone(name),
                 },
@@ -144,6 +148,9 @@ impl Lister {
             let datacenter: Arc<str> = entry.node.datacenter.as_str().into();
             listing.found.mesh.datacenter = Arc::clone(&datacenter);
             listing.datacenter = Some(datacenter);
+        }
+        if !entry.service.partition.is_empty() {
+            listing.found.mesh.partition = partition(&entry.service.partition);
         }
         if !entry.service.namespace.is_empty() {
             listing.found.mesh.namespace = entry.service.namespace.as_str().into();
@@ -258,6 +265,11 @@ fn dialled(node: &Node, service: &Service) -> Result<SocketAddr, String> {
         .find(|text| !text.is_empty())
         .ok_or("it has no address, and neither has its node")?;
     instance::address(text, service.port)
+}
+
+/// A partition as SPIFFE IDs say it: not at all, if it is the default one.
+fn partition(name: &str) -> Option<Arc<str>> {
+    (name != "default").then(|| name.into())
 }
 
 fn weight(weight: i64) -> u32 {

@@ -14,13 +14,25 @@ fn entries(list: Value) -> Entries {
 
 /// What is made of these entries of `health/service/web`.
 fn service(list: Value) -> Listing {
-    listing(&"web".into(), &entries(list), None, &"dc1".into())
+    listing(
+        &Place::default(),
+        &"web".into(),
+        &entries(list),
+        None,
+        &"dc1".into(),
+    )
 }
 
 /// What is made of these entries of `health/connect/web`, where the service has no instance of its own.
 fn connect(list: Value) -> Listing {
     let none = entries(json!([]));
-    listing(&"web".into(), &none, Some(&entries(list)), &"dc1".into())
+    listing(
+        &Place::default(),
+        &"web".into(),
+        &none,
+        Some(&entries(list)),
+        &"dc1".into(),
+    )
 }
 
 /// An entry as Consul 1.20 writes it, with `changes` to its service.
@@ -81,6 +93,7 @@ fn an_instance_is_taken_as_it_was_registered() {
     assert_eq!(
         listing.found.mesh,
         MeshService {
+            partition: None,
             namespace: "default".into(),
             datacenter: "dc2".into(),
             service: "web".into(),
