@@ -201,6 +201,7 @@ fn host(n: usize) -> String {
 
 fn key(n: usize) -> ServiceKey {
     ServiceKey {
+        place: None,
         source: Source::Consul,
         name: format!("s{n}").into(),
     }

@@ -145,6 +145,8 @@ struct EndpointEntry<'a> {
 #[derive(Serialize)]
 struct SkippedEntry<'a> {
     source: &'static str,
+    /// Its catalog, where the source has several; null for the first.
+    catalog: Option<&'a str>,
     service: &'a str,
     /// The instance that asked; null for the whole service.
     instance: Option<&'a str>,
@@ -247,10 +249,11 @@ impl<'a> UpstreamEntry<'a> {
 }
 
 impl<'a> SkippedEntry<'a> {
-    fn new(ServiceKey { source, name }: &'a ServiceKey, skipped: &'a Skipped) -> Self {
+    fn new(key: &'a ServiceKey, skipped: &'a Skipped) -> Self {
         Self {
-            source: source.as_str(),
-            service: name,
+            source: key.source.as_str(),
+            catalog: key.place.as_deref(),
+            service: &key.name,
             instance: skipped.instance.as_deref(),
             router: skipped.router.as_deref(),
             reason: &skipped.reason,
@@ -258,10 +261,11 @@ impl<'a> SkippedEntry<'a> {
         }
     }
 
-    fn note(ServiceKey { source, name }: &'a ServiceKey, note: &'a str) -> Self {
+    fn note(key: &'a ServiceKey, note: &'a str) -> Self {
         Self {
-            source: source.as_str(),
-            service: name,
+            source: key.source.as_str(),
+            catalog: key.place.as_deref(),
+            service: &key.name,
             instance: None,
             router: None,
             reason: note,

@@ -13,6 +13,7 @@ impl<'a> From<&'a Consul> for Server<'a> {
             https: consul.https,
             prefix: &consul.prefix,
             token: consul.token.as_ref(),
+            login: consul.login.as_ref(),
             basic_auth: consul.basic_auth.as_ref(),
             roots: &consul.roots,
             certificate: consul.certificate.as_ref(),

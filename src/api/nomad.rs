@@ -21,6 +21,7 @@ impl<'a> From<&'a Nomad> for Server<'a> {
             https: *https,
             prefix,
             token: token.as_ref(),
+            login: None,
             basic_auth: basic_auth.as_ref(),
             roots,
             certificate: certificate.as_ref(),

@@ -163,6 +163,9 @@ fn mean(
     let routes = routes::routes(file, own, &mut upstreams, loaded, findings);
     let consul = file.consul.as_ref();
     let consul = consul.map(|section| consul::consul(section, folder, environment, findings));
+    if let Some(consul) = &consul {
+        consul::locate(&mut upstreams, file, &consul.places, findings);
+    }
     let nomad = file.nomad.as_ref();
     let nomad = nomad.map(|section| section.mean(folder, environment, findings));
     let log = log(file, findings);

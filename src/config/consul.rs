@@ -1,13 +1,18 @@
 //! The section `[consul]`: which agent is asked, as whom, and what of its catalog is routed.
 
 mod catalog;
+mod login;
 mod meaning;
+mod places;
 mod section;
 
 pub use catalog::{AddressTag, Catalog, CheckState, Consistency};
+pub use login::Login;
 #[cfg(test)]
 pub(super) use meaning::CONSUL;
 pub(super) use meaning::{consul, entry_points, service_name};
+pub use places::Place;
+pub(super) use places::locate;
 pub(super) use section::Section;
 
 use std::fmt;
@@ -27,6 +32,8 @@ pub struct Consul {
     pub prefix: String,
     /// The ACL token, if one is needed.
     pub token: Option<Token>,
+    /// What is exchanged for a token, if that is how one is had.
+    pub login: Option<Login>,
     /// User and password for a server in front of the API (HTTP basic authentication).
     pub basic_auth: Option<(String, Secret)>,
     /// CAs of the agent's certificate, PEM; empty means the system's.
@@ -35,6 +42,8 @@ pub struct Consul {
     pub certificate: Option<(PathBuf, PathBuf)>,
     /// The name that the agent proves, if it is not the one in its address.
     pub server_name: Option<String>,
+    /// The catalogs that are read: the first one first, and at least one.
+    pub places: Vec<Place>,
     /// The service whose certificate the gateway shows in the mesh; `None` keeps it out of the mesh.
     pub mesh_identity: Option<String>,
     /// The entry points of tags that are ours: a router that names others only is somebody else's.
@@ -91,7 +100,7 @@ impl Token {
         let secret = match self {
             Self::Value(secret) => secret.clone(),
             Self::File(path) => {
-                let text = read_bounded(path).map_err(|reason| wrong(&reason))?;
+                let text = read_bounded(path, MOST_TOKEN).map_err(|reason| wrong(&reason))?;
                 Secret(text.trim().to_owned())
             }
         };
@@ -105,10 +114,11 @@ impl Token {
     }
 }
 
-/// The text of a file that is small.
-fn read_bounded(path: &Path) -> Result<String, String> {
-    /// In bytes. A token is a UUID; more than this is another file.
-    const MOST: u64 = 4096;
+/// The largest token, in bytes. It is a UUID; more than this is another file.
+const MOST_TOKEN: u64 = 4096;
+
+/// The text of a file that is small: of at most so many bytes.
+fn read_bounded(path: &Path, most: u64) -> Result<String, String> {
     // Asked before opening: opening a FIFO would wait for its writer.
     let metadata = std::fs::metadata(path).map_err(|error| format!("cannot be read: {error}"))?;
     if !metadata.is_file() {
@@ -116,9 +126,9 @@ fn read_bounded(path: &Path) -> Result<String, String> {
     }
     let file = std::fs::File::open(path).map_err(|error| format!("cannot be read: {error}"))?;
     let mut text = String::new();
-    match file.take(MOST + 1).read_to_string(&mut text) {
+    match file.take(most + 1).read_to_string(&mut text) {
         Err(error) => Err(format!("cannot be read: {error}")),
-        Ok(length) if length as u64 > MOST => Err(format!("is larger than {MOST} bytes")),
+        Ok(length) if length as u64 > most => Err(format!("is larger than {most} bytes")),
         Ok(_) => Ok(text),
     }
 }

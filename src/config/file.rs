@@ -93,6 +93,8 @@ pub(super) struct Upstream {
     pub(super) endpoints: Option<List<Endpoint>>,
     pub(super) service: Option<Typed<String>>,
     pub(super) mesh: Option<Typed<bool>>,
+    pub(super) datacenter: Option<Typed<String>>,
+    pub(super) namespace: Option<Typed<String>>,
     pub(super) tls: Option<upstream_tls::Section>,
     pub(super) proxy_protocol: Option<proxy_protocol::SendSection>,
     pub(super) health_check: Option<health_check::Section>,
@@ -356,6 +358,8 @@ fn read_upstream(mut table: Table<'_>, findings: &mut Findings<'_>) -> Upstream 
         endpoints: endpoints.or(address),
         service: table.take("service", findings, Item::string),
         mesh: table.take("mesh", findings, Item::boolean),
+        datacenter: table.take("datacenter", findings, Item::string),
+        namespace: table.take("namespace", findings, Item::string),
         tls: table.take("tls", findings, upstream_tls::Section::read),
         proxy_protocol: table.take(
             "proxy_protocol",

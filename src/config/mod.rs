@@ -38,7 +38,8 @@ mod weighted;
 pub use agent::Agent;
 pub use check::{Checked, load, parse, parse_with, reload};
 pub use consul::{
-    AddressTag, Catalog, CheckState, Consistency, Consul, ConsulAddress, Secret, Token, TokenError,
+    AddressTag, Catalog, CheckState, Consistency, Consul, ConsulAddress, Login, Place, Secret,
+    Token, TokenError,
 };
 pub use diagnostic::{Diagnostic, Diagnostics, Level};
 pub use environment::Environment;
@@ -364,6 +365,8 @@ pub struct ConsulService {
     pub name: String,
     /// Whether it is dialled through its sidecars, with mutual TLS, or itself, over plain TCP.
     pub mesh: bool,
+    /// The [label](Place::label) of its catalog.
+    pub place: Option<Arc<str>>,
 }
 
 /// What is written, and how.

@@ -82,6 +82,19 @@ fn service(
     findings: &mut Findings<'_>,
 ) -> Option<ConsulService> {
     let Some(typed) = &upstream.service else {
+        for typed in [&upstream.datacenter, &upstream.namespace]
+            .into_iter()
+            .flatten()
+        {
+            findings.missing(
+                typed.span.clone(),
+                format!(
+                    "`{}` without `service`: only a service of Consul is in one",
+                    typed.key
+                ),
+                "add `service = \"web\"`, or remove it",
+            );
+        }
         if let Some(mesh) = &upstream.mesh {
             findings.missing(
                 mesh.span.clone(),
@@ -128,7 +141,11 @@ fn service(
         Some(mesh) => mesh.value,
         None => consul.names_identity,
     };
-    name.map(|name| ConsulService { name, mesh })
+    name.map(|name| ConsulService {
+        name,
+        mesh,
+        place: None,
+    })
 }
 
 /// The endpoint that an address typed in a route stands for.

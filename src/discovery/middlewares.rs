@@ -13,7 +13,7 @@ use super::tags;
 use crate::config::Middleware;
 use crate::name::quoted;
 use crate::rule;
-use crate::snapshot::service::{ServiceKey, Skipped};
+use crate::snapshot::service::{ServiceKey, Skipped, provider};
 
 /// As many middlewares count of one service, and as many networks of one of its lists, by their names and as written.
 ///
@@ -55,8 +55,9 @@ pub(super) fn definitions(
                 )),
             });
         }
+        let key = &reading.found.key;
         let meaning = meaning(counts).map_err(|why| shortened(&why));
-        definitions.insert(shared(&reading.found.key, name), meaning);
+        definitions.insert(shared(key, key.place.as_deref(), name), meaning);
     }
     definitions
 }
@@ -80,18 +81,20 @@ pub(super) fn named(
         let middleware = match name.rsplit_once('@') {
             Some((name, "file")) => Ok(Arc::from(name)),
             // What Traefik calls its provider, and what we do.
-            Some((name, provider))
-                if ["consulcatalog", key.source.as_str()].contains(&provider) =>
-            {
-                Ok(shared(key, &name.to_ascii_lowercase()))
-            }
-            Some((_, provider)) => Err(format!(
-                "its middleware {} is of the provider {}: only `@file` and `@{}` are known here",
-                quoted(name),
-                quoted(provider),
-                key.source.as_str()
+            Some((own, provider)) => match names::place(key, provider) {
+                Some(place) => Ok(shared(key, place, &own.to_ascii_lowercase())),
+                None => Err(format!(
+                    "its middleware {} is of the provider {}: only `@file` and `@{}` are known here",
+                    quoted(name),
+                    quoted(provider),
+                    key.source.as_str()
+                )),
+            },
+            None => Ok(shared(
+                key,
+                key.place.as_deref(),
+                &name.to_ascii_lowercase(),
             )),
-            None => Ok(shared(key, &name.to_ascii_lowercase())),
         };
         match middleware {
             Ok(name) if name.len() > names::LONGEST => drop(wrong.get_or_insert(format!(
@@ -114,9 +117,9 @@ pub(super) fn named(
     (found, wrong)
 }
 
-/// The name under which routes of all services of a source find what one of them defines. In lower case, but for `@`.
-fn shared(key: &ServiceKey, name: &str) -> Arc<str> {
-    format!("{name}@{}", key.source.as_str()).into()
+/// The name under which routes of all services find what one of a catalog defines. In lower case, but for what follows `@`.
+fn shared(key: &ServiceKey, place: Option<&str>, name: &str) -> Arc<str> {
+    format!("{name}@{}", provider(key.source, place)).into()
 }
 
 fn meaning(tags: &tags::Middleware) -> Result<Middleware, String> {

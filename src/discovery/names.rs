@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::nomad;
 use crate::snapshot::Source;
-use crate::snapshot::service::ServiceKey;
+use crate::snapshot::service::{ServiceKey, provider};
 
 /// The longest name of a router, in bytes: it becomes part of the name of a route, in logs and metrics.
 pub(super) const LONGEST: usize = 255;
@@ -32,9 +32,31 @@ pub(super) fn local(key: &ServiceKey) -> &str {
     }
 }
 
-/// The upstream that a tag of a service means by the name of another one: of the same namespace, if it names none.
-pub(super) fn other(key: &ServiceKey, name: &str) -> Arc<str> {
-    let source = key.source.as_str();
+/// The catalog that a tag of a service means by what stands after `@`, as Traefik calls its providers or as we do: the
+/// service's own by the word alone (`consulcatalog`, `consul`), or one by its label (`consulcatalog-team`). `None` where it
+/// is none of this source.
+pub(super) fn place<'p>(key: &'p ServiceKey, provider: &'p str) -> Option<Option<&'p str>> {
+    let words: &[&str] = match key.source {
+        Source::Consul => &["consulcatalog", "consul"],
+        source => &[source.as_str()],
+    };
+    words.iter().find_map(|word| {
+        let rest = provider.strip_prefix(word)?;
+        match rest.is_empty() {
+            true => Some(key.place.as_deref()),
+            false if key.source == Source::Consul => {
+                let label = rest.strip_prefix('-');
+                label.filter(|label| !label.is_empty()).map(Some)
+            }
+            false => None,
+        }
+    })
+}
+
+/// The upstream that a tag of a service means by the name of another one, in this catalog: of the same namespace of Nomad, if
+/// it names none.
+pub(super) fn other(key: &ServiceKey, place: Option<&str>, name: &str) -> Arc<str> {
+    let source = provider(key.source, place);
     match key.source {
         Source::Nomad => {
             let (namespace, name) = match name.contains('.') {
@@ -48,7 +70,7 @@ pub(super) fn other(key: &ServiceKey, name: &str) -> Arc<str> {
 }
 
 fn part_of(key: &ServiceKey, part: Option<&str>) -> Arc<str> {
-    let (service, source) = (escaped(&key.name), key.source.as_str());
+    let (service, source) = (escaped(&key.name), key.provider());
     match part {
         None => format!("{service}@{source}").into(),
         Some(part) => format!("{service}/{}@{source}", escaped(part)).into(),
@@ -70,6 +92,7 @@ mod tests {
     fn key(name: &str) -> ServiceKey {
         ServiceKey {
             source: Source::Consul,
+            place: None,
             name: name.into(),
         }
     }
@@ -86,6 +109,26 @@ mod tests {
         ] {
             assert_eq!(&*route(&key(service), router), name);
         }
+    }
+
+    #[test]
+    fn a_catalog_is_part_of_names_and_tags_mean_their_own_or_one_by_its_label() {
+        let mut own = key("web");
+        own.place = Some("dc2.team".into());
+        assert_eq!(&*route(&own, "ssh"), "web/ssh@consul-dc2.team");
+        for (provider, meant) in [
+            ("consulcatalog", Some(Some("dc2.team"))),
+            ("consul", Some(Some("dc2.team"))),
+            ("consulcatalog-other", Some(Some("other"))),
+            ("consul-other", Some(Some("other"))),
+            ("consul-", None),
+            ("consulting", None),
+            ("docker", None),
+        ] {
+            assert_eq!(place(&own, provider), meant, "{provider}");
+        }
+        assert_eq!(place(&key("web"), "consul"), Some(None));
+        assert_eq!(&*other(&own, Some("other"), "api"), "api@consul-other");
     }
 
     #[test]

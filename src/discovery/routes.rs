@@ -63,8 +63,8 @@ enum Target<'r> {
     Own(Option<&'r str>),
     /// To an upstream of the file.
     File(&'r str),
-    /// To another service of the same source.
-    Other(&'r str),
+    /// To another service of the same source, in the catalog of this label.
+    Other(Option<&'r str>, &'r str),
     /// To a provider of Traefik that is none here.
     Foreign(&'r str),
 }
@@ -139,12 +139,17 @@ impl Routers<'_, '_> {
             Some((name, provider)) => (name, Some(provider)),
             None => (service.as_str(), None),
         };
-        match provider {
+        let own_place = key.place.as_deref();
+        let place = match provider {
             Some("file") => return Some(Target::File(name)),
-            Some(provider) if !is_provider(key.source, provider) => {
-                return Some(Target::Foreign(provider));
-            }
-            Some(_) | None => {}
+            Some(provider) => match names::place(key, provider) {
+                Some(place) => place,
+                None => return Some(Target::Foreign(provider)),
+            },
+            None => own_place,
+        };
+        if place != own_place {
+            return Some(Target::Other(place, name));
         }
         let lower = name.to_ascii_lowercase();
         if let Some((own, _)) = self.servers.get_key_value(&*lower) {
@@ -154,7 +159,7 @@ impl Routers<'_, '_> {
         let is_own = name.eq_ignore_ascii_case(own) || name.eq_ignore_ascii_case(&normalized(own));
         Some(match is_own {
             true => Target::Own(None),
-            false => Target::Other(name),
+            false => Target::Other(place, name),
         })
     }
 
@@ -266,7 +271,7 @@ impl Routers<'_, '_> {
                 }
             }
             Target::File(name) => (name.into(), None),
-            Target::Other(name) => (names::other(key, name), None),
+            Target::Other(place, name) => (names::other(key, place, name), None),
             Target::Foreign(provider) => (
                 names::upstream(key, None),
                 Some(format!(
@@ -304,7 +309,7 @@ impl Routers<'_, '_> {
                 acme.join(" and ")
             ));
         }
-        if let Target::Other(name) = target {
+        if let Target::Other(_, name) = target {
             warnings.push(format!("it leads to another service, {}", quoted(name)));
         }
         let Target::Own(server) = target else {
@@ -346,11 +351,6 @@ impl Routers<'_, '_> {
         }
         warnings
     }
-}
-
-/// Whether a service `NAME@PROVIDER` is one of this source: as Traefik calls its provider, or as we do.
-fn is_provider(source: Source, provider: &str) -> bool {
-    provider == source.as_str() || (source == Source::Consul && provider == "consulcatalog")
 }
 
 /// The definition of the newest instance among those that can be read, and its rule; the others are refused.

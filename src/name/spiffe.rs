@@ -99,6 +99,8 @@ impl fmt::Display for SpiffeId {
 /// A service of Consul's mesh, whatever the trust domain.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct MeshService {
+    /// Its partition (Consul Enterprise); `None` is the default one.
+    pub partition: Option<Arc<str>>,
     /// Its namespace; `default` without the enterprise edition.
     pub namespace: Arc<str>,
     /// Its datacenter.
@@ -114,26 +116,37 @@ impl MeshService {
             return Err(NameError(format!("{trust_domain:?} is no trust domain")));
         }
         let parts = [&self.namespace, &self.datacenter, &self.service];
-        if parts.iter().any(|part| part.contains('/')) {
+        let mut all = parts.into_iter().chain(&self.partition);
+        if all.any(|part| part.contains('/')) {
             return Err(NameError(format!(
                 "{:?} cannot be told apart in a SPIFFE ID: it holds a `/`",
                 &*self.service
             )));
         }
         let [namespace, datacenter, service] = parts.map(|part| escaped(part));
+        let partition = self.partition.iter();
+        let partition: String = partition
+            .map(|part| format!("/ap/{}", escaped(part)))
+            .collect();
         SpiffeId::parse(&format!(
-            "spiffe://{trust_domain}/ns/{namespace}/dc/{datacenter}/svc/{service}"
+            "spiffe://{trust_domain}{partition}/ns/{namespace}/dc/{datacenter}/svc/{service}"
         ))
     }
 
     /// The name that its gateways route by (Consul's `agent/connect/sni.go`).
     pub fn server_name(&self, trust_domain: &str) -> String {
         let Self {
+            partition,
             namespace,
             datacenter,
             service,
         } = self;
-        format!("{service}.{namespace}.{datacenter}.internal.{trust_domain}")
+        match partition {
+            None => format!("{service}.{namespace}.{datacenter}.internal.{trust_domain}"),
+            Some(partition) => {
+                format!("{service}.{namespace}.{partition}.{datacenter}.internal-v1.{trust_domain}")
+            }
+        }
     }
 }
 
@@ -157,6 +170,7 @@ mod tests {
 
     fn service(name: &str) -> MeshService {
         MeshService {
+            partition: None,
             namespace: "default".into(),
             datacenter: "dc1".into(),
             service: name.into(),

@@ -13,9 +13,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::keep;
 use crate::api::consul::Client;
-use crate::config::{self, CheckState, Config};
+use crate::config::{self, CheckState, Config, Place};
 use crate::discovery;
-use crate::discovery::consul::{Addressing, Asking, Told, intentions};
+use crate::discovery::consul::{Addressing, Asking, Told, intentions, part};
 use crate::discovery::exposure::{Exposure, Wanted};
 use crate::discovery::instance::Health;
 use crate::discovery::terms::Terms;
@@ -28,11 +28,12 @@ use crate::status::{State, Status};
 /// What listens to one Consul.
 #[derive(Debug)]
 pub(super) struct Consul {
+    client: Client,
     config: config::Consul,
-    exposure: Exposure,
+    exposures: Vec<Exposure>,
     stop: CancellationToken,
-    /// What they leave when they have stopped.
-    told: oneshot::Receiver<Told>,
+    /// What those that watch the catalogs leave when they have stopped.
+    told: Vec<(Place, oneshot::Receiver<Told>)>,
     keeper: Option<oneshot::Receiver<Keeper>>,
     /// What asks for intentions has taken its word back.
     intentions: Option<oneshot::Receiver<()>>,
@@ -43,7 +44,8 @@ pub(super) struct Consul {
 pub(super) struct Prepared {
     config: config::Consul,
     client: Client,
-    exposure: Exposure,
+    /// One for each catalog.
+    exposures: Vec<Exposure>,
 }
 
 /// A client of the Consul that the configuration names, if it names one.
@@ -64,7 +66,9 @@ pub(super) fn prepare(
     Some(Prepared {
         config: consul.clone(),
         client: client?,
-        exposure: exposure(config, consul, own),
+        exposures: (consul.places.iter())
+            .map(|place| exposure(config, consul, place, own))
+            .collect(),
     })
 }
 
@@ -81,7 +85,7 @@ pub(super) async fn take(
     tasks: &mut JoinSet<()>,
 ) {
     let same = |running: &Consul, next: &Prepared| {
-        running.config == next.config && running.exposure == next.exposure
+        running.config == next.config && running.exposures == next.exposures
     };
     if let (Some(running), Some(next)) = (&running, &prepared)
         && same(running, next)
@@ -91,7 +95,9 @@ pub(super) async fn take(
     let Some(before) = running.take() else {
         if let Some(next) = prepared {
             let unheard = || State::NotReady("consul has not been heard yet".to_owned());
-            status.set(discovery::consul::PART, unheard());
+            for place in &next.config.places {
+                status.set(part(place), unheard());
+            }
             if next.config.mesh_identity.is_some() {
                 status.set(identity::PART, unheard());
             }
@@ -110,7 +116,7 @@ pub(super) async fn take(
 /// What is left of those that listened.
 #[derive(Debug, Default)]
 struct Left {
-    told: Told,
+    told: BTreeMap<Place, Told>,
     keeper: Option<Keeper>,
 }
 
@@ -125,17 +131,18 @@ impl Left {
             false => State::NotReady("consul has not been heard yet".to_owned()),
         };
         // Those that come next judge anew.
-        let parts = [discovery::consul::PART, identity::PART];
-        let mut changes = parts.map(|part| Change::Refused(part, false)).to_vec();
-        match next {
-            Some(_) => {
-                let state = anew(self.told.is_served());
-                changes.push(Change::State(discovery::consul::PART, state));
+        let mut changes = vec![Change::Refused(identity::PART, false)];
+        let places = next.map_or(&[] as &[_], |next| &next.config.places);
+        for (place, told) in &self.told {
+            changes.push(Change::Refused(part(place), false));
+            if !places.contains(place) {
+                changes.extend(told.keys().cloned().map(Change::Gone));
+                changes.push(Change::Ended(part(place)));
             }
-            None => {
-                changes.extend(self.told.keys().cloned().map(Change::Gone));
-                changes.push(Change::Ended(discovery::consul::PART));
-            }
+        }
+        for place in places {
+            let is_served = self.told.get(place).is_some_and(Told::is_served);
+            changes.push(Change::State(part(place), anew(is_served)));
         }
         changes.push(
             match next.and_then(|next| next.config.mesh_identity.as_ref()) {
@@ -151,11 +158,19 @@ impl Left {
 }
 
 impl Consul {
+    /// What asks its agent.
+    pub(super) fn client(&self) -> &Client {
+        &self.client
+    }
+
     /// Returns when they have told all that they know.
     async fn stop(self) -> Left {
         self.stop.cancel();
         // One that has died of a defect has left nothing, and takes the process with it.
-        let told = self.told.await.unwrap_or_default();
+        let mut told = BTreeMap::new();
+        for (place, left) in self.told {
+            told.insert(place, left.await.unwrap_or_default());
+        }
         let keeper = match self.keeper {
             Some(keeper) => keeper.await.ok(),
             None => None,
@@ -163,6 +178,7 @@ impl Consul {
         if let Some(ended) = self.intentions {
             let _ = ended.await;
         }
+        self.client.log_out().await;
         Left { told, keeper }
     }
 }
@@ -172,7 +188,7 @@ impl Prepared {
     /// knew nothing yet, or were none: at a start.
     fn start(
         self,
-        left: Left,
+        mut left: Left,
         state: Option<&state::State>,
         (changes, snapshot): (&Sender<Change>, &Arc<ArcSwap<Snapshot>>),
         tasks: &mut JoinSet<()>,
@@ -180,39 +196,49 @@ impl Prepared {
         let Self {
             config,
             client,
-            exposure,
+            exposures,
         } = self;
-        let origin = keep::origin(&config);
-        let kept = |part, is_known: bool| {
+        let kept = |part, origin: &str, is_known: bool| {
             state.map(|state| match is_known {
-                true => state.go_on(part, &origin),
-                false => state.open(part, &origin),
+                true => state.go_on(part, origin),
+                false => state.open(part, origin),
             })
         };
         let stop = CancellationToken::new();
-        let (leave, told) = oneshot::channel();
-        let is_known = left.told.replaces_stored();
-        let asking = Asking {
-            consistency: config.catalog.consistency,
-            refresh: config.catalog.refresh_interval,
-            addressing: Addressing {
-                tag: config.catalog.tagged_address,
-                is_local_allowed: config.catalog.allow_local_addresses,
-            },
-        };
-        let watching = discovery::consul::watch(
-            client.clone(),
-            asking,
-            exposure.clone(),
-            left.told,
-            kept(discovery::consul::PART, is_known),
-            changes.clone(),
-            stop.clone(),
-        );
-        tasks.spawn(async move {
-            // Where nobody asks for it, the process ends.
-            let _ = leave.send(watching.await);
-        });
+        let mut told = Vec::new();
+        for (place, exposure) in config.places.iter().zip(&exposures) {
+            let before = left.told.remove(place).unwrap_or_default();
+            let origin = keep::origin_in(&config, place);
+            let kept = kept(part(place), &origin, before.replaces_stored());
+            let asking = Asking {
+                place: place.clone(),
+                consistency: config.catalog.consistency,
+                refresh: config.catalog.refresh_interval,
+                addressing: Addressing {
+                    tag: config.catalog.tagged_address,
+                    is_local_allowed: config.catalog.allow_local_addresses,
+                },
+            };
+            let watching = discovery::consul::watch(
+                // One that hangs must not hold up the reads of another.
+                match place.is_further {
+                    false => client.clone(),
+                    true => client.apart(),
+                },
+                asking,
+                exposure.clone(),
+                before,
+                kept,
+                changes.clone(),
+                stop.clone(),
+            );
+            let (leave, left) = oneshot::channel();
+            tasks.spawn(async move {
+                // Where nobody asks for it, the process ends.
+                let _ = leave.send(watching.await);
+            });
+            told.push((place.clone(), left));
+        }
         let source = config.mesh_identity.clone();
         let asks = source.filter(|_| config.catalog.check_intentions);
         let intentions = asks.map(|source| {
@@ -228,22 +254,23 @@ impl Prepared {
         });
         let keeper = config.mesh_identity.as_ref().map(|service| {
             let before = left.keeper.filter(Keeper::has_one);
-            let kept = kept(keep::IDENTITY, before.is_some());
+            let kept = kept(keep::IDENTITY, &keep::origin(&config), before.is_some());
             let keeper = match before {
                 Some(keeper) => keeper.go_on(service.clone()),
                 None => Keeper::new(service.clone()),
             };
             let (leave, left) = oneshot::channel();
             let (changes, stop) = (changes.clone(), stop.clone());
-            let watching = identity::consul::watch(client, keeper, kept, changes, stop);
+            let watching = identity::consul::watch(client.clone(), keeper, kept, changes, stop);
             tasks.spawn(async move {
                 let _ = leave.send(watching.await);
             });
             left
         });
         Consul {
+            client,
             config,
-            exposure,
+            exposures,
             stop,
             told,
             keeper,
@@ -252,11 +279,18 @@ impl Prepared {
     }
 }
 
-/// What tags may do, and which services upstreams of the file stand for.
-fn exposure(config: &Config, consul: &config::Consul, own: &Arc<[SocketAddr]>) -> Exposure {
+/// What tags of this catalog may do, and which of its services upstreams of the file stand for.
+fn exposure(
+    config: &Config,
+    consul: &config::Consul,
+    place: &Place,
+    own: &Arc<[SocketAddr]>,
+) -> Exposure {
     let mut wanted: BTreeMap<String, Vec<Wanted>> = BTreeMap::new();
     for (name, upstream) in &config.upstreams {
-        if let Some(service) = &upstream.service {
+        if let Some(service) = &upstream.service
+            && service.place == place.label
+        {
             let all = wanted.entry(service.name.clone()).or_default();
             all.push(Wanted {
                 upstream: name.as_str().into(),

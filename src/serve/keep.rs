@@ -1,8 +1,9 @@
 //! The state on the disk: started with the gateway, how that fares, and what a later configuration makes of it.
 
+use std::slice;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::config;
+use crate::config::{self, Place};
 use crate::discovery;
 use crate::metrics::Metrics;
 use crate::state::{FolderError, Settings, State};
@@ -44,12 +45,13 @@ impl Keeping {
         settings: Option<&Settings>,
         status: &Status,
         metrics: &Arc<Metrics>,
+        consul: Option<&config::Consul>,
     ) -> Self {
         let board = Arc::new(Board {
             status: status.clone(),
             told: Mutex::default(),
         });
-        let state = settings.and_then(|settings| start(settings, &board, metrics));
+        let state = settings.and_then(|settings| start(settings, &board, metrics, consul));
         Self {
             state: state.map(Arc::new),
             settings: settings.cloned(),
@@ -74,8 +76,16 @@ impl Keeping {
     }
 }
 
-fn start(settings: &Settings, board: &Arc<Board>, metrics: &Arc<Metrics>) -> Option<State> {
-    let parts = [discovery::consul::PART, IDENTITY, super::publish::NAMES];
+fn start(
+    settings: &Settings,
+    board: &Arc<Board>,
+    metrics: &Arc<Metrics>,
+    consul: Option<&config::Consul>,
+) -> Option<State> {
+    let mut parts = vec![IDENTITY, super::publish::NAMES];
+    let first = Place::default();
+    let places = consul.map_or(slice::from_ref(&first), |consul| &consul.places);
+    parts.extend(places.iter().map(discovery::consul::part));
     let tell = {
         let (board, metrics) = (Arc::clone(board), Arc::clone(metrics));
         move |outcome: Result<(), FolderError>| {
@@ -168,4 +178,13 @@ impl Board {
 pub(super) fn origin(consul: &config::Consul) -> String {
     let scheme = if consul.https { "https" } else { "http" };
     format!("{scheme} {}{}", consul.address, consul.prefix)
+}
+
+/// The same of one of its catalogs.
+pub(super) fn origin_in(consul: &config::Consul, place: &Place) -> String {
+    let origin = origin(consul);
+    match place.parameters().is_empty() {
+        true => origin,
+        false => format!("{origin} {place}"),
+    }
 }

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::Context;
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
 
@@ -23,6 +23,7 @@ mod parts;
 mod publish;
 
 use crate::admin::{self, BindError};
+use crate::api::consul::Client;
 use crate::config::{AdminAddress, Checked};
 use crate::health;
 use crate::lifecycle::{Handed, Notify, Reload, Shutdown, Wish};
@@ -54,6 +55,8 @@ pub struct Gateway {
     notify: Notify,
     /// Where the last good state is kept.
     state: Option<Arc<State>>,
+    /// What asks Consul, if anything does.
+    asking: Arc<ArcSwapOption<Client>>,
     /// What runs beside the connections (accepting, publishing, resolving, the admin interface): ends with the gateway.
     tasks: JoinSet<()>,
 }
@@ -111,7 +114,12 @@ pub async fn start(
         metrics.sandbox(sandbox.extent().as_str());
     }
 
-    let keeping = Keeping::start(checked.config.state.as_ref(), &status, &metrics);
+    let keeping = Keeping::start(
+        checked.config.state.as_ref(),
+        &status,
+        &metrics,
+        checked.config.consul.as_ref(),
+    );
     let state = keeping.state.clone();
     let kept = Addresses::of(state.as_deref(), publish::NAMES);
     let (told_names, named) = watch::channel(BTreeSet::new());
@@ -138,6 +146,7 @@ pub async fn start(
     tasks.spawn(health::watch(Arc::clone(&cell), published, status.clone()));
     parts.take(prepared).await;
     let (addresses, admin) = parts.addresses();
+    let asking = parts.asking();
     notify.ready("serving").await;
     tasks.spawn(notify.clone().live());
     tasks.spawn(parts.run(wishes));
@@ -150,6 +159,7 @@ pub async fn start(
         log,
         notify,
         state,
+        asking,
         tasks,
     })
 }
@@ -178,6 +188,9 @@ impl Gateway {
         let state = self.state.take();
         let (shutdown, notify) = (&self.shutdown, &self.notify);
         drain::drain(shutdown, &self.sessions, &limits, notify, state, &self.log).await;
+        if let Some(client) = self.asking.swap(None) {
+            client.log_out().await;
+        }
         tracing::info!("stopped");
         match defect {
             Some(defect) => Err(defect).context("a part of the gateway has died"),

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use arc_swap::ArcSwapOption;
 use tokio::sync::mpsc::{Receiver, Sender};
 use tokio::sync::{self, oneshot};
 use tokio::task::JoinSet;
@@ -20,6 +21,7 @@ use super::load::{self, Loaded, Shortage};
 use super::names::Names;
 use super::nomad::{self, Nomad};
 use super::publish::Configured;
+use crate::api::consul::Client;
 use crate::config::{self, AdminAddress, Checked, Keepalive, Log, Token};
 use crate::lifecycle::Wish;
 use crate::name::HostName;
@@ -77,6 +79,8 @@ pub(super) struct Parts {
     /// The names that services of discovery are registered with.
     named: sync::watch::Receiver<BTreeSet<HostName>>,
     consul: Option<Consul>,
+    /// What asks Consul, for whoever logs out of it at the end.
+    asking: Arc<ArcSwapOption<Client>>,
     /// What was refused last, if it is tried again.
     retrying: Option<Retrying>,
     nomad: Option<Nomad>,
@@ -141,6 +145,7 @@ impl Parts {
             names: Names::default(),
             named,
             consul: None,
+            asking: Arc::default(),
             retrying: None,
             nomad: None,
             tasks: JoinSet::new(),
@@ -430,6 +435,8 @@ impl Parts {
             &mut self.tasks,
         )
         .await;
+        let client = self.consul.as_ref().map(Consul::client);
+        self.asking.store(client.cloned().map(Arc::new));
         let (changes, status) = (&self.news.changes, &self.status);
         nomad::take(&mut self.nomad, nomad, changes, status, &mut self.tasks).await;
         // After every part has told its state: who asks `/readyz` at once hears of all of them.
@@ -442,6 +449,11 @@ impl Parts {
             tracing::warn!("`insecure_no_sandbox` has changed: it counts at the next start");
         }
         self.wants_sandbox = wants_sandbox;
+    }
+
+    /// What asks Consul, if anything does, from now on and as long as the parts run.
+    pub(super) fn asking(&self) -> Arc<ArcSwapOption<Client>> {
+        Arc::clone(&self.asking)
     }
 
     /// Where clients connect, in the order of the configuration, and operators.

@@ -292,6 +292,7 @@ impl Compiler<'_> {
         made.empty = config.service.as_ref().map(|service| {
             let key = ServiceKey {
                 source: Source::Consul,
+                place: service.place.clone(),
                 name: service.name.as_str().into(),
             };
             key.unknown()

@@ -1,5 +1,6 @@
 //! The shape of a service, as every source of discovery tells it: its upstreams, its routes, and what it asked for in vain.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -41,14 +42,36 @@ pub enum Change {
 pub struct ServiceKey {
     /// Who told us of it.
     pub source: Source,
+    /// The label of the catalog that it is in, where its source has several; `None` for the first.
+    pub place: Option<Arc<str>>,
     /// Its name there.
     pub name: Arc<str>,
 }
 
 impl ServiceKey {
+    /// What stands after the `@` in names of its catalog: `consul`, or `consul-LABEL`.
+    pub fn provider(&self) -> Cow<'static, str> {
+        provider(self.source, self.place.as_deref())
+    }
+
     /// Why nothing can be dialled where the source has no such service, for people.
     pub fn unknown(&self) -> Arc<str> {
-        format!("{} has no service `{}`", self.source.as_str(), self.name).into()
+        let at = self.place.iter().map(|place| format!(" ({place})"));
+        let at: String = at.collect();
+        format!(
+            "{}{at} has no service `{}`",
+            self.source.as_str(),
+            self.name
+        )
+        .into()
+    }
+}
+
+/// What stands after the `@` in names: the word of a source, with the label of the catalog if it has one.
+pub fn provider(source: Source, place: Option<&str>) -> Cow<'static, str> {
+    match place {
+        None => source.as_str().into(),
+        Some(place) => format!("{}-{place}", source.as_str()).into(),
     }
 }
 

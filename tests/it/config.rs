@@ -15,6 +15,7 @@ mod health_check;
 mod meaning;
 mod middlewares;
 mod nomad;
+mod places;
 mod proxy_protocol;
 mod report;
 mod sections;

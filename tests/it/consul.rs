@@ -39,7 +39,7 @@ pub(crate) const MANAGEMENT: &str = "6f2b9a52-3c1d-4a7e-9b46-0d5f8c7e1a23";
 /// What an agent without data says when its services may come: it has a leader, and the catalog has its node.
 const NODE_IS_KNOWN: &str = "agent: Synced node info";
 
-/// A server agent, alone in its datacenter `dc1`; dropped, it is killed. Its calls wait, and panic if it says no.
+/// A server agent, alone in its datacenter, `dc1` most often; dropped, it is killed. Its calls wait, and panic if it says no.
 pub(crate) struct Consul {
     /// First, so that it is dead when its folder goes.
     child: Option<Child>,
@@ -49,6 +49,8 @@ pub(crate) struct Consul {
     authority: Authority,
     client: Option<Arc<ClientConfig>>,
     ports: Ports,
+    /// Where servers of other datacenters join the one that this is beside.
+    primary: Option<u16>,
 }
 
 /// How an agent is started; by default in memory, open to all, over plain HTTP.
@@ -60,7 +62,17 @@ pub(crate) struct Options {
     pub(crate) acl: bool,
     /// How its API is reached.
     pub(crate) http: Http,
+    /// Servers of other datacenters may join it ([`Consul::start_beside`]).
+    pub(crate) wan: bool,
 }
+
+/// An agent that can be restarted with its data.
+pub(crate) const PERSISTENT: Options = Options {
+    persistent: true,
+    acl: false,
+    http: Http::Tcp,
+    wan: false,
+};
 
 /// How the API of an agent is reached.
 #[derive(Clone, Copy, Default, PartialEq)]
@@ -80,6 +92,7 @@ struct Ports {
     grpc: u16,
     server: u16,
     serf: u16,
+    wan: u16,
 }
 
 impl Consul {
@@ -101,11 +114,35 @@ impl Consul {
             options,
             authority,
             ports: Ports::free(),
+            primary: None,
         };
         while !consul.launch(NODE_IS_KNOWN) {
             consul.ports = Ports::free();
         }
         Some(consul)
+    }
+
+    /// Starts the agent of a datacenter `dc2`, in memory, which is joined with this one ([`Options::wan`]): it has the mesh and
+    /// the trust domain in common.
+    pub(crate) fn start_beside(&self) -> Self {
+        let authority = Authority::new();
+        let mut consul = Self {
+            child: None,
+            program: self.program.clone(),
+            client: None,
+            options: self.options,
+            authority,
+            ports: Ports::free(),
+            primary: Some(self.ports.wan),
+        };
+        while !consul.launch(NODE_IS_KNOWN) {
+            consul.ports = Ports::free();
+        }
+        let path = "/v1/catalog/datacenters";
+        wait_until("the datacenters know each other", || {
+            self.get(path).as_array().is_some_and(|all| all.len() == 2)
+        });
+        consul
     }
 
     /// Starts it again on the same ports, with the data it has kept; an agent in memory has kept none.
@@ -301,7 +338,7 @@ impl Consul {
                 "grpc_tls": -1,
                 "server": self.ports.server,
                 "serf_lan": self.ports.serf,
-                "serf_wan": -1,
+                "serf_wan": if self.options.wan { i32::from(self.ports.wan) } else { -1 },
                 "dns": -1,
                 // By itself every agent would give the same ports to its sidecars: a test says which.
                 "sidecar_min_port": 0,
@@ -313,6 +350,14 @@ impl Consul {
             config["bootstrap_expect"] = json!(1);
             config["data_dir"] = json!(file("data"));
             config["performance"] = json!({ "raft_multiplier": 1 });
+        }
+        if let Some(primary) = self.primary {
+            config["datacenter"] = json!("dc2");
+            config["primary_datacenter"] = json!("dc1");
+            config["retry_join_wan"] = json!([format!("127.0.0.1:{primary}")]);
+            config["retry_interval_wan"] = json!("1s");
+        } else if self.options.wan {
+            config["primary_datacenter"] = json!("dc1");
         }
         if self.options.acl {
             let tokens = json!({ "initial_management": MANAGEMENT, "agent": MANAGEMENT });
@@ -354,6 +399,7 @@ impl Ports {
             grpc: ports::free(),
             server: ports::free(),
             serf: ports::free(),
+            wan: ports::free(),
         }
     }
 }

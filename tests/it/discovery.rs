@@ -22,6 +22,7 @@ mod anew;
 mod asking;
 mod faults;
 mod nomad;
+mod places;
 
 /// A watch over Consul, or over Nomad, and everything that it has told.
 struct Watched<T = Told> {
@@ -48,13 +49,15 @@ impl Watched {
             ..Exposure::default()
         };
         let asking = Asking {
+            place: consul.places[0].clone(),
             consistency: consul.catalog.consistency,
             refresh: consul.catalog.refresh_interval,
             addressing: consul::Addressing::default(),
         };
         let client = Client::new(consul).unwrap();
         let known = before.services.clone();
-        Self::following("consul", &known, move |send, stop| {
+        let part = consul::part(&consul.places[0]);
+        Self::following(part, &known, move |send, stop| {
             consul::watch(client, asking, exposure, before, None, send, stop)
         })
     }

@@ -13,7 +13,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
-use portcullis::config::{Catalog, Consul, ConsulAddress};
+use portcullis::config::{Catalog, Consul, ConsulAddress, Place};
 use portcullis::rule::Syntax;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -118,6 +118,8 @@ impl FakeConsul {
             https: false,
             prefix: String::new(),
             token: None,
+            login: None,
+            places: vec![Place::default()],
             basic_auth: None,
             roots: Vec::new(),
             certificate: None,

@@ -17,7 +17,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::authority::Authority;
-use crate::consul::{Consul, Http, Options, service, sidecar};
+use crate::consul::{Consul, PERSISTENT, service, sidecar};
 use crate::gateway::Gateway;
 use crate::mesh;
 use crate::support::PATIENCE;
@@ -42,13 +42,6 @@ const FILE_HOST: &str = "file.domain.com";
 
 /// More than any connection takes that is not kept waiting; the gateway's own deadline of a dial is 5 s.
 const PROMPT: Duration = Duration::from_secs(3);
-
-/// An agent that can be restarted with its data.
-const PERSISTENT: Options = Options {
-    persistent: true,
-    acl: false,
-    http: Http::Tcp,
-};
 
 /// A gateway that asks an agent, or what stands before it.
 struct Scene {

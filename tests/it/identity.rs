@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use portcullis::api::consul::Client;
-use portcullis::config::{self, Catalog, ConsulAddress, Secret, Token};
+use portcullis::config::{self, Catalog, ConsulAddress, Place, Secret, Token};
 use portcullis::identity::{self, Keeper};
 use portcullis::name::SpiffeId;
 use portcullis::rule::Syntax;
@@ -46,6 +46,8 @@ impl Watched {
             https: false,
             prefix: String::new(),
             token: token.map(|token| Token::Value(Secret::new(token.to_owned()))),
+            login: None,
+            places: vec![Place::default()],
             basic_auth: None,
             roots: Vec::new(),
             certificate: None,

@@ -166,6 +166,7 @@ const SPEAKS: Visit = Visit {
 /// The service `web` of the mesh, whose one sidecar listens there.
 fn web(sidecar: SocketAddr) -> BTreeMap<ServiceKey, Option<Arc<Service>>> {
     let key = ServiceKey {
+        place: None,
         source: Source::Consul,
         name: "web".into(),
     };
@@ -181,6 +182,7 @@ fn web(sidecar: SocketAddr) -> BTreeMap<ServiceKey, Option<Arc<Service>>> {
             }],
             named: Vec::new(),
             mesh: Some(MeshService {
+                partition: None,
                 namespace: "default".into(),
                 datacenter: "dc1".into(),
                 service: "web".into(),

@@ -23,14 +23,17 @@ use crate::upstream::{Upstream, echo};
 mod announced;
 mod broken;
 mod changes;
+mod datacenters;
 mod file;
 mod half_close;
 mod health;
 mod instances;
 mod intentions;
+mod login;
 mod middlewares;
 mod options;
 mod ready;
+mod rights;
 mod speed;
 mod ssh;
 mod transports;
@@ -97,6 +100,19 @@ impl Mesh {
                 return;
             }
             assert!(Instant::now() < late, "not ready: {parts}");
+            sleep(POLL).await;
+        }
+    }
+
+    /// Waits until `/readyz` holds this text.
+    async fn readyz_says(&self, text: &str) {
+        let late = Instant::now() + PATIENCE;
+        loop {
+            let (_, parts) = self.gateway.ask_admin("/readyz").await;
+            if parts.contains(text) {
+                return;
+            }
+            assert!(Instant::now() < late, "{text:?} is not said: {parts}");
             sleep(POLL).await;
         }
     }

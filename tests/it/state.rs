@@ -16,7 +16,7 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
 
 use crate::authority::Authority;
-use crate::consul::{Consul, Http, Options, meshed, service};
+use crate::consul::{Consul, Options, PERSISTENT, meshed, service};
 use crate::gateway::ask;
 use crate::ports;
 use crate::program::Program;
@@ -200,12 +200,6 @@ impl World {
         })
     }
 }
-
-const PERSISTENT: Options = Options {
-    persistent: true,
-    acl: false,
-    http: Http::Tcp,
-};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_that_starts_without_consul_serves_what_it_knew_and_says_so_until_consul_is_back()

@@ -148,6 +148,7 @@ fn an_endpoint_that_is_passed_over_says_for_how_long() {
 fn service(name: &str) -> Service {
     Service {
         key: ServiceKey {
+            place: None,
             source: Source::Consul,
             name: name.into(),
         },
@@ -230,6 +231,7 @@ fn a_route_of_a_service_says_whose_it_is_and_what_its_upstream_must_prove() {
         ServiceUpstream {
             dialling: Ok(Default::default()),
             mesh: Some(MeshService {
+                partition: None,
                 namespace: "default".into(),
                 datacenter: "dc1".into(),
                 service: "web".into(),

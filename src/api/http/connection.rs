@@ -4,7 +4,7 @@ use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::{HeaderMap, Request, StatusCode};
@@ -55,7 +55,7 @@ pub(super) enum Failure {
 
 /// A connection between two questions. It lives in whoever asks over it, and ends with them: no task runs it.
 pub(super) struct Connection {
-    sender: SendRequest<Empty<Bytes>>,
+    sender: SendRequest<Full<Bytes>>,
     /// Reads and writes; `None` once the connection has ended.
     driver: Option<Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>>,
 }
@@ -67,7 +67,7 @@ impl Agent {
     /// ended: only questions are asked here, which change nothing.
     pub(super) async fn ask(
         &self,
-        request: Request<Empty<Bytes>>,
+        request: Request<Full<Bytes>>,
         patience: Duration,
     ) -> Result<Reply, Failure> {
         if let Some(mut connection) = self.waiting().await {
@@ -77,6 +77,17 @@ impl Agent {
                 Err(failure) => return Err(failure),
             }
         }
+        let mut connection = self.connect().await?;
+        let head = connection.head(request, patience).await?;
+        self.whole(connection, head).await
+    }
+
+    /// Lets something be done: over a new connection, so that it is not done twice. Otherwise as [`ask`](Self::ask).
+    pub(super) async fn post(
+        &self,
+        request: Request<Full<Bytes>>,
+        patience: Duration,
+    ) -> Result<Reply, Failure> {
         let mut connection = self.connect().await?;
         let head = connection.head(request, patience).await?;
         self.whole(connection, head).await
@@ -191,7 +202,7 @@ impl Connection {
     /// Asks, and waits for the head of the answer.
     async fn head(
         &mut self,
-        request: Request<Empty<Bytes>>,
+        request: Request<Full<Bytes>>,
         patience: Duration,
     ) -> Result<hyper::Response<Incoming>, Failure> {
         let asked = self.drive(|sender| timeout(patience, sender.send_request(request)));
@@ -204,7 +215,7 @@ impl Connection {
     /// Does some work on the connection while reading from it and writing to it.
     async fn drive<'a, F: Future>(
         &'a mut self,
-        work: impl FnOnce(&'a mut SendRequest<Empty<Bytes>>) -> F,
+        work: impl FnOnce(&'a mut SendRequest<Full<Bytes>>) -> F,
     ) -> F::Output {
         let Self { sender, driver } = self;
         let mut work = pin!(work(sender));

@@ -51,6 +51,12 @@ pub enum Error {
         /// How it ended.
         reason: String,
     },
+    /// There is no token to ask with: none is had by login.
+    #[error("consul is not asked without the ACL token that a login was to give: {reason}")]
+    Login {
+        /// Why the login failed.
+        reason: String,
+    },
     /// It took too long.
     #[error("{api} at {agent} did not answer {path} within {after:?}")]
     Timeout {
@@ -112,6 +118,11 @@ impl Error {
     pub fn is_denied(&self) -> bool {
         // Servers of Consul before 1.7 say it with the status 500.
         matches!(self, Self::Status { code, text, .. } if *code == 403 || text.contains("ACL not found"))
+    }
+
+    /// Whether the agent knows no such token.
+    pub(super) fn is_of_unknown_token(&self) -> bool {
+        matches!(self, Self::Status { text, .. } if text.contains("ACL not found"))
     }
 
     /// Whether the agent takes this question amiss, and would answer others: it cannot be asked for a service that is called

@@ -4,6 +4,7 @@ mod answer;
 mod connection;
 mod error;
 mod limits;
+mod login;
 mod token;
 mod watch;
 
@@ -21,7 +22,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use http_body_util::Empty;
+use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::header::{AUTHORIZATION, HOST, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 use hyper::{Request, StatusCode, Uri};
@@ -34,7 +35,7 @@ use connection::{Agent, Failure, Reply};
 use limits::Limits;
 use token::{Held, Tokens};
 
-use crate::config::{ConsulAddress, Secret, Token};
+use crate::config::{self, ConsulAddress, Secret, Token};
 use crate::tls;
 use crate::tls::verify::Proof;
 
@@ -47,6 +48,10 @@ const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
 
 /// Answers larger than this are read as JSON away from the threads that move bytes: 8 MB take 40 ms and more.
 const LARGE: usize = 64 * 1024;
+
+/// How many plain reads of a client [apart](Client::apart) go on at once: an agent allows 200 connections for each address
+/// of its clients, and there may be sixteen such clients.
+const READS_APART: usize = 4;
 
 /// Whose API it is. They are alike: paths under `/v1`, a token in a header, blocking queries by an index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +100,8 @@ pub struct Server<'a> {
     pub prefix: &'a str,
     /// The token, if one is needed.
     pub token: Option<&'a Token>,
+    /// What is exchanged for a token, if that is how one is had.
+    pub login: Option<&'a config::Login>,
     /// User and password for a server in front of it (HTTP basic authentication).
     pub basic_auth: Option<&'a (String, Secret)>,
     /// CAs of its certificate, PEM; empty means the system's.
@@ -114,15 +121,17 @@ pub struct Client(Arc<Shared>);
 
 struct Shared {
     api: Api,
-    agent: Agent,
+    agent: Arc<Agent>,
     /// The agent's address, for messages.
     name: String,
     /// What stands before every path.
     prefix: String,
     /// What every question says, but for the token.
     headers: HeaderMap,
-    tokens: Tokens,
+    tokens: Arc<Tokens>,
     reads: Semaphore,
+    /// Whether it is one [apart](Client::apart).
+    is_apart: bool,
 }
 
 /// A question.
@@ -166,18 +175,44 @@ impl Client {
         Uri::try_from(format!("{}/v1", server.prefix)).map_err(|_| address())?;
         Ok(Self(Arc::new(Shared {
             api: server.api,
-            agent: Agent {
+            agent: Arc::new(Agent {
                 address: server.address.clone(),
                 tls: security(&server)?,
                 idle: Default::default(),
                 limits: limits.clone(),
-            },
+            }),
             name: server.address.to_string(),
             prefix: server.prefix.to_owned(),
             headers,
-            tokens: Tokens::new(server.api, server.token)?,
+            tokens: Arc::new(Tokens::new(&server)?),
             reads: Semaphore::new(limits.reads),
+            is_apart: false,
         })))
+    }
+
+    /// A client of the same agent, as whom this one asks, whose reads do not wait for this one's: as many as
+    /// [`READS_APART`] at a time.
+    pub fn apart(&self) -> Self {
+        let Shared {
+            api,
+            agent,
+            name,
+            prefix,
+            headers,
+            tokens,
+            reads: _,
+            is_apart: _,
+        } = &*self.0;
+        Self(Arc::new(Shared {
+            api: *api,
+            agent: Arc::clone(agent),
+            name: name.clone(),
+            prefix: prefix.clone(),
+            headers: headers.clone(),
+            tokens: Arc::clone(tokens),
+            reads: Semaphore::new(READS_APART),
+            is_apart: true,
+        }))
     }
 
     /// Whose agent it asks.
@@ -210,15 +245,18 @@ impl Client {
     where
         T: DeserializeOwned + Send + 'static,
     {
-        let token = self.0.tokens.current().await;
-        let asked_as = token.as_ref().map(|held| held.id).unwrap_or_default();
+        let tokens = &self.0.tokens;
+        let token = tokens.current(&self.0).await?;
+        let asked_as = token.clone();
         let answer = self.ask_as(token, path, parameters, patience).await;
-        match answer {
-            Err(error) if error.is_denied() => match self.0.tokens.other_than(asked_as).await {
-                Some(other) => self.ask_as(Some(other), path, parameters, patience).await,
-                None => Err(error),
-            },
-            answer => answer,
+        match (answer, asked_as) {
+            (Err(error), Some(held)) if error.is_denied() => {
+                match tokens.other_than(&held, &error, &self.0).await {
+                    Some(other) => self.ask_as(Some(other), path, parameters, patience).await,
+                    None => Err(error),
+                }
+            }
+            (answer, _) => answer,
         }
     }
 
@@ -246,7 +284,7 @@ impl Client {
         };
         let target = Uri::try_from(target);
         let target = target.map_err(|error| unexpected(format!("it was never asked: {error}")))?;
-        let mut request = Request::new(Empty::<Bytes>::new());
+        let mut request = Request::new(Full::<Bytes>::default());
         *request.uri_mut() = target;
         *request.headers_mut() = self.0.headers.clone();
         if let Some(held) = &token {
@@ -254,17 +292,35 @@ impl Client {
             headers.insert(api.token_header(), held.header.clone());
         }
         let reply = agent.ask(request, patience).await;
-        let reply = reply.map_err(|failure| self.error(failure, path))?;
+        let reply = reply.map_err(|failure| self.0.error(failure, path))?;
         if reply.status != StatusCode::OK {
-            return Err(refused(*api, &reply, token.as_ref(), path));
+            let secret = token.as_ref().map(|held| &held.secret);
+            return Err(refused(*api, &reply, secret, path));
         }
         let id = token.map(|held| held.id).unwrap_or_default();
         let value = value(reply.body).await.map_err(unexpected)?;
         Ok(Answer::read(*api, &reply.headers, id).map(|()| value))
     }
 
+    /// Why there is no token by login, or not another one though it is time.
+    pub fn login_trouble(&self) -> Option<String> {
+        match &self.0.tokens.as_ref() {
+            Tokens::Login(login) => login.trouble(),
+            Tokens::None | Tokens::Value(_) | Tokens::File(_) => None,
+        }
+    }
+
+    /// Lets the token of the last login be none (`/v1/acl/logout`), if it was had by one. Takes a second at most.
+    pub async fn log_out(&self) {
+        if let Tokens::Login(login) = self.0.tokens.as_ref() {
+            login.end(&self.0).await;
+        }
+    }
+}
+
+impl Shared {
     fn error(&self, failure: Failure, path: &str) -> Error {
-        let (api, agent, path) = (self.0.api, self.0.name.clone(), path.to_owned());
+        let (api, agent, path) = (self.api, self.name.clone(), path.to_owned());
         match failure {
             Failure::Unreachable(reason) => Error::Unreachable { api, agent, reason },
             Failure::BrokenOff(reason) => Error::BrokenOff {
@@ -282,7 +338,7 @@ impl Client {
             Failure::TooLarge => Error::TooLarge {
                 api,
                 path,
-                most: self.0.agent.limits.bytes,
+                most: self.agent.limits.bytes,
             },
         }
     }
@@ -333,10 +389,10 @@ fn parameters(pairs: &[(&str, &str)]) -> Vec<String> {
 }
 
 /// The beginning of a refusal. A server that repeats what it was sent does not put the token into our log.
-fn refused(api: Api, reply: &Reply, token: Option<&Held>, path: &str) -> Error {
+fn refused(api: Api, reply: &Reply, secret: Option<&Secret>, path: &str) -> Error {
     let text = String::from_utf8_lossy(&reply.body);
-    let text = match token {
-        Some(held) => text.replace(held.secret.reveal(), "MASKED"),
+    let text = match secret {
+        Some(secret) => text.replace(secret.reveal(), "MASKED"),
         None => text.into_owned(),
     };
     Error::Status {

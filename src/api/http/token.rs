@@ -9,7 +9,8 @@ use aws_lc_rs::digest::{Context, SHA256};
 use hyper::header::HeaderValue;
 use serde::{Deserialize, Serialize};
 
-use super::Api;
+use super::login::Login;
+use super::{Api, Error, Server, Shared};
 use crate::config::{Secret, Token, TokenError};
 
 /// As whom a question was asked: equal for the same token, and for no token at all. Reveals nothing of the token.
@@ -50,6 +51,7 @@ pub(super) enum Tokens {
     None,
     Value(Box<Held>),
     File(Arc<File>),
+    Login(Box<Login>),
 }
 
 /// A token in a file, as it was last read.
@@ -62,14 +64,18 @@ pub(super) struct File {
 
 /// What changes when a file is written again, or another is put in its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Stamp {
+pub(super) struct Stamp {
     modified: SystemTime,
     length: u64,
     inode: u64,
 }
 
 impl Tokens {
-    pub(super) fn new(api: Api, token: Option<&Token>) -> Result<Self, TokenError> {
+    pub(super) fn new(server: &Server<'_>) -> Result<Self, TokenError> {
+        let (api, token) = (server.api, server.token);
+        if let Some(login) = server.login {
+            return Ok(Self::Login(Box::new(Login::new(login.clone()))));
+        }
         Ok(match token {
             None => Self::None,
             Some(token @ Token::Value(_)) => Self::Value(Box::new(Held::read(api, token)?)),
@@ -85,19 +91,34 @@ impl Tokens {
     }
 
     /// The token as it is now. A file is read again if it has changed; one that holds none keeps the last.
-    pub(super) async fn current(&self) -> Option<Held> {
-        match self {
+    ///
+    /// # Errors
+    /// It is had by login, and there is none.
+    pub(super) async fn current(&self, shared: &Shared) -> Result<Option<Held>, Error> {
+        Ok(match self {
             Self::None => None,
             Self::Value(held) => Some((**held).clone()),
             Self::File(file) => Some(file.look(false).await),
-        }
+            Self::Login(login) => Some(login.current(shared).await?),
+        })
     }
 
-    /// The token of a file whatever its times say, after the one that was sent was refused. `None` if there is no
-    /// other.
-    pub(super) async fn other_than(&self, refused: TokenId) -> Option<Held> {
-        let Self::File(file) = self else { return None };
-        Some(file.look(true).await).filter(|held| held.id != refused)
+    /// The token of a file whatever its times say, or of another login, after the one that was sent was refused. `None` if
+    /// there is no other.
+    pub(super) async fn other_than(
+        &self,
+        refused: &Held,
+        why: &Error,
+        shared: &Shared,
+    ) -> Option<Held> {
+        match self {
+            Self::None | Self::Value(_) => None,
+            Self::File(file) => Some(file.look(true).await).filter(|held| held.id != refused.id),
+            Self::Login(login) => {
+                let is_unknown = why.is_of_unknown_token();
+                login.other_than(refused, is_unknown, shared).await
+            }
+        }
     }
 }
 
@@ -141,7 +162,10 @@ impl File {
 
 impl Held {
     fn read(api: Api, token: &Token) -> Result<Self, TokenError> {
-        let secret = token.read()?;
+        Self::of(api, token.read()?)
+    }
+
+    pub(super) fn of(api: Api, secret: Secret) -> Result<Self, TokenError> {
         let header = HeaderValue::from_str(secret.reveal());
         let mut header = header.map_err(|error| TokenError {
             path: None,
@@ -158,7 +182,7 @@ impl Held {
 
 impl Stamp {
     /// `None` if there is no such file, or it may not be looked at.
-    fn of(path: &Path) -> Option<Self> {
+    pub(super) fn of(path: &Path) -> Option<Self> {
         let metadata = std::fs::metadata(path).ok()?;
         Some(Self {
             modified: metadata.modified().ok()?,

@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use super::Consul;
 use super::section::Section;
+use super::{Consul, login, places};
 use crate::config::Environment;
 use crate::config::agent::{Fallback, Program, Reader, Written};
 use crate::config::decode::{List, Typed};
-use crate::config::diagnostic::{Findings, NOWHERE};
+use crate::config::diagnostic::Findings;
 use crate::config::value::{Wrong, choice, read};
 use crate::rule::Syntax;
 
@@ -38,7 +38,6 @@ pub(in crate::config) fn consul(
     environment: &Environment,
     findings: &mut Findings<'_>,
 ) -> Consul {
-    refuse_enterprise(environment, findings);
     let reader = Reader {
         program: &CONSUL,
         written: Written {
@@ -59,11 +58,23 @@ pub(in crate::config) fn consul(
         address: agent.address,
         https: agent.https,
         prefix: agent.prefix,
+        login: login::meaning(
+            section.login.as_ref(),
+            agent.token.as_ref(),
+            folder,
+            findings,
+        ),
         token: agent.token,
         basic_auth: agent.basic_auth,
         roots: agent.roots,
         certificate: agent.certificate,
         server_name: agent.server_name,
+        places: places::Keys {
+            datacenters: section.datacenters.as_ref(),
+            namespaces: section.namespaces.as_ref(),
+            partition: section.partition.as_ref(),
+        }
+        .places(environment, findings),
         mesh_identity: section
             .mesh_identity
             .as_ref()
@@ -106,23 +117,6 @@ pub(in crate::config) fn service_name(
 /// What `escape_debug` shows as it is, and quotes.
 pub(super) fn is_visible(c: char) -> bool {
     !c.is_whitespace() && (c.escape_debug().len() == 1 || matches!(c, '"' | '\'' | '\\'))
-}
-
-/// Services of other namespaces and partitions have other names in the mesh: they must not be taken for ours.
-fn refuse_enterprise(environment: &Environment, findings: &mut Findings<'_>) {
-    for name in ["CONSUL_NAMESPACE", "CONSUL_PARTITION"] {
-        let typed = environment.read(name, findings);
-        if let Some(typed) = typed.filter(|typed| typed.value != "default") {
-            findings.error(
-                NOWHERE,
-                format!(
-                    "`{name}`: {:?} is not supported yet: only \"default\" is",
-                    typed.value
-                ),
-                "unset it",
-            );
-        }
-    }
 }
 
 /// The entry points of tags that are ours; `https` and `websecure` if none are written, the names in Traefik's examples.

@@ -2,6 +2,7 @@
 
 use super::Secret;
 use super::catalog::Keys;
+use super::login;
 use crate::config::decode::{Item, List, Typed};
 use crate::config::diagnostic::Findings;
 
@@ -16,6 +17,10 @@ pub(in crate::config) struct Section {
     pub(super) key: Option<Typed<String>>,
     pub(super) server_name: Option<Typed<String>>,
     pub(super) mesh_identity: Option<Typed<String>>,
+    pub(super) login: Option<login::Keys>,
+    pub(super) datacenters: Option<List<Typed<String>>>,
+    pub(super) namespaces: Option<List<Typed<String>>>,
+    pub(super) partition: Option<Typed<String>>,
     pub(super) entry_points: Option<List<Typed<String>>>,
     pub(super) allow_default_from_tags: Option<Typed<bool>>,
     pub(super) catalog: Keys,
@@ -54,6 +59,10 @@ impl Section {
             server_name: table.take("server_name", findings, Item::string),
             names_identity: table.has("mesh_identity"),
             mesh_identity: table.take("mesh_identity", findings, Item::string),
+            login: table.take("login", findings, login::Keys::read),
+            datacenters: table.take("datacenters", findings, Item::strings),
+            namespaces: table.take("namespaces", findings, Item::strings),
+            partition: table.take("partition", findings, Item::string),
             entry_points: table.take("entry_points", findings, Item::strings),
             allow_default_from_tags: table.take("allow_default_from_tags", findings, Item::boolean),
             catalog: Keys::read(&mut table, findings),

@@ -140,6 +140,8 @@ pub(super) struct Service {
     #[serde(deserialize_with = "null_is_default")]
     pub(super) service: String,
     #[serde(deserialize_with = "null_is_default")]
+    pub(super) partition: String,
+    #[serde(deserialize_with = "null_is_default")]
     pub(super) namespace: String,
     #[serde(deserialize_with = "null_is_default")]
     pub(super) tags: Vec<String>,

@@ -262,6 +262,7 @@ mod tests {
     fn web() -> (Intentions, ServiceKey) {
         let key = ServiceKey {
             source: Source::Consul,
+            place: None,
             name: "web".into(),
         };
         let known = Known {

@@ -20,6 +20,7 @@ use super::checks::Checks;
 use super::listing::Listing;
 use super::stored::{self, Kept};
 use crate::api::consul::Answer;
+use crate::config::Place;
 use crate::snapshot::service::{Change, Service};
 use crate::state::Part;
 
@@ -32,6 +33,8 @@ const TRIES_WAITED_FOR: u32 = 3;
 /// Everything that is known. Answers go in; what is to be read, and what has changed, come out.
 #[derive(Debug)]
 pub(super) struct Known {
+    /// The label of the catalog.
+    place: Option<Arc<str>>,
     exposure: Exposure,
     /// The last index of the catalog; `None` before its first answer.
     index: Option<u64>,
@@ -87,12 +90,13 @@ pub(super) struct Read {
 impl Known {
     /// Knows nothing, and would read nothing again.
     pub(super) fn unknowing() -> Self {
-        Self::new(Exposure::default(), Duration::MAX, Told::default())
+        let place = Place::default();
+        Self::new(&place, Exposure::default(), Duration::MAX, Told::default())
     }
 
     /// What a watch before this one has told is known, and read again as soon as anything is.
     /// In quiet times everything is read again each `refresh`.
-    pub(super) fn new(exposure: Exposure, refresh: Duration, before: Told) -> Self {
+    pub(super) fn new(place: &Place, exposure: Exposure, refresh: Duration, before: Told) -> Self {
         let services = before.services.into_iter().map(|told| {
             let held = Held {
                 told,
@@ -106,6 +110,7 @@ impl Known {
         let services: BTreeMap<_, _> = services.collect();
         let names = services.keys().cloned().collect();
         Self {
+            place: place.label.clone(),
             exposure,
             doubts: Doubts::inheriting(names, before.token, before.filtered),
             services,
@@ -118,7 +123,7 @@ impl Known {
             index: None,
             catalog: Catalog::default(),
             checks: None,
-            datacenter: None,
+            datacenter: place.datacenter.as_deref().map(Into::into),
             is_hidden: false,
             is_stale: false,
             part: None,

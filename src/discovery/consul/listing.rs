@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::super::instance::{self, Found, Instance};
 use super::answers::{Check, Entries, Entry, Node, Service, Unreadable};
-use crate::config::{AddressTag, EndpointAddress};
+use crate::config::{AddressTag, EndpointAddress, Place};
 use crate::name::{MeshService, quoted};
 use crate::net::dial::is_of_this_machine;
 use crate::snapshot::Source;
@@ -47,9 +47,10 @@ pub(super) struct Listing {
     pub(super) is_unreadable: bool,
 }
 
-/// What the answers say of the service `name`; `connect` is `None` where nobody has looked. `datacenter` is the one
-/// that was asked, for a service that has no entry to tell it.
+/// What the answers of this catalog say of the service `name`; `connect` is `None` where nobody has looked. `datacenter` is
+/// the one that was asked, for a service that has no entry to tell it.
 pub(super) fn listing(
+    place: &Place,
     name: &Arc<str>,
     service: &Entries,
     connect: Option<&Entries>,
@@ -62,10 +63,12 @@ pub(super) fn listing(
             found: Found {
                 key: ServiceKey {
                     source: Source::Consul,
+                    place: place.label.clone(),
                     name: Arc::clone(name),
                 },
                 mesh: MeshService {
-                    namespace: "default".into(),
+                    partition: place.partition.as_deref().and_then(partition),
+                    namespace: place.namespace.as_deref().unwrap_or("default").into(),
                     datacenter: Arc::clone(datacenter),
                     service: Arc::clone(name),
                 },
@@ -158,6 +161,9 @@ impl Lister {
             let datacenter: Arc<str> = entry.node.datacenter.as_str().into();
             listing.found.mesh.datacenter = Arc::clone(&datacenter);
             listing.datacenter = Some(datacenter);
+        }
+        if !entry.service.partition.is_empty() {
+            listing.found.mesh.partition = partition(&entry.service.partition);
         }
         if !entry.service.namespace.is_empty() {
             listing.found.mesh.namespace = entry.service.namespace.as_str().into();
@@ -325,6 +331,11 @@ fn means_the_same_here(address: SocketAddr, node: &str) -> Result<(), String> {
     Err(format!(
         "its address {ip} is not dialled: {why} (`allow_local_addresses` in [consul] allows it)"
     ))
+}
+
+/// A partition as SPIFFE IDs say it: not at all, if it is the default one.
+fn partition(name: &str) -> Option<Arc<str>> {
+    (name != "default").then(|| name.into())
 }
 
 fn weight(weight: i64) -> u32 {

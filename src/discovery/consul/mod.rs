@@ -2,6 +2,7 @@
 
 mod answers;
 mod aside;
+mod asking;
 mod catalog;
 mod checks;
 pub mod intentions;
@@ -10,10 +11,12 @@ mod listing;
 mod report;
 mod stored;
 
+pub use asking::{Asking, part};
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::future;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
@@ -24,58 +27,16 @@ use tokio_util::sync::CancellationToken;
 use super::exposure::Exposure;
 use super::pulse;
 use crate::api::consul::{Answer, Client, Error, Query, TokenId, Watch};
-use crate::config::Consistency;
 use crate::snapshot::service::{Change, Service, ServiceKey};
 use crate::state::{GRACE, Opened, written};
 use answers::{Checks, Entries, Services};
 use aside::aside;
+use asking::told;
 use known::{Known, Read};
 pub use listing::Addressing;
 use listing::listing;
 use report::{Poll, Report};
 use stored::Stored;
-
-/// What this part is called in `/readyz`.
-pub const PART: &str = "consul";
-
-/// How old an answer may be that any server may give ([`Consistency::Stale`]).
-///
-/// 10 s: with Consul's own timings a new leader is elected in less, so that an election stops nothing; and what has come and
-/// gone while a server was cut off for longer than that must not look like today's.
-const MOST_STALE: Duration = Duration::from_secs(10);
-
-/// How Consul is asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Asking {
-    /// Which server may answer.
-    pub consistency: Consistency,
-    /// Everything is read again so often in quiet times.
-    pub refresh: Duration,
-    /// Which of an instance's addresses is dialled.
-    pub addressing: Addressing,
-}
-
-impl Asking {
-    fn parameters(self) -> &'static [(&'static str, &'static str)] {
-        match self.consistency {
-            Consistency::Default => &[],
-            Consistency::Stale => &[("stale", "")],
-            Consistency::Consistent => &[("consistent", "")],
-        }
-    }
-
-    /// The answer, if it is not too old.
-    fn fresh<T>(self, answer: Answer<T>) -> Result<Answer<T>, Error> {
-        let by = answer.last_contact;
-        match self.consistency == Consistency::Stale && by > MOST_STALE {
-            true => Err(Error::Stale {
-                by,
-                most: MOST_STALE,
-            }),
-            false => Ok(answer),
-        }
-    }
-}
 
 /// What a watch has told, and how it came to know: for the watch that follows it.
 #[derive(Clone, Debug, Default)]
@@ -140,14 +101,15 @@ pub async fn watch(
 ) -> Told {
     let (send, mut polled) = mpsc::channel(1);
     let mut watcher = Watcher {
-        report: Report::after(before.is_complete, before.confirmed),
+        report: Report::after(&asking.place, before.is_complete, before.confirmed),
         told_restored: before.confirmed,
         told_refused: false,
-        known: Known::new(exposure, asking.refresh, before),
+        known: Known::new(&asking.place, exposure, asking.refresh, before),
         tasks: JoinSet::new(),
         is_asking: false,
         held_back: None,
         client,
+        part: part(&asking.place),
         asking,
     };
     if let Some(opened) = state {
@@ -201,12 +163,14 @@ enum Heard {
     Checks(Result<Answer<Checks>, Error>),
     /// What keeps Consul from answering whatever it is asked, if anything does.
     Pulse(Option<String>),
-    Read(Arc<str>, Result<Read, Error>),
+    Read(Arc<str>, Box<Result<Read, Error>>),
     /// The catalog, asked for the sake of a doubt.
     Asked(Result<Answer<Services>, Error>),
 }
 
 struct Watcher {
+    /// What it is called in `/readyz`.
+    part: &'static str,
     client: Client,
     asking: Asking,
     known: Known,
@@ -225,7 +189,9 @@ struct Watcher {
 impl Watcher {
     fn begin_with(&mut self, Opened { part, stored }: Opened) {
         let stored = stored.and_then(|stored| {
-            let read = stored.as_ref().map(Stored::read).transpose();
+            let stored = stored.as_ref();
+            let read = stored.map(|stored| Stored::read(stored, &self.asking.place));
+            let read = read.transpose();
             read.inspect_err(
                 |error| tracing::error!(%error, "the services on the disk cannot be read"),
             )
@@ -270,8 +236,8 @@ impl Watcher {
         heard: fn(Result<Answer<T>, Error>) -> Heard,
         send: &mpsc::Sender<Heard>,
     ) {
-        let asking = self.asking;
-        let mut watch = Watch::new(self.client.clone(), path, asking.parameters());
+        let asking = self.asking.clone();
+        let mut watch = Watch::new(self.client.clone(), path, &asking.parameters());
         let send = send.clone();
         self.tasks.spawn(async move {
             loop {
@@ -287,10 +253,10 @@ impl Watcher {
 
     /// Asks every now and then whether anybody answers.
     fn feel_pulse(&mut self, send: mpsc::Sender<Heard>) {
-        let client = self.client.clone();
+        let (client, place) = (self.client.clone(), self.asking.place.clone());
         self.tasks.spawn(async move {
             loop {
-                let trouble = pulse::beat(&client).await;
+                let trouble = pulse::beat(&client, place.datacenter.as_deref()).await;
                 if let Err(mpsc::error::SendError(unheard)) = send.send(Heard::Pulse(trouble)).await
                 {
                     return unheard;
@@ -306,20 +272,20 @@ impl Watcher {
             && let Some((name, mesh)) = self.known.next(now)
         {
             let (client, datacenter) = (self.client.clone(), self.known.datacenter());
-            let (asking, terms) = (self.asking, self.known.terms().clone());
+            let (asking, terms) = (self.asking.clone(), self.known.terms().clone());
             self.tasks.spawn(async move {
                 let asks = |tags: &[Arc<str>]| mesh || terms.asks_for_mesh(tags);
-                let read = read(&client, asking, &name, asks, &datacenter).await;
-                Heard::Read(name, read)
+                let read = read(&client, &asking, &name, asks, &datacenter).await;
+                Heard::Read(name, Box::new(read))
             });
         }
         if !self.is_asking && self.known.ask_at(now).is_some_and(|at| at <= now) {
             self.is_asking = true;
-            let client = self.client.clone();
+            let (client, place) = (self.client.clone(), self.asking.place.clone());
             self.tasks.spawn(async move {
                 let query = Query {
                     path: &["catalog", "services"],
-                    parameters: &[],
+                    parameters: &place.parameters(),
                     consistent: true,
                 };
                 Heard::Asked(client.read(&query).await)
@@ -340,24 +306,32 @@ impl Watcher {
     async fn hear(&mut self, heard: Heard, now: Instant) {
         match heard {
             Heard::Catalog(answer) => {
-                self.polled(Poll::Catalog, answer.as_ref().err().map(told), now);
+                self.polled(
+                    Poll::Catalog,
+                    answer.as_ref().err().map(|error| self.told_of(error)),
+                    now,
+                );
                 if let Ok(answer) = answer {
                     self.known.catalog(answer, false, now);
                 }
             }
             Heard::Checks(answer) => {
-                self.polled(Poll::Checks, answer.as_ref().err().map(told), now);
+                self.polled(
+                    Poll::Checks,
+                    answer.as_ref().err().map(|error| self.told_of(error)),
+                    now,
+                );
                 if let Ok(answer) = answer {
                     self.known.checks(answer.value, now);
                 }
             }
             Heard::Pulse(trouble) => self.polled(Poll::Pulse, trouble, now),
-            Heard::Read(name, read) => match read {
+            Heard::Read(name, read) => match *read {
                 Err(error) if error.is_unaskable() => {
                     self.known.refused(&name, error.to_string(), now);
                 }
                 read => {
-                    let read = read.map_err(|error| told(&error));
+                    let read = read.map_err(|error| self.told_of(&error));
                     aside(&mut self.known, move |known| known.read(&name, read, now)).await;
                 }
             },
@@ -375,6 +349,10 @@ impl Watcher {
         if self.report.heard(poll, error) {
             self.known.start_anew(now);
         }
+    }
+
+    fn told_of(&self, error: &Error) -> String {
+        told(error, &self.asking.place)
     }
 
     fn told(&self) -> Told {
@@ -399,12 +377,15 @@ impl Watcher {
         let state = self.report.news(&self.known);
         let is_refused = is_withheld || self.report.is_refused();
         if std::mem::replace(&mut self.told_restored, restored) != restored {
-            news.push(Change::Restored(PART, restored));
+            news.push(Change::Restored(self.part, restored));
         }
         if std::mem::replace(&mut self.told_refused, is_refused) != is_refused {
-            news.push(Change::Refused(PART, is_refused));
+            news.push(Change::Refused(self.part, is_refused));
         }
-        news.extend(state.map(|state| Change::State(PART, state)));
+        if !self.asking.place.is_further {
+            self.report.login(self.client.login_trouble());
+        }
+        news.extend(state.map(|state| Change::State(self.part, state)));
         news
     }
 }
@@ -412,7 +393,7 @@ impl Watcher {
 /// Reads a service; its sidecars too if the tags of an instance ask for them, or anything else does.
 async fn read(
     client: &Client,
-    asking: Asking,
+    asking: &Asking,
     name: &Arc<str>,
     asks: impl Fn(&[Arc<str>]) -> bool,
     datacenter: &Arc<str>,
@@ -420,13 +401,20 @@ async fn read(
     let entries = async |kind| {
         let query = Query {
             path: &["health", kind, name],
-            parameters: asking.parameters(),
+            parameters: &asking.parameters(),
             consistent: false,
         };
         asking.fresh(client.read::<Entries>(&query).await?)
     };
     let service = entries("service").await?;
-    let alone = listing(name, &service.value, None, datacenter, asking.addressing);
+    let alone = listing(
+        &asking.place,
+        name,
+        &service.value,
+        None,
+        datacenter,
+        asking.addressing,
+    );
     let mut instances = alone.found.instances.iter();
     // Where there is none, what is known of the service decides.
     let is_asked = asks(&[]) || instances.any(|instance| asks(&instance.tags));
@@ -440,6 +428,7 @@ async fn read(
     let connect = entries("connect").await?;
     Ok(Read {
         listing: listing(
+            &asking.place,
             name,
             &service.value,
             Some(&connect.value),
@@ -448,14 +437,4 @@ async fn read(
         ),
         filtered: service.filtered || connect.filtered,
     })
-}
-
-/// An error as it is told to people.
-fn told(error: &Error) -> String {
-    match error.is_denied() {
-        true => {
-            format!("{error} (its ACL token needs service:read and node:read on what is routed)")
-        }
-        false => error.to_string(),
-    }
 }

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use jiff::Timestamp;
 
 use super::known::Known;
+use crate::config::Place;
 use crate::status::State;
 
 /// What is asked again and again.
@@ -19,10 +20,15 @@ pub(super) enum Poll {
 /// What was last said, and what there is to say.
 #[derive(Debug, Default)]
 pub(super) struct Report {
+    part: &'static str,
+    /// Whether the gateway serves without it from the start: it is not the first catalog.
+    is_further: bool,
     /// What keeps each of them from being answered.
     catalog: Option<String>,
     checks: Option<String>,
     pulse: Option<String>,
+    /// Why there is no ACL token by login, or not another one though it is time.
+    login: Option<String>,
     /// Since when one of them has not been, or what changed in that time has not been read.
     since: Option<Timestamp>,
     /// Whether everything has been known once.
@@ -47,9 +53,11 @@ enum Logged {
 impl Report {
     /// Whether everything was known once already, by a watch before this one; and when what that had from the disk was
     /// confirmed.
-    pub(super) fn after(is_complete: bool, restored: Option<SystemTime>) -> Self {
+    pub(super) fn after(place: &Place, is_complete: bool, restored: Option<SystemTime>) -> Self {
         let restored = restored.map(|at| Timestamp::try_from(at).unwrap_or_default());
         Self {
+            part: super::part(place),
+            is_further: place.is_further,
             since: is_complete.then(|| restored.unwrap_or_else(Timestamp::now)),
             is_complete,
             restored,
@@ -75,6 +83,11 @@ impl Report {
             self.since.get_or_insert_with(Timestamp::now);
         }
         before.is_some() && !fails
+    }
+
+    /// How the login fares.
+    pub(super) fn login(&mut self, trouble: Option<String>) {
+        self.login = trouble;
     }
 
     /// What was kept on the disk is restored: served from now on, or refused by its names.
@@ -109,7 +122,11 @@ impl Report {
 
     /// What is to be said now, if it is something new.
     pub(super) fn news(&mut self, known: &Known) -> Option<State> {
-        let state = refused(self.state(known)?, known);
+        let state = match refused(self.state(known)?, known) {
+            // The routes of the other catalogs are needed whether or not this one is heard.
+            State::NotReady(why) if self.is_further && self.is_troubled() => State::Degraded(why),
+            state => state,
+        };
         if self.told.as_ref() == Some(&state) {
             return None;
         }
@@ -123,7 +140,7 @@ impl Report {
         let polls = [&self.catalog, &self.checks, &self.pulse];
         if let Some(error) = polls.into_iter().flatten().next() {
             if self.logged != Logged::Failing {
-                tracing::warn!(%error, "consul does not answer");
+                tracing::warn!(part = self.part, %error, "consul does not answer");
                 self.logged = Logged::Failing;
             }
             let since = self.since.unwrap_or_default();
@@ -144,7 +161,9 @@ impl Report {
                 }
             });
         }
-        let trouble = known.trouble();
+        let login = self.login.as_ref();
+        let login = login.map(|why| format!("no other ACL token is had by login: {why}"));
+        let trouble = known.trouble().or(login);
         if known.is_whole() {
             // What is doubted from the start is read once more when the doubt ends, and only then is all known.
             if !known.is_inheriting() {
@@ -165,7 +184,7 @@ impl Report {
         if let Some(trouble) = &trouble
             && self.logged != Logged::Troubled
         {
-            tracing::warn!("{trouble}");
+            tracing::warn!(part = self.part, "{trouble}");
             self.logged = Logged::Troubled;
         }
         Some(match trouble {
@@ -176,7 +195,7 @@ impl Report {
             }
             None => {
                 if self.logged != Logged::Ready {
-                    tracing::info!("consul answers, and nothing is in doubt");
+                    tracing::info!(part = self.part, "consul answers, and nothing is in doubt");
                     self.logged = Logged::Ready;
                 }
                 State::Ready

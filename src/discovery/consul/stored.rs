@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::doubt::Sight;
 use super::super::instance::{Found, Health, Instance};
+use crate::config::Place;
 use crate::name::MeshService;
 use crate::snapshot::Source;
 use crate::snapshot::service::ServiceKey;
@@ -44,11 +45,11 @@ struct Catalog {
 impl Stored {
     /// # Errors
     /// It was written by something else than this.
-    pub(super) fn read(stored: &state::Stored) -> Result<Self, String> {
+    pub(super) fn read(stored: &state::Stored, place: &Place) -> Result<Self, String> {
         let services = stored.entries::<Service<'_>>()?.into_iter();
         let services = services.map(|(name, service)| {
             let filtered = service.filtered;
-            let found = service.found(&name);
+            let found = service.found(place, &name);
             (name, Kept { found, filtered })
         });
         let Catalog { sight, sidecars } = stored.note()?;
@@ -89,6 +90,8 @@ pub(super) fn confirm(
 /// A service on the disk.
 #[derive(Deserialize, Serialize)]
 struct Service<'a> {
+    #[serde(borrow, default)]
+    partition: Option<Cow<'a, str>>,
     #[serde(borrow)]
     namespace: Cow<'a, str>,
     #[serde(borrow)]
@@ -137,6 +140,7 @@ impl<'a> Service<'a> {
         let all = |instances: &'a [Instance]| instances.iter().map(Address::of).collect();
         let unusable = found.unusable.iter();
         Self {
+            partition: found.mesh.partition.as_deref().map(Cow::Borrowed),
             namespace: Cow::Borrowed(&found.mesh.namespace),
             datacenter: Cow::Borrowed(&found.mesh.datacenter),
             service: Cow::Borrowed(&found.mesh.service),
@@ -149,7 +153,7 @@ impl<'a> Service<'a> {
         }
     }
 
-    fn found(self, name: &Arc<str>) -> Found {
+    fn found(self, place: &Place, name: &Arc<str>) -> Found {
         let all = |instances: Vec<Address<'a>>| -> Vec<Instance> {
             instances.into_iter().map(Address::instance).collect()
         };
@@ -157,9 +161,11 @@ impl<'a> Service<'a> {
         Found {
             key: ServiceKey {
                 source: Source::Consul,
+                place: place.label.clone(),
                 name: Arc::clone(name),
             },
             mesh: MeshService {
+                partition: self.partition.map(Into::into),
                 namespace: self.namespace.into(),
                 datacenter: self.datacenter.into(),
                 service: self.service.into(),
@@ -234,9 +240,11 @@ mod tests {
         let found = Found {
             key: ServiceKey {
                 source: Source::Consul,
+                place: Some("dc2.team".into()),
                 name: "Web \"1\"".into(),
             },
             mesh: MeshService {
+                partition: Some("west".into()),
                 namespace: "default".into(),
                 datacenter: "dc1".into(),
                 service: "Web \"1\"".into(),
@@ -259,7 +267,11 @@ mod tests {
             let text = serde_json::to_string(&Service::of(&found, true)).unwrap();
             let read: Service<'_> = serde_json::from_str(&text).unwrap();
             assert!(read.filtered);
-            assert_eq!(read.found(&found.key.name), found);
+            let place = Place {
+                label: found.key.place.clone(),
+                ..Place::default()
+            };
+            assert_eq!(read.found(&place, &found.key.name), found);
         }
     }
 }

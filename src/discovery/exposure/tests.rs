@@ -68,10 +68,12 @@ fn sidecar(id: &str) -> Instance {
 fn web(instances: Vec<Instance>) -> Found {
     Found {
         key: ServiceKey {
+            place: None,
             source: Source::Consul,
             name: "web".into(),
         },
         mesh: MeshService {
+            partition: None,
             namespace: "default".into(),
             datacenter: "dc1".into(),
             service: "web".into(),

@@ -344,6 +344,7 @@ impl Known {
     fn give_up(&mut self, name: &Arc<str>) {
         if self.services.remove(name).is_some() {
             self.changes.push(Change::Gone(ServiceKey {
+                place: None,
                 source: Source::Nomad,
                 name: Arc::clone(name),
             }));

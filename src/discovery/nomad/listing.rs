@@ -73,11 +73,13 @@ pub(super) fn found(
     }
     Found {
         key: ServiceKey {
+            place: None,
             source: Source::Nomad,
             name: Arc::clone(key),
         },
         // It is in none, and exposed as such.
         mesh: MeshService {
+            partition: None,
             namespace: namespace.into(),
             datacenter: "".into(),
             service: name.into(),

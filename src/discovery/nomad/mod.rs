@@ -158,7 +158,7 @@ impl Watcher {
         let client = self.client.clone();
         self.tasks.spawn(async move {
             loop {
-                let felt = Heard::Pulse(pulse::beat(&client).await);
+                let felt = Heard::Pulse(pulse::beat(&client, None).await);
                 if let Err(mpsc::error::SendError(unheard)) = send.send(felt).await {
                     return unheard;
                 }

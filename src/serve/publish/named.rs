@@ -140,6 +140,7 @@ mod tests {
         Service {
             key: ServiceKey {
                 source: Source::Consul,
+                place: None,
                 name: name.into(),
             },
             upstreams: vec![ServiceUpstream {

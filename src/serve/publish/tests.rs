@@ -133,6 +133,7 @@ fn service(name: &str, endpoint: &str) -> Service {
 
 fn key(name: &str) -> ServiceKey {
     ServiceKey {
+        place: None,
         source: Source::Consul,
         name: name.into(),
     }
@@ -284,6 +285,7 @@ fn an_identity_and_the_services_that_came_with_it_are_one_publication() {
     let ca = Ca::new("mesh");
     let mut web = service("web", "10.0.1.1:80");
     web.upstreams[0].mesh = Some(MeshService {
+        partition: None,
         namespace: "default".into(),
         datacenter: "dc1".into(),
         service: "web".into(),

@@ -73,10 +73,11 @@ impl Compiler<'_> {
     /// for it. What the file has for itself, or for another service, no tag can take.
     pub(super) fn is_of(&self, key: &ServiceKey, upstream: &str) -> bool {
         match self.inputs.config.upstreams.get(upstream) {
-            Some(config) => config
-                .service
-                .as_ref()
-                .is_some_and(|service| key.source == Source::Consul && *service.name == *key.name),
+            Some(config) => config.service.as_ref().is_some_and(|service| {
+                key.source == Source::Consul
+                    && service.place == key.place
+                    && *service.name == *key.name
+            }),
             None => upstream.contains('@'),
         }
     }

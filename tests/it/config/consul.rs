@@ -4,7 +4,7 @@ use std::fs;
 
 use portcullis::config::{
     self, Catalog, Checked, Config, Consul, ConsulAddress, ConsulService, Diagnostics, Environment,
-    Level, Secret, Token,
+    Level, Place, Secret, Token,
 };
 use portcullis::rule::Syntax;
 use tempfile::TempDir;
@@ -26,6 +26,8 @@ pub(super) fn default() -> Consul {
         https: false,
         prefix: String::new(),
         token: None,
+        login: None,
+        places: vec![Place::default()],
         basic_auth: None,
         roots: Vec::new(),
         certificate: None,
@@ -113,6 +115,8 @@ fn every_key_is_read() {
         https: true,
         prefix: "/api".to_owned(),
         token: secret("a-token"),
+        login: None,
+        places: vec![Place::default()],
         basic_auth: None,
         roots: vec![path("internal-ca.pem")],
         certificate: Some((path("edge.pem"), path("edge.key"))),
@@ -361,6 +365,7 @@ fn a_service_is_dialled_in_the_mesh_where_the_gateway_has_an_identity_there() {
         upstreams["a"].service.clone().unwrap()
     };
     let expected = |mesh| ConsulService {
+        place: None,
         name: "we'b".to_owned(),
         mesh,
     };

@@ -196,8 +196,8 @@ fn a_mistake_in_a_variable_is_told_by_its_name_like_one_in_the_file() {
         ("CONSUL_CLIENT_CERT", "a.pem", "CONSUL_CLIENT_KEY"),
         ("CONSUL_CLIENT_KEY", "a.key", "CONSUL_CLIENT_CERT"),
         ("CONSUL_TLS_SERVER_NAME", "a:8501", "without a port"),
-        ("CONSUL_NAMESPACE", "team", "unset it"),
-        ("CONSUL_PARTITION", "team", "unset it"),
+        ("CONSUL_NAMESPACE", "a team", "letters"),
+        ("CONSUL_PARTITION", "a.team", "letters"),
     ] {
         let (message, help) = told(Level::Error, "[consul]\n", &[(name, value)]);
         assert!(message.starts_with(&format!("`{name}`")), "{message}");

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use portcullis::config::{self, Catalog, ConsulAddress, Secret, Token};
+use portcullis::config::{self, Catalog, ConsulAddress, Place, Secret, Token};
 use portcullis::rule::Syntax;
 use portcullis::status::State;
 use serde_json::{Value, json};
@@ -24,6 +24,8 @@ fn config(consul: &Consul, token: Option<String>) -> config::Consul {
         https: false,
         prefix: String::new(),
         token: token.map(|token| Token::Value(Secret::new(token))),
+        login: None,
+        places: vec![Place::default()],
         basic_auth: None,
         roots: Vec::new(),
         certificate: None,

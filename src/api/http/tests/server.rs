@@ -120,6 +120,8 @@ impl Server {
             address: ConsulAddress::Tcp("127.0.0.1".to_owned(), self.address.port()),
             https: false,
             prefix: String::new(),
+            login: None,
+            places: vec![Default::default()],
             token: None,
             basic_auth: None,
             roots: Vec::new(),

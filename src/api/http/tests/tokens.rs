@@ -85,7 +85,15 @@ async fn equal_tokens_have_equal_ids_in_every_client_and_a_missing_one_is_nobody
             ..server.consul()
         };
         let client = Client::new(&consul).unwrap();
-        async move { client.0.tokens.current().await.map(|held| held.id) }
+        async move {
+            client
+                .0
+                .tokens
+                .current(&client.0)
+                .await
+                .unwrap()
+                .map(|held| held.id)
+        }
     };
     let a = id(Some(secret("a"))).await;
     assert_eq!(a, id(Some(secret("a"))).await);
@@ -135,7 +143,7 @@ async fn no_token_is_shown_where_something_is_told() {
         error.to_string().contains("X-Consul-Token: MASKED!"),
         "{error}"
     );
-    let held = client.0.tokens.current().await.unwrap();
+    let held = client.0.tokens.current(&client.0).await.unwrap().unwrap();
     let shown = format!(
         "{consul:?} {client:?} {error:?} {held:?} {:?}",
         client.0.tokens

@@ -26,7 +26,7 @@ impl Known {
                 router: None,
                 reason: why.into(),
             }],
-            ..bare(name)
+            ..self.bare(name)
         };
         let held = Held {
             told: self.tell(name, service),
@@ -49,13 +49,13 @@ impl Known {
             };
             let Some(note) = tags.and_then(|tags| self.exposure.note(tags)) else {
                 if self.noted.remove(&name).is_some() && !self.services.contains_key(&name) {
-                    self.changes.push(Change::Gone(key(&name)));
+                    self.changes.push(Change::Gone(self.key(&name)));
                 }
                 continue;
             };
             let service = Service {
                 notes: vec![note],
-                ..bare(&name)
+                ..self.bare(&name)
             };
             if self.noted.get(&name).is_none_or(|last| **last != service) {
                 let service = Arc::new(service);
@@ -90,7 +90,7 @@ impl Known {
     pub(super) fn give_up(&mut self, name: &Arc<str>) {
         self.forget(name);
         if self.services.remove(name).is_some() {
-            self.changes.push(Change::Gone(key(name)));
+            self.changes.push(Change::Gone(self.key(name)));
         }
         self.note([Arc::clone(name)].into());
     }
@@ -100,24 +100,25 @@ impl Known {
         let beside = name.strip_suffix(SIDECAR);
         beside.is_some_and(|beside| self.catalog.lists(beside))
     }
-}
 
-fn key(name: &Arc<str>) -> ServiceKey {
-    ServiceKey {
-        source: Source::Consul,
-        name: Arc::clone(name),
+    fn key(&self, name: &Arc<str>) -> ServiceKey {
+        ServiceKey {
+            source: Source::Consul,
+            place: self.place.clone(),
+            name: Arc::clone(name),
+        }
     }
-}
 
-/// A service of which nothing is to be said.
-fn bare(name: &Arc<str>) -> Service {
-    Service {
-        key: key(name),
-        upstreams: Vec::new(),
-        routes: Vec::new(),
-        middlewares: BTreeMap::new(),
-        skipped: Vec::new(),
-        notes: Vec::new(),
-        restored: None,
+    /// A service of which nothing is to be said.
+    fn bare(&self, name: &Arc<str>) -> Service {
+        Service {
+            key: self.key(name),
+            upstreams: Vec::new(),
+            routes: Vec::new(),
+            middlewares: BTreeMap::new(),
+            skipped: Vec::new(),
+            notes: Vec::new(),
+            restored: None,
+        }
     }
 }

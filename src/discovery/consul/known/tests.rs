@@ -45,7 +45,12 @@ impl World {
     /// Nothing is known yet.
     fn new(exposure: Exposure) -> Self {
         World {
-            known: Known::new(exposure, Duration::from_secs(60), Told::default()),
+            known: Known::new(
+                &Place::default(),
+                exposure,
+                Duration::from_secs(60),
+                Told::default(),
+            ),
             now: Instant::now(),
             index: 10,
             filtered: false,
@@ -114,6 +119,7 @@ impl World {
         let connect = mesh.then(|| entries(&self.connect));
         let service = entries(&self.service);
         let listing = listing(
+            &Place::default(),
             name,
             &service,
             connect.as_ref(),

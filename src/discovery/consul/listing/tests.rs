@@ -17,6 +17,7 @@ fn entries(list: Value) -> Entries {
 /// What is made of these entries of `health/service/web`.
 fn service(list: Value) -> Listing {
     listing(
+        &Place::default(),
         &"web".into(),
         &entries(list),
         None,
@@ -29,6 +30,7 @@ fn service(list: Value) -> Listing {
 fn connect(list: Value) -> Listing {
     let none = entries(json!([]));
     listing(
+        &Place::default(),
         &"web".into(),
         &none,
         Some(&entries(list)),
@@ -95,6 +97,7 @@ fn an_instance_is_taken_as_it_was_registered() {
     assert_eq!(
         listing.found.mesh,
         MeshService {
+            partition: None,
             namespace: "default".into(),
             datacenter: "dc2".into(),
             service: "web".into(),

@@ -162,6 +162,7 @@ fn an_upstream_of_the_file_has_the_instances_of_its_service_whatever_their_tags_
     assert_eq!(made.upstreams[0].mesh, None);
     let other = Found {
         key: ServiceKey {
+            place: None,
             name: "other".into(),
             ..found.key.clone()
         },

@@ -6,6 +6,7 @@ use super::*;
 fn of(key: &str, tags: &[&str]) -> Service {
     let mut found = web(vec![instance("a", tags)]);
     found.key = ServiceKey {
+        place: None,
         source: Source::Nomad,
         name: key.into(),
     };

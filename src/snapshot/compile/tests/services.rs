@@ -11,6 +11,7 @@ use crate::tls::test_certs::Ca;
 
 pub(super) fn key(name: &str) -> ServiceKey {
     ServiceKey {
+        place: None,
         source: Source::Consul,
         name: name.into(),
     }
@@ -86,6 +87,7 @@ pub(super) fn asked(name: &str, rule: &str, upstream: &str) -> ServiceRoute {
 
 pub(super) fn in_mesh(name: &str) -> Option<MeshService> {
     Some(MeshService {
+        partition: None,
         namespace: "default".into(),
         datacenter: "dc1".into(),
         service: name.into(),
@@ -111,6 +113,7 @@ pub(super) fn standing_for_a_service(mesh: bool) -> Inputs {
     let web = inputs.config.upstreams.get_mut("web").unwrap();
     web.endpoints.clear();
     web.service = Some(ConsulService {
+        place: None,
         name: "web".to_owned(),
         mesh,
     });

@@ -149,6 +149,7 @@ fn an_upstream_that_comes_to_stand_for_a_service_dials_its_former_endpoints_no_m
     let b = desk.inputs.config.upstreams.get_mut("b").unwrap();
     b.endpoints.clear();
     b.service = Some(ConsulService {
+        place: None,
         name: "b".to_owned(),
         mesh: false,
     });

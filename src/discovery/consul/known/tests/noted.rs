@@ -89,7 +89,7 @@ fn the_watch_that_follows_tells_what_has_become_of_them() {
         ..Exposure::default()
     };
     let mut after = World::new(Exposure::default());
-    after.known = Known::new(exposure, Duration::from_secs(60), told);
+    after.known = Known::new(&Place::default(), exposure, Duration::from_secs(60), told);
     after.index = 100;
     after.catalog(json!({"api": tags("api"), "web": tags("web"), "site": http("site")}));
     assert_eq!(after.told(), ["gone site"]);

@@ -38,7 +38,7 @@ impl Disk {
         let (state, opened) = self.open();
         state.close();
         let stored = opened.stored.unwrap().unwrap();
-        let stored = Stored::read(&stored).unwrap();
+        let stored = Stored::read(&stored, &Place::default()).unwrap();
         stored.services.keys().map(ToString::to_string).collect()
     }
 }
@@ -48,7 +48,10 @@ fn started(disk: &Disk, exposure: Exposure) -> (World, State) {
     let mut world = World::new(exposure);
     let (state, Opened { part, stored }) = disk.open();
     let stored = stored.unwrap().unwrap();
-    world.known.keep(part, Some(Stored::read(&stored).unwrap()));
+    world.known.keep(
+        part,
+        Some(Stored::read(&stored, &Place::default()).unwrap()),
+    );
     (world, state)
 }
 

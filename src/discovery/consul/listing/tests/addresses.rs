@@ -9,7 +9,15 @@ fn dialled(service: Value, node: Value, addressing: Addressing) -> Result<String
         entry["Node"][key] = value.clone();
     }
     let entries = entries(json!([entry]));
-    let found = listing(&"web".into(), &entries, None, &"dc1".into(), addressing).found;
+    let found = listing(
+        &Place::default(),
+        &"web".into(),
+        &entries,
+        None,
+        &"dc1".into(),
+        addressing,
+    )
+    .found;
     match &found.instances[0].address {
         Some(address) => Ok(address.to_string()),
         None => Err(found.unusable[0].1.to_string()),

@@ -1,0 +1,86 @@
+//! How one of Consul's catalogs is asked, what its part is called, and what may help where there is no answer.
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use super::listing::Addressing;
+use crate::api::consul::{Answer, Error};
+use crate::config::{Consistency, Place};
+use crate::snapshot::Source;
+use crate::snapshot::service::provider;
+
+/// How old an answer may be that any server may give ([`Consistency::Stale`]).
+///
+/// 10 s: with Consul's own timings a new leader is elected in less, so that an election stops nothing; and what has come and
+/// gone while a server was cut off for longer than that must not look like today's.
+const MOST_STALE: Duration = Duration::from_secs(10);
+
+/// What the watch over this catalog is called in `/readyz` and on the disk: `consul`, or `consul-LABEL`.
+///
+/// It lives as long as the process, which has no more of them than its operator has written labels.
+pub fn part(place: &Place) -> &'static str {
+    static PARTS: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
+    let name = provider(Source::Consul, place.label.as_deref());
+    let mut parts = PARTS.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(part) = parts.get(&*name) {
+        return part;
+    }
+    let part: &'static str = String::leak(name.into_owned());
+    parts.insert(part);
+    part
+}
+
+/// How Consul is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asking {
+    /// Which of its catalogs.
+    pub place: Place,
+    /// Which server may answer.
+    pub consistency: Consistency,
+    /// Everything is read again so often in quiet times.
+    pub refresh: Duration,
+    /// Which of an instance's addresses is dialled.
+    pub addressing: Addressing,
+}
+
+impl Asking {
+    pub(super) fn parameters(&self) -> Vec<(&str, &str)> {
+        let mut parameters = self.place.parameters();
+        parameters.extend(match self.consistency {
+            Consistency::Default => None,
+            Consistency::Stale => Some(("stale", "")),
+            Consistency::Consistent => Some(("consistent", "")),
+        });
+        parameters
+    }
+
+    /// The answer, if it is not too old.
+    pub(super) fn fresh<T>(&self, answer: Answer<T>) -> Result<Answer<T>, Error> {
+        let by = answer.last_contact;
+        match self.consistency == Consistency::Stale && by > MOST_STALE {
+            true => Err(Error::Stale {
+                by,
+                most: MOST_STALE,
+            }),
+            false => Ok(answer),
+        }
+    }
+}
+
+/// An error as it is told to people, with what may help.
+pub(super) fn told(error: &Error, place: &Place) -> String {
+    let Error::Status { code, text, .. } = error else {
+        return error.to_string();
+    };
+    let help = if error.is_denied() {
+        "its ACL token needs service:read and node:read on what is routed"
+    } else if *code == 400 && text.contains("Enterprise") {
+        "only Consul Enterprise has them: leave `namespaces` and `partition` out of [consul], and CONSUL_NAMESPACE and CONSUL_PARTITION unset"
+    } else if place.datacenter.is_some() && text.contains("No path to datacenter") {
+        "`consul catalog datacenters` lists those that are joined with the agent's own"
+    } else {
+        return error.to_string();
+    };
+    format!("{error} ({help})")
+}

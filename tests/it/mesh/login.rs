@@ -1,0 +1,197 @@
+//! A gateway that has no ACL token and gets one for a JWT, as a workload of Nomad or Kubernetes does.
+
+use std::time::{Duration, SystemTime};
+
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
+use data_encoding::BASE64URL_NOPAD;
+use rcgen::KeyPair;
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
+
+use super::{Host, IDENTITY, Mesh, POLL, at, plain_tags, routed, tagged};
+use crate::authority::Authority;
+use crate::consul::{Consul, Options, meshed};
+use crate::support::PATIENCE;
+use crate::{peers, ports};
+
+const NAME: &str = "vm.example.test";
+
+/// Who makes JWTs that Consul believes.
+struct Issuer(KeyPair);
+
+impl Issuer {
+    /// The auth method `jwt`, by which whoever has a JWT is the gateway's service for a minute.
+    fn known_to(consul: &Consul) -> Self {
+        let key = KeyPair::generate().unwrap();
+        let method = json!({
+            "Name": "jwt",
+            "Type": "jwt",
+            "MaxTokenTTL": "1m",
+            "Config": {
+                "JWTValidationPubKeys": [key.public_key_pem()],
+                "BoundAudiences": ["consul.io"],
+                "ClaimMappings": { "sub": "subject" },
+            },
+        });
+        consul.put("/v1/acl/auth-method", &method);
+        let rule = json!({
+            "AuthMethod": "jwt",
+            "Selector": "value.subject matches \"gateway.*\"",
+            "BindType": "service",
+            "BindName": IDENTITY,
+        });
+        consul.put("/v1/acl/binding-rule", &rule);
+        Self(key)
+    }
+
+    fn jwt(&self, subject: &str) -> String {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let now = now.unwrap().as_secs();
+        let claims = json!({
+            "sub": subject,
+            "aud": "consul.io",
+            "iat": now,
+            "nbf": now,
+            "exp": now + 3600,
+        });
+        let part = |value: &Value| BASE64URL_NOPAD.encode(value.to_string().as_bytes());
+        let header = json!({ "alg": "ES256", "typ": "JWT" });
+        let text = format!("{}.{}", part(&header), part(&claims));
+        let key = self.0.serialize_der();
+        let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &key).unwrap();
+        let signature = key.sign(&SystemRandom::new(), text.as_bytes()).unwrap();
+        format!("{text}.{}", BASE64URL_NOPAD.encode(signature.as_ref()))
+    }
+}
+
+const LOGIN: &str =
+    "[consul.login]\nauth_method = \"jwt\"\ntoken_file = \"jwt\"\nmeta = { host = \"edge\" }\n";
+
+/// An agent that denies what no policy allows, with a service that the gateway may reach.
+async fn agent() -> Option<(Consul, Issuer, Host, crate::consul::Sidecar)> {
+    let consul = Consul::start_with(Options {
+        acl: true,
+        ..Options::default()
+    })?;
+    let host = Host::start("vm").await;
+    consul.register(&meshed(routed("vm", NAME, host.address), ports::free()));
+    let sidecar = consul.builtin_sidecar("vm");
+    consul.intend(IDENTITY, "vm", true);
+    let issuer = Issuer::known_to(&consul);
+    Some((consul, issuer, host, sidecar))
+}
+
+/// The tokens that there are by login.
+fn tokens(consul: &Consul) -> Vec<Value> {
+    let all = consul.get("/v1/acl/tokens");
+    let all = all.as_array().unwrap().iter();
+    all.filter(|token| token["AuthMethod"] == "jwt")
+        .cloned()
+        .collect()
+}
+
+async fn until(what: &str, patience: Duration, is_so: impl Fn() -> bool) {
+    let late = Instant::now() + patience;
+    while !is_so() {
+        assert!(Instant::now() < late, "waited in vain until {what}");
+        sleep(POLL * 20).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_jwt_is_exchanged_for_a_token_which_is_another_when_it_was_deleted_and_none_after_the_end()
+ {
+    let Some((consul, issuer, host, _sidecar)) = agent().await else {
+        return;
+    };
+    let authority = Authority::new();
+    authority.write("jwt", &issuer.jwt("somebody else"));
+    let keys = at(&consul);
+    let mut mesh = Mesh::starting(authority, consul, &keys, LOGIN).await;
+    mesh.readyz_says("consul is not asked without the ACL token that a login was to give")
+        .await;
+    let (_, parts) = mesh.gateway.ask_admin("/readyz").await;
+    assert!(!parts.contains("eyJ"), "{parts}");
+
+    // A file that has changed is tried again.
+    mesh.authority
+        .write("jwt", &format!("{}\n", issuer.jwt("gateway")));
+    mesh.is_ready().await;
+    assert_eq!(mesh.greets(NAME).await, "vm");
+    let [first] = &tokens(&mesh.consul)[..] else {
+        panic!("one login, and one token");
+    };
+    let description = first["Description"].as_str().unwrap();
+    assert!(description.contains("edge"), "{first}");
+
+    let accessor = first["AccessorID"].as_str().unwrap();
+    mesh.consul.delete(&format!("/v1/acl/token/{accessor}"));
+    let tags = plain_tags("web", "web.example.test");
+    mesh.consul.register(&tagged("web", host.address, &tags));
+    mesh.route("web@consul").await;
+    assert_eq!(mesh.greets("web.example.test").await, "vm");
+    assert_eq!(tokens(&mesh.consul).len(), 1);
+    mesh.is_ready().await;
+
+    // Another JWT is another login; the last token is left to those who wait with it.
+    mesh.authority
+        .write("jwt", &issuer.jwt("gateway of tomorrow"));
+    until("there is another token", PATIENCE, || {
+        tokens(&mesh.consul).len() == 2
+    })
+    .await;
+
+    let Mesh {
+        gateway, consul, ..
+    } = mesh;
+    gateway.shutdown.begin_drain();
+    gateway.finished.await.unwrap().unwrap();
+    assert_eq!(tokens(&consul).len(), 1, "the last one is no more");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_no_login_succeeds_the_last_token_serves_and_that_is_told() {
+    let Some((consul, issuer, host, _sidecar)) = agent().await else {
+        return;
+    };
+    let authority = Authority::new();
+    authority.write("jwt", &issuer.jwt("gateway"));
+    let keys = at(&consul);
+    let mut mesh = Mesh::starting(authority, consul, &keys, LOGIN).await;
+    mesh.is_ready().await;
+    mesh.authority.write("jwt", "no JWT at all");
+    mesh.readyz_says("consul degraded: no other ACL token is had by login: ")
+        .await;
+    let tags = plain_tags("web", "web.example.test");
+    mesh.consul.register(&tagged("web", host.address, &tags));
+    mesh.route("web@consul").await;
+    assert_eq!(mesh.greets("web.example.test").await, "vm");
+    mesh.authority.write("jwt", &issuer.jwt("gateway"));
+    mesh.readyz_says("consul ready").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_is_another_before_it_expires() {
+    if !peers::long() {
+        return;
+    }
+    let Some((consul, issuer, _host, _sidecar)) = agent().await else {
+        return;
+    };
+    let authority = Authority::new();
+    authority.write("jwt", &issuer.jwt("gateway"));
+    let keys = at(&consul);
+    let mut mesh = Mesh::starting(authority, consul, &keys, LOGIN).await;
+    mesh.is_ready().await;
+    let first = tokens(&mesh.consul)[0]["AccessorID"].clone();
+    // A token of a minute is renewed after forty seconds, and gone by then or soon after.
+    let long = Duration::from_secs(150);
+    until("the first token is gone", long, || {
+        let all = tokens(&mesh.consul);
+        !all.is_empty() && all.iter().all(|token| token["AccessorID"] != first)
+    })
+    .await;
+    assert_eq!(mesh.greets(NAME).await, "vm");
+    mesh.is_ready().await;
+}
