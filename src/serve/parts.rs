@@ -1,35 +1,34 @@
 //! What runs because of the configuration, and changes with it while the gateway runs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::panic::resume_unwind;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
 use arc_swap::ArcSwapOption;
 use tokio::sync::mpsc::{Receiver, Sender};
 use tokio::sync::{self, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
-use super::consul::{self, Consul};
+mod prepared;
+
+use super::consul::Consul;
 use super::keep::Keeping;
-use super::listeners::{Listeners, OpenError, Opened, Serving};
+use super::listeners::{Listeners, OpenError, Serving};
 use super::load::{self, Loaded, Shortage};
 use super::names::Names;
-use super::nomad::{self, Nomad};
+use super::nomad::Nomad;
 use super::publish::Configured;
 use crate::api::consul::Client;
-use crate::config::{self, AdminAddress, Checked, Keepalive, Log, Token};
+use crate::config::{self, AdminAddress, Checked, Log};
 use crate::lifecycle::Wish;
 use crate::name::HostName;
-use crate::net::limits::files;
-use crate::net::resolve::{Answer, Resolving};
+use crate::net::resolve::Answer;
 use crate::retry::Backoff;
 use crate::snapshot::service::Change;
-use crate::state::Settings;
 use crate::status::{State, Status};
 use crate::watch::{self, Files};
 
@@ -102,23 +101,6 @@ struct Retrying {
     why: String,
     pauses: Backoff,
     next: Instant,
-}
-
-/// What runs from the next configuration on: everything is bound, and nobody is served by it yet.
-#[derive(Debug)]
-pub(super) struct Prepared {
-    opened: Opened,
-    keepalive: Keepalive,
-    log: Log,
-    wants_sandbox: bool,
-    loaded: Loaded,
-    state: Option<Settings>,
-    names: BTreeSet<HostName>,
-    /// Those that have been asked for.
-    resolving: BTreeMap<HostName, Resolving>,
-    token: Option<Token>,
-    consul: Option<consul::Prepared>,
-    nomad: Option<nomad::Prepared>,
 }
 
 impl Parts {
@@ -363,94 +345,6 @@ impl Parts {
         self.take(prepared).await;
         Ok(())
     }
-
-    /// Makes and binds all that this configuration needs.
-    ///
-    /// # Errors
-    /// Something cannot be bound, or made from it. Everything is then as it was.
-    pub(super) async fn prepare(
-        &mut self,
-        checked: Checked,
-    ) -> anyhow::Result<(Configured, Prepared)> {
-        files::suffice(&checked.config.limits, files::limit())?;
-        let before = self.loaded.clone();
-        // Files are read for it, and a system's roots are hundreds.
-        let loading = tokio::task::spawn_blocking(move || load::load(checked, &before));
-        let (config, loaded) = loading.await.context("it cannot be loaded")??;
-        // The only step that a step behind it could not take back: the last one but those that cannot fail.
-        let (client, nomad) = (consul::client(&config)?, nomad::client(&config)?);
-        let opened = (self.listeners)
-            .open(&config, &self.serving, &mut self.tasks)
-            .await?;
-        let own = opened.addresses();
-        let (listeners, names) = (opened.described(), super::publish::names(&config));
-        let prepared = Prepared {
-            opened,
-            keepalive: config.limits.keepalive,
-            log: config.log,
-            wants_sandbox: config.sandbox,
-            loaded: loaded.clone(),
-            state: config.state.clone(),
-            names,
-            resolving: BTreeMap::new(),
-            token: config.admin_token.clone(),
-            consul: consul::prepare(client, &config, &own),
-            nomad: nomad::prepare(nomad, &config, &own),
-        };
-        let configured = Configured {
-            config,
-            loaded,
-            listeners,
-            own,
-            answers: Vec::new(),
-        };
-        Ok((configured, prepared))
-    }
-
-    /// Serves from it, and ends what it has no more. It is published by now.
-    pub(super) async fn take(&mut self, prepared: Prepared) {
-        let Prepared {
-            opened,
-            keepalive,
-            log,
-            wants_sandbox,
-            loaded,
-            state,
-            names,
-            resolving,
-            token,
-            consul,
-            nomad,
-        } = prepared;
-        self.loaded = loaded;
-        self.serving.sources.token.store(token.map(Arc::new));
-        (self.names).take(names, resolving, &self.news.answers, &mut self.tasks);
-        self.keeping.follow(state).await;
-        consul::take(
-            &mut self.consul,
-            consul,
-            self.keeping.state.as_deref(),
-            (&self.news.changes, &self.serving.sources.snapshot),
-            &self.status,
-            &mut self.tasks,
-        )
-        .await;
-        let client = self.consul.as_ref().map(Consul::client);
-        self.asking.store(client.cloned().map(Arc::new));
-        let (changes, status) = (&self.news.changes, &self.status);
-        nomad::take(&mut self.nomad, nomad, changes, status, &mut self.tasks).await;
-        // After every part has told its state: who asks `/readyz` at once hears of all of them.
-        (self.listeners).take(opened, keepalive, &self.serving, &mut self.tasks);
-        self.status.set(LISTENERS, State::Ready);
-        if self.log != log {
-            tracing::warn!("[log] has changed: the log is written so from the next start on");
-        }
-        if self.serving.handed.sandbox.is_some() && self.wants_sandbox != wants_sandbox {
-            tracing::warn!("`insecure_no_sandbox` has changed: it counts at the next start");
-        }
-        self.wants_sandbox = wants_sandbox;
-    }
-
     /// What asks Consul, if anything does, from now on and as long as the parts run.
     pub(super) fn asking(&self) -> Arc<ArcSwapOption<Client>> {
         Arc::clone(&self.asking)

@@ -357,9 +357,9 @@ fn what_services_asked_for_in_vain_is_listed_in_order_with_its_reason() {
         router: Some("api".into()),
         reason: "it is not for TLS".into(),
     }];
-    let entry = |service: &str, router: Option<&str>, reason: &str| json!({ "source": "consul", "service": service, "instance": null, "router": router, "reason": reason, "note": false });
+    let entry = |service: &str, router: Option<&str>, reason: &str| json!({ "source": "consul", "catalog": null, "service": service, "instance": null, "router": router, "reason": reason, "note": false });
     let first = json!({
-        "source": "consul", "service": "web", "instance": "node1/web-1", "router": "odd",
+        "source": "consul", "catalog": null, "service": "web", "instance": "node1/web-1", "router": "odd",
         "reason": "its rule is empty", "note": false,
     });
     web.notes = vec!["its tags under `http` mean nothing here".into()];
