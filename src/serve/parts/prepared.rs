@@ -8,7 +8,7 @@ use anyhow::Context;
 use super::super::consul::{self, Consul};
 use super::super::listeners::Opened;
 use super::super::load::{self, Loaded};
-use super::super::nomad::{self};
+use super::super::nomad;
 use super::super::publish::{self, Configured};
 use super::{LISTENERS, Parts};
 use crate::config::{Checked, Keepalive, Log, Token};

@@ -317,7 +317,7 @@ async fn what_cannot_be_dialled_is_listed_with_its_reason_and_the_rest_is_dialle
     let watched = listed(json!([
         entry("a", json!({})),
         entry("b", json!({ "Address": "2001:db8::1", "Tags": null })),
-        entry("c", json!({ "Address": "web.internal" })),
+        entry("c", json!({ "Address": "web internal" })),
         entry("d", json!({ "Port": 0 })),
         entry("e", json!({ "Port": 70_000 })),
         entry("f", json!({ "Address": "0.0.0.0" })),
@@ -344,7 +344,7 @@ async fn what_cannot_be_dialled_is_listed_with_its_reason_and_the_rest_is_dialle
         })
         .collect();
     for (id, reason) in [
-        ("01234567/c", "is no IP address"),
+        ("01234567/c", "neither an IP address nor a host name"),
         ("01234567/d", "it has no port"),
         ("01234567/e", "its port 70000 is none"),
         ("01234567/f", "cannot be dialled"),
