@@ -191,7 +191,7 @@ impl Client {
     }
 
     /// A client of the same agent, as whom this one asks, whose reads do not wait for this one's: as many as
-    /// [`READS_APART`] at a time.
+    /// `READS_APART` at a time.
     pub fn apart(&self) -> Self {
         let Shared {
             api,
