@@ -49,7 +49,7 @@ struct Checked {
 struct Known {
     /// As it was last told of: what has changed is asked for again.
     service: Option<Arc<Service>>,
-    /// As the mesh calls it.
+    /// As intentions call it.
     destination: Arc<str>,
     /// When it is asked for next; `None` while it is.
     due: Option<Instant>,
@@ -59,7 +59,8 @@ struct Known {
     failure: Option<Arc<str>>,
 }
 
-/// Tells which services of the mesh intentions deny to `source`, and which no longer, until it is to stop.
+/// Tells which services of the mesh intentions deny to `source`, as intentions call it, and which no longer, until it is to
+/// stop.
 ///
 /// Denied means that the gateway refuses its clients with that reason: through a sidecar they would get a banner and an end.
 /// Needs `service:read` on the services; without it, or without an answer, everything is left to the sidecars.
@@ -147,7 +148,8 @@ impl Intentions {
         let wanted: BTreeMap<ServiceKey, (Arc<str>, &Arc<Service>)> = services
             .filter_map(|service| {
                 let mesh = service.upstreams.iter().find_map(|one| one.mesh.as_ref())?;
-                Some((service.key.clone(), (Arc::clone(&mesh.service), service)))
+                let destination = mesh.intention_name().into();
+                Some((service.key.clone(), (destination, service)))
             })
             .collect();
         let Self { services, news, .. } = self;
