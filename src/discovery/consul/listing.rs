@@ -10,7 +10,7 @@ use crate::config::{AddressTag, EndpointAddress, Place};
 use crate::name::{MeshService, quoted};
 use crate::net::dial::is_of_this_machine;
 use crate::snapshot::Source;
-use crate::snapshot::service::{ServiceKey, is_local};
+use crate::snapshot::service::ServiceKey;
 
 /// Of one service as many instances are taken; the rest are told of in one line.
 ///
@@ -287,7 +287,7 @@ impl Addressing {
         if let EndpointAddress::Ip(ip) = address
             && !self.is_local_allowed
         {
-            means_the_same_here(ip, &node.address)?;
+            instance::means_the_same_here(ip, || Some(is_here(&node.address)), "consul")?;
         }
         Ok(address)
     }
@@ -314,23 +314,10 @@ impl Addressing {
     }
 }
 
-/// Refuses what would be dialled on this machine, or its links, and was meant of another: what listens here on loopback
-/// addresses is not for strangers. A node that has a loopback address itself is that of a development agent.
-fn means_the_same_here(address: SocketAddr, node: &str) -> Result<(), String> {
-    let is_here = |node: &str| {
-        let ip: Option<IpAddr> = node.parse().ok();
-        ip.is_some_and(|ip| ip.is_loopback() || is_of_this_machine(SocketAddr::new(ip, 1)))
-    };
-    let ip = address.ip();
-    let why = match is_local(ip) {
-        false => return Ok(()),
-        true if !ip.is_loopback() => "it is a link-local address",
-        true if is_here(node) => return Ok(()),
-        true => "it is another machine's loopback address",
-    };
-    Err(format!(
-        "its address {ip} is not dialled: {why} (`allow_local_addresses` in [consul] allows it)"
-    ))
+/// Whether a node is this machine. One that has a loopback address itself is that of a development agent.
+fn is_here(node: &str) -> bool {
+    let ip: Option<IpAddr> = node.parse().ok();
+    ip.is_some_and(|ip| ip.is_loopback() || is_of_this_machine(SocketAddr::new(ip, 1)))
 }
 
 /// A partition as SPIFFE IDs say it: not at all, if it is the default one.
