@@ -39,6 +39,8 @@ pub struct Instance {
     pub beside: Option<Arc<str>>,
     /// Where it is dialled; `None` where it cannot be, which its source has listed as unusable. Its tags count all the same.
     pub address: Option<EndpointAddress>,
+    /// Its ports that have names, for tags to choose from; its address has the default one.
+    pub ports: Vec<(Arc<str>, u16)>,
     /// Its tags, as they were registered.
     pub tags: Vec<Arc<str>>,
     /// The worst of its checks and its node's; passing where the source does not say.

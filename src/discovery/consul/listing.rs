@@ -249,6 +249,11 @@ impl Lister {
             id,
             beside: None,
             address: address.ok(),
+            ports: (service.ports.iter())
+                .filter_map(|port| {
+                    Some((port.name.as_str().into(), u16::try_from(port.port).ok()?))
+                })
+                .collect(),
             health: health.unwrap_or_default(),
             weight_passing: weight(service.weights.passing),
             weight_warning: weight(service.weights.warning),
@@ -294,23 +299,20 @@ impl Addressing {
 
     /// The service's own address with this tag; where it has no address of its own, its node's; else the plain one.
     fn chosen<'a>(self, node: &'a Node, service: &'a Service) -> (&'a str, i64) {
+        let port = service.default_port();
         let tag = self.tag.map(AddressTag::as_str);
         let own = tag.and_then(|tag| service.tagged_addresses.get(tag)?.as_ref());
         if let Some(own) = own.filter(|own| !own.address.is_empty()) {
             // Consul asks for both, and takes a port of 0.
-            let port = if own.port == 0 {
-                service.port
-            } else {
-                own.port
-            };
+            let port = if own.port == 0 { port } else { own.port };
             return (&own.address, port);
         }
         if !service.address.is_empty() {
-            return (&service.address, service.port);
+            return (&service.address, port);
         }
         let nodes = tag.and_then(|tag| node.tagged_addresses.get(tag)?.as_ref());
         let nodes = nodes.filter(|address| !address.is_empty());
-        (nodes.unwrap_or(&node.address), service.port)
+        (nodes.unwrap_or(&node.address), port)
     }
 }
 

@@ -57,6 +57,7 @@ pub(super) fn found(
                     id,
                     beside: None,
                     address: address.ok(),
+                    ports: Vec::new(),
                     tags: entry.tags.iter().map(|tag| tag.as_str().into()).collect(),
                     health: Health::default(),
                     weight_passing: 1,

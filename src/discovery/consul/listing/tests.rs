@@ -113,6 +113,7 @@ fn an_instance_is_taken_as_it_was_registered() {
             id: "n1/web-1".into(),
             beside: None,
             address: "10.0.0.2:8080".parse().ok(),
+            ports: Vec::new(),
             tags: vec!["a".into(), "b".into()],
             health: Health::Passing,
             weight_passing: 3,
