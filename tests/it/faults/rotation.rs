@@ -13,6 +13,7 @@ use crate::bao::Bao;
 use crate::consul::{Consul, certificate};
 use crate::peers;
 use crate::ports;
+use crate::support::PATIENCE;
 use crate::upstream::{Upstream, echo};
 
 /// The certificates that came with each connection of the gateway, the leaf first.
@@ -88,8 +89,13 @@ async fn a_renewed_leaf_is_shown_from_the_next_connection_on_and_none_fails() {
     let scene = Scene::start(consul.http(), "").await;
     let mut tunnel = scene.tunnel().await;
     let traffic = scene.traffic(HOST);
+    // The agent makes another every six to nine seconds.
+    let count = if peers::long() { 10 } else { 3 };
+    let patience = PATIENCE * count / 3;
     scene
-        .until("three leaves were shown", async || sidecar.leaves() >= 3)
+        .until_within(patience, "the leaves were shown", async || {
+            sidecar.leaves() >= count as usize
+        })
         .await;
     scene.works("the leaf was renewed").await;
     scene.is_ready().await;
