@@ -170,7 +170,8 @@ impl Lister {
         }
     }
 
-    /// An instance of the service itself. Proxies and gateways are in the catalog as services, and are none.
+    /// An instance of the service itself. Proxies and gateways are in the catalog as services, and are none; what a proxy's tags
+    /// say is about its service.
     fn instance(&mut self, entry: &Entry) -> Option<Instance> {
         match entry.service.kind.as_str() {
             "" => self
@@ -183,7 +184,10 @@ impl Lister {
                 }
                 None
             }
-            _ => None,
+            kind => {
+                self.no_kind_to_dial(entry, kind);
+                None
+            }
         }
     }
 
@@ -208,8 +212,7 @@ impl Lister {
                 Some(gateway)
             }
             kind => {
-                let why = format!("its kind {} is none to dial", quoted(kind));
-                self.unusable(entry.id(), why);
+                self.no_kind_to_dial(entry, kind);
                 None
             }
         }
@@ -260,6 +263,11 @@ impl Lister {
             modified: service.modify_index,
             tags: service.tags.iter().map(|tag| tag.as_str().into()).collect(),
         }
+    }
+
+    fn no_kind_to_dial(&mut self, entry: &Entry, kind: &str) {
+        let why = format!("its kind {} is none to dial", quoted(kind));
+        self.unusable(entry.id(), why);
     }
 
     fn unusable(&mut self, id: Arc<str>, why: String) {
