@@ -5,6 +5,7 @@ use toml::de::{DeTable, DeValue};
 use super::consul::Section;
 use super::decode::{Item, List, Table, Typed};
 use super::diagnostic::Findings;
+use super::upstreams::UNSUPPORTED;
 use super::{
     Cap, health_check, limits, middlewares, nomad, proxy_protocol, state, transports, upstream_tls,
     weighted,
@@ -326,13 +327,15 @@ fn read_upstream(mut table: Table<'_>, findings: &mut Findings<'_>) -> Upstream 
     let kinds = ["address", "endpoints", "service", "weighted"];
     let written = kinds.map(|kind| table.place(kind).map(|place| (place, kind)));
     let written: Vec<_> = written.into_iter().flatten().collect();
+    // Whoever writes one of these in place of a `service` is told of that.
+    let foreign = &["prepared_query", "prepared_queries"];
     match written.as_slice() {
         [(place, one), (_, other), ..] => findings.error(
             place.clone(),
             format!("`{}` has both `{one}` and `{other}`", section.key),
             "keep one: `address` is short for a list of one endpoint, and a `service` brings its own",
         ),
-        [] if !kinds.iter().any(|kind| table.has(kind)) => findings.missing(
+        [] if !kinds.iter().chain(foreign).any(|kind| table.has(kind)) => findings.missing(
             section.span,
             format!("`{}` has neither `address` nor `endpoints` nor `service` nor `weighted`", section.key),
             "add `address = \"10.0.0.5:22\"`, a list of `endpoints`, or a `service` of Consul",
@@ -370,6 +373,7 @@ fn read_upstream(mut table: Table<'_>, findings: &mut Findings<'_>) -> Upstream 
         transport: table.take("transport", findings, Item::string),
         weighted: table.take("weighted", findings, weighted::read_list),
     };
+    table.refuse(UNSUPPORTED, findings);
     table.finish(findings);
     upstream
 }

@@ -23,6 +23,8 @@ pub struct Nomad {
     pub entry_points: Vec<String>,
     /// Whether a tag may make a route for clients that name no host.
     pub allow_default_from_tags: bool,
+    /// Whether loopback and link-local addresses are dialled: of which machine they are Nomad does not say. Default: false.
+    pub allow_local_addresses: bool,
 }
 
 /// Some namespaces of Nomad.
@@ -47,6 +49,7 @@ pub(super) struct Section {
     namespaces: Option<List<Typed<String>>>,
     entry_points: Option<List<Typed<String>>>,
     allow_default_from_tags: Option<Typed<bool>>,
+    allow_local_addresses: Option<Typed<bool>>,
 }
 
 static NOMAD: Program = Program {
@@ -96,6 +99,7 @@ impl Section {
             namespaces: table.take("namespaces", findings, Item::strings),
             entry_points: table.take("entry_points", findings, Item::strings),
             allow_default_from_tags: table.take("allow_default_from_tags", findings, Item::boolean),
+            allow_local_addresses: table.take("allow_local_addresses", findings, Item::boolean),
         };
         table.finish(findings);
         section
@@ -124,12 +128,13 @@ impl Section {
             folder,
             environment,
         };
+        let yes = |typed: &Option<Typed<bool>>| typed.as_ref().is_some_and(|typed| typed.value);
         Nomad {
             agent: reader.agent(findings),
             namespaces: self.namespaces(environment, findings),
             entry_points: entry_points(self.entry_points.as_ref(), findings),
-            allow_default_from_tags: (self.allow_default_from_tags.as_ref())
-                .is_some_and(|typed| typed.value),
+            allow_default_from_tags: yes(&self.allow_default_from_tags),
+            allow_local_addresses: yes(&self.allow_local_addresses),
         }
     }
 

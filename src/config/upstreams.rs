@@ -14,6 +14,38 @@ use super::{
     Upstream, listen, transports, weighted,
 };
 
+const PREPARED_QUERY: &str = "not supported: prepared queries; write the `service` itself, and its `datacenter` if that is another";
+
+/// What Consul knows beside services, and this gateway does not dial, with what to do.
+pub(super) const UNSUPPORTED: &[(&str, &str)] = &[
+    ("prepared_query", PREPARED_QUERY),
+    ("prepared_queries", PREPARED_QUERY),
+    (
+        "peer",
+        "not supported: services that a peer exports; run a gateway in that cluster, and write its address here",
+    ),
+    (
+        "subset",
+        "not supported: subsets of a service-resolver; choose instances by `constraints` in [consul], or register them as a service",
+    ),
+    (
+        "redirect",
+        "not supported: redirects of a service-resolver; write the `service` that it leads to",
+    ),
+    (
+        "failover",
+        "not supported: failover of a service-resolver; list upstreams in `weighted`: one with nothing to dial is passed over",
+    ),
+    (
+        "mesh_gateway",
+        "not supported: mesh gateways; sidecars are dialled themselves, in another datacenter at the address that Consul tells",
+    ),
+    (
+        "partition",
+        "it is one for the whole gateway: write `partition` in [consul]",
+    ),
+];
+
 /// What our own addresses are: no endpoint may be one of them.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Own<'a> {
@@ -108,6 +140,16 @@ fn service(
         return None;
     };
     let name = consul::service_name(typed, findings);
+    if name
+        .as_ref()
+        .is_some_and(|name| name.ends_with(".query.consul"))
+    {
+        findings.error(
+            typed.span.clone(),
+            format!("`{}`: {:?} is a prepared query", typed.key, typed.value),
+            PREPARED_QUERY,
+        );
+    }
     if let Some(tls) = &upstream.tls {
         findings.error(
             tls.place.span.clone(),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::config::EndpointAddress;
 use crate::name::{HostName, MeshService, quoted};
-use crate::snapshot::service::ServiceKey;
+use crate::snapshot::service::{ServiceKey, is_local};
 
 /// A service, with everything that can be dialled for it.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,6 +39,8 @@ pub struct Instance {
     pub beside: Option<Arc<str>>,
     /// Where it is dialled; `None` where it cannot be, which its source has listed as unusable. Its tags count all the same.
     pub address: Option<EndpointAddress>,
+    /// Its ports that have names, for tags to choose from; its address has the default one.
+    pub ports: Vec<(Arc<str>, u16)>,
     /// Its tags, as they were registered.
     pub tags: Vec<Arc<str>>,
     /// The worst of its checks and its node's; passing where the source does not say.
@@ -77,6 +79,29 @@ pub(super) fn address(text: &str, port: i64) -> Result<EndpointAddress, String> 
         return Err(format!("its address {ip} cannot be dialled"));
     }
     Ok(EndpointAddress::Ip(SocketAddr::new(ip, port?)))
+}
+
+/// Refuses what would be dialled on this machine, or its links, and was meant of another: what listens here on loopback
+/// addresses is not for strangers. `is_here` says whether the instance is on this machine, if its source tells; `section` is
+/// the one of the configuration that may allow it.
+pub(super) fn means_the_same_here(
+    address: SocketAddr,
+    is_here: impl FnOnce() -> Option<bool>,
+    section: &str,
+) -> Result<(), String> {
+    let ip = address.ip();
+    if !is_local(ip) {
+        return Ok(());
+    }
+    let why = match ip.is_loopback().then(is_here) {
+        None => "it is a link-local address",
+        Some(Some(true)) => return Ok(()),
+        Some(Some(false)) => "it is another machine's loopback address",
+        Some(None) => "it is a loopback address, and nothing tells of which machine",
+    };
+    Err(format!(
+        "its address {ip} is not dialled: {why} (`allow_local_addresses` in [{section}] allows it)"
+    ))
 }
 
 /// The worst of an instance's checks, the best first.

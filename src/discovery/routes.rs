@@ -321,9 +321,7 @@ impl Routers<'_, '_> {
                 .iter()
                 .flat_map(|server| dialling::warnings(&server.transport, mesh)),
         );
-        let has_port =
-            server.is_some_and(|server| server.members.iter().any(|(_, port)| port.is_some()));
-        if mesh && has_port {
+        if mesh && server.is_some_and(|server| server.has_port) {
             warnings
                 .push("`loadbalancer.server.port` has no effect: its sidecar decides".to_owned());
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::dialling::{bytes, dialling};
 use super::instance::Instance;
 use super::reading::Reading;
-use super::tags::{self, Transport};
+use super::tags::{self, Port, Transport};
 use crate::config::HealthCheck;
 use crate::name::quoted;
 use crate::snapshot::service::{Dialling, Skipped};
@@ -16,6 +16,8 @@ use crate::snapshot::service::{Dialling, Skipped};
 pub(super) struct Server<'a> {
     /// The instances that define it so, each with the port that it asks for.
     pub(super) members: Vec<(&'a Instance, Option<u16>)>,
+    /// Whether any of those asks for a port.
+    pub(super) has_port: bool,
     /// How all of them are checked.
     pub(super) check: Option<Arc<HealthCheck>>,
     /// How it asks for its instances to be dialled, as the newest of them has it.
@@ -55,26 +57,53 @@ pub(super) fn servers<'r, 'a>(
         let wanted = bytes(&counts.transport, mesh);
         let mut server = Server {
             members: Vec::new(),
+            has_port: definitions.iter().any(|(_, one)| one.port.is_some()),
             check: counts.check.clone().map(Arc::new),
             transport: counts.transport.clone(),
             dialling: dialling(&counts.transport, mesh),
         };
         for (instance, definition) in &definitions {
-            if bytes(&definition.transport, mesh) == wanted {
-                server.members.push((instance, definition.port));
-            } else {
+            let mut leave_out = |reason: String| {
                 skipped.push(Skipped {
                     instance: Some(Arc::clone(&instance.id)),
                     router: None,
-                    reason: super::shortened(&format!(
-                        "its tcp service {} is to be dialled in another way than the newer one of {}",
-                        quoted(name),
-                        newest.id
-                    )),
+                    reason: super::shortened(&reason),
                 });
+            };
+            if bytes(&definition.transport, mesh) != wanted {
+                leave_out(format!(
+                    "its tcp service {} is to be dialled in another way than the newer one of {}",
+                    quoted(name),
+                    newest.id
+                ));
+                continue;
+            }
+            match port(instance, definition.port.as_ref()) {
+                Ok(port) => server.members.push((instance, port)),
+                // Its sidecar decides, and that is told of the route.
+                Err(_) if mesh => server.members.push((instance, None)),
+                Err(reason) => leave_out(reason),
             }
         }
         servers.insert(name, server);
     }
     servers
+}
+
+/// The port that is dialled in place of the instance's own.
+fn port(instance: &Instance, asked: Option<&Port>) -> Result<Option<u16>, String> {
+    let name = match asked {
+        None => return Ok(None),
+        Some(Port::Number(port)) => return Ok(Some(*port)),
+        Some(Port::Name(name)) => name,
+    };
+    let mut ports = instance.ports.iter();
+    let found = ports.find(|(known, _)| **known == **name);
+    match found {
+        Some((_, port)) => Ok(Some(*port)),
+        None => Err(format!(
+            "`loadbalancer.server.port` names the port {}, and it was registered with none of this name",
+            quoted(name)
+        )),
+    }
 }

@@ -119,11 +119,20 @@ pub struct RouterTls {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Server {
     /// Dialled in place of the port that the instance was registered with.
-    pub port: Option<u16>,
+    pub port: Option<Port>,
     /// How it is to be checked; `None` is not at all.
     pub check: Option<HealthCheck>,
     /// How it is dialled.
     pub transport: Transport,
+}
+
+/// A port of an instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Port {
+    /// The port itself.
+    Number(u16),
+    /// The one that was registered under this name. Traefik, which knows of none, would look it up in `/etc/services`.
+    Name(String),
 }
 
 /// What Traefik does for a tag, and this gateway does not.
@@ -273,7 +282,7 @@ impl Server {
             return Ok(());
         }
         match path {
-            ["server", "port"] => self.port = place.port()?,
+            ["server", "port"] => self.port = place.named_port()?,
             // Traefik has it filled in from the instance.
             ["server", "address"] => {}
             _ => return Err(place.wrong(Wrong::Unknown)),
@@ -331,6 +340,22 @@ impl Place<'_> {
     fn number(&self) -> Result<i64, TagError> {
         let number = self.value.parse();
         number.map_err(|_| self.not("a whole number of 64 bits"))
+    }
+
+    /// A port, or the name of one: letters, digits and `-`, not digits alone (RFC 6335 §5.1), or `_`.
+    fn named_port(&self) -> Result<Option<Port>, TagError> {
+        let part = |b: u8| b.is_ascii_alphanumeric() || b"-_".contains(&b);
+        let text = self.value;
+        if text.bytes().all(part)
+            && (1..=63).contains(&text.len())
+            && text.bytes().any(|b| b.is_ascii_alphabetic())
+        {
+            return Ok(Some(Port::Name(text.to_owned())));
+        }
+        let port = self.port().map_err(|_| {
+            self.not("a port from 1 to 65535, or the name that one was registered under")
+        })?;
+        Ok(port.map(Port::Number))
     }
 
     fn port(&self) -> Result<Option<u16>, TagError> {

@@ -66,15 +66,17 @@ pub async fn watch(
     changes: mpsc::Sender<Change>,
     stop: CancellationToken,
 ) -> Keeper {
-    let service = keeper.service.clone();
+    let (service, namespace) = (keeper.service.clone(), keeper.namespace.clone());
     let (tell, mut heard) = mpsc::channel(1);
     let path = ["agent", "connect", "ca", "roots"];
     let roots = Watch::<Roots>::new(client.clone(), &path, &[]);
     let path = ["agent", "connect", "ca", "leaf", &service];
-    let leaf = Watch::<Issued>::new(client, &path, &[]);
+    // The partition is the agent's own, which alone it has certificates for.
+    let within: Vec<_> = namespace.iter().map(|name| ("ns", name.as_str())).collect();
+    let leaf = Watch::<Issued>::new(client, &path, &within);
     tokio::select! {
         () = follow(roots, |answer| Heard::Trust(trust(answer)), &tell) => {}
-        () = follow(leaf, |answer| Heard::Leaf(own_leaf(answer, &service)), &tell) => {}
+        () = follow(leaf, |answer| Heard::Leaf(own_leaf(answer, &service, namespace.as_deref())), &tell) => {}
         () = keep(&mut keeper, state, &mut heard, &changes, &stop) => {}
     }
     keeper
@@ -259,7 +261,11 @@ fn trust_in(listed: Roots) -> Result<Trust, String> {
     })
 }
 
-fn own_leaf(answer: Result<Answer<Issued>, Error>, service: &str) -> Result<Leaf, String> {
+fn own_leaf(
+    answer: Result<Answer<Issued>, Error>,
+    service: &str,
+    namespace: Option<&str>,
+) -> Result<Leaf, String> {
     let issued = match answer {
         Ok(answer) => answer.value,
         Err(error) if error.is_denied() => {
@@ -269,11 +275,11 @@ fn own_leaf(answer: Result<Answer<Issued>, Error>, service: &str) -> Result<Leaf
         }
         Err(error) => return Err(error.to_string()),
     };
-    leaf_in(&issued, service)
+    leaf_in(&issued, service, namespace)
 }
 
 /// What was issued, be it in an answer or on the disk.
-fn leaf_in(issued: &Issued, service: &str) -> Result<Leaf, String> {
+fn leaf_in(issued: &Issued, service: &str, namespace: Option<&str>) -> Result<Leaf, String> {
     let chain = PemText {
         source: "CertPEM",
         text: &issued.certificates,
@@ -289,6 +295,14 @@ fn leaf_in(issued: &Issued, service: &str) -> Result<Leaf, String> {
     }
     if !leaf.id.is_service(service) {
         return Err(format!("it is for another service: {}", leaf.id));
+    }
+    if let Some(namespace) = namespace
+        && leaf.id.namespace() != Some(namespace)
+    {
+        return Err(format!(
+            "it is for a service of another namespace than `{namespace}`: {}",
+            leaf.id
+        ));
     }
     Ok(leaf)
 }

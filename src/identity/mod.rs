@@ -58,6 +58,8 @@ impl Heard {
 pub struct Keeper {
     /// The service that we are in the mesh, for messages.
     service: String,
+    /// The namespace that it is in (Consul Enterprise), where one is asked for.
+    namespace: Option<String>,
     trust: Option<Trust>,
     leaf: Option<Leaf>,
     /// The pair that is served with.
@@ -75,10 +77,11 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// For the identity of this service; nothing has been heard yet.
-    pub fn new(service: String) -> Self {
+    /// For the identity of this service of this namespace, by default the token's own; nothing has been heard yet.
+    pub fn new(service: String, namespace: Option<String>) -> Self {
         Self {
             service,
+            namespace,
             trust: None,
             leaf: None,
             current: None,
@@ -92,14 +95,14 @@ impl Keeper {
     }
 
     /// For the identity of this service, which is asked for anew, and perhaps elsewhere: the last one stays until then.
-    pub fn go_on(self, service: String) -> Self {
+    pub fn go_on(self, service: String, namespace: Option<String>) -> Self {
         let unheard = || Some("it is asked for anew".to_owned());
         Self {
             current: self.current,
             restored: self.restored,
             trust_trouble: unheard(),
             leaf_trouble: unheard(),
-            ..Self::new(service)
+            ..Self::new(service, namespace)
         }
     }
 

@@ -60,7 +60,7 @@ fn leaf(leaf: &Leaf) -> Heard {
 }
 
 fn keeper() -> Keeper {
-    Keeper::new("edge".to_owned())
+    Keeper::new("edge".to_owned(), None)
 }
 
 /// The text of a state that is not simply ready.

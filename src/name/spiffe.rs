@@ -84,6 +84,12 @@ impl SpiffeId {
         Some(service)
     }
 
+    /// The namespace of Consul that it is in; `None` if it says none.
+    pub fn namespace(&self) -> Option<&str> {
+        let (_, rest) = self.0.split_once("/ns/")?;
+        rest.split('/').next()
+    }
+
     /// Whether it is that of a service of Consul's, of this name, in whatever namespace and datacenter.
     pub fn is_service(&self, name: &str) -> bool {
         self.service() == Some(&escaped(name))
@@ -131,6 +137,21 @@ impl MeshService {
         SpiffeId::parse(&format!(
             "spiffe://{trust_domain}{partition}/ns/{namespace}/dc/{datacenter}/svc/{service}"
         ))
+    }
+
+    /// How intentions name it: with its namespace and partition (Consul Enterprise) where they are not the default ones.
+    pub fn intention_name(&self) -> String {
+        let Self {
+            partition,
+            namespace,
+            service,
+            ..
+        } = self;
+        match partition {
+            Some(partition) => format!("{partition}/{namespace}/{service}"),
+            None if &**namespace == "default" => service.to_string(),
+            None => format!("{namespace}/{service}"),
+        }
     }
 
     /// The name that its gateways route by (Consul's `agent/connect/sni.go`).
@@ -235,6 +256,20 @@ mod tests {
         assert_eq!(odd.service(), Some("we%20b%25%C3%A9"));
         let gateway = format!("spiffe://{DOMAIN}/gateway/mesh/dc/dc1");
         assert_eq!(SpiffeId::parse(&gateway).unwrap().service(), None);
+    }
+
+    #[test]
+    fn what_is_not_in_the_default_namespace_is_named_with_its_own() {
+        let mut web = service("web");
+        assert_eq!(web.intention_name(), "web");
+        assert_eq!(web.spiffe_id(DOMAIN).unwrap().namespace(), Some("default"));
+        web.namespace = "team".into();
+        assert_eq!(web.intention_name(), "team/web");
+        web.partition = Some("west".into());
+        assert_eq!(web.intention_name(), "west/team/web");
+        assert_eq!(web.spiffe_id(DOMAIN).unwrap().namespace(), Some("team"));
+        let agent = SpiffeId::parse("spiffe://example.org/agent/web").unwrap();
+        assert_eq!(agent.namespace(), None);
     }
 
     #[test]

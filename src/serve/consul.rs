@@ -20,6 +20,7 @@ use crate::discovery::exposure::{Exposure, Wanted};
 use crate::discovery::instance::Health;
 use crate::discovery::terms::Terms;
 use crate::identity::{self, Keeper};
+use crate::name::MeshService;
 use crate::snapshot::Snapshot;
 use crate::snapshot::service::Change;
 use crate::state;
@@ -239,11 +240,22 @@ impl Prepared {
             });
             told.push((place.clone(), left));
         }
-        let source = config.mesh_identity.clone();
+        // As in Traefik the gateway is in the first of the namespaces that are listed.
+        let namespace = config
+            .places
+            .first()
+            .and_then(|place| place.namespace.clone());
+        let source = config.mesh_identity.as_ref().map(|service| MeshService {
+            partition: None,
+            namespace: namespace.as_deref().unwrap_or("default").into(),
+            datacenter: "".into(),
+            service: service.as_str().into(),
+        });
         let asks = source.filter(|_| config.catalog.check_intentions);
         let intentions = asks.map(|source| {
             let (client, snapshot) = (client.clone(), Arc::clone(snapshot));
             let (changes, stop) = (changes.clone(), stop.clone());
+            let source = source.intention_name();
             let watching = intentions::watch(client, source, snapshot, changes, stop);
             let (leave, left) = oneshot::channel();
             tasks.spawn(async move {
@@ -254,10 +266,14 @@ impl Prepared {
         });
         let keeper = config.mesh_identity.as_ref().map(|service| {
             let before = left.keeper.filter(Keeper::has_one);
-            let kept = kept(keep::IDENTITY, &keep::origin(&config), before.is_some());
+            let origin = match &namespace {
+                Some(namespace) => format!("{} ns={namespace}", keep::origin(&config)),
+                None => keep::origin(&config),
+            };
+            let kept = kept(keep::IDENTITY, &origin, before.is_some());
             let keeper = match before {
-                Some(keeper) => keeper.go_on(service.clone()),
-                None => Keeper::new(service.clone()),
+                Some(keeper) => keeper.go_on(service.clone(), namespace),
+                None => Keeper::new(service.clone(), namespace),
             };
             let (leave, left) = oneshot::channel();
             let (changes, stop) = (changes.clone(), stop.clone());

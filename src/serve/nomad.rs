@@ -55,6 +55,7 @@ pub(super) fn prepare(
         exposure: Exposure {
             entry_points: nomad.entry_points.clone(),
             allow_default_from_tags: nomad.allow_default_from_tags,
+            allow_local_addresses: nomad.allow_local_addresses,
             own: Arc::clone(own),
             ..Exposure::default()
         },

@@ -292,7 +292,11 @@ pub struct Intention {
 
 impl fmt::Display for Intention {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = |id: &SpiffeId| id.service().unwrap_or(id.as_str()).to_owned();
+        let name = |id: &SpiffeId| {
+            let service = id.service().unwrap_or(id.as_str());
+            let namespace = id.namespace().filter(|name| *name != "default");
+            namespace.map_or(service.to_owned(), |name| format!("{name}/{service}"))
+        };
         let (source, destination) = (name(&self.source), name(&self.destination));
         write!(
             f,

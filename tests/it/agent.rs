@@ -26,7 +26,11 @@ pub(crate) struct Agent {
 }
 
 #[derive(Default)]
-struct Paths(Mutex<HashMap<String, Replies>>);
+struct Paths {
+    replies: Mutex<HashMap<String, Replies>>,
+    /// The path and query of every question.
+    asked: Mutex<Vec<String>>,
+}
 
 struct Replies {
     send: UnboundedSender<Reply>,
@@ -59,11 +63,16 @@ impl Agent {
         self.paths
             .with(path, |replies| replies.send.send(reply).ok());
     }
+
+    /// The path and query of every question so far.
+    pub(crate) fn asked(&self) -> Vec<String> {
+        self.paths.asked.lock().unwrap().clone()
+    }
 }
 
 impl Paths {
     fn with<T>(&self, path: &str, what: impl FnOnce(&Replies) -> T) -> T {
-        let mut paths = self.0.lock().unwrap();
+        let mut paths = self.replies.lock().unwrap();
         let replies = paths.entry(path.to_owned()).or_insert_with(|| {
             let (send, queue) = unbounded_channel();
             let queue = Arc::new(tokio::sync::Mutex::new(queue));
@@ -84,6 +93,7 @@ async fn serve(tcp: TcpStream, paths: Arc<Paths>) {
             }
         }
         let target = head.split(' ').nth(1).unwrap();
+        paths.asked.lock().unwrap().push(target.to_owned());
         let path = target.split('?').next().unwrap();
         let queue = paths.with(path, |replies| Arc::clone(&replies.queue));
         let reply = queue.lock().await.recv().await;

@@ -20,6 +20,7 @@ use crate::{peers, ports};
 
 pub(crate) use http::{Answer, exchange};
 
+mod beside;
 mod between;
 mod catalog;
 mod http;
@@ -30,6 +31,7 @@ mod sidecar;
 
 pub(crate) use between::{Altered, Between, Fault};
 pub(crate) use catalog::{Status, meshed, service, sidecar};
+pub(crate) use leaf::{Leaf, uris};
 pub(crate) use own_ca::{certificate, self_signed};
 pub(crate) use sidecar::Sidecar;
 
@@ -51,6 +53,8 @@ pub(crate) struct Consul {
     ports: Ports,
     /// Where servers of other datacenters join the one that this is beside.
     primary: Option<u16>,
+    /// Where the server is whose client this is; a server itself without.
+    server: Option<u16>,
 }
 
 /// How an agent is started; by default in memory, open to all, over plain HTTP.
@@ -115,34 +119,12 @@ impl Consul {
             authority,
             ports: Ports::free(),
             primary: None,
+            server: None,
         };
         while !consul.launch(NODE_IS_KNOWN) {
             consul.ports = Ports::free();
         }
         Some(consul)
-    }
-
-    /// Starts the agent of a datacenter `dc2`, in memory, which is joined with this one ([`Options::wan`]): it has the mesh and
-    /// the trust domain in common.
-    pub(crate) fn start_beside(&self) -> Self {
-        let authority = Authority::new();
-        let mut consul = Self {
-            child: None,
-            program: self.program.clone(),
-            client: None,
-            options: self.options,
-            authority,
-            ports: Ports::free(),
-            primary: Some(self.ports.wan),
-        };
-        while !consul.launch(NODE_IS_KNOWN) {
-            consul.ports = Ports::free();
-        }
-        let path = "/v1/catalog/datacenters";
-        wait_until("the datacenters know each other", || {
-            self.get(path).as_array().is_some_and(|all| all.len() == 2)
-        });
-        consul
     }
 
     /// Starts it again on the same ports, with the data it has kept; an agent in memory has kept none.
@@ -326,7 +308,7 @@ impl Consul {
             false => (i32::from(self.ports.http), -1),
         };
         let mut config = json!({
-            "node_name": "test",
+            "node_name": self.node(),
             "bind_addr": "127.0.0.1",
             "client_addr": "127.0.0.1",
             "connect": { "enabled": true },
@@ -345,7 +327,11 @@ impl Consul {
                 "sidecar_max_port": 0,
             },
         });
-        if self.options.persistent {
+        if let Some(server) = self.server {
+            config["data_dir"] = json!(file("data"));
+            config["retry_join"] = json!([format!("127.0.0.1:{server}")]);
+            config["retry_interval"] = json!("1s");
+        } else if self.options.persistent {
             config["server"] = json!(true);
             config["bootstrap_expect"] = json!(1);
             config["data_dir"] = json!(file("data"));
@@ -375,6 +361,14 @@ impl Consul {
             } });
         }
         config.to_string()
+    }
+
+    /// What its node is called.
+    fn node(&self) -> &'static str {
+        match self.server {
+            None => "test",
+            Some(_) => "client",
+        }
     }
 
     /// Where its API listens, on TCP.

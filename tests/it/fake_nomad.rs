@@ -97,6 +97,7 @@ impl FakeNomad {
             },
             entry_points: vec!["https".to_owned()],
             allow_default_from_tags: false,
+            allow_local_addresses: true,
         }
     }
 

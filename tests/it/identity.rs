@@ -41,6 +41,16 @@ struct Watched {
 
 impl Watched {
     fn start(address: SocketAddr, service: &str, token: Option<&str>) -> Self {
+        Self::start_in(None, address, service, token)
+    }
+
+    /// One that is in a namespace.
+    fn start_in(
+        namespace: Option<&str>,
+        address: SocketAddr,
+        service: &str,
+        token: Option<&str>,
+    ) -> Self {
         let config = config::Consul {
             address: ConsulAddress::Tcp(address.ip().to_string(), address.port()),
             https: false,
@@ -61,7 +71,10 @@ impl Watched {
         let client = Client::new(&config).unwrap();
         let (send, changes) = mpsc::channel(8);
         let mut tasks = JoinSet::new();
-        let (keeper, stop) = (Keeper::new(service.to_owned()), CancellationToken::new());
+        let (keeper, stop) = (
+            Keeper::new(service.to_owned(), namespace.map(str::to_owned)),
+            CancellationToken::new(),
+        );
         tasks.spawn(async move {
             drop(identity::consul::watch(client, keeper, None, send, stop).await)
         });
@@ -348,6 +361,33 @@ async fn what_an_agent_says_wrong_is_told_and_changes_nothing() {
     agent.reply(LEAF, Reply::Good(8, self::leaf(&authority)));
     let second = watched.identity().await;
     assert_ne!(second.certificate.cert, first.certificate.cert);
+}
+
+/// Consul Enterprise has them; the partition is that of the agent, which has no certificates for another.
+#[tokio::test]
+async fn the_certificate_of_a_namespace_is_asked_for_there_and_no_other_is_taken() {
+    let authority = Authority::new();
+    let agent = Agent::start().await;
+    let mut watched = Watched::start_in(Some("team"), agent.address, EDGE, None);
+    assert!(watched.state().await.starts_with("not ready: "));
+    agent.reply(ROOTS, Reply::Good(1, roots(&authority)));
+    agent.reply(LEAF, Reply::Good(1, leaf(&authority)));
+    let state = watched.state().await;
+    assert!(state.contains("another namespace than `team`"), "{state}");
+
+    let mine = ID.replace("/ns/default/", "/ap/west/ns/team/");
+    let mut params = rcgen::CertificateParams::default();
+    let uri = mine.as_str().try_into().unwrap();
+    params.subject_alt_names = vec![rcgen::SanType::URI(uri)];
+    let issued = authority.sign(params);
+    let leaf = json!({
+        "CertPEM": issued.certificate.pem(), "PrivateKeyPEM": issued.key.serialize_pem(), "ServiceURI": mine,
+    });
+    agent.reply(LEAF, Reply::Good(2, leaf));
+    assert_eq!(watched.identity().await.id.as_str(), mine);
+    let asked = agent.asked();
+    let mut leaves = asked.iter().filter(|target| target.starts_with(LEAF));
+    assert!(leaves.all(|target| target.contains("ns=team")), "{asked:?}");
 }
 
 #[tokio::test]

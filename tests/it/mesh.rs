@@ -2,8 +2,8 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rustls::ClientConfig;
@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::client::TlsStream;
 
 use crate::authority::Authority;
-use crate::consul::{Consul, Sidecar, meshed, service};
+use crate::consul::{Consul, Leaf, Sidecar, meshed, service, uris};
 use crate::gateway::Gateway;
 use crate::ports;
 use crate::support::PATIENCE;
@@ -25,15 +25,18 @@ mod broken;
 mod changes;
 mod datacenters;
 mod file;
+mod gateways;
 mod half_close;
 mod health;
 mod instances;
 mod intentions;
 mod login;
 mod middlewares;
+mod native;
 mod options;
 mod ready;
 mod rights;
+mod sidecars;
 mod speed;
 mod ssh;
 mod transports;
@@ -295,7 +298,41 @@ impl Host {
     }
 }
 
-/// A connection through the gateway to a [`Host`].
+/// What speaks for a service in the mesh by itself: it says its name in a line of its own, and then sends back what comes.
+struct Speaker {
+    upstream: Upstream,
+    clients: Arc<Mutex<Vec<String>>>,
+}
+
+impl Speaker {
+    async fn start(name: &'static str, leaf: &Leaf) -> Self {
+        let clients = Arc::new(Mutex::new(Vec::new()));
+        let all = Arc::clone(&clients);
+        let upstream = Upstream::tls(leaf.server(), move |mut tls| {
+            let shown = tls.get_ref().1.peer_certificates().unwrap();
+            all.lock().unwrap().extend(uris(&shown[0]));
+            async move {
+                let greeting = format!("{name}\n");
+                if tls.write_all(greeting.as_bytes()).await.is_ok() {
+                    echo(tls).await;
+                }
+            }
+        })
+        .await;
+        Self { upstream, clients }
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.upstream.address
+    }
+
+    /// The SPIFFE IDs of those who have believed it.
+    fn clients(&self) -> Vec<String> {
+        self.clients.lock().unwrap().clone()
+    }
+}
+
+/// A connection through the gateway to a [`Host`] or a [`Speaker`].
 struct Tunnel {
     stream: TlsStream<TcpStream>,
     /// What the host has said first.

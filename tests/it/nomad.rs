@@ -32,7 +32,7 @@ impl Edge {
         authority.issue_files("edge", &["*.example.test"]);
         let text = format!(
             "listen = [\"127.0.0.1:0\"]\nadmin = \"127.0.0.1:0\"\n\
-             certificates = [{{ chain = \"edge.pem\", key = \"edge.key\" }}]\n[nomad]\n{keys}"
+             certificates = [{{ chain = \"edge.pem\", key = \"edge.key\" }}]\n[nomad]\nallow_local_addresses = true\n{keys}"
         );
         let edge = Self {
             gateway: Gateway::serve(checked(authority.folder(), &text, variables)).await,

@@ -8,6 +8,7 @@ use super::meaning::is_visible;
 use crate::config::decode::{Item, List, Table, Typed};
 use crate::config::diagnostic::Findings;
 use crate::config::place;
+use crate::config::upstreams::UNSUPPORTED;
 use crate::config::value::{Wrong, choice, duration, read};
 use crate::rule::{Constraint, Rule, RuleError, Template};
 
@@ -175,6 +176,7 @@ impl Keys {
             check_intentions: table.take("check_intentions", findings, Item::boolean),
         };
         table.refuse(TRAEFIKS, findings);
+        table.refuse(UNSUPPORTED, findings);
         keys
     }
 

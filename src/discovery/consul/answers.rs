@@ -149,6 +149,9 @@ pub(super) struct Service {
     pub(super) address: String,
     #[serde(alias = "port", deserialize_with = "null_is_default")]
     pub(super) port: i64,
+    /// Where it has several (Consul Enterprise): then it has no `port` of its own.
+    #[serde(deserialize_with = "null_is_default")]
+    pub(super) ports: Vec<NamedPort>,
     #[serde(deserialize_with = "null_is_default")]
     pub(super) tagged_addresses: BTreeMap<String, Option<TaggedAddress>>,
     #[serde(deserialize_with = "null_is_default")]
@@ -164,6 +167,18 @@ pub(super) struct Service {
     pub(super) connect: Connect,
     #[serde(deserialize_with = "null_is_default")]
     pub(super) modify_index: u64,
+}
+
+/// One of the ports of an instance that has several ("Multiport services" in Consul's documentation).
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(super) struct NamedPort {
+    #[serde(alias = "name", deserialize_with = "null_is_default")]
+    pub(super) name: String,
+    #[serde(alias = "port", deserialize_with = "null_is_default")]
+    pub(super) port: i64,
+    #[serde(alias = "default", deserialize_with = "null_is_default")]
+    pub(super) default: bool,
 }
 
 /// An address of an instance for others than its own network. Consul answers in one case, and documents the other.
@@ -206,6 +221,18 @@ pub(super) struct Proxy {
 #[serde(rename_all = "PascalCase", default)]
 pub(super) struct Connect {
     pub(super) native: bool,
+}
+
+impl Service {
+    /// Where it is reached that does not say another port: at the one that counts where several have names.
+    pub(super) fn default_port(&self) -> i64 {
+        let chosen = self.ports.iter().find(|port| port.default);
+        let named = chosen.or(self.ports.first());
+        match named.filter(|_| self.port == 0) {
+            Some(named) => named.port,
+            None => self.port,
+        }
+    }
 }
 
 impl Entry {

@@ -49,7 +49,7 @@ struct Checked {
 struct Known {
     /// As it was last told of: what has changed is asked for again.
     service: Option<Arc<Service>>,
-    /// As the mesh calls it.
+    /// As intentions call it.
     destination: Arc<str>,
     /// When it is asked for next; `None` while it is.
     due: Option<Instant>,
@@ -59,7 +59,8 @@ struct Known {
     failure: Option<Arc<str>>,
 }
 
-/// Tells which services of the mesh intentions deny to `source`, and which no longer, until it is to stop.
+/// Tells which services of the mesh intentions deny to `source`, as intentions call it, and which no longer, until it is to
+/// stop.
 ///
 /// Denied means that the gateway refuses its clients with that reason: through a sidecar they would get a banner and an end.
 /// Needs `service:read` on the services; without it, or without an answer, everything is left to the sidecars.
@@ -114,6 +115,12 @@ pub async fn watch(
     }
 }
 
+/// What intentions call a service, if it is dialled in the mesh.
+fn destination(service: &Service) -> Option<Arc<str>> {
+    let mesh = service.upstreams.iter().find_map(|one| one.mesh.as_ref())?;
+    Some(mesh.intention_name().into())
+}
+
 async fn ask(client: &Client, source: &str, destination: &str) -> Result<bool, Arc<str>> {
     let query = Query {
         path: &["connect", "intentions", "check"],
@@ -146,8 +153,8 @@ impl Intentions {
         let services = services.filter(|service| service.key.source == Source::Consul);
         let wanted: BTreeMap<ServiceKey, (Arc<str>, &Arc<Service>)> = services
             .filter_map(|service| {
-                let mesh = service.upstreams.iter().find_map(|one| one.mesh.as_ref())?;
-                Some((service.key.clone(), (Arc::clone(&mesh.service), service)))
+                let destination = destination(service)?;
+                Some((service.key.clone(), (destination, service)))
             })
             .collect();
         let Self { services, news, .. } = self;
@@ -258,6 +265,8 @@ impl Intentions {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::name::MeshService;
+    use crate::snapshot::service::{Dialling, ServiceUpstream};
 
     fn web() -> (Intentions, ServiceKey) {
         let key = ServiceKey {
@@ -283,6 +292,38 @@ mod tests {
             _ => None,
         });
         denials.collect()
+    }
+
+    /// By its name alone Consul would take it for another, that of the default namespace.
+    #[test]
+    fn a_service_is_asked_about_by_its_namespace() {
+        let upstream = |mesh| ServiceUpstream {
+            name: "web@consul-team".into(),
+            endpoints: Vec::new(),
+            named: Vec::new(),
+            mesh,
+            empty: None,
+            check: None,
+            dialling: Ok(Dialling::default()),
+        };
+        let of = |upstreams| Service {
+            key: web().1,
+            upstreams,
+            routes: Vec::new(),
+            middlewares: BTreeMap::new(),
+            skipped: Vec::new(),
+            restored: None,
+            notes: Vec::new(),
+        };
+        let mesh = MeshService {
+            partition: None,
+            namespace: "team".into(),
+            datacenter: "dc1".into(),
+            service: "web".into(),
+        };
+        let both = of(vec![upstream(None), upstream(Some(mesh))]);
+        assert_eq!(destination(&both).as_deref(), Some("team/web"));
+        assert_eq!(destination(&of(vec![upstream(None)])), None);
     }
 
     #[tokio::test]

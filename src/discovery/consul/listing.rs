@@ -10,7 +10,7 @@ use crate::config::{AddressTag, EndpointAddress, Place};
 use crate::name::{MeshService, quoted};
 use crate::net::dial::is_of_this_machine;
 use crate::snapshot::Source;
-use crate::snapshot::service::{ServiceKey, is_local};
+use crate::snapshot::service::ServiceKey;
 
 /// Of one service as many instances are taken; the rest are told of in one line.
 ///
@@ -170,7 +170,8 @@ impl Lister {
         }
     }
 
-    /// An instance of the service itself. Proxies and gateways are in the catalog as services, and are none.
+    /// An instance of the service itself. Proxies and gateways are in the catalog as services, and are none; what a proxy's tags
+    /// say is about its service.
     fn instance(&mut self, entry: &Entry) -> Option<Instance> {
         match entry.service.kind.as_str() {
             "" => self
@@ -183,7 +184,10 @@ impl Lister {
                 }
                 None
             }
-            _ => None,
+            kind => {
+                self.no_kind_to_dial(entry, kind);
+                None
+            }
         }
     }
 
@@ -208,8 +212,7 @@ impl Lister {
                 Some(gateway)
             }
             kind => {
-                let why = format!("its kind {} is none to dial", quoted(kind));
-                self.unusable(entry.id(), why);
+                self.no_kind_to_dial(entry, kind);
                 None
             }
         }
@@ -249,12 +252,22 @@ impl Lister {
             id,
             beside: None,
             address: address.ok(),
+            ports: (service.ports.iter())
+                .filter_map(|port| {
+                    Some((port.name.as_str().into(), u16::try_from(port.port).ok()?))
+                })
+                .collect(),
             health: health.unwrap_or_default(),
             weight_passing: weight(service.weights.passing),
             weight_warning: weight(service.weights.warning),
             modified: service.modify_index,
             tags: service.tags.iter().map(|tag| tag.as_str().into()).collect(),
         }
+    }
+
+    fn no_kind_to_dial(&mut self, entry: &Entry, kind: &str) {
+        let why = format!("its kind {} is none to dial", quoted(kind));
+        self.unusable(entry.id(), why);
     }
 
     fn unusable(&mut self, id: Arc<str>, why: String) {
@@ -287,50 +300,34 @@ impl Addressing {
         if let EndpointAddress::Ip(ip) = address
             && !self.is_local_allowed
         {
-            means_the_same_here(ip, &node.address)?;
+            instance::means_the_same_here(ip, || Some(is_here(&node.address)), "consul")?;
         }
         Ok(address)
     }
 
     /// The service's own address with this tag; where it has no address of its own, its node's; else the plain one.
     fn chosen<'a>(self, node: &'a Node, service: &'a Service) -> (&'a str, i64) {
+        let port = service.default_port();
         let tag = self.tag.map(AddressTag::as_str);
         let own = tag.and_then(|tag| service.tagged_addresses.get(tag)?.as_ref());
         if let Some(own) = own.filter(|own| !own.address.is_empty()) {
             // Consul asks for both, and takes a port of 0.
-            let port = if own.port == 0 {
-                service.port
-            } else {
-                own.port
-            };
+            let port = if own.port == 0 { port } else { own.port };
             return (&own.address, port);
         }
         if !service.address.is_empty() {
-            return (&service.address, service.port);
+            return (&service.address, port);
         }
         let nodes = tag.and_then(|tag| node.tagged_addresses.get(tag)?.as_ref());
         let nodes = nodes.filter(|address| !address.is_empty());
-        (nodes.unwrap_or(&node.address), service.port)
+        (nodes.unwrap_or(&node.address), port)
     }
 }
 
-/// Refuses what would be dialled on this machine, or its links, and was meant of another: what listens here on loopback
-/// addresses is not for strangers. A node that has a loopback address itself is that of a development agent.
-fn means_the_same_here(address: SocketAddr, node: &str) -> Result<(), String> {
-    let is_here = |node: &str| {
-        let ip: Option<IpAddr> = node.parse().ok();
-        ip.is_some_and(|ip| ip.is_loopback() || is_of_this_machine(SocketAddr::new(ip, 1)))
-    };
-    let ip = address.ip();
-    let why = match is_local(ip) {
-        false => return Ok(()),
-        true if !ip.is_loopback() => "it is a link-local address",
-        true if is_here(node) => return Ok(()),
-        true => "it is another machine's loopback address",
-    };
-    Err(format!(
-        "its address {ip} is not dialled: {why} (`allow_local_addresses` in [consul] allows it)"
-    ))
+/// Whether a node is this machine. One that has a loopback address itself is that of a development agent.
+fn is_here(node: &str) -> bool {
+    let ip: Option<IpAddr> = node.parse().ok();
+    ip.is_some_and(|ip| ip.is_loopback() || is_of_this_machine(SocketAddr::new(ip, 1)))
 }
 
 /// A partition as SPIFFE IDs say it: not at all, if it is the default one.

@@ -117,6 +117,8 @@ struct Address<'a> {
     beside: Option<Cow<'a, str>>,
     #[serde(borrow)]
     address: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    ports: Vec<(Cow<'a, str>, u16)>,
     #[serde(borrow)]
     tags: Vec<Cow<'a, str>>,
     health: Checks,
@@ -183,6 +185,9 @@ impl<'a> Address<'a> {
             id: Cow::Borrowed(&instance.id),
             beside: instance.beside.as_deref().map(Cow::Borrowed),
             address: (instance.address.as_ref()).map(|address| Cow::Owned(address.to_string())),
+            ports: (instance.ports.iter())
+                .map(|(name, port)| (Cow::Borrowed(&**name), *port))
+                .collect(),
             tags: instance
                 .tags
                 .iter()
@@ -206,6 +211,9 @@ impl<'a> Address<'a> {
             beside: self.beside.map(Into::into),
             // What is none was not written by us, and is dialled nowhere.
             address: self.address.and_then(|address| address.parse().ok()),
+            ports: (self.ports.into_iter())
+                .map(|(name, port)| (name.into(), port))
+                .collect(),
             tags: self.tags.into_iter().map(Into::into).collect(),
             health: match self.health {
                 Checks::Passing => Health::Passing,
@@ -231,6 +239,7 @@ mod tests {
             id: id.into(),
             beside: address.map(|_| "n1/\"web\"".into()),
             address: address.map(|address| address.parse().unwrap()),
+            ports: vec![("ü\"".into(), 22)],
             tags: vec!["traefik.enable=true".into(), "ü \"\\\n\0".into()],
             health,
             weight_passing: u32::MAX,

@@ -44,6 +44,7 @@ fn instance(id: &str, tags: &[&str]) -> Instance {
         address: format!("10.0.0.{}:22", id.bytes().last().unwrap())
             .parse()
             .ok(),
+        ports: Vec::new(),
         tags: tags.iter().map(|tag| Arc::from(*tag)).collect(),
         health: Health::Passing,
         weight_passing: 1,

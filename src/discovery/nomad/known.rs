@@ -328,7 +328,12 @@ impl Known {
             return Err("none of its entries can be read".to_owned());
         }
         let service = exposure::service(
-            &found(name, (namespace, own), registrations),
+            &found(
+                name,
+                (namespace, own),
+                registrations,
+                self.exposure.allow_local_addresses,
+            ),
             &self.exposure,
         );
         if service.routes.is_empty() && service.skipped.is_empty() {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::super::instance::{self, Found, Health, Instance};
 use super::answers::{Registration, Registrations};
+use crate::config::EndpointAddress;
 use crate::name::{MeshService, quoted};
 use crate::snapshot::Source;
 use crate::snapshot::service::ServiceKey;
@@ -23,11 +24,13 @@ const NODE_SHOWN: usize = 8;
 /// The service of this key, which Nomad calls `name` in `namespace`.
 ///
 /// Nomad does not say how its instances are: they count as passing, and one that does not answer is passed over when it is
-/// dialled.
+/// dialled. Nor does it say which of them are on this machine: `is_local_allowed` is for the operator to say, who may know that
+/// all are.
 pub(super) fn found(
     key: &Arc<str>,
     (namespace, name): (&str, &str),
     registrations: &Registrations,
+    is_local_allowed: bool,
 ) -> Found {
     let mut taken: BTreeMap<Arc<str>, Instance> = BTreeMap::new();
     let mut unusable: Vec<(Arc<str>, Arc<str>)> = Vec::new();
@@ -48,12 +51,13 @@ pub(super) fn found(
         match taken.entry(Arc::clone(&id)) {
             btree_map::Entry::Occupied(_) => unusable.push((id, "it is listed twice".into())),
             btree_map::Entry::Vacant(free) => {
-                let address = instance::address(&entry.address, entry.port);
+                let address = dialled(entry, is_local_allowed);
                 let address = address.map_err(|why| unusable.push((Arc::clone(&id), why.into())));
                 free.insert(Instance {
                     id,
                     beside: None,
                     address: address.ok(),
+                    ports: Vec::new(),
                     tags: entry.tags.iter().map(|tag| tag.as_str().into()).collect(),
                     health: Health::default(),
                     weight_passing: 1,
@@ -88,6 +92,16 @@ pub(super) fn found(
         sidecars: None,
         unusable,
     }
+}
+
+fn dialled(entry: &Registration, is_local_allowed: bool) -> Result<EndpointAddress, String> {
+    let address = instance::address(&entry.address, entry.port)?;
+    if let EndpointAddress::Ip(ip) = address
+        && !is_local_allowed
+    {
+        instance::means_the_same_here(ip, || None, "nomad")?;
+    }
+    Ok(address)
 }
 
 /// `NODE/ID`.

@@ -236,16 +236,22 @@ fn a_priority_is_a_number_of_64_bits_and_0_is_the_rules_own() {
 }
 
 #[test]
-fn a_port_is_a_number_from_1_to_65535_or_nothing() {
+fn a_port_is_a_number_from_1_to_65535_or_a_name_or_nothing() {
     let port = |value: &str| served(&format!("server.port={value}")).port;
-    assert_eq!(port("22"), Some(22));
+    assert_eq!(port("22"), Some(Port::Number(22)));
     assert_eq!(port(""), None);
-    for wrong in ["0", "65536", "-1", "ssh", "22 "] {
+    for name in ["ssh", "http-2", "gRPC_1"] {
+        assert_eq!(port(name), Some(Port::Name(name.to_owned())));
+    }
+    let long = "a".repeat(64);
+    for wrong in ["0", "65536", "-1", "22 ", "s sh", "ssh:22", &long] {
         let said = mistake(&[&format!(
             "traefik.tcp.services.s.loadbalancer.server.port={wrong}"
         )]);
         assert!(
-            said.ends_with(&format!("{wrong:?} is not a port from 1 to 65535")),
+            said.ends_with(&format!(
+                "{wrong:?} is not a port from 1 to 65535, or the name that one was registered under"
+            )),
             "{said}"
         );
     }
@@ -304,7 +310,7 @@ fn a_value_where_only_more_keys_belong_is_ignored_if_there_are_more_keys() {
         "traefik.tcp-x",
     ]);
     assert_eq!(found.routers["a"].rule, "r");
-    assert_eq!(found.services["s"].port, Some(1));
+    assert_eq!(found.services["s"].port, Some(Port::Number(1)));
     assert_eq!(router(&["traefik.tcp.routers.a=x"]), Router::default());
 }
 

@@ -29,7 +29,7 @@ pub(super) fn begin_with(
     let Some(Opened { part, stored }) = state else {
         return (None, None);
     };
-    let read = |stored: Stored| read(&stored, &keeper.service);
+    let read = |stored: Stored| read(&stored, &keeper.service, keeper.namespace.as_deref());
     let stored = stored.and_then(|stored| stored.map_or(Ok(None), read));
     let stored = stored.unwrap_or_else(|why| {
         keeper.refused = Some(why);
@@ -38,7 +38,7 @@ pub(super) fn begin_with(
     (Some(part), stored)
 }
 
-fn read(stored: &Stored, service: &str) -> Result<Option<Kept>, String> {
+fn read(stored: &Stored, service: &str, namespace: Option<&str>) -> Result<Option<Kept>, String> {
     let wrong = |error: String| {
         tracing::error!(%error, "the mesh identity on the disk cannot be used");
         format!("what the disk keeps is refused: {error}")
@@ -60,7 +60,7 @@ fn read(stored: &Stored, service: &str) -> Result<Option<Kept>, String> {
     };
     Ok(Some(Kept {
         trust: trust_in(roots).map_err(wrong)?,
-        leaf: leaf_in(&issued, service).map_err(wrong)?,
+        leaf: leaf_in(&issued, service, namespace).map_err(wrong)?,
         confirmed: stored.confirmed,
     }))
 }

@@ -24,7 +24,7 @@ fn trust_of(value: Value) -> Result<Trust, String> {
 }
 
 fn leaf_of(value: Value) -> Result<Leaf, String> {
-    own_leaf(answered(value), "edge")
+    own_leaf(answered(value), "edge", None)
 }
 
 fn root(pem: &str) -> Value {
@@ -163,11 +163,11 @@ fn a_refusal_for_the_lack_of_a_right_names_the_right() {
         code,
         text: "Permission denied".to_owned(),
     };
-    let told = own_leaf(Err(denied(403)), "edge").unwrap_err();
+    let told = own_leaf(Err(denied(403)), "edge", None).unwrap_err();
     assert!(
         told.ends_with("; the token needs service:write on `edge`"),
         "{told}"
     );
-    let told = own_leaf(Err(denied(500)), "edge").unwrap_err();
+    let told = own_leaf(Err(denied(500)), "edge", None).unwrap_err();
     assert!(!told.contains("service:write"), "{told}");
 }

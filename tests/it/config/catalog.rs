@@ -135,6 +135,60 @@ fn a_default_rule_for_everybody_is_warned_of() {
 }
 
 #[test]
+fn what_consul_knows_beside_services_is_refused_by_name() {
+    expect(
+        Level::Error,
+        &[
+            (
+                "[consul]\n[upstreams.a]\n«prepared_query» = \"geo\"\n",
+                "prepared_query",
+                "not supported: prepared queries",
+            ),
+            (
+                "[consul]\n[upstreams.a]\nservice = «\"geo.query.consul\"»\n",
+                "upstreams.a.service",
+                "not supported: prepared queries",
+            ),
+            (
+                "[consul]\n[upstreams.a]\nservice = \"web\"\n«peer» = \"east\"\n",
+                "peer",
+                "not supported: services that a peer exports",
+            ),
+            (
+                "[consul]\n[upstreams.a]\nservice = \"web\"\n«subset» = \"v2\"\n",
+                "subset",
+                "not supported: subsets",
+            ),
+            (
+                "[consul]\n[upstreams.a]\nservice = \"web\"\n«failover» = [\"dc2\"]\n",
+                "failover",
+                "`weighted`",
+            ),
+            (
+                "[consul]\n[upstreams.a]\nservice = \"web\"\n«redirect» = \"api\"\n",
+                "redirect",
+                "not supported: redirects",
+            ),
+            (
+                "[consul]\n[upstreams.a]\nservice = \"web\"\n«meshGateway» = \"local\"\n",
+                "meshGateway",
+                "not supported: mesh gateways",
+            ),
+            (
+                "[consul]\n[upstreams.a]\nservice = \"web\"\n«partition» = \"west\"\n",
+                "partition",
+                "in [consul]",
+            ),
+            (
+                "[consul]\n«peer» = \"east\"\n",
+                "peer",
+                "not supported: services that a peer exports",
+            ),
+        ],
+    );
+}
+
+#[test]
 fn an_option_by_traefiks_name_is_told_by_ours() {
     expect(
         Level::Error,

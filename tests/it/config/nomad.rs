@@ -24,6 +24,7 @@ fn default() -> Nomad {
         namespaces: Namespaces::Only(vec!["default".to_owned()]),
         entry_points: vec!["https".to_owned(), "websecure".to_owned()],
         allow_default_from_tags: false,
+        allow_local_addresses: false,
     }
 }
 

@@ -115,7 +115,8 @@ impl Consul {
 
     /// Waits until the catalog says of a service what the agent does.
     fn settle(&self, id: &str) {
-        let service = format!("/v1/catalog/node-services/test?filter=ID+==+%22{id}%22");
+        let node = self.node();
+        let service = format!("/v1/catalog/node-services/{node}?filter=ID+==+%22{id}%22");
         wait_until("the catalog knows it", || {
             // Its status is that of the service.
             let agents = self.get_always(&format!("/v1/agent/health/service/id/{id}"));
@@ -131,8 +132,9 @@ impl Consul {
 
     /// The checks of a service in the catalog.
     fn checks(&self, id: &str) -> Value {
+        let node = self.node();
         self.get(&format!(
-            "/v1/health/node/test?filter=ServiceID+==+%22{id}%22"
+            "/v1/health/node/{node}?filter=ServiceID+==+%22{id}%22"
         ))
     }
 

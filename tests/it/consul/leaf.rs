@@ -147,7 +147,7 @@ impl ServerCertVerifier for Exactly {
 }
 
 /// The URIs among a certificate's names.
-fn uris(certificate: &CertificateDer<'_>) -> Vec<String> {
+pub(crate) fn uris(certificate: &CertificateDer<'_>) -> Vec<String> {
     let (_, certificate) = X509Certificate::from_der(certificate).unwrap();
     let names = certificate.subject_alternative_name().unwrap();
     let names = names.map(|names| names.value.general_names.iter());

@@ -2,6 +2,8 @@
 
 use std::net::{SocketAddr, TcpStream};
 
+use serde_json::json;
+
 use super::Consul;
 use crate::peers;
 use crate::support::{Child, run, wait_until};
@@ -19,33 +21,57 @@ impl Consul {
     /// It dials the service as soon as the handshake is done, and closes both sides at the first end.
     pub(crate) fn builtin_sidecar(&self, id: &str) -> Sidecar {
         let command = self.command(&["connect", "proxy", "-sidecar-for", id]);
-        self.sidecar(id, Child::spawn(&command))
+        self.sidecar(&format!("{id}-sidecar-proxy"), Child::spawn(&command))
     }
 
     /// Starts Envoy as the sidecar of a service registered with [`meshed`](super::meshed), as `consul connect envoy`
     /// does; none where there is no Envoy.
     pub(crate) fn envoy_sidecar(&self, id: &str) -> Option<Sidecar> {
+        let envoy = self.envoy(id, &["-sidecar-for", id])?;
+        Some(self.sidecar(&format!("{id}-sidecar-proxy"), envoy))
+    }
+
+    /// Registers a terminating gateway of this name and id, on this port of 127.0.0.1.
+    pub(crate) fn register_gateway(&self, name: &str, port: u16) {
+        self.register(&json!({
+            "Kind": "terminating-gateway",
+            "Name": name,
+            "Address": "127.0.0.1",
+            "Port": port,
+        }));
+    }
+
+    /// Starts Envoy as that gateway; it must speak for a service. None where there is no Envoy.
+    pub(crate) fn envoy_gateway(&self, name: &str) -> Option<Sidecar> {
+        let what = ["-gateway", "terminating", "-proxy-id", name];
+        let envoy = self.envoy(name, &what)?;
+        Some(self.sidecar(name, envoy))
+    }
+
+    fn envoy(&self, name: &str, what: &[&str]) -> Option<Child> {
         let program = peers::pinned("envoy")?;
         let grpc = format!("http://{}", self.grpc());
-        let mut bootstrap = self.command(&["connect", "envoy", "-bootstrap", "-sidecar-for", id]);
+        let mut bootstrap = self.command(&["connect", "envoy", "-bootstrap"]);
         bootstrap
+            .args(what)
             .args(["-grpc-addr", &grpc, "-admin-bind", "127.0.0.1:0"])
             .arg("-ignore-envoy-compatibility");
         let done = run(&bootstrap, b"");
         assert!(done.status.success(), "{done:?}");
         let text = String::from_utf8(done.stdout).unwrap();
-        let config = self.authority.write(&format!("envoy-{id}.json"), &text);
+        let config = self.authority.write(&format!("envoy-{name}.json"), &text);
 
         let mut command = peers::unconfigured(&program, "ENVOY_");
         command
             .args(["--log-level", "warn", "--concurrency", "1"])
             .args(["--disable-hot-restart", "--config-path"])
             .arg(config);
-        Some(self.sidecar(id, Child::spawn(&command)))
+        Some(Child::spawn(&command))
     }
 
+    /// That of this id, once it accepts.
     fn sidecar(&self, id: &str, child: Child) -> Sidecar {
-        let registered = self.get(&format!("/v1/agent/service/{id}-sidecar-proxy"));
+        let registered = self.get(&format!("/v1/agent/service/{id}"));
         let [ip, port] = ["Address", "Port"].map(|field| {
             let value = &registered[field];
             value.as_str().map_or(value.to_string(), str::to_owned)

@@ -17,6 +17,7 @@ use crate::fake_nomad::{FakeNomad, World};
 fn watched(nomad: &Nomad, before: Told) -> Watched<Told> {
     let exposure = Exposure {
         entry_points: nomad.entry_points.clone(),
+        allow_local_addresses: nomad.allow_local_addresses,
         own: ["127.0.0.1:8443".parse().unwrap()].into(),
         ..Exposure::default()
     };
@@ -292,13 +293,21 @@ async fn rubbish_in_a_list_spoils_nothing_beside_it_and_takes_nothing_away() {
 
 /// What becomes of a service whose entries are these.
 async fn listed(entries: Value) -> Watched<Told> {
+    listed_where(true, entries).await
+}
+
+async fn listed_where(allow_local_addresses: bool, entries: Value) -> Watched<Told> {
     let nomad = FakeNomad::start().await;
     nomad.change(|world| {
         world
             .services
             .insert(("default", "web".to_owned()), entries);
     });
-    let mut watched = watched(&nomad.config(&["default"]), Told::default());
+    let config = Nomad {
+        allow_local_addresses,
+        ..nomad.config(&["default"])
+    };
+    let mut watched = watched(&config, Told::default());
     watched.until_ready().await;
     watched
 }
@@ -361,6 +370,29 @@ async fn what_cannot_be_dialled_is_listed_with_its_reason_and_the_rest_is_dialle
         assert!(is_told, "{id} {reason}: {reasons:#?}");
     }
     assert_eq!(reasons.len(), 10, "{reasons:#?}");
+}
+
+/// Whoever may register a service in Nomad must not lead strangers to what listens on this machine's loopback addresses.
+#[tokio::test]
+async fn a_loopback_address_is_dialled_where_that_is_allowed_and_nowhere_else() {
+    let local = ["127.0.0.1", "::1", "::ffff:127.0.0.2", "169.254.169.254"];
+    let entries = || {
+        let all = (local.iter().enumerate())
+            .map(|(n, address)| entry(&n.to_string(), json!({ "Address": address })))
+            .chain([entry("good", json!({}))]);
+        all.collect()
+    };
+    let refused = listed_where(false, entries()).await;
+    assert_eq!(refused.endpoints("web"), ["10.0.0.1:22*1"]);
+    let skipped = &refused.services["web"].skipped;
+    assert_eq!(skipped.len(), local.len(), "{skipped:?}");
+    for skipped in skipped {
+        let reason = &skipped.reason;
+        let told = reason.contains("`allow_local_addresses` in [nomad] allows it");
+        assert!(told, "{reason}");
+    }
+    let allowed = listed_where(true, entries()).await;
+    assert_eq!(allowed.endpoints("web").len(), 1 + local.len());
 }
 
 #[tokio::test]

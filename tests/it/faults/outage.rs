@@ -54,6 +54,44 @@ async fn no_tunnel_connection_or_route_is_lost_while_consul_is_killed_and_restar
     traffic.went_well().await;
 }
 
+/// As in a cluster: the agent of this machine lives on, and answers from what it has where it can.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_tunnel_connection_or_route_is_lost_while_the_server_behind_the_agent_is_away() {
+    let Some(mut server) = Consul::start_with(PERSISTENT) else {
+        return;
+    };
+    let agent = server.start_client();
+    let service = Upstream::echo().await;
+    register(&agent, NAME, service.address, ports::free());
+    let Some(_envoy) = agent.envoy_sidecar(NAME) else {
+        return;
+    };
+    let scene = Scene::start(agent.http(), "").await;
+    let mut tunnel = scene.tunnel().await;
+    let before = scene.route(ROUTE).await;
+    let traffic = scene.traffic(HOST);
+
+    server.kill();
+    scene.is_degraded("consul").await;
+    tunnel.lives().await;
+    scene.works("its server is dead").await;
+    assert_eq!(scene.route(ROUTE).await["endpoints"], before["endpoints"]);
+
+    server.restart();
+    scene.is_ready().await;
+    tunnel.lives().await;
+    register(&agent, "simple02", service.address, ports::free());
+    scene
+        .until("a new service has its route", async || {
+            !scene.route("simple02@consul").await.is_null()
+        })
+        .await;
+    scene.works("its server is back").await;
+    assert_eq!(scene.route(ROUTE).await["endpoints"], before["endpoints"]);
+    tunnel.lives().await;
+    traffic.went_well().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_consul_that_has_lost_its_data_takes_no_route_and_no_identity_away() {
     let Some(mut consul) = Consul::start() else {

@@ -6,15 +6,14 @@ use tokio::time::Instant;
 
 use super::{Host, IDENTITY, Mesh, Proxy, Routes, at, routed};
 use crate::authority::Authority;
-use crate::consul::{Consul, meshed};
+use crate::consul::{Consul, Options, meshed};
 use crate::ports;
 use crate::support::PATIENCE;
 use crate::vm::{Vm, Way, end};
 
 const NAME: &str = "vm.example.test";
 
-/// A client that speaks at once, as ssh does, may be ended before sshd's banner has come or after: only that it is ended
-/// can be asked of it. What hears the banner first is always told.
+/// A client that speaks at once, as ssh does, may be ended before sshd's banner has come or after.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_banner_and_the_end_that_envoy_makes_of_it_are_told_as_a_possible_denial() {
     let authority = Authority::new();
@@ -38,6 +37,19 @@ async fn a_banner_and_the_end_that_envoy_makes_of_it_are_told_as_a_possible_deni
         assert!(Instant::now() < late, "the intention has no effect");
     }
     mesh.gateway.ended().await;
+    // What a person reads, and what whoever runs the gateway does.
+    for way in [Way::Connect, Way::SClient] {
+        let person = vm.person(way, mesh.gateway.address);
+        let ended = end(person.ssh("true"), b"").await;
+        let read = String::from_utf8_lossy(&ended.stderr).into_owned();
+        println!("ssh by {way:?}, which an intention denies:\n{read}");
+        assert_eq!(ended.status.code(), Some(255), "{read}");
+        let is_closed = ["Connection closed", "Connection reset"];
+        assert!(is_closed.iter().any(|text| read.contains(text)), "{read}");
+        let denied = mesh.gateway.ended().await;
+        assert_eq!(denied["reason"], "possible_intention_denial", "{denied}");
+        names_both_sides(&denied);
+    }
 
     let tls = mesh.gateway.connect_tls(&mesh.client, NAME).await.unwrap();
     let mut tls = BufReader::new(tls);
@@ -113,11 +125,7 @@ async fn what_consul_says_is_denied_is_refused_before_a_banner_and_served_again_
     let keys = at(&consul) + "check_intentions = true\n";
     let mut mesh = Mesh::starting(authority, consul, &keys, "").await;
     mesh.is_ready().await;
-    let warned = |routes: &Routes| {
-        let route = routes.route("vm@consul").map(|route| &route["warnings"]);
-        route.is_some_and(|warnings| warnings.to_string().contains("denied by intention"))
-    };
-    mesh.told("vm is denied", warned).await;
+    mesh.told("vm is denied", is_denied).await;
     let person = vm.person(Way::Connect, mesh.gateway.address);
     let ended = end(person.ssh("true"), b"").await;
     assert!(!ended.status.success());
@@ -129,7 +137,8 @@ async fn what_consul_says_is_denied_is_refused_before_a_banner_and_served_again_
     names_both_sides(&record);
 
     mesh.consul.intend(IDENTITY, "vm", true);
-    mesh.told("vm is allowed", |routes| !warned(routes)).await;
+    mesh.told("vm is allowed", |routes| !is_denied(routes))
+        .await;
     let late = Instant::now() + PATIENCE;
     // Envoy may hear of it later.
     while !end(person.ssh("true"), b"").await.status.success() {
@@ -137,6 +146,54 @@ async fn what_consul_says_is_denied_is_refused_before_a_banner_and_served_again_
     }
     let (_, parts) = mesh.gateway.ask_admin("/readyz").await;
     assert!(parts.contains("intentions"), "{parts}");
+}
+
+/// Consul's own answer, or none: what may not be asked is no denial.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_may_not_ask_is_told_of_and_never_a_denial() {
+    let Some(consul) = Consul::start_with(Options {
+        acl: true,
+        ..Options::default()
+    }) else {
+        return;
+    };
+    let host = Host::start("vm").await;
+    consul.register(&meshed(routed("vm", NAME, host.address), ports::free()));
+    let _sidecar = consul.builtin_sidecar("vm");
+    consul.intend(IDENTITY, "vm", false);
+    let rights =
+        "service \"portcullis\" { policy = \"write\" } node_prefix \"\" { policy = \"read\" }";
+    let all = format!("{rights} service_prefix \"\" {{ policy = \"read\" }}");
+    let token = consul.token(&all);
+    let keys = at(&consul) + &format!("token = \"{token}\"\ncheck_intentions = true\n");
+    let mut mesh = Mesh::starting(Authority::new(), consul, &keys, "").await;
+    mesh.is_ready().await;
+    mesh.told("vm is denied", is_denied).await;
+    assert_eq!(mesh.refuses(NAME).await["reason"], "denied_by_intention");
+
+    // What is known of the service stays, as it is only hidden; the denial is one that nobody confirms.
+    mesh.consul.change_rights(&token, rights);
+    mesh.readyz_says("intentions degraded: ").await;
+    mesh.readyz_says("(its ACL token needs service:read on \"vm\")")
+        .await;
+    mesh.told("its sidecar decides", |routes| !is_denied(routes))
+        .await;
+    let record = mesh.refuses(NAME).await;
+    assert_eq!(record["reason"], "upstream_tls", "{record}");
+    assert_eq!(mesh.gateway.ask_admin("/readyz").await.0, 200);
+
+    mesh.consul.intend(IDENTITY, "vm", true);
+    let late = Instant::now() + PATIENCE;
+    while mesh.open(NAME).await.is_err() {
+        assert!(Instant::now() < late, "it is not served");
+    }
+    let (_, parts) = mesh.gateway.ask_admin("/readyz").await;
+    assert!(parts.contains("intentions degraded: "), "{parts}");
+}
+
+fn is_denied(routes: &Routes) -> bool {
+    let route = routes.route("vm@consul").map(|route| &route["warnings"]);
+    route.is_some_and(|warnings| warnings.to_string().contains("denied by intention"))
 }
 
 /// Who may not reach whom: with that an operator finds the intention.

@@ -14,7 +14,9 @@ use crate::upstream::Upstream;
 /// The section for this Nomad.
 fn section(nomad: &FakeNomad) -> String {
     let address = nomad.address();
-    format!("admin = \"127.0.0.1:0\"\n{EDGE}[nomad]\naddress = \"{address}\"\n")
+    format!(
+        "admin = \"127.0.0.1:0\"\n{EDGE}[nomad]\nallow_local_addresses = true\naddress = \"{address}\"\n"
+    )
 }
 
 fn register(nomad: &FakeNomad, name: &str, upstream: &Upstream) {

@@ -113,6 +113,7 @@ fn an_instance_is_taken_as_it_was_registered() {
             id: "n1/web-1".into(),
             beside: None,
             address: "10.0.0.2:8080".parse().ok(),
+            ports: Vec::new(),
             tags: vec!["a".into(), "b".into()],
             health: Health::Passing,
             weight_passing: 3,
@@ -322,13 +323,23 @@ fn proxies_and_gateways_are_no_instances_of_the_service_that_they_are_named_as()
     let list = json!([
         sidecar(json!({"Service": "web"})),
         sidecar(json!({"Service": "web", "ID": "x", "Proxy": {"DestinationServiceName": "api"}})),
-        entry(json!({"Kind": "mesh-gateway"})),
-        entry(json!({"Kind": "terminating-gateway"})),
-        entry(json!({"Kind": "something-new"})),
+        entry(json!({"ID": "m", "Kind": "mesh-gateway"})),
+        entry(json!({"ID": "t", "Kind": "terminating-gateway"})),
+        entry(json!({"ID": "u", "Kind": "something-new"})),
     ]);
     let listing = service(list);
     assert_eq!(listing.found.instances, []);
-    assert_eq!(listing.found.unusable, []);
+    let told = listing.found.unusable.iter();
+    let told: Vec<_> = told.map(|(id, why)| (&**id, &**why)).collect();
+    let none = |kind: &str| format!("its kind \"{kind}\" is none to dial");
+    assert_eq!(
+        told,
+        [
+            ("n1/m", &*none("mesh-gateway")),
+            ("n1/t", &*none("terminating-gateway")),
+            ("n1/u", &*none("something-new")),
+        ]
+    );
     assert_eq!(listing.stands_for, set(["api", "web"]));
 }
 

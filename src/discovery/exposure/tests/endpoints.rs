@@ -125,6 +125,39 @@ fn an_instance_that_is_this_gateway_itself_is_never_dialled() {
 }
 
 #[test]
+fn a_port_by_its_name_is_the_one_that_each_instance_was_registered_with() {
+    let named = "traefik.tcp.services.s.loadbalancer.server.port=grpc";
+    let of = |id: &str, ports: &[(&str, u16)]| Instance {
+        ports: (ports.iter())
+            .map(|(name, port)| (Arc::from(*name), *port))
+            .collect(),
+        ..instance(id, &with(SSH, &[named]))
+    };
+    let all = vec![
+        of("a", &[("ssh", 22), ("grpc", 9090)]),
+        of("b", &[("grpc", 9191)]),
+        of("c", &[("GRPC", 9292)]),
+    ];
+    let made = service(&web(all), &exposure());
+    assert_eq!(
+        addresses(&made, "web/s@consul"),
+        ["10.0.0.97:9090", "10.0.0.98:9191"]
+    );
+    let told = skipped(&made);
+    assert!(
+        told.len() == 1 && told[0].contains("node/c") && told[0].contains("\"grpc\""),
+        "{told:?}"
+    );
+
+    let mut found = web(vec![instance("a", &with(SSH, &[CONNECT, named]))]);
+    found.sidecars = Some(vec![sidecar("a")]);
+    let made = service(&found, &exposure());
+    assert_eq!(skipped(&made), [""; 0]);
+    let warnings = format!("{:?}", made.routes[0].warnings);
+    assert!(warnings.contains("its sidecar decides"), "{warnings}");
+}
+
+#[test]
 fn a_sidecar_that_is_this_gateway_itself_is_never_dialled() {
     let mut found = web(vec![instance("a", &with(SSH, &[CONNECT]))]);
     let mut own = sidecar("a");

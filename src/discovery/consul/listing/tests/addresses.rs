@@ -78,6 +78,46 @@ fn a_loopback_address_of_another_node_is_not_dialled_on_this_one() {
     assert!(dialled(metadata, ours, Addressing::default()).is_err());
 }
 
+/// As Consul 1.22 registers it: "Multiport services".
+#[test]
+fn of_several_ports_the_default_one_is_dialled_and_tags_may_name_another() {
+    let both = json!([{"Name": "ssh", "Port": 22}, {"name": "web", "port": 443, "default": true}]);
+    let several = json!({"Port": 0, "Ports": both});
+    let found = only(super::service(json!([entry(several.clone())])));
+    assert_eq!(found.address, "10.0.0.2:443".parse().ok());
+    assert_eq!(found.ports, [("ssh".into(), 22), ("web".into(), 443)]);
+    let tagged =
+        json!({"Port": 0, "Ports": both, "TaggedAddresses": {"wan": {"Address": "198.51.100.1"}}});
+    let wan = Addressing {
+        tag: Some(AddressTag::Wan),
+        ..Addressing::default()
+    };
+    assert_eq!(dialled(tagged, json!({}), wan).unwrap(), "198.51.100.1:443");
+    for (service, port) in [
+        // A sidecar has a port of its own beside those of its service.
+        (json!({"Port": 21000, "Ports": both}), "10.0.0.2:21000"),
+        (
+            json!({"Port": 0, "Ports": [{"Name": "ssh", "Port": 22}]}),
+            "10.0.0.2:22",
+        ),
+        (json!({"Ports": null}), "10.0.0.2:8080"),
+    ] {
+        assert_eq!(
+            dialled(service, json!({}), Addressing::default()).unwrap(),
+            port
+        );
+    }
+    let none = dialled(
+        json!({"Port": 0, "Ports": []}),
+        json!({}),
+        Addressing::default(),
+    );
+    assert_eq!(none.unwrap_err(), "it has no port");
+    let odd = json!({"Port": 0, "Ports": [{"Name": "a", "Port": 70000, "Default": true}]});
+    let odd = dialled(odd, json!({}), Addressing::default());
+    assert_eq!(odd.unwrap_err(), "its port 70000 is none");
+}
+
 #[test]
 fn what_a_peer_exports_is_refused_by_its_name() {
     let why = dialled(
