@@ -15,7 +15,7 @@ use super::routes::{Mesh, Routers};
 use super::servers::servers;
 use super::shortened;
 use super::terms::Terms;
-use crate::config::HealthCheck;
+use crate::config::{HealthCheck, Tagging};
 use crate::rule::{Constraint, Syntax, Template};
 use crate::snapshot::Source;
 use crate::snapshot::service::{Dialling, Service, ServiceUpstream, Skipped};
@@ -67,6 +67,24 @@ impl Default for Exposure {
 }
 
 impl Exposure {
+    /// What these keys of a section let the tags of its source do; `own` are the addresses that are bound.
+    pub fn of(tagging: &Tagging, own: &Arc<[SocketAddr]>) -> Self {
+        Self {
+            terms: Terms {
+                prefix: tagging.prefix.as_str().into(),
+                exposed_by_default: tagging.exposed_by_default,
+                ..Terms::default()
+            },
+            constraints: tagging.constraints.clone(),
+            default_rule: tagging.default_rule.clone(),
+            entry_points: tagging.entry_points.clone(),
+            allow_default_from_tags: tagging.allow_default_from_tags,
+            default_rule_syntax: tagging.default_rule_syntax,
+            own: Arc::clone(own),
+            ..Self::default()
+        }
+    }
+
     /// Whether there may be a route for a service: by the tags of all its instances together.
     pub fn may_be_routed(&self, tags: &[Arc<str>]) -> bool {
         self.terms.may_be_routed(tags, self.default_rule.is_some())
@@ -220,7 +238,8 @@ fn notes(reading: &Reading<'_>, left_out: usize) -> Vec<Arc<str>> {
     // Of a service that is all somebody else's there is nothing to say.
     if left_out > 0 && !reading.tagged().is_empty() {
         let note = format!(
-            "{left_out} more of its instances do not match `constraints` in [consul], and do not count"
+            "{left_out} more of its instances do not match `constraints` in [{}], and do not count",
+            reading.found.key.source.as_str()
         );
         notes.insert(note.into());
     }

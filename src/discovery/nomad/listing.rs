@@ -1,13 +1,15 @@
 //! What the instances of a service say of it, and which of them cannot be used.
 
 use std::collections::{BTreeMap, btree_map};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::super::instance::{self, Found, Health, Instance};
 use super::answers::{Registration, Registrations};
+use crate::config::EndpointAddress;
 use crate::name::{MeshService, quoted};
 use crate::snapshot::Source;
-use crate::snapshot::service::ServiceKey;
+use crate::snapshot::service::{ServiceKey, is_local};
 
 /// Of one service as many instances are taken; the rest are told of in one line.
 ///
@@ -28,6 +30,7 @@ pub(super) fn found(
     key: &Arc<str>,
     (namespace, name): (&str, &str),
     registrations: &Registrations,
+    is_local_allowed: bool,
 ) -> Found {
     let mut taken: BTreeMap<Arc<str>, Instance> = BTreeMap::new();
     let mut unusable: Vec<(Arc<str>, Arc<str>)> = Vec::new();
@@ -49,6 +52,15 @@ pub(super) fn found(
             btree_map::Entry::Occupied(_) => unusable.push((id, "it is listed twice".into())),
             btree_map::Entry::Vacant(free) => {
                 let address = instance::address(&entry.address, entry.port);
+                let address = address.and_then(|address| match &address {
+                    EndpointAddress::Ip(at) if !is_local_allowed && is_link_local(at.ip()) => {
+                        Err(format!(
+                            "its address {} is not dialled: it is a link-local address (`allow_local_addresses` in [nomad] allows it)",
+                            at.ip()
+                        ))
+                    }
+                    _ => Ok(address),
+                });
                 let address = address.map_err(|why| unusable.push((Arc::clone(&id), why.into())));
                 free.insert(Instance {
                     id,
@@ -88,6 +100,12 @@ pub(super) fn found(
         sidecars: None,
         unusable,
     }
+}
+
+/// Among them are the clouds' metadata services. A loopback address may be meant as it is here: Nomad does not say whose node
+/// it was registered on by anything that this machine could compare.
+fn is_link_local(ip: IpAddr) -> bool {
+    is_local(ip) && !ip.is_loopback()
 }
 
 /// `NODE/ID`.
