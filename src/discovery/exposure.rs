@@ -12,7 +12,7 @@ use super::middlewares::definitions;
 use super::names;
 use super::reading::{Read, Reading, Verdict};
 use super::routes::{Mesh, Routers};
-use super::servers::servers;
+use super::servers::{Whole, servers};
 use super::shortened;
 use super::terms::Terms;
 use crate::config::{HealthCheck, Tagging};
@@ -167,8 +167,17 @@ pub fn service(found: &Found, exposure: &Exposure) -> Service {
     let mut asking = reading.readable().chain(reading.remains());
     if asking.any(|(_, tags)| !tags.routers.is_empty()) {
         let own = names::upstream(&found.key, None);
+        let whole = Whole::of(&servers, names::local(&found.key));
         if routers.mesh == Mesh::Unasked {
-            upstreams.push(plain(own, survey.instances(&reading, Wish::Tags)));
+            let available = match &whole {
+                Whole::Server(server) => survey.server(server),
+                _ => survey.instances(&reading, Wish::Tags),
+            };
+            // Not checked: few name it, and its instances would be checked twice.
+            upstreams.push(ServiceUpstream {
+                dialling: whole.dialling(),
+                ..plain(own, available)
+            });
             for (name, server) in &servers {
                 let name = names::upstream(&found.key, Some(name));
                 upstreams.push(ServiceUpstream {
@@ -186,8 +195,14 @@ pub fn service(found: &Found, exposure: &Exposure) -> Service {
                     ..check.clone()
                 })
             });
+            // Those that ask for nothing beyond the mesh are dialled by this one.
+            let has_bare = servers.values().any(|server| !server.has_own_way());
             upstreams.push(ServiceUpstream {
                 check: check.clone(),
+                dialling: match has_bare {
+                    true => Ok(Dialling::default()),
+                    false => whole.dialling(),
+                },
                 ..in_mesh(own, survey.sidecars(&reading, Wish::Tags), found)
             });
             for (name, server) in servers.iter().filter(|(_, server)| server.has_own_way()) {
