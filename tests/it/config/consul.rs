@@ -415,3 +415,33 @@ fn no_report_shows_a_secret() {
     let environment: Environment = variables.into_iter().collect();
     assert!(!format!("{environment:?}").contains("s3cr3t"));
 }
+
+#[test]
+fn a_route_that_takes_whatever_is_named_hides_those_of_tags_and_is_warned_of() {
+    let routed = |section: &str, rule: &str| {
+        format!(
+            "{section}[routes.any]\nrule = {rule}\npassthrough = true\nupstream = \"10.0.0.1:22\"\n"
+        )
+    };
+    for section in ["[consul]\n", "[nomad]\n"] {
+        expect(
+            Level::Warning,
+            &[(
+                &routed(section, "«\"HostSNIRegexp(`.+`)\"»"),
+                "routes.any",
+                "write HostSNI(`*`)",
+            )],
+        );
+    }
+    for (section, rule) in [
+        ("", "HostSNIRegexp(`.+`)"),
+        ("[consul]\n", "HostSNI(`*`)"),
+        (
+            "[consul]\n",
+            "HostSNIRegexp(`^[a-z]+\\\\.example\\\\.com$`)",
+        ),
+    ] {
+        let checked = good(&routed(section, &format!("\"{rule}\"")));
+        assert!(checked.warnings.list.is_empty(), "{}", checked.warnings);
+    }
+}
