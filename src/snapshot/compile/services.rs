@@ -168,7 +168,10 @@ impl Compiler<'_> {
         made.service = Some(key.clone());
         made.is_denied = upstream.mesh.is_some() && self.inputs.denied.contains(key);
         let service = self.next.service(key);
-        made.restored = service.and_then(|service| service.restored);
+        let restored = service.and_then(|service| service.restored);
+        let hosts = upstream.named.iter().map(|named| &named.host);
+        let resolved = hosts.filter_map(|host| self.inputs.restored.get(host).copied());
+        made.restored = restored.into_iter().chain(resolved).min();
         // What stands in the file is the operator's, and no tag changes how it is checked.
         made.check = match config {
             Some(config) => config.health_check.clone().map(Arc::new),
