@@ -18,7 +18,7 @@ use super::upstreams::Own;
 use super::value::{self, Wrong, choice, read};
 use super::{
     Config, Diagnostic, Diagnostics, Environment, Level, Log, LogFormat, Middleware, consul, files,
-    limits, listen, routes, state, syntax, transports, upstreams,
+    limits, listen, nomad, routes, state, syntax, transports, upstreams,
 };
 use crate::retry;
 use crate::tls::files::Certificate;
@@ -168,6 +168,9 @@ fn mean(
     }
     let nomad = file.nomad.as_ref();
     let nomad = nomad.map(|section| section.mean(folder, environment, findings));
+    if let Some(nomad) = &nomad {
+        nomad::locate(&mut upstreams, file, &nomad.namespaces, findings);
+    }
     let log = log(file, findings);
     let state = state::state(&file.state, folder, environment, findings);
     let config = Config {

@@ -10,7 +10,7 @@ pub use catalog::{AddressTag, Catalog, CheckState, Consistency};
 pub use login::Login;
 #[cfg(test)]
 pub(super) use meaning::CONSUL;
-pub(super) use meaning::{consul, entry_points, service_name};
+pub(super) use meaning::{consul, service_name};
 pub use places::Place;
 pub(super) use places::locate;
 pub(super) use section::Section;
@@ -19,7 +19,7 @@ use std::fmt;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use crate::rule::Syntax;
+use super::Tagging;
 
 /// How Consul is asked, and what is made of its answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,14 +46,10 @@ pub struct Consul {
     pub places: Vec<Place>,
     /// The service whose certificate the gateway shows in the mesh; `None` keeps it out of the mesh.
     pub mesh_identity: Option<String>,
-    /// The entry points of tags that are ours: a router that names others only is somebody else's.
-    pub entry_points: Vec<String>,
-    /// Whether a tag may make a route for clients that name no host, or for whatever they name.
-    pub allow_default_from_tags: bool,
-    /// What of the catalog is exposed, and how it is read.
+    /// What tags may ask for.
+    pub tagging: Tagging,
+    /// Which of the catalog's instances are dialled and how, and how it is read.
     pub catalog: Catalog,
-    /// The syntax of the rules in tags that do not say it (`rulesyntax`).
-    pub default_rule_syntax: Syntax,
 }
 
 /// Where an agent listens.

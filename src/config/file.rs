@@ -93,6 +93,7 @@ pub(super) enum Names {
 pub(super) struct Upstream {
     pub(super) endpoints: Option<List<Endpoint>>,
     pub(super) service: Option<Typed<String>>,
+    pub(super) nomad_service: Option<Typed<String>>,
     pub(super) mesh: Option<Typed<bool>>,
     pub(super) datacenter: Option<Typed<String>>,
     pub(super) namespace: Option<Typed<String>>,
@@ -324,7 +325,13 @@ fn read_route(mut table: Table<'_>, findings: &mut Findings<'_>) -> Route {
 
 fn read_upstream(mut table: Table<'_>, findings: &mut Findings<'_>) -> Upstream {
     let section = table.key();
-    let kinds = ["address", "endpoints", "service", "weighted"];
+    let kinds = [
+        "address",
+        "endpoints",
+        "service",
+        "nomad_service",
+        "weighted",
+    ];
     let written = kinds.map(|kind| table.place(kind).map(|place| (place, kind)));
     let written: Vec<_> = written.into_iter().flatten().collect();
     // Whoever writes one of these in place of a `service` is told of that.
@@ -338,7 +345,7 @@ fn read_upstream(mut table: Table<'_>, findings: &mut Findings<'_>) -> Upstream 
         [] if !kinds.iter().chain(foreign).any(|kind| table.has(kind)) => findings.missing(
             section.span,
             format!("`{}` has neither `address` nor `endpoints` nor `service` nor `weighted`", section.key),
-            "add `address = \"10.0.0.5:22\"`, a list of `endpoints`, or a `service` of Consul",
+            "add `address = \"10.0.0.5:22\"`, a list of `endpoints`, a `service` of Consul, or a `nomad_service`",
         ),
         _ => {}
     }
@@ -360,6 +367,7 @@ fn read_upstream(mut table: Table<'_>, findings: &mut Findings<'_>) -> Upstream 
     let upstream = Upstream {
         endpoints: endpoints.or(address),
         service: table.take("service", findings, Item::string),
+        nomad_service: table.take("nomad_service", findings, Item::string),
         mesh: table.take("mesh", findings, Item::boolean),
         datacenter: table.take("datacenter", findings, Item::string),
         namespace: table.take("namespace", findings, Item::string),

@@ -22,13 +22,14 @@ mod health_check;
 mod limits;
 mod listen;
 mod middlewares;
-mod nomad;
+pub(crate) mod nomad;
 mod place;
 mod proxy_protocol;
 mod routes;
 mod settings;
 mod state;
 mod syntax;
+mod tags;
 mod transports;
 mod upstream_tls;
 mod upstreams;
@@ -45,8 +46,9 @@ pub use diagnostic::{Diagnostic, Diagnostics, Level};
 pub use environment::Environment;
 pub use health_check::HealthCheck;
 pub(crate) use listen::{overlap, reaches};
-pub use nomad::{Namespaces, Nomad};
+pub use nomad::{Namespaces, Nomad, NomadService};
 pub use settings::{Cap, Keepalive, Limits, Rate, RemovedRoutes, Span};
+pub use tags::Tagging;
 
 use crate::rule::{self, Rule};
 use crate::state::Settings;
@@ -218,6 +220,8 @@ pub struct Upstream {
     pub weighted: Vec<Member>,
     /// The service of Consul that it stands for: its endpoints, and its TLS, come from there.
     pub service: Option<ConsulService>,
+    /// The service of Nomad's own that it stands for.
+    pub nomad_service: Option<NomadService>,
     /// How the gateway connects to it over TLS; `None` is plain TCP.
     pub tls: Option<UpstreamTls>,
     /// The PROXY header that it is sent; `None` is none.

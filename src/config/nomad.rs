@@ -1,13 +1,16 @@
 //! The section `[nomad]`: which agent is asked, as whom, and what of Nomad's own services is routed.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::agent::{Agent, Fallback, Program, Reader, Written};
-use super::consul::entry_points;
 use super::decode::{Item, List, Typed};
 use super::diagnostic::{Findings, NOWHERE};
-use super::value::{Wrong, read};
-use super::{Environment, Secret};
+use super::file::File;
+use super::tags::{self, Tagging};
+use super::value::{Wrong, choice, read};
+use super::{Environment, Secret, Upstream};
 
 /// As many namespaces are watched one by one: each is a blocking query that stays open. More are a case for `*`.
 const MOST_NAMESPACES: usize = 8;
@@ -17,14 +20,36 @@ const MOST_NAMESPACES: usize = 8;
 pub struct Nomad {
     /// The agent, or the socket of the task that this process is.
     pub agent: Agent,
+    /// The region whose services are looked at; `None` is the agent's own.
+    pub region: Option<String>,
     /// The namespaces whose services are looked at.
     pub namespaces: Namespaces,
-    /// The entry points of tags that are ours: a router that names others only is somebody else's.
-    pub entry_points: Vec<String>,
-    /// Whether a tag may make a route for clients that name no host.
-    pub allow_default_from_tags: bool,
+    /// What tags may ask for.
+    pub tagging: Tagging,
+    /// Whether any server may answer: cheaper, there without a leader, and a moment late. Default: false, the leader does.
+    /// (Nomad's "Consistency Modes"; it has no other.)
+    pub stale: bool,
+    /// Everything is read again so often in quiet times. Default: 60 s.
+    pub refresh_interval: Duration,
     /// Whether loopback and link-local addresses are dialled: of which machine they are Nomad does not say. Default: false.
     pub allow_local_addresses: bool,
+}
+
+/// A service of Nomad's own, as an upstream of the file names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NomadService {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name there.
+    pub name: String,
+}
+
+impl NomadService {
+    /// What it is called here: as in Nomad, and of another namespace than `default` with that after a dot, which no name in
+    /// Nomad has.
+    pub fn key(&self) -> String {
+        key(&self.namespace, &self.name)
+    }
 }
 
 /// Some namespaces of Nomad.
@@ -36,6 +61,23 @@ pub enum Namespaces {
     Only(Vec<String>),
 }
 
+/// What a service of a namespace [is called](NomadService::key) here.
+pub(crate) fn key(namespace: &str, name: &str) -> String {
+    match namespace {
+        DEFAULT => name.to_owned(),
+        _ => format!("{name}.{namespace}"),
+    }
+}
+
+/// What Nomad lets a service be called, at most. A dot in it could make one of another.
+pub(crate) fn is_label(text: &str) -> bool {
+    (1..=128).contains(&text.len())
+        && (text.bytes()).all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+}
+
+/// The namespace whose services are known by their names alone.
+pub(crate) const DEFAULT: &str = "default";
+
 /// `[nomad]` as it is typed. `None` is a key that is absent, or wrong and reported.
 #[derive(Debug, Default)]
 pub(super) struct Section {
@@ -46,11 +88,34 @@ pub(super) struct Section {
     chain: Option<Typed<String>>,
     key: Option<Typed<String>>,
     server_name: Option<Typed<String>>,
+    region: Option<Typed<String>>,
     namespaces: Option<List<Typed<String>>>,
-    entry_points: Option<List<Typed<String>>>,
-    allow_default_from_tags: Option<Typed<bool>>,
+    tagging: tags::Keys,
+    consistency: Option<Typed<String>>,
+    refresh_interval: Option<Typed<String>>,
     allow_local_addresses: Option<Typed<bool>>,
 }
+
+/// Traefik's options that are called otherwise here, or have nothing to say, with what to do.
+const TRAEFIKS: &[(&str, &str)] = &[
+    ("stale", "write `consistency = \"stale\"`"),
+    (
+        "watch",
+        "leave it out: changes are always waited for, and served within a fraction of a second",
+    ),
+    (
+        "throttle_duration",
+        "leave it out: of changes that come in quick succession those are read together that can be",
+    ),
+    (
+        "allow_empty_services",
+        "leave it out: a service has its route as long as Nomad lists an instance of it; for one that stays, write a route of the file to `nomad_service`",
+    ),
+    (
+        "endpoint",
+        "its keys stand in [nomad] itself: `address`, `region`, `token`, `roots`, `chain`, `key`, `server_name`",
+    ),
+];
 
 static NOMAD: Program = Program {
     section: "nomad",
@@ -96,11 +161,16 @@ impl Section {
             chain: table.take("chain", findings, Item::string),
             key: table.take("key", findings, Item::string),
             server_name: table.take("server_name", findings, Item::string),
+            region: table.take("region", findings, Item::string),
             namespaces: table.take("namespaces", findings, Item::strings),
-            entry_points: table.take("entry_points", findings, Item::strings),
-            allow_default_from_tags: table.take("allow_default_from_tags", findings, Item::boolean),
+            tagging: tags::Keys::read(&mut table, findings),
+            consistency: table.take("consistency", findings, Item::string),
+            refresh_interval: table.take("refresh_interval", findings, |item, findings| {
+                item.quantity("s", findings)
+            }),
             allow_local_addresses: table.take("allow_local_addresses", findings, Item::boolean),
         };
+        table.refuse(TRAEFIKS, findings);
         table.finish(findings);
         section
     }
@@ -128,14 +198,32 @@ impl Section {
             folder,
             environment,
         };
-        let yes = |typed: &Option<Typed<bool>>| typed.as_ref().is_some_and(|typed| typed.value);
         Nomad {
             agent: reader.agent(findings),
+            region: self.region(environment, findings),
             namespaces: self.namespaces(environment, findings),
-            entry_points: entry_points(self.entry_points.as_ref(), findings),
-            allow_default_from_tags: yes(&self.allow_default_from_tags),
-            allow_local_addresses: yes(&self.allow_local_addresses),
+            tagging: (self.tagging).mean("every service that Nomad lists", findings),
+            stale: (self.consistency.as_ref())
+                .and_then(|typed| read(typed, findings, |text| consistency(text)))
+                .unwrap_or_default(),
+            refresh_interval: tags::refresh_interval(self.refresh_interval.as_ref(), findings),
+            allow_local_addresses: (self.allow_local_addresses.as_ref())
+                .is_some_and(|typed| typed.value),
         }
+    }
+
+    fn region(&self, environment: &Environment, findings: &mut Findings<'_>) -> Option<String> {
+        let variable = || environment.read("NOMAD_REGION", findings);
+        let typed = self.region.clone().or_else(variable)?;
+        read(&typed, findings, |text| {
+            match is_namespace(text) && text != "*" {
+                true => Ok(text.clone()),
+                false => Err(Wrong::new(
+                    format!("{text:?} is not the name of a region"),
+                    "write it as `nomad server members` lists it, such as \"global\"",
+                )),
+            }
+        })
     }
 
     fn namespaces(&self, environment: &Environment, findings: &mut Findings<'_>) -> Namespaces {
@@ -186,11 +274,75 @@ impl Section {
             names.extend(name);
         }
         match names.as_slice() {
-            [] => Namespaces::Only(vec!["default".to_owned()]),
+            [] => Namespaces::Only(vec![DEFAULT.to_owned()]),
             [all] if all == "*" => Namespaces::All,
             _ => Namespaces::Only(names),
         }
     }
+}
+
+/// Says of each upstream that stands for a service in which namespace that is: in the first, where it does not say.
+pub(super) fn locate(
+    upstreams: &mut BTreeMap<String, Upstream>,
+    file: &File,
+    namespaces: &Namespaces,
+    findings: &mut Findings<'_>,
+) {
+    for (name, typed) in &file.upstreams {
+        let upstream = upstreams.get_mut(&name.value);
+        let Some(service) = upstream.and_then(|upstream| upstream.nomad_service.as_mut()) else {
+            continue;
+        };
+        match (&typed.namespace, namespaces) {
+            (None, Namespaces::All) => {}
+            (None, Namespaces::Only(names)) => {
+                service.namespace = names.first().cloned().unwrap_or_default();
+            }
+            (Some(typed), Namespaces::Only(names)) if !names.contains(&typed.value) => findings
+                .error(
+                    typed.span.clone(),
+                    format!(
+                        "`{}`: {:?} is none of the `namespaces` in [nomad]",
+                        typed.key, typed.value
+                    ),
+                    "add it to `namespaces` in [nomad]: only what is listed there is read",
+                ),
+            (Some(typed), _) => {
+                let name = read(typed, findings, |text| {
+                    match is_namespace(text) && text != "*" {
+                        true => Ok(text.clone()),
+                        false => Err(Wrong::new(
+                            format!("{text:?} is not the name of a namespace"),
+                            "write 1 to 128 letters, digits and `-`",
+                        )),
+                    }
+                });
+                service.namespace = name.unwrap_or_default();
+            }
+        }
+    }
+}
+
+/// The name of a service, as an upstream has it.
+pub(super) fn service_name(typed: &Typed<String>, findings: &mut Findings<'_>) -> Option<String> {
+    read(typed, findings, |text| match is_label(text) {
+        true => Ok(text.clone()),
+        false => Err(Wrong::new(
+            format!("{text:?} is not the name of a service of Nomad"),
+            "write 1 to 128 letters, digits, `-` and `_`, such as \"web\"; its `namespace` is a key of its own",
+        )),
+    })
+}
+
+/// Whether any server may answer.
+fn consistency(text: &str) -> Result<bool, Wrong> {
+    if text == "consistent" {
+        return Err(Wrong::new(
+            "Nomad has no mode \"consistent\"",
+            "leave it out: its leader answers by default",
+        ));
+    }
+    choice(text, &[("default", false), ("stale", true)])
 }
 
 /// What Nomad allows (`validNamespaceName`), and the wildcard.

@@ -76,6 +76,9 @@ pub(super) fn routes(
         );
     }
     warn_of_shadows(&routes, &places, findings);
+    if file.consul.is_some() || file.nomad.is_some() {
+        warn_of_hidden_tags(&routes, &places, findings);
+    }
     routes
 }
 
@@ -300,6 +303,24 @@ fn warn_of_missing_certificates(
                 HELP,
             );
         }
+    }
+}
+
+/// A route of the file outranks every tag that claims a name which it takes: one that takes whatever is named leaves tags nothing.
+fn warn_of_hidden_tags(
+    routes: &BTreeMap<String, Route>,
+    places: &BTreeMap<String, Range<usize>>,
+    findings: &mut Findings<'_>,
+) {
+    let all = routes.iter();
+    for (name, _) in
+        all.filter(|(_, route)| !route.rule.is_default() && route.rule.takes_any_name())
+    {
+        findings.warning(
+            places.get(name).cloned(),
+            format!("`routes.{name}` takes whatever host is named, and a route of this file goes before those of tags: none of those gets a client"),
+            "name the hosts, as in HostSNIRegexp(`^[a-z]+\\.example\\.com$`); for what no other route takes, write HostSNI(`*`)",
+        );
     }
 }
 

@@ -122,5 +122,11 @@ pub(super) fn of_upstream(
             "name a transport without `tls`; for TLS of its own to a service outside the mesh, write its `endpoints`",
         );
     }
+    if upstream.nomad_service.is_some() && transport.tls.is_some() {
+        refuse(
+            "has `tls`, and stands beside `nomad_service`: its instances are dialled over plain TCP",
+            "name a transport without `tls`; for TLS, write its `endpoints`",
+        );
+    }
     Some(transport.clone())
 }

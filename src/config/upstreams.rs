@@ -10,8 +10,8 @@ use super::file::{self, File};
 use super::proxy_protocol::Way;
 use super::value::{self, endpoint_address, read};
 use super::{
-    AdminAddress, ConsulService, Endpoint, EndpointAddress, Listener, SendProxy, Transport,
-    Upstream, listen, transports, weighted,
+    AdminAddress, ConsulService, Endpoint, EndpointAddress, Listener, NomadService, SendProxy,
+    Transport, Upstream, listen, nomad, transports, weighted,
 };
 
 const PREPARED_QUERY: &str = "not supported: prepared queries; write the `service` itself, and its `datacenter` if that is another";
@@ -73,6 +73,7 @@ pub(super) fn upstreams(
             .as_ref()
             .and_then(|tls| tls.mean(Some(&endpoints), folder, findings));
         let service = service(typed, file.consul.as_ref(), findings);
+        let nomad_service = nomad_service(typed, file.nomad.is_some(), findings);
         let way = match &service {
             Some(service) if service.mesh => Way::Mesh,
             _ if typed.tls.is_some() => Way::Tls,
@@ -89,13 +90,15 @@ pub(super) fn upstreams(
             ..send
         });
         let weighted = weighted::members(typed, file, findings);
-        if !endpoints.is_empty() || service.is_some() || !weighted.is_empty() {
+        let is_service = service.is_some() || nomad_service.is_some();
+        if !endpoints.is_empty() || is_service || !weighted.is_empty() {
             upstreams.insert(
                 name.value.clone(),
                 Upstream {
                     endpoints,
                     weighted,
                     service,
+                    nomad_service,
                     tls: tls.or(transport.tls),
                     send_proxy: send_proxy.or(through),
                     health_check,
@@ -114,10 +117,10 @@ fn service(
     findings: &mut Findings<'_>,
 ) -> Option<ConsulService> {
     let Some(typed) = &upstream.service else {
-        for typed in [&upstream.datacenter, &upstream.namespace]
-            .into_iter()
-            .flatten()
-        {
+        // Nomad's services are in namespaces too.
+        let namespace = upstream.namespace.as_ref();
+        let namespace = namespace.filter(|_| upstream.nomad_service.is_none());
+        for typed in upstream.datacenter.iter().chain(namespace) {
             findings.missing(
                 typed.span.clone(),
                 format!(
@@ -187,6 +190,37 @@ fn service(
         name,
         mesh,
         place: None,
+    })
+}
+
+/// The service of Nomad's own that an upstream stands for; its namespace is [told later](nomad::locate).
+fn nomad_service(
+    upstream: &file::Upstream,
+    has_section: bool,
+    findings: &mut Findings<'_>,
+) -> Option<NomadService> {
+    let typed = upstream.nomad_service.as_ref()?;
+    if let Some(tls) = &upstream.tls {
+        findings.error(
+            tls.place.span.clone(),
+            format!(
+                "`{}` beside `nomad_service`: its instances are dialled over plain TCP",
+                tls.place.key
+            ),
+            "remove it; for TLS, write its `endpoints`",
+        );
+    }
+    if !has_section {
+        findings.missing(
+            typed.span.clone(),
+            format!("`{}`: there is no [nomad] section to find it by", typed.key),
+            "add a line `[nomad]`; an agent on this machine needs nothing below it",
+        );
+        return None;
+    }
+    nomad::service_name(typed, findings).map(|name| NomadService {
+        namespace: nomad::DEFAULT.to_owned(),
+        name,
     })
 }
 

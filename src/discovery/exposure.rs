@@ -12,10 +12,10 @@ use super::middlewares::definitions;
 use super::names;
 use super::reading::{Read, Reading, Verdict};
 use super::routes::{Mesh, Routers};
-use super::servers::servers;
+use super::servers::{Whole, servers};
 use super::shortened;
 use super::terms::Terms;
-use crate::config::HealthCheck;
+use crate::config::{HealthCheck, Tagging};
 use crate::rule::{Constraint, Syntax, Template};
 use crate::snapshot::Source;
 use crate::snapshot::service::{Dialling, Service, ServiceUpstream, Skipped};
@@ -67,6 +67,24 @@ impl Default for Exposure {
 }
 
 impl Exposure {
+    /// What these keys of a section let the tags of its source do; `own` are the addresses that are bound.
+    pub fn of(tagging: &Tagging, own: &Arc<[SocketAddr]>) -> Self {
+        Self {
+            terms: Terms {
+                prefix: tagging.prefix.as_str().into(),
+                exposed_by_default: tagging.exposed_by_default,
+                ..Terms::default()
+            },
+            constraints: tagging.constraints.clone(),
+            default_rule: tagging.default_rule.clone(),
+            entry_points: tagging.entry_points.clone(),
+            allow_default_from_tags: tagging.allow_default_from_tags,
+            default_rule_syntax: tagging.default_rule_syntax,
+            own: Arc::clone(own),
+            ..Self::default()
+        }
+    }
+
     /// Whether there may be a route for a service: by the tags of all its instances together.
     pub fn may_be_routed(&self, tags: &[Arc<str>]) -> bool {
         self.terms.may_be_routed(tags, self.default_rule.is_some())
@@ -149,8 +167,17 @@ pub fn service(found: &Found, exposure: &Exposure) -> Service {
     let mut asking = reading.readable().chain(reading.remains());
     if asking.any(|(_, tags)| !tags.routers.is_empty()) {
         let own = names::upstream(&found.key, None);
+        let whole = Whole::of(&servers, names::local(&found.key));
         if routers.mesh == Mesh::Unasked {
-            upstreams.push(plain(own, survey.instances(&reading, Wish::Tags)));
+            let available = match &whole {
+                Whole::Server(server) => survey.server(server),
+                _ => survey.instances(&reading, Wish::Tags),
+            };
+            // Not checked: few name it, and its instances would be checked twice.
+            upstreams.push(ServiceUpstream {
+                dialling: whole.dialling(),
+                ..plain(own, available)
+            });
             for (name, server) in &servers {
                 let name = names::upstream(&found.key, Some(name));
                 upstreams.push(ServiceUpstream {
@@ -168,8 +195,14 @@ pub fn service(found: &Found, exposure: &Exposure) -> Service {
                     ..check.clone()
                 })
             });
+            // Those that ask for nothing beyond the mesh are dialled by this one.
+            let has_bare = servers.values().any(|server| !server.has_own_way());
             upstreams.push(ServiceUpstream {
                 check: check.clone(),
+                dialling: match has_bare {
+                    true => Ok(Dialling::default()),
+                    false => whole.dialling(),
+                },
                 ..in_mesh(own, survey.sidecars(&reading, Wish::Tags), found)
             });
             for (name, server) in servers.iter().filter(|(_, server)| server.has_own_way()) {
@@ -220,7 +253,8 @@ fn notes(reading: &Reading<'_>, left_out: usize) -> Vec<Arc<str>> {
     // Of a service that is all somebody else's there is nothing to say.
     if left_out > 0 && !reading.tagged().is_empty() {
         let note = format!(
-            "{left_out} more of its instances do not match `constraints` in [consul], and do not count"
+            "{left_out} more of its instances do not match `constraints` in [{}], and do not count",
+            reading.found.key.source.as_str()
         );
         notes.insert(note.into());
     }

@@ -6,6 +6,7 @@ mod doubt;
 mod endpoints;
 pub mod exposure;
 pub mod instance;
+mod keeping;
 mod middlewares;
 mod names;
 pub mod nomad;
@@ -15,6 +16,7 @@ mod reads;
 mod route_tls;
 mod routes;
 mod servers;
+mod stored;
 pub mod tags;
 pub mod terms;
 

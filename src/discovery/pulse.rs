@@ -15,12 +15,11 @@ const PULSE: Duration = Duration::from_secs(10);
 /// How long the answer may take. 5 s: it comes from memory; an election in between may take as long.
 const ANSWER: Duration = Duration::from_secs(5);
 
-/// Waits for a while, and asks for the leader (`/v1/status/leader`, which needs no token), of this datacenter if it is another
-/// than the agent's own. Returns what keeps the agent from
-/// answering whatever it is asked, if anything does.
-pub(super) async fn beat(client: &Client, datacenter: Option<&str>) -> Option<String> {
+/// Waits for a while, and asks for the leader (`/v1/status/leader`, which needs no token), of the datacenter or the region that
+/// a parameter says, if that is another than the agent's own. Returns what keeps the agent from answering whatever it is asked,
+/// if anything does.
+pub(super) async fn beat(client: &Client, parameters: Option<(&str, &str)>) -> Option<String> {
     sleep(PULSE).await;
-    let parameters = datacenter.map(|name| ("dc", name));
     let query = Query {
         path: &["status", "leader"],
         parameters: parameters.as_slice(),

@@ -9,6 +9,7 @@ use super::reading::Reading;
 use super::tags::{self, Port, Transport};
 use crate::config::HealthCheck;
 use crate::name::quoted;
+use crate::rule::normalized;
 use crate::snapshot::service::{Dialling, Skipped};
 
 /// One of the `tcp.services`, as the newest of its instances defines it.
@@ -30,6 +31,52 @@ impl Server<'_> {
     /// Whether it asks for more than a connection; in the mesh, for more than a connection there.
     pub(super) fn has_own_way(&self) -> bool {
         self.dialling != Ok(Dialling::default())
+    }
+}
+
+/// What others reach who name the service alone, as in `service=web@consul`.
+#[derive(Debug)]
+pub(super) enum Whole<'s, 'a> {
+    /// It has no `tcp.services`: its instances, as they are registered.
+    Plain,
+    /// The one of them that is called like it, or the only one.
+    Server(&'s Server<'a>),
+    /// Several, of which none is meant more than the others, and all are dialled in this way.
+    Alike(&'s Server<'a>),
+    /// The same where they are dialled in different ways.
+    Unclear,
+}
+
+impl<'s, 'a> Whole<'s, 'a> {
+    /// What a service called `own` is to others: nothing weaker than what its own tags ask for.
+    pub(super) fn of(servers: &'s BTreeMap<&str, Server<'a>>, own: &str) -> Self {
+        let mut all = servers.iter();
+        let is_own = |name: &str| {
+            name.eq_ignore_ascii_case(own) || name.eq_ignore_ascii_case(&normalized(own))
+        };
+        if let Some((_, server)) = all.clone().find(|(name, _)| is_own(name)) {
+            return Self::Server(server);
+        }
+        let Some((_, first)) = all.next() else {
+            return Self::Plain;
+        };
+        match servers.len() {
+            1 => Self::Server(first),
+            _ if all.all(|(_, other)| other.dialling == first.dialling) => Self::Alike(first),
+            _ => Self::Unclear,
+        }
+    }
+
+    /// How it is dialled; or why it must not be.
+    pub(super) fn dialling(&self) -> Result<Dialling, Arc<str>> {
+        match self {
+            Self::Plain => Ok(Dialling::default()),
+            Self::Server(server) | Self::Alike(server) => server.dialling.clone(),
+            Self::Unclear => Err(
+                "the service has several tcp services, which are to be dialled in different ways: name one, as in `service=web/NAME@consul`"
+                    .into(),
+            ),
+        }
     }
 }
 

@@ -98,6 +98,10 @@ pub(super) fn under(expr: &Expr, key: &Key) -> Verdict {
     verdict(expr, &|matcher| match (matcher, key) {
         (Matcher::Host(pattern), key) => host_under(pattern, key),
         (Matcher::Regexp(regexp), Key::Exact(name)) => decided(regexp.matches(Some(name.as_str()))),
+        // Whoever comes there has named a host.
+        (Matcher::Regexp(regexp), Key::Wildcard(_)) if regexp.matches_every_name() => {
+            Verdict::Always
+        }
         (Matcher::Regexp(_) | Matcher::Client(_) | Matcher::Alpn(_), _) => Verdict::Maybe,
     })
 }

@@ -18,6 +18,10 @@ pub(super) struct Addresses {
     stored: BTreeMap<HostName, Kept>,
     /// What no answer has come for.
     restored: BTreeMap<HostName, Restored>,
+    /// Those of services, which are not known at a start: what the disk has of them stays until it is too old.
+    served_before: BTreeSet<HostName>,
+    /// The same of those that have been answered.
+    served: BTreeSet<HostName>,
     refused: Option<String>,
 }
 
@@ -35,6 +39,9 @@ struct Kept {
     addresses: Vec<IpAddr>,
     /// In seconds since 1970.
     confirmed: u64,
+    /// Whether a service was registered with it.
+    #[serde(default)]
+    of_service: bool,
 }
 
 impl Kept {
@@ -60,23 +67,33 @@ impl Addresses {
         };
         let stored = stored.and_then(|stored| stored.map_or(Ok(BTreeMap::new()), read));
         let refused = stored.as_ref().err().cloned();
+        let stored: BTreeMap<HostName, Kept> = stored.unwrap_or_default();
+        let served = stored.iter().filter(|(_, kept)| kept.of_service);
+        let young = served.filter(|(_, kept)| part.judge(kept.confirmed()).is_ok());
         Self {
+            served_before: young.map(|(name, _)| name.clone()).collect(),
             part: Some(part),
-            stored: stored.unwrap_or_default(),
-            restored: BTreeMap::new(),
+            stored,
             refused,
+            ..Self::default()
         }
     }
 
-    /// What a name resolves to now.
-    pub(super) fn put(&mut self, name: &HostName, addresses: &[IpAddr]) {
+    /// What a name resolves to now; it may be that of a service.
+    pub(super) fn put(&mut self, name: &HostName, addresses: &[IpAddr], of_service: bool) {
         self.stored.remove(name);
         self.restored.remove(name);
+        self.served_before.remove(name);
+        match of_service {
+            true => drop(self.served.insert(name.clone())),
+            false => drop(self.served.remove(name)),
+        }
         if let Some(part) = &self.part {
             let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
             let kept = Kept {
                 addresses: addresses.to_vec(),
                 confirmed: since.unwrap_or_default().as_secs(),
+                of_service,
             };
             part.put(name.as_str(), &kept);
             part.confirm(&());
@@ -140,13 +157,25 @@ impl Addresses {
         .await;
     }
 
-    /// Keeps these names only.
+    /// Keeps these names only, and those of services.
     pub(super) fn retain(&mut self, wanted: &BTreeSet<HostName>) {
-        self.stored.retain(|name, _| wanted.contains(name));
-        self.restored.retain(|name, _| wanted.contains(name));
+        let (served, before) = (&self.served, &self.served_before);
+        let stays = |name: &HostName| {
+            wanted.contains(name) || served.contains(name) || before.contains(name)
+        };
+        self.stored.retain(|name, _| stays(name));
+        self.restored.retain(|name, _| stays(name));
         if let Some(part) = &self.part {
-            part.retain(|name| wanted.contains(name));
+            part.retain(|name| HostName::parse(name).is_ok_and(|name| stays(&name)));
         }
+    }
+
+    /// Services have these names now: those that they had in this process, and have no more, are let go.
+    pub(super) fn serve(&mut self, names: &BTreeSet<HostName>) {
+        self.served.retain(|name| names.contains(name));
+        let before = &mut self.served_before;
+        self.restored
+            .retain(|name, _| names.contains(name) || !before.remove(name));
     }
 
     /// The names that are served from the disk, and since when.

@@ -321,21 +321,16 @@ fn exposure(
         CheckState::Critical => Health::Critical,
         CheckState::Maintenance => Health::Maintenance,
     });
+    let exposure = Exposure::of(&consul.tagging, own);
     Exposure {
         terms: Terms {
-            prefix: catalog.prefix.as_str().into(),
-            exposed_by_default: catalog.exposed_by_default,
             connect_by_default: catalog.connect_by_default,
+            ..exposure.terms
         },
-        constraints: catalog.constraints.clone(),
-        default_rule: catalog.default_rule.clone(),
         accepted: accepted.collect(),
-        entry_points: consul.entry_points.clone(),
-        allow_default_from_tags: consul.allow_default_from_tags,
         allow_local_addresses: catalog.allow_local_addresses,
-        default_rule_syntax: consul.default_rule_syntax,
-        own: Arc::clone(own),
         wanted,
         mesh: consul.mesh_identity.is_some(),
+        ..exposure
     }
 }

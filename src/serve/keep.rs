@@ -3,7 +3,7 @@
 use std::slice;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::config::{self, Place};
+use crate::config::{self, ConsulAddress, Place};
 use crate::discovery;
 use crate::metrics::Metrics;
 use crate::state::{FolderError, Settings, State};
@@ -82,7 +82,7 @@ fn start(
     metrics: &Arc<Metrics>,
     consul: Option<&config::Consul>,
 ) -> Option<State> {
-    let mut parts = vec![IDENTITY, super::publish::NAMES];
+    let mut parts = vec![IDENTITY, super::publish::NAMES, discovery::nomad::PART];
     let first = Place::default();
     let places = consul.map_or(slice::from_ref(&first), |consul| &consul.places);
     parts.extend(places.iter().map(discovery::consul::part));
@@ -187,4 +187,21 @@ pub(super) fn origin_in(consul: &config::Consul, place: &Place) -> String {
         true => origin,
         false => format!("{origin} {place}"),
     }
+}
+
+/// The same of Nomad. The socket that a task has is that of its machine's agent, wherever its folder is this time.
+pub(super) fn origin_of_nomad(nomad: &config::Nomad) -> String {
+    let config::Agent {
+        address,
+        https,
+        prefix,
+        ..
+    } = &nomad.agent;
+    let scheme = if *https { "https" } else { "http" };
+    let agent = match address {
+        ConsulAddress::Unix(path) if path.ends_with("api.sock") => "task-api".to_owned(),
+        address => address.to_string(),
+    };
+    let region = nomad.region.iter().map(|region| format!(" {region}"));
+    format!("{scheme} {agent}{prefix}{}", region.collect::<String>())
 }

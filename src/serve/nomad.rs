@@ -1,5 +1,6 @@
 //! The part of a gateway that listens to Nomad for its own services.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -9,11 +10,13 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::keep;
 use crate::api::http::Client;
 use crate::config::{self, Config};
-use crate::discovery::exposure::Exposure;
-use crate::discovery::nomad::{self, PART, Told};
+use crate::discovery::exposure::{Exposure, Wanted};
+use crate::discovery::nomad::{self, Asking, PART, Told};
 use crate::snapshot::service::Change;
+use crate::state;
 use crate::status::{State, Status};
 
 /// What listens to one Nomad.
@@ -53,13 +56,25 @@ pub(super) fn prepare(
         config: nomad.clone(),
         client: client?,
         exposure: Exposure {
-            entry_points: nomad.entry_points.clone(),
-            allow_default_from_tags: nomad.allow_default_from_tags,
             allow_local_addresses: nomad.allow_local_addresses,
-            own: Arc::clone(own),
-            ..Exposure::default()
+            wanted: wanted(config),
+            ..Exposure::of(&nomad.tagging, own)
         },
     })
+}
+
+/// The services that upstreams of the file stand for.
+fn wanted(config: &Config) -> BTreeMap<String, Vec<Wanted>> {
+    let mut wanted: BTreeMap<String, Vec<Wanted>> = BTreeMap::new();
+    for (name, upstream) in &config.upstreams {
+        if let Some(service) = &upstream.nomad_service {
+            wanted.entry(service.key()).or_default().push(Wanted {
+                upstream: name.as_str().into(),
+                mesh: false,
+            });
+        }
+    }
+    wanted
 }
 
 /// Listens as is prepared, anew where that differs from what runs. What is learnt goes into `changes`.
@@ -69,6 +84,7 @@ pub(super) fn prepare(
 pub(super) async fn take(
     running: &mut Option<Nomad>,
     prepared: Option<Prepared>,
+    state: Option<&state::State>,
     changes: &Sender<Change>,
     status: &Status,
     tasks: &mut JoinSet<()>,
@@ -85,13 +101,15 @@ pub(super) async fn take(
     let Some(before) = running.take() else {
         *running = prepared.map(|next| {
             status.set(PART, unheard());
-            next.start(Told::default(), changes, tasks)
+            next.start(Told::default(), state, changes, tasks)
         });
         return;
     };
     let told = before.stop().await;
+    // The next one judges anew.
+    let judged_anew = Change::Refused(PART, false);
     let news = match &prepared {
-        Some(_) if told.is_complete => vec![Change::State(
+        Some(_) if told.is_served() => vec![Change::State(
             PART,
             State::Degraded(
                 "nomad is asked anew, as the configuration has changed; what was known is served"
@@ -105,11 +123,11 @@ pub(super) async fn take(
             gone.chain([Change::Ended(PART)]).collect()
         }
     };
-    for change in news {
+    for change in [judged_anew].into_iter().chain(news) {
         // Nobody listens where the process ends.
         let _ = changes.send(change).await;
     }
-    *running = prepared.map(|next| next.start(told, changes, tasks));
+    *running = prepared.map(|next| next.start(told, state, changes, tasks));
 }
 
 impl Nomad {
@@ -122,20 +140,33 @@ impl Nomad {
 }
 
 impl Prepared {
-    /// Listens with what the last one has told.
-    fn start(self, before: Told, changes: &Sender<Change>, tasks: &mut JoinSet<()>) -> Nomad {
+    /// Listens with what the last one has told. That is better than what is on the disk, which is for one that knew nothing yet,
+    /// or was none: at a start.
+    fn start(
+        self,
+        before: Told,
+        state: Option<&state::State>,
+        changes: &Sender<Change>,
+        tasks: &mut JoinSet<()>,
+    ) -> Nomad {
         let Self {
             config,
             client,
             exposure,
         } = self;
+        let origin = keep::origin_of_nomad(&config);
+        let kept = state.map(|state| match before.replaces_stored() {
+            true => state.go_on(PART, &origin),
+            false => state.open(PART, &origin),
+        });
         let stop = CancellationToken::new();
         let (leave, told) = oneshot::channel();
         let watching = nomad::watch(
             client,
-            config.namespaces.clone(),
+            Asking::from(&config),
             exposure.clone(),
             before,
+            kept,
             changes.clone(),
             stop.clone(),
         );

@@ -13,7 +13,9 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 mod configured;
+mod dangling;
 mod named;
+mod report;
 
 use super::addresses::Addresses;
 use crate::config::RemovedRoutes;
@@ -29,6 +31,7 @@ use crate::snapshot::table::RouteId;
 use crate::state::{GRACE, written};
 use crate::status::{State, Status};
 pub(super) use configured::Configured;
+use dangling::Dangling;
 pub(super) use named::names;
 use named::{Named, moved};
 
@@ -49,6 +52,10 @@ pub(super) struct Publisher {
     failing: BTreeSet<HostName>,
     /// What services are registered with.
     named: Named,
+    /// Until when names without an answer wait for what the disk has of them.
+    grace: Option<Instant>,
+    /// What they name of the file in vain.
+    dangling: Dangling,
     /// What the disk has.
     kept: Addresses,
     /// What was last told of what is served from there.
@@ -76,6 +83,7 @@ impl Publisher {
         cell.store(Arc::new(first));
         let waiting = names(&inputs.config);
         kept.retain(&waiting);
+        let grace = (!waiting.is_empty()).then(|| Instant::now() + GRACE);
         let mut publisher = Self {
             inputs,
             cell,
@@ -85,6 +93,8 @@ impl Publisher {
             has_been_ready: false,
             failing: BTreeSet::new(),
             named: Named::new(told_names),
+            grace,
+            dangling: Dangling::default(),
             kept,
             told_restored: None,
             gone: Vec::new(),
@@ -108,7 +118,6 @@ impl Publisher {
         sessions: Sessions,
     ) {
         let mut ending = JoinSet::new();
-        let mut grace = (!self.waiting.is_empty()).then(|| Instant::now() + GRACE);
         loop {
             let (mut heard, mut learnt, mut next) = (Vec::new(), Vec::new(), None);
             let (mut is_late, mut is_turned) = (false, false);
@@ -118,8 +127,8 @@ impl Publisher {
                 1.. = changes.recv_many(&mut learnt, changes.max_capacity()) => {}
                 Some(configured) = configured.recv() => next = Some(configured),
                 Some(_) = ending.join_next() => continue,
-                () = sleep_until(grace.unwrap_or_else(Instant::now)), if grace.is_some() => {
-                    (is_late, grace) = (true, None);
+                () = sleep_until(self.grace.unwrap_or_else(Instant::now)), if self.grace.is_some() => {
+                    is_late = true;
                 }
                 () = self.kept.turned(), if self.kept.has_restored() => is_turned = true,
                 else => return,
@@ -191,6 +200,7 @@ impl Publisher {
         }
         expiries(&self.inputs, &self.metrics);
         self.publish(&BTreeMap::new(), true);
+        (self.dangling).follow(&self.cell.load(), &self.inputs.config);
         self.report();
     }
 
@@ -205,7 +215,10 @@ impl Publisher {
     /// Names without an answer have waited long enough for what the disk has.
     fn restore(&mut self) {
         let before = self.inputs.addresses.clone();
-        for name in &self.waiting {
+        self.grace = None;
+        let chosen = self.named.chosen().iter();
+        let unanswered = chosen.filter(|name| !before.contains_key(*name));
+        for name in self.waiting.iter().chain(unanswered) {
             let kept = self.kept.restore(name);
             (self.inputs.addresses).extend(kept.map(|addresses| (name.clone(), addresses)));
         }
@@ -297,12 +310,15 @@ impl Publisher {
         }
         drop(snapshot);
         let told = services.iter();
-        let has_other_names = (self.named).learn(told.map(|(key, told)| (key, told.as_deref())));
+        let told = told.map(|(key, told)| (key, told.as_deref()));
+        (self.dangling).learn(told.clone(), &self.inputs.config);
+        let has_other_names = self.named.learn(told);
         if everything || !services.is_empty() {
             self.publish(&services, everything);
         }
         if has_other_names {
             self.forget_names();
+            self.grace.get_or_insert_with(|| Instant::now() + GRACE);
         }
         for (part, state) in states {
             match state {
@@ -317,6 +333,8 @@ impl Publisher {
         let (chosen, wanted) = (self.named.chosen(), names(&self.inputs.config));
         let is_had = |name: &HostName| chosen.contains(name) || wanted.contains(name);
         self.failing.retain(is_had);
+        self.kept.serve(chosen);
+        self.kept.retain(&wanted);
         if self.inputs.addresses.len() > wanted.len() + 2 * named::MOST_NAMES {
             self.inputs.addresses.retain(|name, _| is_had(name));
         }
@@ -328,10 +346,8 @@ impl Publisher {
         match addresses {
             Ok(addresses) => {
                 self.failing.remove(&name);
-                // Names of services are not known at a start, and kept with what else is known of these.
-                if !self.named.chosen().contains(&name) {
-                    self.kept.put(&name, &addresses);
-                }
+                let of_service = self.named.chosen().contains(&name);
+                self.kept.put(&name, &addresses, of_service);
                 self.inputs.addresses.insert(name, addresses);
             }
             Err(_) => {
@@ -362,59 +378,6 @@ impl Publisher {
         self.metrics.published(generation);
         self.cell.store(Arc::new(next));
         self.published.send_replace(generation);
-    }
-
-    fn report(&mut self) {
-        let list = |names: &mut dyn Iterator<Item = &HostName>| {
-            let names: Vec<&str> = names.map(HostName::as_str).collect();
-            names.join(", ")
-        };
-        let addresses = &self.inputs.addresses;
-        let is_known = |name: &&HostName| addresses.contains_key(*name);
-        let mut waiting = self
-            .waiting
-            .iter()
-            .filter(|name| !is_known(name))
-            .peekable();
-        let mut failing = self
-            .failing
-            .iter()
-            .filter(|name| !is_known(name))
-            .peekable();
-        let restored = &self.inputs.restored;
-        let oldest = restored.values().min().copied();
-        let is_refused = failing.peek().is_some() && self.kept.refused().is_some();
-        self.metrics.state_refused(NAMES, is_refused);
-        let state = if waiting.peek().is_some() {
-            let what = format!("not resolved yet: {}", list(&mut waiting));
-            match self.has_been_ready {
-                true => State::Degraded(what),
-                false => State::NotReady(what),
-            }
-        } else if failing.peek().is_some() {
-            let why = self.kept.refused().map(|why| format!("; {why}"));
-            let why = why.unwrap_or_default();
-            State::Degraded(format!("not resolving: {}{why}", list(&mut failing)))
-        } else if let Some(at) = oldest {
-            State::Degraded(format!(
-                "not resolving, and served from the disk as it was at {}: {}",
-                written(at),
-                list(&mut restored.keys())
-            ))
-        } else if self.named.left_out() > 0 {
-            State::Degraded(format!(
-                "{} names of services are not resolved: there are more than {}",
-                self.named.left_out(),
-                named::MOST_NAMES
-            ))
-        } else {
-            State::Ready
-        };
-        self.has_been_ready |= !matches!(state, State::NotReady(_));
-        self.status.set(NAMES, state);
-        if std::mem::replace(&mut self.told_restored, oldest) != oldest {
-            self.metrics.restored(NAMES, oldest);
-        }
     }
 }
 

@@ -289,16 +289,24 @@ impl Compiler<'_> {
             EndpointAddress::Ip(_) => None,
         });
         made.restored = restored.min();
-        made.empty = config.service.as_ref().map(|service| {
-            let key = ServiceKey {
-                source: Source::Consul,
-                place: service.place.clone(),
-                name: service.name.as_str().into(),
-            };
-            key.unknown()
-        });
+        made.empty = stands_for(config).map(|key| key.unknown());
         made
     }
+}
+
+/// The service that an upstream of the file stands for.
+fn stands_for(config: &config::Upstream) -> Option<ServiceKey> {
+    let of_consul = config.service.as_ref().map(|service| ServiceKey {
+        source: Source::Consul,
+        place: service.place.clone(),
+        name: service.name.as_str().into(),
+    });
+    let of_nomad = config.nomad_service.as_ref().map(|service| ServiceKey {
+        source: Source::Nomad,
+        place: None,
+        name: service.key().into(),
+    });
+    of_consul.or(of_nomad)
 }
 
 #[cfg(test)]

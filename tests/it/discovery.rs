@@ -44,9 +44,8 @@ impl Watched {
     /// A watch that follows one that has told this.
     fn start_after(before: Told, consul: &Consul) -> Self {
         let exposure = Exposure {
-            entry_points: consul.entry_points.clone(),
             mesh: true,
-            ..Exposure::default()
+            ..Exposure::of(&consul.tagging, &[].into())
         };
         let asking = Asking {
             place: consul.places[0].clone(),

@@ -13,8 +13,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
-use portcullis::config::{Catalog, Consul, ConsulAddress, Place};
-use portcullis::rule::Syntax;
+use portcullis::config::{Catalog, Consul, ConsulAddress, Place, Tagging};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -125,10 +124,8 @@ impl FakeConsul {
             certificate: None,
             server_name: None,
             mesh_identity: None,
-            entry_points: vec!["https".to_owned()],
-            allow_default_from_tags: false,
+            tagging: Tagging::default(),
             catalog: Catalog::default(),
-            default_rule_syntax: Syntax::default(),
         }
     }
 

@@ -12,7 +12,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
-use portcullis::config::{Agent, ConsulAddress, Namespaces, Nomad};
+use portcullis::config::{Agent, ConsulAddress, Namespaces, Nomad, Tagging};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -34,6 +34,8 @@ pub(crate) struct World {
     pub(crate) index: u64,
     /// What `service/NAME` answers, by namespace and name.
     pub(crate) services: BTreeMap<(&'static str, String), Value>,
+    /// For how many milliseconds it has not heard of its leader.
+    pub(crate) last_contact: u64,
     /// What stands in `services` beside what follows from them.
     pub(crate) beside: Vec<Value>,
     /// Namespaces that the token may not read: refused alone, and left out of `*`.
@@ -49,6 +51,7 @@ impl FakeNomad {
         let (world, seen) = watch::channel(World {
             index: 10,
             services: BTreeMap::new(),
+            last_contact: 0,
             beside: Vec::new(),
             hidden: Vec::new(),
             faults: BTreeMap::new(),
@@ -95,8 +98,10 @@ impl FakeNomad {
                 ["*"] => Namespaces::All,
                 names => Namespaces::Only(names.iter().map(|name| (*name).to_owned()).collect()),
             },
-            entry_points: vec!["https".to_owned()],
-            allow_default_from_tags: false,
+            region: None,
+            tagging: Tagging::default(),
+            stale: false,
+            refresh_interval: Duration::from_secs(60),
             allow_local_addresses: true,
         }
     }
@@ -210,7 +215,7 @@ async fn answer(
             let response = Response::builder()
                 .header("X-Nomad-Index", world.index)
                 .header("X-Nomad-KnownLeader", "true")
-                .header("X-Nomad-LastContact", "0");
+                .header("X-Nomad-LastContact", world.last_contact);
             return Ok(response.body(Full::from(body)).unwrap());
         }
         tokio::select! {

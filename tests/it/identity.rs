@@ -5,10 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use portcullis::api::consul::Client;
-use portcullis::config::{self, Catalog, ConsulAddress, Place, Secret, Token};
+use portcullis::config::{self, Catalog, ConsulAddress, Place, Secret, Tagging, Token};
 use portcullis::identity::{self, Keeper};
 use portcullis::name::SpiffeId;
-use portcullis::rule::Syntax;
 use portcullis::snapshot::service::Change;
 use portcullis::status::State;
 use portcullis::tls::mesh::Identity;
@@ -63,10 +62,8 @@ impl Watched {
             certificate: None,
             server_name: None,
             mesh_identity: None,
-            entry_points: Vec::new(),
-            allow_default_from_tags: false,
+            tagging: Tagging::default(),
             catalog: Catalog::default(),
-            default_rule_syntax: Syntax::default(),
         };
         let client = Client::new(&config).unwrap();
         let (send, changes) = mpsc::channel(8);

@@ -8,7 +8,7 @@ use portcullis::config::{self, Checked, Environment};
 use rustls::ClientConfig;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::block_in_place;
-use tokio::time::{Duration, Instant, sleep};
+use tokio::time::{Duration, Instant, sleep, timeout};
 
 use crate::authority::Authority;
 use crate::gateway::Gateway;
@@ -16,6 +16,8 @@ use crate::support::PATIENCE;
 use crate::upstream::Upstream;
 
 mod agent;
+mod keeping;
+mod options;
 
 use agent::Nomad;
 
@@ -23,25 +25,53 @@ use agent::Nomad;
 struct Edge {
     gateway: Gateway,
     client: Arc<ClientConfig>,
-    _authority: Authority,
+    authority: Authority,
 }
 
 impl Edge {
     /// Starts it with these keys in `[nomad]`, in this environment; it is ready.
     async fn start(authority: Authority, keys: &str, variables: &[(&str, &str)]) -> Self {
-        authority.issue_files("edge", &["*.example.test"]);
-        let text = format!(
-            "listen = [\"127.0.0.1:0\"]\nadmin = \"127.0.0.1:0\"\n\
-             certificates = [{{ chain = \"edge.pem\", key = \"edge.key\" }}]\n[nomad]\nallow_local_addresses = true\n{keys}"
-        );
-        let edge = Self {
-            gateway: Gateway::serve(checked(authority.folder(), &text, variables)).await,
-            client: Arc::new(authority.client(rustls::ALL_VERSIONS)),
-            _authority: authority,
-        };
+        Self::start_with(authority, "", keys, variables).await
+    }
+
+    /// The same with these keys before all tables.
+    async fn start_with(
+        authority: Authority,
+        top: &str,
+        keys: &str,
+        variables: &[(&str, &str)],
+    ) -> Self {
+        let edge = Self::unready(authority, top, keys, variables).await;
         edge.eventually("it is ready", async || edge.readyz().await.0 == 200)
             .await;
         edge
+    }
+
+    /// The same, which may never be ready.
+    async fn unready(
+        authority: Authority,
+        top: &str,
+        keys: &str,
+        variables: &[(&str, &str)],
+    ) -> Self {
+        authority.issue_files("edge", &["*.example.test"]);
+        let text = format!(
+            "listen = [\"127.0.0.1:0\"]\nadmin = \"127.0.0.1:0\"\n{top}\
+             certificates = [{{ chain = \"edge.pem\", key = \"edge.key\" }}]\n[nomad]\nallow_local_addresses = true\n{keys}"
+        );
+        Self {
+            gateway: Gateway::serve(checked(authority.folder(), &text, variables)).await,
+            client: Arc::new(authority.client(rustls::ALL_VERSIONS)),
+            authority,
+        }
+    }
+
+    /// Stops it, as `systemctl stop` does; leaves what it had on the disk.
+    async fn stop(self) -> Authority {
+        self.gateway.shutdown.begin_drain();
+        let finished = timeout(PATIENCE, self.gateway.finished).await;
+        finished.unwrap().unwrap().unwrap();
+        self.authority
     }
 
     async fn readyz(&self) -> (u16, String) {

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer};
 
 use super::error;
-use super::{Api, TokenId};
+use super::{Api, Error, TokenId};
 
 /// What an agent answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,10 +18,9 @@ pub struct Answer<T> {
     pub index: u64,
     /// Whether the server that answered knew a leader (`X-Consul-KnownLeader`, `X-Nomad-KnownLeader`). Unsaid is no.
     pub known_leader: bool,
-    /// How long the server that answered had not heard of its leader (`X-Consul-LastContact`), with millisecond precision:
+    /// How long the server that answered had not heard of its leader (`X-Consul-LastContact`, `X-Nomad-LastContact`), with millisecond precision:
     /// the answer may be as old. Unsaid is not at all, as a leader says.
     pub last_contact: Duration,
-    /// Whether something was left out that the token may not see (`X-Consul-Results-Filtered-By-ACLs`).
     /// Whether something was left out that the token may not see (`X-Consul-Results-Filtered-By-ACLs`). Nomad
     /// does not say.
     pub filtered: bool,
@@ -32,7 +31,27 @@ pub struct Answer<T> {
     pub token: TokenId,
 }
 
+/// How old an answer may be that any server may give.
+///
+/// 10 s: with the timings of Consul and Nomad a new leader is elected in less, so that an election stops nothing; and what has
+/// come and gone while a server was cut off for longer than that must not look like today's.
+const MOST_STALE: Duration = Duration::from_secs(10);
+
 impl<T> Answer<T> {
+    /// The answer, if it is not too old for one that any server may have given.
+    ///
+    /// # Errors
+    /// The server that answered has not heard of its leader for more than 10 s.
+    pub fn fresh(self) -> Result<Self, Error> {
+        match self.last_contact > MOST_STALE {
+            true => Err(Error::Stale {
+                by: self.last_contact,
+                most: MOST_STALE,
+            }),
+            false => Ok(self),
+        }
+    }
+
     /// The same answer, made into something else.
     pub fn map<U>(self, make: impl FnOnce(T) -> U) -> Answer<U> {
         Answer {
@@ -50,9 +69,17 @@ impl<T> Answer<T> {
 impl Answer<()> {
     /// What the headers say.
     pub(super) fn read(api: Api, headers: &HeaderMap, token: TokenId) -> Self {
-        let (index, known_leader) = match api {
-            Api::Consul => ("x-consul-index", "x-consul-knownleader"),
-            Api::Nomad => ("x-nomad-index", "x-nomad-knownleader"),
+        let (index, known_leader, last_contact) = match api {
+            Api::Consul => (
+                "x-consul-index",
+                "x-consul-knownleader",
+                "x-consul-lastcontact",
+            ),
+            Api::Nomad => (
+                "x-nomad-index",
+                "x-nomad-knownleader",
+                "x-nomad-lastcontact",
+            ),
         };
         let is = |name: &str, value: &str| {
             let found = headers.get(name);
@@ -63,7 +90,7 @@ impl Answer<()> {
             value: (),
             index: number(index).unwrap_or(0).max(1),
             known_leader: is(known_leader, "true"),
-            last_contact: Duration::from_millis(number("x-consul-lastcontact").unwrap_or(0)),
+            last_contact: Duration::from_millis(number(last_contact).unwrap_or(0)),
             filtered: is("x-consul-results-filtered-by-acls", "true"),
             default_deny: is("x-consul-default-acl-policy", "deny"),
             token,

@@ -93,7 +93,7 @@ pub enum Error {
     },
     /// The answer is of a server that has been cut off for long: what it says may be that old.
     #[error(
-        "consul's answer is {by:?} old or older: the server has not heard of its leader for so long (at most {most:?} is taken)"
+        "the answer is {by:?} old or older: the server has not heard of its leader for so long (at most {most:?} is taken)"
     )]
     Stale {
         /// How old.

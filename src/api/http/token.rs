@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use aws_lc_rs::digest::{Context, SHA256};
+use data_encoding::BASE64URL_NOPAD;
 use hyper::header::HeaderValue;
 use serde::{Deserialize, Serialize};
 
@@ -25,14 +26,35 @@ impl TokenId {
 
     /// A fingerprint: 64 bits of a SHA-256. A token is a UUID by chance: whoever sees the fingerprint, on the disk too, can
     /// try no tokens against it.
+    ///
+    /// A workload identity of Nomad is renewed, and another one after each start: whose it is says as whom is asked.
     pub(crate) fn of(api: Api, token: &Secret) -> Self {
         let mut text = Context::new(&SHA256);
         text.update(format!("a token of {api}: ").as_bytes());
-        text.update(token.reveal().as_bytes());
+        let subject = match api {
+            Api::Nomad => subject(token.reveal()),
+            Api::Consul => None,
+        };
+        text.update(subject.as_deref().unwrap_or(token.reveal()).as_bytes());
         let sum = text.finish();
         let sum = sum.as_ref().iter().take(8);
         Self(Some(sum.fold(0, |id, byte| id << 8 | u64::from(*byte))))
     }
+}
+
+/// The subject of a JWT (RFC 7519 §4.1.2), unverified: Nomad says `REGION:NAMESPACE:JOB:GROUP:TASK:IDENTITY`.
+fn subject(token: &str) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Claims {
+        sub: String,
+    }
+    let mut parts = token.split('.');
+    let (_, claims, _, None) = (parts.next()?, parts.next()?, parts.next()?, parts.next()) else {
+        return None;
+    };
+    let claims = BASE64URL_NOPAD.decode(claims.as_bytes()).ok()?;
+    let Claims { sub } = serde_json::from_slice(&claims).ok()?;
+    Some(sub)
 }
 
 /// A token, ready to be sent.
@@ -113,7 +135,10 @@ impl Tokens {
     ) -> Option<Held> {
         match self {
             Self::None | Self::Value(_) => None,
-            Self::File(file) => Some(file.look(true).await).filter(|held| held.id != refused.id),
+            Self::File(file) => {
+                let held = file.look(true).await;
+                Some(held).filter(|held| held.secret != refused.secret)
+            }
             Self::Login(login) => {
                 let is_unknown = why.is_of_unknown_token();
                 login.other_than(refused, is_unknown, shared).await
@@ -189,5 +214,34 @@ impl Stamp {
             length: metadata.len(),
             inode: metadata.ino(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn jwt(claims: &str) -> Secret {
+        let claims = BASE64URL_NOPAD.encode(claims.as_bytes());
+        Secret::new(format!("e30.{claims}.c2lnbmF0dXJl"))
+    }
+
+    #[test]
+    fn a_workload_of_nomad_stays_the_same_asker_when_its_identity_is_renewed() {
+        let of = |claims| TokenId::of(Api::Nomad, &jwt(claims));
+        let first = of(r#"{"sub":"global:default:edge:edge:edge:default","exp":1}"#);
+        let renewed = of(r#"{"sub":"global:default:edge:edge:edge:default","exp":2}"#);
+        let other = of(r#"{"sub":"global:default:other:edge:edge:default","exp":1}"#);
+        assert_eq!(first, renewed);
+        assert_ne!(first, other);
+        // What says nothing of whose it is, is what it is.
+        assert_ne!(of(r#"{"exp":1}"#), of(r#"{"exp":2}"#));
+        for strange in ["a.b", "a.!.c", "..", "a.b.c.d"] {
+            let of = |text: &str| TokenId::of(Api::Nomad, &Secret::new(text.to_owned()));
+            assert_ne!(of(strange), of(&format!("{strange}x")), "{strange}");
+        }
+        // Consul's are UUIDs.
+        let of = |claims| TokenId::of(Api::Consul, &jwt(claims));
+        assert_ne!(of(r#"{"sub":"a","exp":1}"#), of(r#"{"sub":"a","exp":2}"#));
     }
 }

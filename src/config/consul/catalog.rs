@@ -1,32 +1,21 @@
 //! What of Consul's catalog is exposed, and how it is read: Traefik's options, by Traefik's names and defaults.
 
 use std::collections::BTreeSet;
-use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::meaning::is_visible;
 use crate::config::decode::{Item, List, Table, Typed};
 use crate::config::diagnostic::Findings;
-use crate::config::place;
+use crate::config::tags::{self, REFRESH_DEFAULT};
 use crate::config::upstreams::UNSUPPORTED;
-use crate::config::value::{Wrong, choice, duration, read};
-use crate::rule::{Constraint, Rule, RuleError, Template};
+use crate::config::value::{choice, read};
 
-/// What of the catalog is exposed, and how it is read.
+/// Which of the catalog's instances are dialled and how, and how it is read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Catalog {
-    /// Whether an instance counts whose tags do not say (`enable`). Default: true.
-    pub exposed_by_default: bool,
     /// Whether a service is dialled through the mesh whose tags do not say (`consulcatalog.connect`). Default: false.
     pub connect_by_default: bool,
-    /// What the tags of an instance must satisfy; one that does not is not there. Default: nothing.
-    pub constraints: Option<Constraint>,
-    /// The rule of a service that has no TCP router in its tags. Default: none, and it is not routed.
-    pub default_rule: Option<Template>,
     /// In which states instances are dialled. Default: passing and warning.
     pub strict_checks: BTreeSet<CheckState>,
-    /// What the tags begin with; `portcullis` always serves too. Default: `traefik`.
-    pub prefix: String,
     /// Which server may answer.
     pub consistency: Consistency,
     /// Everything is read again so often in quiet times. Default: 60 s, as the address of a node changes without any index
@@ -44,14 +33,10 @@ pub struct Catalog {
 impl Default for Catalog {
     fn default() -> Self {
         Self {
-            exposed_by_default: true,
             connect_by_default: false,
-            constraints: None,
-            default_rule: None,
             strict_checks: [CheckState::Passing, CheckState::Warning].into(),
-            prefix: "traefik".to_owned(),
             consistency: Consistency::Default,
-            refresh_interval: Duration::from_secs(60),
+            refresh_interval: REFRESH_DEFAULT,
             tagged_address: None,
             allow_local_addresses: false,
             check_intentions: false,
@@ -118,12 +103,8 @@ pub enum Consistency {
 /// These keys of `[consul]` as they are typed. `None` is a key that is absent, or wrong and reported.
 #[derive(Debug, Default)]
 pub(super) struct Keys {
-    exposed_by_default: Option<Typed<bool>>,
     connect_by_default: Option<Typed<bool>>,
-    constraints: Option<Typed<String>>,
-    default_rule: Option<Typed<String>>,
     strict_checks: Option<List<Typed<String>>>,
-    prefix: Option<Typed<String>>,
     consistency: Option<Typed<String>>,
     refresh_interval: Option<Typed<String>>,
     tagged_address: Option<Typed<String>>,
@@ -154,19 +135,11 @@ const TRAEFIKS: &[(&str, &str)] = &[
     ),
 ];
 
-/// How often everything may be read again. 1 s: a sweep over thousands of services takes part of that. 1 day: an address that
-/// moves is dialled in vain for as long.
-const REFRESH: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(86_400);
-
 impl Keys {
     pub(super) fn read(table: &mut Table<'_>, findings: &mut Findings<'_>) -> Self {
         let keys = Self {
-            exposed_by_default: table.take("exposed_by_default", findings, Item::boolean),
             connect_by_default: table.take("connect_by_default", findings, Item::boolean),
-            constraints: table.take("constraints", findings, Item::string),
-            default_rule: table.take("default_rule", findings, Item::string),
             strict_checks: table.take("strict_checks", findings, Item::strings),
-            prefix: table.take("prefix", findings, Item::string),
             consistency: table.take("consistency", findings, Item::string),
             refresh_interval: table.take("refresh_interval", findings, |item, findings| {
                 item.quantity("s", findings)
@@ -192,33 +165,13 @@ impl Keys {
                 "write `mesh_identity`, the service whose certificate it shows to sidecars",
             );
         }
-        let default_rule = self.default_rule.as_ref();
-        if let Some(typed) = default_rule
-            && self.exposed_by_default.is_none()
-            && self.constraints.is_none()
-        {
-            findings.warning(
-                Some(typed.span.clone()),
-                format!("`{}` gives every service of the catalog a route, Consul's own among them", typed.key),
-                "write `exposed_by_default = false`, so that services must ask for it, or `true` if that is what you want",
-            );
-        }
         Catalog {
-            exposed_by_default: yes(&self.exposed_by_default).unwrap_or(default.exposed_by_default),
             connect_by_default: yes(&self.connect_by_default).unwrap_or(default.connect_by_default),
-            constraints: (self.constraints.as_ref())
-                .and_then(|typed| within(typed, Constraint::parse(&typed.value), findings)),
-            default_rule: default_rule.and_then(|typed| rule(typed, findings)),
             strict_checks: self.strict_checks(findings),
-            prefix: (self.prefix.as_ref())
-                .and_then(|typed| read(typed, findings, |text| prefix(text)))
-                .unwrap_or(default.prefix),
             consistency: (self.consistency.as_ref())
                 .and_then(|typed| read(typed, findings, |text| choice(text, CONSISTENCIES)))
                 .unwrap_or_default(),
-            refresh_interval: (self.refresh_interval.as_ref())
-                .and_then(|typed| read(typed, findings, |text| duration(text, REFRESH)))
-                .unwrap_or(default.refresh_interval),
+            refresh_interval: tags::refresh_interval(self.refresh_interval.as_ref(), findings),
             tagged_address: (self.tagged_address.as_ref())
                 .and_then(|typed| read(typed, findings, |text| choice(text, ADDRESS_TAGS))),
             allow_local_addresses: yes(&self.allow_local_addresses)
@@ -296,53 +249,3 @@ const STATES: &[(&str, &[CheckState])] = &[
         ],
     ),
 ];
-
-fn prefix(text: &str) -> Result<String, Wrong> {
-    let is_prefix = !text.is_empty()
-        && !text.starts_with('.')
-        && !text.ends_with('.')
-        && text.chars().all(|c| is_visible(c) && c != '=');
-    match is_prefix {
-        true => Ok(text.to_owned()),
-        false => Err(Wrong::new(
-            format!("{text:?} is nothing that a tag can begin with"),
-            "write what stands before the first dot of the tags, such as \"traefik\"",
-        )),
-    }
-}
-
-/// A template. Where the name of a service alone makes the rule, it is tried.
-fn rule(typed: &Typed<String>, findings: &mut Findings<'_>) -> Option<Template> {
-    let template = within(typed, Template::parse(&typed.value), findings)?;
-    let example = template.rule("web", &Default::default());
-    if !template.reads_labels()
-        && let Err(error) = Rule::parse(&example)
-    {
-        findings.error(
-            typed.span.clone(),
-            format!(
-                "`{}`: what it makes of a service `web` is no rule, {example:?}: {error}",
-                typed.key
-            ),
-            error.help.unwrap_or_default(),
-        );
-        return None;
-    }
-    Some(template)
-}
-
-/// What was parsed; a mistake is told with its place inside the string.
-fn within<T>(
-    typed: &Typed<String>,
-    parsed: Result<T, RuleError>,
-    findings: &mut Findings<'_>,
-) -> Option<T> {
-    let error = match parsed {
-        Ok(parsed) => return Some(parsed),
-        Err(error) => error,
-    };
-    let span = place::within(findings.text(), &typed.span, &error.span);
-    let message = format!("`{}`: {}", typed.key, error.message);
-    findings.error(span, message, error.help.unwrap_or_default());
-    None
-}

@@ -6,10 +6,10 @@ use super::section::Section;
 use super::{Consul, login, places};
 use crate::config::Environment;
 use crate::config::agent::{Fallback, Program, Reader, Written};
-use crate::config::decode::{List, Typed};
+use crate::config::decode::Typed;
 use crate::config::diagnostic::Findings;
-use crate::config::value::{Wrong, choice, read};
-use crate::rule::Syntax;
+use crate::config::tags::is_visible;
+use crate::config::value::{Wrong, read};
 
 /// An agent of Consul.
 pub(in crate::config) static CONSUL: Program = Program {
@@ -79,22 +79,13 @@ pub(in crate::config) fn consul(
             .mesh_identity
             .as_ref()
             .and_then(|typed| service_name(typed, findings)),
-        entry_points: entry_points(section.entry_points.as_ref(), findings),
-        allow_default_from_tags: section
-            .allow_default_from_tags
-            .as_ref()
-            .is_some_and(|typed| typed.value),
+        tagging: (section.tagging).mean(
+            "every service of the catalog, Consul's own among them,",
+            findings,
+        ),
         catalog: section.catalog.meaning(section.names_identity, findings),
-        default_rule_syntax: section
-            .default_rule_syntax
-            .as_ref()
-            .and_then(|typed| read(typed, findings, |text| choice(text, &RULE_SYNTAXES)))
-            .unwrap_or_default(),
     }
 }
-
-/// As Traefik's `core.defaultRuleSyntax` has them.
-const RULE_SYNTAXES: [(&str, Syntax); 2] = [("v3", Syntax::V3), ("v2", Syntax::V2)];
 
 /// A name of a service, as Consul may hold it; anything visible but a `/`, which no name in the mesh can have.
 pub(in crate::config) fn service_name(
@@ -112,49 +103,4 @@ pub(in crate::config) fn service_name(
             "write 1 to 253 visible characters without `/`, such as \"web\"",
         ))
     })
-}
-
-/// What `escape_debug` shows as it is, and quotes.
-pub(super) fn is_visible(c: char) -> bool {
-    !c.is_whitespace() && (c.escape_debug().len() == 1 || matches!(c, '"' | '\'' | '\\'))
-}
-
-/// The entry points of tags that are ours; `https` and `websecure` if none are written, the names in Traefik's examples.
-pub(in crate::config) fn entry_points(
-    list: Option<&List<Typed<String>>>,
-    findings: &mut Findings<'_>,
-) -> Vec<String> {
-    let Some(list) = list else {
-        return ["https", "websecure"].map(str::to_owned).to_vec();
-    };
-    if list.is_empty {
-        findings.missing(
-            list.span.clone(),
-            format!(
-                "`{}` is an empty list: no router that names its entry points would be taken",
-                list.key
-            ),
-            "leave it out for [\"https\", \"websecure\"], or write a name",
-        );
-    }
-    let mut names: Vec<String> = Vec::new();
-    for typed in &list.value {
-        let name = read(typed, findings, |text| {
-            if text.is_empty() || !text.chars().all(|c| is_visible(c) && c != ',') {
-                return Err(Wrong::new(
-                    format!("{text:?} is not the name of an entry point"),
-                    "write one name, as it stands in `traefik.tcp.routers.NAME.entrypoints`",
-                ));
-            }
-            if names.contains(text) {
-                return Err(Wrong::new(
-                    format!("{text:?} is listed twice"),
-                    "remove one of the two",
-                ));
-            }
-            Ok(text.clone())
-        });
-        names.extend(name);
-    }
-    names
 }

@@ -5,6 +5,7 @@ use super::catalog::Keys;
 use super::login;
 use crate::config::decode::{Item, List, Typed};
 use crate::config::diagnostic::Findings;
+use crate::config::tags;
 
 /// `[consul]`. `None` is a key that is absent, or wrong and reported.
 #[derive(Debug, Default)]
@@ -21,10 +22,8 @@ pub(in crate::config) struct Section {
     pub(super) datacenters: Option<List<Typed<String>>>,
     pub(super) namespaces: Option<List<Typed<String>>>,
     pub(super) partition: Option<Typed<String>>,
-    pub(super) entry_points: Option<List<Typed<String>>>,
-    pub(super) allow_default_from_tags: Option<Typed<bool>>,
+    pub(super) tagging: tags::Keys,
     pub(super) catalog: Keys,
-    pub(super) default_rule_syntax: Option<Typed<String>>,
     /// A mesh identity is written, right or wrong.
     pub(in crate::config) names_identity: bool,
 }
@@ -63,10 +62,8 @@ impl Section {
             datacenters: table.take("datacenters", findings, Item::strings),
             namespaces: table.take("namespaces", findings, Item::strings),
             partition: table.take("partition", findings, Item::string),
-            entry_points: table.take("entry_points", findings, Item::strings),
-            allow_default_from_tags: table.take("allow_default_from_tags", findings, Item::boolean),
+            tagging: tags::Keys::read(&mut table, findings),
             catalog: Keys::read(&mut table, findings),
-            default_rule_syntax: table.take("default_rule_syntax", findings, Item::string),
         };
         table.finish(findings);
         section

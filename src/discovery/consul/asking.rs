@@ -10,12 +10,6 @@ use crate::config::{Consistency, Place};
 use crate::snapshot::Source;
 use crate::snapshot::service::provider;
 
-/// How old an answer may be that any server may give ([`Consistency::Stale`]).
-///
-/// 10 s: with Consul's own timings a new leader is elected in less, so that an election stops nothing; and what has come and
-/// gone while a server was cut off for longer than that must not look like today's.
-const MOST_STALE: Duration = Duration::from_secs(10);
-
 /// What the watch over this catalog is called in `/readyz` and on the disk: `consul`, or `consul-LABEL`.
 ///
 /// It lives as long as the process, which has no more of them than its operator has written labels.
@@ -57,13 +51,9 @@ impl Asking {
 
     /// The answer, if it is not too old.
     pub(super) fn fresh<T>(&self, answer: Answer<T>) -> Result<Answer<T>, Error> {
-        let by = answer.last_contact;
-        match self.consistency == Consistency::Stale && by > MOST_STALE {
-            true => Err(Error::Stale {
-                by,
-                most: MOST_STALE,
-            }),
-            false => Ok(answer),
+        match self.consistency {
+            Consistency::Stale => answer.fresh(),
+            Consistency::Default | Consistency::Consistent => Ok(answer),
         }
     }
 }

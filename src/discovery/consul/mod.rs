@@ -256,7 +256,8 @@ impl Watcher {
         let (client, place) = (self.client.clone(), self.asking.place.clone());
         self.tasks.spawn(async move {
             loop {
-                let trouble = pulse::beat(&client, place.datacenter.as_deref()).await;
+                let datacenter = place.datacenter.as_deref().map(|name| ("dc", name));
+                let trouble = pulse::beat(&client, datacenter).await;
                 if let Err(mpsc::error::SendError(unheard)) = send.send(Heard::Pulse(trouble)).await
                 {
                     return unheard;

@@ -1,6 +1,5 @@
-//! What is kept of Consul's services on the disk: as its answers told them, so that today's configuration judges them.
+//! What is kept of one of Consul's catalogs on the disk, beside its services.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -8,9 +7,9 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use super::super::doubt::Sight;
-use super::super::instance::{Found, Health, Instance};
+use super::super::stored;
+pub(super) use super::super::stored::{Kept, put};
 use crate::config::Place;
-use crate::name::MeshService;
 use crate::snapshot::Source;
 use crate::snapshot::service::ServiceKey;
 use crate::state;
@@ -27,14 +26,6 @@ pub(super) struct Stored {
     pub(super) services: BTreeMap<Arc<str>, Kept>,
 }
 
-/// A service that was kept.
-#[derive(Debug)]
-pub(super) struct Kept {
-    pub(super) found: Found,
-    /// Whether something was left out that the token may not see.
-    pub(super) filtered: bool,
-}
-
 /// What is kept of the catalog.
 #[derive(Deserialize, Serialize)]
 struct Catalog {
@@ -46,12 +37,11 @@ impl Stored {
     /// # Errors
     /// It was written by something else than this.
     pub(super) fn read(stored: &state::Stored, place: &Place) -> Result<Self, String> {
-        let services = stored.entries::<Service<'_>>()?.into_iter();
-        let services = services.map(|(name, service)| {
-            let filtered = service.filtered;
-            let found = service.found(place, &name);
-            (name, Kept { found, filtered })
-        });
+        let services = stored::services(stored, |name| ServiceKey {
+            source: Source::Consul,
+            place: place.label.clone(),
+            name: Arc::clone(name),
+        })?;
         let Catalog { sight, sidecars } = stored.note()?;
         let sidecars = sidecars.into_iter().map(|(name, beside)| {
             let beside = beside.into_iter().map(Into::into).collect();
@@ -64,11 +54,6 @@ impl Stored {
             services: services.collect(),
         })
     }
-}
-
-/// Keeps a service as it was read.
-pub(super) fn put(part: &state::Part, found: &Found, filtered: bool) {
-    part.put(&found.key.name, &Service::of(found, filtered));
 }
 
 /// All that is kept is so, by word of this answer and what was read after it.
@@ -85,202 +70,4 @@ pub(super) fn confirm(
             .map(|(name, beside)| (text(name), beside.iter().map(text).collect()))
             .collect(),
     });
-}
-
-/// A service on the disk.
-#[derive(Deserialize, Serialize)]
-struct Service<'a> {
-    #[serde(borrow, default)]
-    partition: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    namespace: Cow<'a, str>,
-    #[serde(borrow)]
-    datacenter: Cow<'a, str>,
-    #[serde(borrow)]
-    service: Cow<'a, str>,
-    #[serde(borrow)]
-    instances: Vec<Address<'a>>,
-    /// `None` where nobody had looked.
-    #[serde(borrow)]
-    sidecars: Option<Vec<Address<'a>>>,
-    #[serde(borrow)]
-    unusable: Vec<(Cow<'a, str>, Cow<'a, str>)>,
-    filtered: bool,
-}
-
-/// An [`Instance`] on the disk.
-#[derive(Deserialize, Serialize)]
-struct Address<'a> {
-    #[serde(borrow)]
-    id: Cow<'a, str>,
-    #[serde(borrow)]
-    beside: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    address: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    ports: Vec<(Cow<'a, str>, u16)>,
-    #[serde(borrow)]
-    tags: Vec<Cow<'a, str>>,
-    health: Checks,
-    weight_passing: u32,
-    weight_warning: u32,
-    modified: u64,
-}
-
-/// A [`Health`] on the disk.
-#[derive(Clone, Copy, Deserialize, Serialize)]
-#[serde(rename_all = "snake_case")]
-enum Checks {
-    Passing,
-    Warning,
-    Critical,
-    Maintenance,
-}
-
-impl<'a> Service<'a> {
-    fn of(found: &'a Found, filtered: bool) -> Self {
-        let all = |instances: &'a [Instance]| instances.iter().map(Address::of).collect();
-        let unusable = found.unusable.iter();
-        Self {
-            partition: found.mesh.partition.as_deref().map(Cow::Borrowed),
-            namespace: Cow::Borrowed(&found.mesh.namespace),
-            datacenter: Cow::Borrowed(&found.mesh.datacenter),
-            service: Cow::Borrowed(&found.mesh.service),
-            instances: all(&found.instances),
-            sidecars: found.sidecars.as_deref().map(all),
-            unusable: unusable
-                .map(|(id, why)| (Cow::Borrowed(&**id), Cow::Borrowed(&**why)))
-                .collect(),
-            filtered,
-        }
-    }
-
-    fn found(self, place: &Place, name: &Arc<str>) -> Found {
-        let all = |instances: Vec<Address<'a>>| -> Vec<Instance> {
-            instances.into_iter().map(Address::instance).collect()
-        };
-        let unusable = self.unusable.into_iter();
-        Found {
-            key: ServiceKey {
-                source: Source::Consul,
-                place: place.label.clone(),
-                name: Arc::clone(name),
-            },
-            mesh: MeshService {
-                partition: self.partition.map(Into::into),
-                namespace: self.namespace.into(),
-                datacenter: self.datacenter.into(),
-                service: self.service.into(),
-            },
-            instances: all(self.instances),
-            sidecars: self.sidecars.map(all),
-            unusable: unusable.map(|(id, why)| (id.into(), why.into())).collect(),
-        }
-    }
-}
-
-impl<'a> Address<'a> {
-    fn of(instance: &'a Instance) -> Self {
-        Self {
-            id: Cow::Borrowed(&instance.id),
-            beside: instance.beside.as_deref().map(Cow::Borrowed),
-            address: (instance.address.as_ref()).map(|address| Cow::Owned(address.to_string())),
-            ports: (instance.ports.iter())
-                .map(|(name, port)| (Cow::Borrowed(&**name), *port))
-                .collect(),
-            tags: instance
-                .tags
-                .iter()
-                .map(|tag| Cow::Borrowed(&**tag))
-                .collect(),
-            health: match instance.health {
-                Health::Passing => Checks::Passing,
-                Health::Warning => Checks::Warning,
-                Health::Critical => Checks::Critical,
-                Health::Maintenance => Checks::Maintenance,
-            },
-            weight_passing: instance.weight_passing,
-            weight_warning: instance.weight_warning,
-            modified: instance.modified,
-        }
-    }
-
-    fn instance(self) -> Instance {
-        Instance {
-            id: self.id.into(),
-            beside: self.beside.map(Into::into),
-            // What is none was not written by us, and is dialled nowhere.
-            address: self.address.and_then(|address| address.parse().ok()),
-            ports: (self.ports.into_iter())
-                .map(|(name, port)| (name.into(), port))
-                .collect(),
-            tags: self.tags.into_iter().map(Into::into).collect(),
-            health: match self.health {
-                Checks::Passing => Health::Passing,
-                Checks::Warning => Health::Warning,
-                Checks::Critical => Health::Critical,
-                Checks::Maintenance => Health::Maintenance,
-            },
-            weight_passing: self.weight_passing,
-            weight_warning: self.weight_warning,
-            modified: self.modified,
-        }
-    }
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_service_comes_back_from_the_disk_as_it_was() {
-        let instance = |id: &str, health, address: Option<&str>| Instance {
-            id: id.into(),
-            beside: address.map(|_| "n1/\"web\"".into()),
-            address: address.map(|address| address.parse().unwrap()),
-            ports: vec![("ü\"".into(), 22)],
-            tags: vec!["traefik.enable=true".into(), "ü \"\\\n\0".into()],
-            health,
-            weight_passing: u32::MAX,
-            weight_warning: 0,
-            modified: u64::MAX,
-        };
-        let found = Found {
-            key: ServiceKey {
-                source: Source::Consul,
-                place: Some("dc2.team".into()),
-                name: "Web \"1\"".into(),
-            },
-            mesh: MeshService {
-                partition: Some("west".into()),
-                namespace: "default".into(),
-                datacenter: "dc1".into(),
-                service: "Web \"1\"".into(),
-            },
-            instances: vec![
-                instance("n1/a", Health::Passing, Some("10.0.0.1:80")),
-                instance("n1/b", Health::Warning, Some("[fe80::1]:80")),
-                instance("n1/c", Health::Critical, Some("db.internal:5432")),
-                instance("n1/d", Health::Maintenance, None),
-            ],
-            sidecars: Some(vec![instance("n1/e", Health::Passing, None)]),
-            unusable: vec![("n1/c".into(), "no \"port\"".into())],
-        };
-        let bare = Found {
-            instances: Vec::new(),
-            sidecars: None,
-            ..found.clone()
-        };
-        for found in [found, bare] {
-            let text = serde_json::to_string(&Service::of(&found, true)).unwrap();
-            let read: Service<'_> = serde_json::from_str(&text).unwrap();
-            assert!(read.filtered);
-            let place = Place {
-                label: found.key.place.clone(),
-                ..Place::default()
-            };
-            assert_eq!(read.found(&place, &found.key.name), found);
-        }
-    }
 }

@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
 use crate::api::http::null_is_default;
+use crate::config::nomad::is_label;
 use crate::name::quoted;
 
 /// `GET /v1/services`: by namespace, each service with the tags of all its instances, sorted: Nomad's order means nothing.
@@ -77,14 +78,6 @@ fn tags(raw: &RawValue) -> Vec<Arc<str>> {
     let mut tags: Vec<Arc<str>> = tags.map(Arc::from).collect();
     tags.sort_unstable();
     tags
-}
-
-/// What Nomad lets a service or a namespace be called, at most. A dot in it could make one of another.
-fn is_label(text: &str) -> bool {
-    (1..=128).contains(&text.len())
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
 }
 
 /// `GET /v1/service/NAME`: the instances.

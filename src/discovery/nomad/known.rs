@@ -1,15 +1,18 @@
 //! What is known of Nomad's services, and what follows from an answer: what to read again, and what has changed.
 
+mod restore;
+mod space;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
 use super::super::doubt::Doubts;
 use super::super::exposure::{self, Exposure};
+use super::super::keeping::Keeping;
 use super::super::reads::Reads;
-use super::super::terms::Terms;
 use super::answers::{Names, Registrations, Services};
 use super::listing::found;
 use super::{Told, key, parts};
@@ -17,9 +20,8 @@ use crate::api::http::Answer;
 use crate::config::Namespaces;
 use crate::snapshot::Source;
 use crate::snapshot::service::{Change, Service, ServiceKey};
-
-/// In quiet times everything is read again so often, as Consul's is by default: an agent may hang.
-const REFRESH: Duration = Duration::from_secs(60);
+pub(super) use restore::Stored;
+use space::Space;
 
 /// A service whose reading fails is told of after as many tries: a single one is soon made good.
 const TRIES_IN_SILENCE: u32 = 2;
@@ -41,31 +43,19 @@ pub(super) struct Known {
     services: BTreeMap<Arc<str>, Arc<Service>>,
     /// Whether a sweep over everything is owed before anything is whole.
     is_stale: bool,
+    keeping: Keeping,
     changes: Vec<Change>,
-}
-
-/// A namespace. Each is doubted for itself: a token that may no longer read one is answered as if it were empty where all are
-/// asked for at once, and refused where it is asked for alone, as it is when an answer is doubted.
-#[derive(Debug, Default)]
-struct Space {
-    listed: BTreeMap<Arc<str>, Listed>,
-    doubts: Doubts,
-    /// How many entries of its last list could not be read: what is not in it may be one of those.
-    unreadable: usize,
-}
-
-#[derive(Debug, PartialEq)]
-struct Listed {
-    /// Those of all its instances, sorted.
-    tags: Vec<Arc<str>>,
-    /// Whether there may be routes among them.
-    routers: bool,
 }
 
 impl Known {
     /// What a watch before this one has told is known, but for namespaces that are not asked for any more, and read again as
-    /// soon as anything is.
-    pub(super) fn new(exposure: Exposure, namespaces: &Namespaces, before: Told) -> Self {
+    /// soon as anything is. In quiet times everything is read again each `refresh`.
+    pub(super) fn new(
+        exposure: Exposure,
+        namespaces: &Namespaces,
+        refresh: Duration,
+        before: Told,
+    ) -> Self {
         let queries: Vec<Arc<str>> = match namespaces {
             Namespaces::All => vec![ALL.into()],
             Namespaces::Only(names) => names.iter().map(|name| name.as_str().into()).collect(),
@@ -77,9 +67,10 @@ impl Known {
                 .map(|query| (Arc::clone(query), None))
                 .collect(),
             spaces: BTreeMap::new(),
-            reads: Reads::new(REFRESH),
+            reads: Reads::new(refresh),
             services: BTreeMap::new(),
             is_stale: false,
+            keeping: Keeping::after(before.kept),
             changes: Vec::new(),
         };
         let mut inherited: BTreeMap<Arc<str>, BTreeSet<Arc<str>>> = BTreeMap::new();
@@ -87,6 +78,7 @@ impl Known {
             let name = Arc::clone(&service.key.name);
             let (namespace, _) = parts(&name);
             if *namespaces != Namespaces::All && !queries.iter().any(|of| **of == *namespace) {
+                known.keeping.forget(&name);
                 known.changes.push(Change::Gone(service.key.clone()));
                 continue;
             }
@@ -107,19 +99,6 @@ impl Known {
     /// What is asked again and again.
     pub(super) fn queries(&self) -> Vec<Arc<str>> {
         self.indexes.keys().cloned().collect()
-    }
-
-    /// What has been told, for the watch that follows this one.
-    pub(super) fn told(&self) -> Told {
-        let mut tokens = self
-            .spaces
-            .values()
-            .filter_map(|space| space.doubts.asker().0);
-        Told {
-            services: self.services.values().cloned().collect(),
-            is_complete: false,
-            token: tokens.next(),
-        }
     }
 
     /// Takes in the answer to a query.
@@ -221,7 +200,10 @@ impl Known {
         }
         if self.reads.is_sweep_due(now) {
             let routed = self.spaces.values().flat_map(Space::routed);
-            let names = routed.chain(self.services.keys().cloned()).collect();
+            let wanted = self.exposure.wanted.keys();
+            let wanted = wanted.map(|name| name.as_str().into());
+            let names = routed.chain(self.services.keys().cloned()).chain(wanted);
+            let names = names.collect();
             self.reads.sweep(names, now);
             self.is_stale = false;
         }
@@ -231,6 +213,39 @@ impl Known {
     /// When [`next`](Self::next) is to be called though nothing has come.
     pub(super) fn wake_at(&self) -> Option<Instant> {
         self.has_begun().then(|| self.reads.wake_at()).flatten()
+    }
+
+    /// Whether what a watch before this one knew has not been found or missed in an answer that can be believed.
+    pub(super) fn is_inheriting(&self) -> bool {
+        (self.spaces.values()).any(|space| space.doubts.is_inheriting())
+    }
+
+    /// Whether something is served that was kept by a process before, and not read since.
+    pub(super) fn is_restored(&self) -> bool {
+        self.keeping.is_restored()
+    }
+
+    /// When that was confirmed, if there is something.
+    pub(super) fn restored(&self) -> Option<SystemTime> {
+        self.keeping.restored()
+    }
+
+    /// Why that is refused, if it is, and whether nothing else is known.
+    pub(super) fn refusal(&self) -> Option<(&str, bool)> {
+        self.keeping.refusal(self.services.len())
+    }
+
+    /// Whether what was kept is young enough to be served; where it is not, it is restored as refused.
+    ///
+    /// # Errors
+    /// It is too old.
+    pub(super) fn judge_kept(&self) -> Result<(), String> {
+        self.keeping.judge_kept()
+    }
+
+    /// Waits until the age of what is served from the disk is judged otherwise; `None` if there is nothing to judge.
+    pub(super) fn turned(&self) -> Option<impl Future<Output = ()> + Send + use<>> {
+        self.keeping.turned()
     }
 
     /// What has changed since this was last called, in order.
@@ -283,21 +298,30 @@ impl Known {
         asked: bool,
         now: Instant,
     ) -> Taken {
+        let exposure = &self.exposure;
         let space = self.spaces.entry(Arc::clone(namespace)).or_default();
         let names = names
             .0
             .into_iter()
             .map(|(name, tags)| (key(namespace, &name), tags));
-        let changed = space.take(names.collect(), unreadable);
+        let changed = space.take(names.collect(), unreadable, exposure);
         let routed = space.routed().collect();
         let Space { listed, doubts, .. } = space;
         let was_inheriting = doubts.is_inheriting();
         let is_listed = |name: &str| listed.contains_key(name);
         let gone = doubts.judge(answer, &routed, is_listed, asked, now);
         let is_settled = was_inheriting && !doubts.is_inheriting();
+        let missing = self.keeping.waiting().filter(|name| doubts.keep(name));
+        let missing: BTreeSet<Arc<str>> = missing.cloned().collect();
+        self.restore(|name| missing.contains(name));
         for name in gone {
-            self.reads.forget(&name);
-            self.give_up(&name);
+            if self.is_wanted(&name) {
+                self.keeping.forget(&name);
+                self.reads.now(&name);
+            } else {
+                self.reads.forget(&name);
+                self.give_up(&name);
+            }
         }
         for name in &changed {
             if routed.contains(name) || self.services.contains_key(name) {
@@ -314,7 +338,7 @@ impl Known {
         let (namespace, own) = parts(name);
         let space = self.spaces.get(namespace);
         let is_listed = space.is_some_and(|space| space.listed.contains_key(name));
-        if !is_listed && !self.services.contains_key(name) {
+        if !is_listed && !self.services.contains_key(name) && !self.is_wanted(name) {
             return Ok(());
         }
         if registrations.0.is_empty() {
@@ -327,26 +351,38 @@ impl Known {
         } else if registrations.0.iter().all(Result::is_err) {
             return Err("none of its entries can be read".to_owned());
         }
-        let service = exposure::service(
-            &found(
-                name,
-                (namespace, own),
-                registrations,
-                self.exposure.allow_local_addresses,
-            ),
-            &self.exposure,
+        let found = found(
+            name,
+            (namespace, own),
+            registrations,
+            self.exposure.allow_local_addresses,
         );
-        if service.routes.is_empty() && service.skipped.is_empty() {
+        let service = exposure::service(&found, &self.exposure);
+        if service.is_idle() && !self.is_wanted(name) {
             self.give_up(name);
-        } else if self.services.get(name).is_none_or(|last| **last != service) {
+            return Ok(());
+        }
+        self.keeping.put(&found, false);
+        self.tell(name, service);
+        Ok(())
+    }
+
+    /// Tells of a service, if that is news.
+    fn tell(&mut self, name: &Arc<str>, service: Service) {
+        if self.services.get(name).is_none_or(|last| **last != service) {
             let service = Arc::new(service);
             self.changes.push(Change::Service(Arc::clone(&service)));
             self.services.insert(Arc::clone(name), service);
         }
-        Ok(())
+    }
+
+    /// Whether an upstream of the file stands for it.
+    fn is_wanted(&self, name: &str) -> bool {
+        self.exposure.wanted.contains_key(name)
     }
 
     fn give_up(&mut self, name: &Arc<str>) {
+        self.keeping.forget(name);
         if self.services.remove(name).is_some() {
             self.changes.push(Change::Gone(ServiceKey {
                 place: None,
@@ -362,37 +398,4 @@ struct Taken {
     has_changed: bool,
     /// What a watch before this one knew has been found, or is given up.
     is_settled: bool,
-}
-
-impl Space {
-    /// Takes in what is listed now; returns the names that came, left, or have other tags.
-    fn take(
-        &mut self,
-        names: BTreeMap<Arc<str>, Vec<Arc<str>>>,
-        unreadable: usize,
-    ) -> BTreeSet<Arc<str>> {
-        self.unreadable = unreadable;
-        let mut old = std::mem::take(&mut self.listed);
-        let mut changed = BTreeSet::new();
-        for (name, tags) in names {
-            let same = old.remove(&name).filter(|before| before.tags == tags);
-            let listed = same.unwrap_or_else(|| {
-                changed.insert(Arc::clone(&name));
-                let routers = Terms::default().may_be_routed(&tags, false);
-                Listed { tags, routers }
-            });
-            self.listed.insert(name, listed);
-        }
-        match unreadable {
-            0 => changed.extend(old.into_keys()),
-            _ => self.listed.append(&mut old),
-        }
-        changed
-    }
-
-    /// The services that tags ask for routes to.
-    fn routed(&self) -> impl Iterator<Item = Arc<str>> {
-        let routed = self.listed.iter().filter(|(_, listed)| listed.routers);
-        routed.map(|(name, _)| Arc::clone(name))
-    }
 }

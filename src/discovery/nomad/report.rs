@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use jiff::Timestamp;
 
@@ -19,6 +20,10 @@ pub(super) struct Report {
     since: Option<Timestamp>,
     /// Whether everything has been known once.
     is_complete: bool,
+    /// When what is served from the disk was last confirmed.
+    restored: Option<Timestamp>,
+    /// Why nothing is served from the disk.
+    refused: Option<String>,
     told: Option<State>,
     logged: Logged,
 }
@@ -33,11 +38,14 @@ enum Logged {
 }
 
 impl Report {
-    /// Whether everything was known once already, by a watch before this one.
-    pub(super) fn after(is_complete: bool) -> Self {
+    /// Whether everything was known once already, by a watch before this one; and when what that had from the disk was
+    /// confirmed.
+    pub(super) fn after(is_complete: bool, restored: Option<SystemTime>) -> Self {
+        let restored = restored.map(|at| Timestamp::try_from(at).unwrap_or_default());
         Self {
-            since: is_complete.then(Timestamp::now),
+            since: is_complete.then(|| restored.unwrap_or_else(Timestamp::now)),
             is_complete,
+            restored,
             ..Self::default()
         }
     }
@@ -74,9 +82,32 @@ impl Report {
         self.queries.len() >= queries
     }
 
+    /// What was kept on the disk is restored: served from now on, or refused by its names.
+    pub(super) fn restored(&mut self, confirmed: SystemTime) {
+        let at = Timestamp::try_from(confirmed).unwrap_or_default();
+        self.restored = Some(at);
+        self.since = Some(at);
+        self.is_complete = true;
+    }
+
+    /// What was kept on the disk is not served.
+    pub(super) fn refused(&mut self, why: String) {
+        self.refused = Some(why);
+    }
+
+    /// Whether that is missed still.
+    pub(super) fn is_refused(&self) -> bool {
+        self.refused.is_some() && !self.is_complete
+    }
+
+    /// Whether something keeps Nomad from being heard.
+    pub(super) fn is_troubled(&self) -> bool {
+        self.pulse.is_some() || !self.queries.is_empty()
+    }
+
     /// What is to be said now, if it is something new.
     pub(super) fn news(&mut self, known: &Known) -> Option<State> {
-        let state = self.state(known)?;
+        let state = refused(self.state(known)?, known);
         if self.told.as_ref() == Some(&state) {
             return None;
         }
@@ -85,23 +116,45 @@ impl Report {
     }
 
     fn state(&mut self, known: &Known) -> Option<State> {
+        // What was kept was whole when it was confirmed.
+        self.is_complete |= known.is_restored();
         if let Some(error) = self.queries.values().chain(&self.pulse).next() {
             if self.logged != Logged::Failing {
                 tracing::warn!(%error, "nomad does not answer");
                 self.logged = Logged::Failing;
             }
             let since = self.since.unwrap_or_default();
-            return Some(match self.is_complete {
+            let is_served = known.refusal().is_none_or(|(_, is_all)| !is_all);
+            return Some(match self.is_complete && is_served {
                 true => State::Degraded(format!(
-                    "what was known of nomad's services at {since:.0} is served: {error}"
+                    "what was known of nomad's services at {since:.0} is served{}: {error}",
+                    if known.is_restored() {
+                        ", from the disk"
+                    } else {
+                        ""
+                    }
                 )),
-                false => State::NotReady(format!("waiting for nomad: {error}")),
+                false => {
+                    let refused = self.refused.iter().map(|why| format!("; {why}"));
+                    let refused: String = refused.collect();
+                    State::NotReady(format!("waiting for nomad: {error}{refused}"))
+                }
             });
         }
         let trouble = known.trouble();
         if known.is_whole() {
-            self.since = None;
+            // What is doubted from the start is read once more when the doubt ends, and only then is all known.
+            if !known.is_inheriting() {
+                self.since = None;
+                self.restored = None;
+            }
             self.is_complete = true;
+        } else if known.refusal().is_some_and(|(_, is_all)| is_all) {
+            return Some(State::NotReady("waiting for nomad's answers".to_owned()));
+        } else if let Some(at) = self.restored {
+            return Some(State::Degraded(format!(
+                "what was known of nomad's services at {at:.0} is served, from the disk, until nomad has answered"
+            )));
         } else if self.is_complete && self.since.is_some() {
             // It answers again, and what changed in the meantime is being read.
             return None;
@@ -126,5 +179,19 @@ impl Report {
                 State::Ready
             }
         })
+    }
+}
+
+/// The same, where something from the disk is refused; where all is, nobody is to be sent here.
+fn refused(state: State, known: &Known) -> State {
+    let Some((why, is_all)) = known.refusal() else {
+        return state;
+    };
+    match state {
+        State::NotReady(text) => State::NotReady(format!("{text}; {why}")),
+        State::Degraded(text) if is_all => State::NotReady(format!("{text}; {why}")),
+        State::Degraded(text) => State::Degraded(format!("{text}; {why}")),
+        State::Ready if is_all => State::NotReady(why.to_owned()),
+        State::Ready => State::Degraded(why.to_owned()),
     }
 }

@@ -19,6 +19,7 @@ use translate::{MOST_NESTED, translate};
 pub(super) struct Regexp {
     regex: Regex,
     matches_nothing: bool,
+    matches_every_name: bool,
 }
 
 /// What is wrong with a pattern, or doubtful in it; `span` counts bytes of the pattern.
@@ -59,9 +60,15 @@ impl Regexp {
             Self {
                 regex,
                 matches_nothing,
+                matches_every_name: EVERY_NAME.contains(&pattern),
             },
             faults,
         ))
+    }
+
+    /// Whether it certainly matches in every name.
+    pub(super) fn matches_every_name(&self) -> bool {
+        self.matches_every_name
     }
 
     /// Whether it matches anywhere in the name; in the empty text, if there is none.
@@ -72,6 +79,9 @@ impl Regexp {
         }
     }
 }
+
+/// The usual ways to write what every name matches; there are others, which are not known for it.
+const EVERY_NAME: [&str; 9] = [".", ".+", ".*", "^.+", "^.*", ".+$", ".*$", "^.+$", "^.*$"];
 
 /// The ranges of characters that all regular expressions of one rule may compile to, repetitions written out: room for
 /// 3,000 host names joined by `|`, and some megabytes at most for what a stranger's tag asks for.

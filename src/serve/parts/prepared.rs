@@ -109,8 +109,15 @@ impl Parts {
         .await;
         let client = self.consul.as_ref().map(Consul::client);
         self.asking.store(client.cloned().map(Arc::new));
-        let (changes, status) = (&self.news.changes, &self.status);
-        nomad::take(&mut self.nomad, nomad, changes, status, &mut self.tasks).await;
+        nomad::take(
+            &mut self.nomad,
+            nomad,
+            self.keeping.state.as_deref(),
+            &self.news.changes,
+            &self.status,
+            &mut self.tasks,
+        )
+        .await;
         // After every part has told its state: who asks `/readyz` at once hears of all of them.
         (self.listeners).take(opened, keepalive, &self.serving, &mut self.tasks);
         self.status.set(LISTENERS, State::Ready);

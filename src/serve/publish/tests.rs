@@ -398,7 +398,7 @@ async fn a_name_that_does_not_resolve_is_served_from_the_disk_and_one_that_waits
         ("old", "10.0.0.3"),
     ] {
         let name = HostName::parse(&format!("{name}.internal")).unwrap();
-        before.put(&name, &[address.parse().unwrap()]);
+        before.put(&name, &[address.parse().unwrap()], false);
     }
     state.close();
 

@@ -11,7 +11,7 @@ use crate::name::{HostName, MeshService};
 use crate::snapshot::service::{Service, ServiceKey, ServiceRoute, ServiceTls, ServiceUpstream};
 use crate::snapshot::table::RouteId;
 use crate::snapshot::upstream::{Endpoint, Transport, Upstream, UpstreamTls};
-use crate::snapshot::{Action, Listeners, Route, Source};
+use crate::snapshot::{Action, Listeners, Route};
 use crate::tls::client;
 use crate::tls::mesh::Identity;
 
@@ -73,11 +73,7 @@ impl Compiler<'_> {
     /// for it. What the file has for itself, or for another service, no tag can take.
     pub(super) fn is_of(&self, key: &ServiceKey, upstream: &str) -> bool {
         match self.inputs.config.upstreams.get(upstream) {
-            Some(config) => config.service.as_ref().is_some_and(|service| {
-                key.source == Source::Consul
-                    && service.place == key.place
-                    && *service.name == *key.name
-            }),
+            Some(config) => super::stands_for(config).as_ref() == Some(key),
             None => upstream.contains('@'),
         }
     }
@@ -172,7 +168,10 @@ impl Compiler<'_> {
         made.service = Some(key.clone());
         made.is_denied = upstream.mesh.is_some() && self.inputs.denied.contains(key);
         let service = self.next.service(key);
-        made.restored = service.and_then(|service| service.restored);
+        let restored = service.and_then(|service| service.restored);
+        let hosts = upstream.named.iter().map(|named| &named.host);
+        let resolved = hosts.filter_map(|host| self.inputs.restored.get(host).copied());
+        made.restored = restored.into_iter().chain(resolved).min();
         // What stands in the file is the operator's, and no tag changes how it is checked.
         made.check = match config {
             Some(config) => config.health_check.clone().map(Arc::new),

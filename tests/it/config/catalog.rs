@@ -2,15 +2,16 @@
 
 use std::time::Duration;
 
-use portcullis::config::{Catalog, CheckState, Consistency, Level};
+use portcullis::config::{Catalog, CheckState, Consistency, Consul, Level, Tagging};
 
 use super::consul::consul;
 use super::{expect, folder, parse};
 
 #[test]
 fn every_option_is_read_and_has_traefiks_default() {
-    let catalog = consul("[consul]\n", &[]).catalog;
-    assert_eq!(catalog, Catalog::default());
+    let default = consul("[consul]\n", &[]);
+    assert_eq!(default.catalog, Catalog::default());
+    assert_eq!(default.tagging, Tagging::default());
     let text = r#"
         [consul]
         mesh_identity = "portcullis"
@@ -23,15 +24,17 @@ fn every_option_is_read_and_has_traefiks_default() {
         consistency = "stale"
         refresh_interval = "15s"
     "#;
-    let catalog = consul(text, &[]).catalog;
-    assert!(!catalog.exposed_by_default && catalog.connect_by_default);
-    let constraints = catalog.constraints.unwrap();
+    let Consul {
+        catalog, tagging, ..
+    } = consul(text, &[]);
+    assert!(!tagging.exposed_by_default && catalog.connect_by_default);
+    let constraints = tagging.constraints.unwrap();
     assert_eq!(constraints.text(), "Tag(`edge`) && !TagRegex(`^inner`)");
-    let rule = catalog.default_rule.unwrap();
+    let rule = tagging.default_rule.unwrap();
     assert_eq!(rule.text(), "HostSNI(`{{ normalize .Name }}.example.com`)");
     let states = [CheckState::Passing, CheckState::Critical];
     assert_eq!(catalog.strict_checks, states.into());
-    assert_eq!(catalog.prefix, "edge");
+    assert_eq!(tagging.prefix, "edge");
     assert_eq!(catalog.consistency, Consistency::Stale);
     assert_eq!(catalog.refresh_interval, Duration::from_secs(15));
 

@@ -4,7 +4,7 @@ use std::fs;
 
 use portcullis::config::{
     self, Catalog, Checked, Config, Consul, ConsulAddress, ConsulService, Diagnostics, Environment,
-    Level, Place, Secret, Token,
+    Level, Place, Secret, Tagging, Token,
 };
 use portcullis::rule::Syntax;
 use tempfile::TempDir;
@@ -33,10 +33,8 @@ pub(super) fn default() -> Consul {
         certificate: None,
         server_name: None,
         mesh_identity: None,
-        entry_points: vec!["https".to_owned(), "websecure".to_owned()],
-        allow_default_from_tags: false,
+        tagging: Tagging::default(),
         catalog: Catalog::default(),
-        default_rule_syntax: Syntax::V3,
     }
 }
 
@@ -122,10 +120,13 @@ fn every_key_is_read() {
         certificate: Some((path("edge.pem"), path("edge.key"))),
         server_name: Some("server.dc1.consul".to_owned()),
         mesh_identity: Some("edge".to_owned()),
-        entry_points: vec!["tls".to_owned()],
-        allow_default_from_tags: true,
+        tagging: Tagging {
+            entry_points: vec!["tls".to_owned()],
+            allow_default_from_tags: true,
+            default_rule_syntax: Syntax::V2,
+            ..Tagging::default()
+        },
         catalog: Catalog::default(),
-        default_rule_syntax: Syntax::V2,
     };
     assert_eq!(checked.config.consul, Some(expected));
     fs::write(path("token"), "a-token\n").unwrap();
@@ -413,4 +414,34 @@ fn no_report_shows_a_secret() {
     assert!(!format!("{found}{found:?}").contains("s3cr3t"), "{found}");
     let environment: Environment = variables.into_iter().collect();
     assert!(!format!("{environment:?}").contains("s3cr3t"));
+}
+
+#[test]
+fn a_route_that_takes_whatever_is_named_hides_those_of_tags_and_is_warned_of() {
+    let routed = |section: &str, rule: &str| {
+        format!(
+            "{section}[routes.any]\nrule = {rule}\npassthrough = true\nupstream = \"10.0.0.1:22\"\n"
+        )
+    };
+    for section in ["[consul]\n", "[nomad]\n"] {
+        expect(
+            Level::Warning,
+            &[(
+                &routed(section, "«\"HostSNIRegexp(`.+`)\"»"),
+                "routes.any",
+                "write HostSNI(`*`)",
+            )],
+        );
+    }
+    for (section, rule) in [
+        ("", "HostSNIRegexp(`.+`)"),
+        ("[consul]\n", "HostSNI(`*`)"),
+        (
+            "[consul]\n",
+            "HostSNIRegexp(`^[a-z]+\\\\.example\\\\.com$`)",
+        ),
+    ] {
+        let checked = good(&routed(section, &format!("\"{rule}\"")));
+        assert!(checked.warnings.list.is_empty(), "{}", checked.warnings);
+    }
 }

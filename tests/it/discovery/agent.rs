@@ -3,8 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use portcullis::config::{self, Catalog, ConsulAddress, Place, Secret, Token};
-use portcullis::rule::Syntax;
+use portcullis::config::{self, Catalog, ConsulAddress, Place, Secret, Tagging, Token};
 use portcullis::status::State;
 use serde_json::{Value, json};
 use tokio::task::block_in_place;
@@ -31,10 +30,8 @@ fn config(consul: &Consul, token: Option<String>) -> config::Consul {
         certificate: None,
         server_name: None,
         mesh_identity: None,
-        entry_points: vec!["https".to_owned()],
-        allow_default_from_tags: false,
+        tagging: Tagging::default(),
         catalog: Catalog::default(),
-        default_rule_syntax: Syntax::default(),
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use portcullis::api::http::Client;
 use portcullis::config::Nomad;
 use portcullis::discovery::exposure::Exposure;
-use portcullis::discovery::nomad::{self, Told};
+use portcullis::discovery::nomad::{self, Asking, Told};
 use portcullis::status::State;
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -15,16 +15,15 @@ use crate::fake_consul::Fault;
 use crate::fake_nomad::{FakeNomad, World};
 
 fn watched(nomad: &Nomad, before: Told) -> Watched<Told> {
+    let own = ["127.0.0.1:8443".parse().unwrap()].into();
     let exposure = Exposure {
-        entry_points: nomad.entry_points.clone(),
         allow_local_addresses: nomad.allow_local_addresses,
-        own: ["127.0.0.1:8443".parse().unwrap()].into(),
-        ..Exposure::default()
+        ..Exposure::of(&nomad.tagging, &own)
     };
     let (client, known) = (Client::new(nomad).unwrap(), before.services.clone());
-    let namespaces = nomad.namespaces.clone();
+    let asking = Asking::from(nomad);
     Watched::following("nomad", &known, move |send, stop| {
-        nomad::watch(client, namespaces, exposure, before, send, stop)
+        nomad::watch(client, asking, exposure, before, None, send, stop)
     })
 }
 
@@ -407,4 +406,39 @@ async fn a_service_that_asks_for_the_mesh_is_refused_and_never_dialled_plain() {
         assert!(web.routes[0].mesh);
         assert_eq!(watched.endpoints("web"), [""; 0]);
     }
+}
+
+#[tokio::test]
+async fn every_question_says_the_region_and_whether_any_server_may_answer() {
+    for (text, why) in [("region=eu", "nomad server members"), ("stale=", "No path")] {
+        let nomad = FakeNomad::start().await;
+        nomad.change(|world| {
+            register(world, "web", 9000);
+            let refused = Fault::Status(500, "No path to region");
+            world.faults.insert(text, refused);
+        });
+        let mut config = nomad.config(&["default"]);
+        (config.region, config.stale) = (Some("eu".to_owned()), true);
+        let mut watched = watched(&config, Told::default());
+        let waits = |watched: &Watched<Told>| matches!(&watched.state, State::NotReady(text) if text.contains(why));
+        watched.until(why, waits).await;
+        nomad.change(|world| world.faults.clear());
+        watched.until_ready().await;
+    }
+}
+
+#[tokio::test]
+async fn what_any_server_may_answer_is_not_taken_of_one_that_was_cut_off_from_its_leader() {
+    let nomad = FakeNomad::start().await;
+    nomad.change(|world| register(world, "web", 9000));
+    let mut config = nomad.config(&["default"]);
+    config.stale = true;
+    let mut watched = watched(&config, Told::default());
+    watched.until_ready().await;
+    nomad.change(|world| {
+        world.last_contact = 10_001;
+        world.deregister("default", "web");
+    });
+    watched.until_degraded("old or older").await;
+    assert!(watched.has("web"));
 }

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{Host, Mesh, plain_tags, tagged, tags};
+use super::{Host, Mesh, at, configuration, plain_tags, tagged, tags};
 use crate::consul::{Consul, meshed, service};
 use crate::ports;
 
@@ -94,4 +94,39 @@ async fn a_service_that_does_not_ask_for_the_mesh_is_dialled_plainly_and_flagged
     let routes = mesh.routes().await;
     assert_eq!(routes.endpoints("plain@consul"), [(host.address, 1)]);
     drop(sidecar);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_route_of_the_file_for_whatever_is_named_hides_those_of_tags_and_that_is_told() {
+    let Some(consul) = Consul::start() else {
+        return;
+    };
+    let (own, theirs) = (Host::start("own").await, Host::start("theirs").await);
+    let tags = plain_tags("vm", "vm.example.test");
+    consul.register(&tagged("vm", theirs.address, &tags));
+    let tags = plain_tags("wide", "*.example.test");
+    consul.register(&tagged("wide", theirs.address, &tags));
+    let tables = format!(
+        "[routes.any]\nrule = \"HostSNIRegexp(`.+`)\"\nupstream = \"{}\"\n",
+        own.address
+    );
+    let keys = at(&consul);
+    let mut mesh = Mesh::with(consul, "", &tables).await;
+    for name in ["vm@consul", "wide@consul"] {
+        let route = mesh.route(name).await;
+        let by = json!({ "source": "file", "name": "any" });
+        assert_eq!(route["shadowed_by"], by, "{route}");
+    }
+    assert_eq!(mesh.greets("vm.example.test").await, "own");
+
+    // One for what no other route takes leaves it alone.
+    let text = configuration(
+        &keys,
+        &tables.replace("HostSNIRegexp(`.+`)", "HostSNI(`*`)"),
+    );
+    mesh.gateway.rewrite(&mesh.authority, &text);
+    mesh.gateway.reload.done("a test").await.unwrap();
+    let routes = mesh.routes().await;
+    assert!(routes.route("vm@consul").unwrap()["shadowed_by"].is_null());
+    assert_eq!(mesh.greets("vm.example.test").await, "theirs");
 }

@@ -2,8 +2,12 @@
 
 use serde_json::Value;
 
+use tokio::io::AsyncReadExt;
+
 use super::{Host, Mesh, Proxy, plain_tags, tagged, tags};
 use crate::authority::Authority;
+use crate::consul::{Consul, meshed};
+use crate::upstream::Upstream;
 
 /// These tags, and what asks for an answer that begins so.
 fn expecting(mut tags: Vec<String>, name: &str, answer: &str) -> Vec<String> {
@@ -56,4 +60,26 @@ async fn what_tags_ask_to_be_checked_is_checked_as_it_is_dialled() {
 
     drop(sidecar);
     becomes(&mesh, "vm@consul", "failing").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sidecar_that_proves_to_be_another_service_fails_its_check_for_that_reason() {
+    let Some(consul) = Consul::start() else {
+        return;
+    };
+    let host = Host::start("vm").await;
+    // Its certificate is of the same mesh, and good for somebody else.
+    let other = consul.leaf("other");
+    let impostor = Upstream::tls(other.server(), |mut tls| async move {
+        let _ = tls.read_to_end(&mut Vec::new()).await;
+    })
+    .await;
+    let asked = expecting(tags("vm", "vm.example.test"), "vm", "vm");
+    let asked = tagged("vm", host.address, &asked);
+    consul.register(&meshed(asked, impostor.address.port()));
+    let mesh = Mesh::with(consul, "", "").await;
+    let route = becomes(&mesh, "vm@consul", "failing").await;
+    let why = route["endpoints"][0]["check_error"].as_str().unwrap();
+    assert!(why.contains("svc/other"), "{route}");
+    assert_eq!(host.dials(), 0);
 }

@@ -1,18 +1,21 @@
 //! How tags ask for their service to be dialled, and to what of the file they may lead, with a real Consul.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use portcullis::net::proxy_header::Header;
 use rustls::version::{TLS12, TLS13};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 use super::{Host, Mesh, plain_tags, tagged, tags};
 use crate::authority::Authority;
 use crate::consul::{Consul, meshed};
 use crate::ports;
-use crate::upstream::Upstream;
+use crate::upstream::{Upstream, echo};
 
 /// The tags of a route to a service that is dialled plainly, with these of its `loadbalancer`.
 fn dialled(name: &str, more: &[&str]) -> Vec<String> {
@@ -249,4 +252,142 @@ async fn tags_lead_to_weighted_upstreams_of_the_file_whose_members_may_come_and_
     let names: Vec<&Value> = (0..2).map(|n| &members[n]["upstream"]["name"]).collect();
     assert_eq!(names, ["blue", "green@consul"]);
     assert_eq!(mesh.shares("web.example.test", 8).await, both());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_service_asks_of_whoever_dials_it_holds_for_the_routers_of_others_too() {
+    let Some(consul) = Consul::start() else {
+        return;
+    };
+    let authority = Authority::new();
+    let server = authority.issue(&["web.internal"]).server(&[&TLS12, &TLS13]);
+    let upstream = Upstream::tls(server, |mut tls| async move {
+        let _ = tls.write_all(b"behind tls\n").await;
+        let _ = tls.shutdown().await;
+        let _ = tls.read_to_end(&mut Vec::new()).await;
+    })
+    .await;
+    let tables = "[transports.web.tls]\nroots = [\"ca.pem\"]\nserver_name = \"web.internal\"\n\
+         [upstreams.share]\nweighted = [\"web@consul\"]\n";
+    let secure = ["server.tls=true", "serverstransport=web@file"];
+    // Its tcp service has another name than the service has.
+    let mut own = with(plain_tags("web", "web.example.test"), "inner", &secure);
+    own.retain(|tag| !tag.contains(".service="));
+    consul.register(&tagged("web", upstream.address, &own));
+    consul.register(&tagged(
+        "other",
+        upstream.address,
+        &leading("other", "web@consulcatalog"),
+    ));
+    consul.register(&tagged(
+        "shared",
+        upstream.address,
+        &leading("shared", "share@file"),
+    ));
+    let keys = super::at(&consul);
+    let mut mesh = Mesh::starting(authority, consul, &keys, tables).await;
+    mesh.is_ready().await;
+    for name in ["web", "other"] {
+        let route = mesh.route(&format!("{name}@consul")).await;
+        assert_eq!(route["upstream"]["tls"], true, "{route}");
+    }
+    for name in ["web", "other", "shared"] {
+        let host = format!("{name}.example.test");
+        assert_eq!(mesh.greets(&host).await, "behind tls", "{name}");
+    }
+
+    // Of two that are dialled in different ways neither is chosen.
+    own.push("traefik.tcp.services.bare.loadbalancer.server.port=1".to_owned());
+    own.push("traefik.tcp.routers.web.service=inner".to_owned());
+    mesh.consul.register(&tagged("web", upstream.address, &own));
+    let reason = mesh.breaks("other@consul").await;
+    assert!(reason.contains("in different ways"), "{reason}");
+    mesh.refuses("other.example.test").await;
+    assert_eq!(mesh.greets("web.example.test").await, "behind tls");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transport_that_changes_under_traffic_counts_for_new_connections_and_touches_no_tunnel() {
+    const CLIENTS: usize = 8;
+    const HELD: usize = 40;
+    let Some(consul) = Consul::start() else {
+        return;
+    };
+    // It says which header came, and then sends back what comes.
+    let upstream = Upstream::tcp(|mut tcp: TcpStream| async move {
+        let mut all = Vec::new();
+        let version = loop {
+            // Consul looks whether somebody is there, and says nothing.
+            if tcp.read_buf(&mut all).await.unwrap_or(0) == 0 {
+                return;
+            }
+            if all.starts_with(b"PROXY ") && all.ends_with(b"\r\n") {
+                break "v1";
+            }
+            if all.starts_with(b"\r\n\r\n\0")
+                && Header::parse(&all).is_ok_and(|found| found.is_some())
+            {
+                break "v2";
+            }
+        };
+        if tcp
+            .write_all(format!("{version}\n").as_bytes())
+            .await
+            .is_ok()
+        {
+            echo(tcp).await;
+        }
+    })
+    .await;
+    let tables = |version: &str| format!("[transports.told]\nproxy_protocol = \"{version}\"\n");
+    let asked = dialled("web", &["serverstransport=told@file"]);
+    consul.register(&tagged("web", upstream.address, &asked));
+    let keys = super::at(&consul);
+    let mesh = Mesh::with(consul, "", &tables("v1")).await;
+    mesh.route("web@consul").await;
+    let host = "web.example.test";
+    let mut held = Vec::new();
+    for _ in 0..HELD {
+        let tunnel = mesh.open(host).await.unwrap();
+        assert_eq!(tunnel.greeting, "v1");
+        held.push(tunnel);
+    }
+
+    let mesh = Arc::new(mesh);
+    let (seen, mut told) = mpsc::unbounded_channel();
+    let mut clients = JoinSet::new();
+    for _ in 0..CLIENTS {
+        let (mesh, seen) = (Arc::clone(&mesh), seen.clone());
+        clients.spawn(async move {
+            loop {
+                // Nobody is refused, at no moment.
+                let mut tunnel = mesh.open(host).await.unwrap();
+                tunnel.is_alive().await;
+                let greeting = tunnel.greeting.clone();
+                tunnel.end().await;
+                if seen.send(greeting).is_err() {
+                    return;
+                }
+            }
+        });
+    }
+    for _ in 0..2 * CLIENTS {
+        assert_eq!(told.recv().await.unwrap(), "v1");
+    }
+    let text = super::configuration(&keys, &tables("v2"));
+    mesh.gateway.rewrite(&mesh.authority, &text);
+    mesh.gateway.reload.done("a test").await.unwrap();
+    // What was begun by then may be of before; nothing that begins now is.
+    assert_eq!(mesh.open(host).await.unwrap().greeting, "v2");
+    let mut after = 0;
+    while after < 4 * CLIENTS {
+        after += usize::from(told.recv().await.unwrap() == "v2");
+    }
+    drop(told);
+    while let Some(ended) = clients.join_next().await {
+        ended.unwrap();
+    }
+    for tunnel in &mut held {
+        tunnel.is_alive().await;
+    }
 }

@@ -4,7 +4,11 @@ use std::fs;
 use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
+use rustls::pki_types::{PrivateKeyDer, ServerName};
+use rustls::version::TLS13;
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use serde_json::{Value, json};
 
 use crate::authority::Authority;
@@ -22,6 +26,8 @@ pub(super) struct Nomad {
     program: PathBuf,
     folder: Authority,
     acl: bool,
+    /// Who asks it where it wants a certificate shown.
+    client: Option<Arc<ClientConfig>>,
     http: u16,
     rpc: u16,
     serf: u16,
@@ -30,10 +36,21 @@ pub(super) struct Nomad {
 impl Nomad {
     /// Starts an agent, which has a leader; with `acl` nothing is seen or done without a token. None where there is no Nomad.
     pub(super) fn start(acl: bool) -> Option<Self> {
+        Self::start_with(acl, false)
+    }
+
+    /// The same, over HTTPS to whoever shows a certificate of its CA's: one stands in `client.pem` and `client.key`.
+    pub(super) fn start_secure() -> Option<Self> {
+        Self::start_with(true, true)
+    }
+
+    fn start_with(acl: bool, is_secure: bool) -> Option<Self> {
+        let folder = Authority::new();
         let mut nomad = Self {
             child: None,
             program: peers::pinned("nomad")?,
-            folder: Authority::new(),
+            client: is_secure.then(|| client(&folder)),
+            folder,
             acl,
             http: 0,
             rpc: 0,
@@ -65,12 +82,31 @@ impl Nomad {
 
     /// What `NOMAD_ADDR` would be.
     pub(super) fn address(&self) -> String {
-        format!("http://127.0.0.1:{}", self.http)
+        let scheme = if self.client.is_some() {
+            "https"
+        } else {
+            "http"
+        };
+        format!("{scheme}://127.0.0.1:{}", self.http)
+    }
+
+    /// Where a file of its CA's is.
+    pub(super) fn file(&self, name: &str) -> String {
+        self.folder.folder().join(name).display().to_string()
     }
 
     /// A token that may read the jobs of the namespace `default`, and nothing else.
     pub(super) fn reader(&self) -> String {
-        let rules = "namespace \"default\" { capabilities = [\"read-job\"] }";
+        self.reader_of(&["default"])
+    }
+
+    /// The same of these namespaces, which there are then.
+    pub(super) fn reader_of(&self, namespaces: &[&str]) -> String {
+        let mut rules = String::new();
+        for name in namespaces {
+            self.put("/v1/namespace", &json!({ "Name": name }));
+            rules += &format!("namespace \"{name}\" {{ capabilities = [\"read-job\"] }}\n");
+        }
         let policy = json!({ "Name": "edge", "Rules": rules });
         self.put("/v1/acl/policy/edge", &policy);
         let token = json!({ "Name": "edge", "Type": "client", "Policies": ["edge"] });
@@ -81,6 +117,25 @@ impl Nomad {
     /// Runs a job of one task, which does nothing; its service is said to be on this port of this machine.
     pub(super) fn run(&self, name: &str, port: u16, tags: &[&str]) {
         self.put("/v1/jobs", &job(name, port, tags));
+    }
+
+    /// The same in another namespace.
+    pub(super) fn run_in(&self, namespace: &str, name: &str, port: u16, tags: &[&str]) {
+        let mut job = job(name, port, tags);
+        job["Job"]["Namespace"] = namespace.into();
+        self.put(&format!("/v1/jobs?namespace={namespace}"), &job);
+    }
+
+    /// Takes a token's rights away.
+    pub(super) fn revoke(&self, secret: &str) {
+        let all = self.ask("GET", "/v1/acl/tokens", &Value::Null);
+        for stub in all.as_array().unwrap() {
+            let accessor = stub["AccessorID"].as_str().unwrap();
+            let path = format!("/v1/acl/token/{accessor}");
+            if self.ask("GET", &path, &Value::Null)["SecretID"] == secret {
+                self.ask("DELETE", &path, &Value::Null);
+            }
+        }
     }
 
     /// Stops a job, and forgets it.
@@ -117,7 +172,10 @@ impl Nomad {
     fn ask(&self, method: &str, path: &str, body: &Value) -> Value {
         let answer = self.answer(method, path, body).unwrap();
         assert_eq!(answer.status, 200, "{method} {path}: {answer:?}");
-        answer.json()
+        match answer.body.is_empty() {
+            true => Value::Null,
+            false => answer.json(),
+        }
     }
 
     fn answer(&self, method: &str, path: &str, body: &Value) -> std::io::Result<Answer> {
@@ -128,7 +186,12 @@ impl Nomad {
         let tcp = TcpStream::connect((Ipv4Addr::LOCALHOST, self.http))?;
         tcp.set_read_timeout(Some(PATIENCE))?;
         let token = self.acl.then_some(("X-Nomad-Token", MANAGEMENT));
-        exchange(tcp, method, path, token, &body)
+        let Some(client) = &self.client else {
+            return exchange(tcp, method, path, token, &body);
+        };
+        let name = ServerName::try_from("127.0.0.1").unwrap();
+        let tls = ClientConnection::new(Arc::clone(client), name).unwrap();
+        exchange(StreamOwned::new(tls, tcp), method, path, token, &body)
     }
 
     /// Starts it on its ports and waits until it leads and its client can run tasks; false if a port is taken.
@@ -154,7 +217,7 @@ impl Nomad {
     }
 
     fn config(&self) -> Value {
-        json!({
+        let mut config = json!({
             "name": "test",
             "bind_addr": "127.0.0.1",
             "advertise": { "http": "127.0.0.1", "rpc": "127.0.0.1", "serf": "127.0.0.1" },
@@ -168,12 +231,36 @@ impl Nomad {
                 "driver.allowlist": "mock_driver",
                 "fingerprint.denylist": "env_aws,env_azure,env_gce,env_digitalocean,consul,vault",
             } },
-        })
+        });
+        if self.client.is_some() {
+            config["tls"] = json!({
+                "http": true,
+                "ca_file": self.file("ca.pem"),
+                "cert_file": self.file("agent.pem"),
+                "key_file": self.file("agent.key"),
+                "verify_https_client": true,
+            });
+        }
+        config
     }
 
     fn data(&self) -> PathBuf {
         Path::new(self.folder.folder()).join("data")
     }
+}
+
+/// Who shows a certificate of this CA's, which stands in files; another one, for the agent, does too.
+fn client(authority: &Authority) -> Arc<ClientConfig> {
+    authority.issue_files("agent", &["server.global.nomad", "127.0.0.1"]);
+    let issued = authority.issue_files("client", &["client.global.nomad"]);
+    let key = PrivateKeyDer::try_from(issued.key.serialize_der()).unwrap();
+    let config = ClientConfig::builder_with_provider(portcullis::tls::provider())
+        .with_protocol_versions(&[&TLS13])
+        .unwrap()
+        .with_root_certificates(authority.roots())
+        .with_client_auth_cert(vec![issued.certificate.der().clone()], key)
+        .unwrap();
+    Arc::new(config)
 }
 
 fn job(name: &str, port: u16, tags: &[&str]) -> Value {

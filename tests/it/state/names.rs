@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{Site, metric, ready, says, stop};
+use super::{Site, metric, ready, routed, says, stop};
+use crate::consul::{Consul, PERSISTENT};
 use crate::network;
 use crate::program::Program;
 use crate::upstream::Upstream;
@@ -174,5 +175,46 @@ fn without_dns_a_name_is_served_from_the_disk_until_it_is_too_old_or_dns_is_back
         assert!(!from_disk(&routes), "{routes}");
         assert_eq!(metric(&gateway, RESTORED).await, None);
         stop(gateway);
+    });
+}
+
+#[test]
+fn without_dns_and_consul_a_service_with_a_name_is_served_from_the_disk() {
+    let test = "state::names::without_dns_and_consul_a_service_with_a_name_is_served_from_the_disk";
+    network::of_its_own(test, async {
+        let app = Upstream::greeter("app").await;
+        let Some(mut consul) = Consul::start_with(PERSISTENT) else {
+            return;
+        };
+        let mut service = routed("app", NAME, app.address);
+        service["Address"] = NAME.into();
+        consul.register(&service);
+        let mut site = Site::new(&consul);
+        site.consul += "allow_local_addresses = true\n";
+        settle(&site);
+        let dns = Dns::start(true);
+        let gateway = site.start();
+        site.serves(&gateway, NAME, "app").await;
+        stop(gateway);
+        drop(dns);
+
+        for hangs in [false, true] {
+            let _dns = hangs.then(|| Dns::start(false));
+            if hangs {
+                consul.kill();
+            }
+            let gateway = site.start();
+            let begun = Instant::now();
+            site.serves(&gateway, NAME, "app").await;
+            let took = begun.elapsed();
+            println!("without dns (it hangs, and consul is gone: {hangs}): served after {took:?}");
+            assert!(took < Duration::from_secs(4), "{took:?}");
+            let (status, _) = ready(&gateway, |parts| {
+                parts.contains("names degraded: not resolving, and served from the disk")
+            })
+            .await;
+            assert_eq!(status, 200);
+            stop(gateway);
+        }
     });
 }

@@ -13,8 +13,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
-use crate::config::{Catalog, Consul, ConsulAddress};
-use crate::rule::Syntax;
+use crate::config::{Catalog, Consul, ConsulAddress, Tagging};
 
 /// What happens after a question, whatever it was.
 #[derive(Clone, Debug)]
@@ -128,10 +127,8 @@ impl Server {
             certificate: None,
             server_name: None,
             mesh_identity: None,
-            entry_points: Vec::new(),
-            allow_default_from_tags: false,
+            tagging: Tagging::default(),
             catalog: Catalog::default(),
-            default_rule_syntax: Syntax::V3,
         }
     }
 

@@ -72,3 +72,66 @@ fn a_name_that_stands_for_this_machine_leads_nowhere_unless_that_is_allowed() {
     desk.publisher.learn([told(service)]);
     assert_eq!(desk.endpoints("db@consul").len(), 4);
 }
+
+#[tokio::test]
+async fn the_name_of_a_service_is_served_from_the_disk_where_nobody_resolves_it_at_a_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = Settings {
+        folder: folder.path().join("state"),
+        key_file: None,
+        max_age: Settings::MAX_AGE,
+    };
+    let begin = || {
+        let state = state::State::start(&settings, &[NAMES], drop).unwrap();
+        let kept = Addresses::of(Some(&state), NAMES);
+        (state, desk_with("", kept))
+    };
+    let (state, mut desk) = begin();
+    desk.publisher.learn([
+        told(at("db", "db.internal")),
+        told(at("old", "old.internal")),
+    ]);
+    desk.publisher.hear([
+        answer("db.internal", Ok(&["10.0.0.7"])),
+        answer("old.internal", Ok(&["10.0.0.8"])),
+    ]);
+    desk.publisher.learn([Change::Gone(key("old"))]);
+    state.close();
+
+    // It hangs, or says that it has no answer.
+    for fails in [false, true] {
+        let (state, mut desk) = begin();
+        desk.publisher.learn([
+            told(at("db", "db.internal")),
+            told(at("old", "old.internal")),
+        ]);
+        assert!(desk.publisher.grace.is_some() && desk.endpoints("db@consul").is_empty());
+        match fails {
+            true => (desk.publisher).hear([answer("db.internal", Err("no answer"))]),
+            false => desk.publisher.restore(),
+        }
+        assert_eq!(desk.endpoints("db@consul"), ["10.0.0.7:5432"]);
+        let said = desk.state();
+        assert!(
+            matches!(&said, State::Degraded(why) if why.contains("from the disk") && why.ends_with(": db.internal")),
+            "{said:?}"
+        );
+        let snapshot = desk.cell.load_full();
+        let restored = |name: &str| snapshot.upstream(name).unwrap().restored.is_some();
+        assert!(restored("db@consul") && !restored("old@consul"));
+        assert!(desk.endpoints("old@consul").is_empty(), "it was gone");
+        if fails {
+            desk.publisher
+                .hear([answer("db.internal", Ok(&["10.0.0.9"]))]);
+            assert_eq!(desk.endpoints("db@consul"), ["10.0.0.9:5432"]);
+            desk.publisher.learn([Change::Gone(key("db"))]);
+            desk.publisher.learn([Change::Gone(key("old"))]);
+            assert_eq!(desk.state(), State::Ready);
+        }
+        state.close();
+    }
+    let stored = state::State::start(&settings, &[NAMES], drop).unwrap();
+    let stored = stored.open(NAMES, "").stored.unwrap().unwrap();
+    let kept = stored.entries::<serde_json::Value>().unwrap();
+    assert!(kept.is_empty(), "nobody has a name any more: {kept:?}");
+}
