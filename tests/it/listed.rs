@@ -22,6 +22,15 @@ fn routed(name: &str) -> [String; 2] {
     ]
 }
 
+/// The rights that the README names.
+fn policy() -> String {
+    let readme = include_str!("../../README.md");
+    let mut blocks = readme.split("```hcl\n").skip(1);
+    let policy = blocks.find(|block| block.starts_with("service \"portcullis\""));
+    let (policy, _) = policy.unwrap().split_once("```").unwrap();
+    policy.to_owned()
+}
+
 /// The command, with this configuration.
 fn command(authority: &Authority, config: &str, arguments: &[&str]) -> Command {
     let config = authority.write("routes.toml", config);
@@ -75,11 +84,7 @@ fn before_a_gateway_runs_consul_is_asked_once_and_what_is_skipped_is_told_with_i
     let Some(consul) = consul(options, listen) else {
         return;
     };
-    let token = consul.token(
-        r#"service "portcullis" { policy = "write" }
-           service_prefix "" { policy = "read" }
-           node_prefix "" { policy = "read" }"#,
-    );
+    let token = consul.token(&policy());
     let config = format!(
         "listen = [\"{listen}\"]\nadmin = \"unix:none.sock\"\nstate_dir = \"state\"\n\
          [consul]\naddress = \"{}\"\ntoken = \"{token}\"\nmesh_identity = \"portcullis\"\n\
