@@ -259,7 +259,9 @@ mod tests {
                 assert!(taken.len() < 3);
             }
         };
-        tokio::join!(closing, serving).0.unwrap();
+        // Who is lost is told at once, not waited for.
+        let closed = async { closing.await.unwrap() };
+        tokio::join!(closed, serving);
     }
 
     #[tokio::test]
