@@ -60,8 +60,16 @@ pub(crate) fn stderr_is_json(format: LogFormat) -> bool {
 
 /// Whether what goes to stderr has colours: on a terminal, unless `NO_COLOR` is set and not empty (no-color.org).
 pub(crate) fn colours_stderr() -> bool {
-    std::io::stderr().is_terminal()
-        && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+    std::io::stderr().is_terminal() && wants_colours()
+}
+
+/// The same of stdout.
+pub(crate) fn colours_stdout() -> bool {
+    std::io::stdout().is_terminal() && wants_colours()
+}
+
+fn wants_colours() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 /// What is known of a connection when it ends.

@@ -12,7 +12,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, timeout};
 
 /// Between two looks without a word from the kernel, which does not tell of what another machine writes (NFS), and not of
-/// a directory that was put in the place of one further up.
+/// a directory that was put in the place of one further up, unless none was there.
 ///
 /// 5 s: a look at ten files takes ten microseconds, at a thousand a millisecond.
 const LOOK: Duration = Duration::from_secs(5);
@@ -108,6 +108,7 @@ pub async fn changed(files: Files) {
                 // Something, or nothing for a while: either way they are looked at. A log beside them is written all the time.
                 let _ = timeout(LOOK, kernel.events.recv()).await;
                 sleep(SETTLED).await;
+                kernel.follow();
             }
             None => sleep(LOOK).await,
         }
@@ -138,7 +139,9 @@ async fn look(files: &Files) -> Files {
 /// What the kernel tells of directories. Dropped, it is asked no more.
 struct Kernel {
     events: Receiver<()>,
-    _watcher: RecommendedWatcher,
+    watcher: RecommendedWatcher,
+    /// The directories that are not there.
+    missing: BTreeSet<PathBuf>,
 }
 
 impl Kernel {
@@ -150,15 +153,32 @@ impl Kernel {
                 let _ = send.try_send(());
             }
         };
-        let mut watcher = notify::recommended_watcher(heard)?;
-        for directory in directories {
-            // One that is not there may come: it is looked for.
-            let _ = watcher.watch(directory, RecursiveMode::NonRecursive);
-        }
-        Ok(Self {
+        let mut kernel = Self {
             events,
-            _watcher: watcher,
-        })
+            watcher: notify::recommended_watcher(heard)?,
+            missing: directories.clone(),
+        };
+        kernel.follow();
+        Ok(kernel)
+    }
+
+    /// Listens to the directories that have come. In the place of one that is not there it is the nearest one above that is:
+    /// there something happens when it comes.
+    fn follow(&mut self) {
+        let Self {
+            watcher, missing, ..
+        } = self;
+        let mut listens = |directory: &Path| {
+            let is_here = directory.as_os_str().is_empty();
+            let directory = if is_here { Path::new(".") } else { directory };
+            let watched = watcher.watch(directory, RecursiveMode::NonRecursive);
+            watched.is_ok()
+        };
+        missing.retain(|directory| {
+            let mut above = directory.ancestors().skip(1);
+            // It may have come in between: then nothing happens above any more.
+            !listens(directory) && (!above.any(&mut listens) || !listens(directory))
+        });
     }
 }
 
@@ -335,6 +355,21 @@ mod tests {
                 .tells(|at| fs::create_dir(at.join("certs/two")).unwrap())
                 .await
         );
+    }
+
+    #[tokio::test]
+    async fn a_file_in_directories_that_come_one_after_the_other_is_told() {
+        let Desk { folder, files } = Desk::new(|_| {}, &["etc/portcullis/a"]);
+        let watching = tokio::spawn(changed(files));
+        let directory = folder.path().join("etc/portcullis");
+        for directory in [directory.parent().unwrap(), &directory] {
+            sleep(SETTLED * 3).await;
+            fs::create_dir(directory).unwrap();
+        }
+        sleep(SETTLED * 3).await;
+        assert!(!watching.is_finished());
+        fs::write(directory.join("a"), "here").unwrap();
+        timeout(LOOK / 2, watching).await.unwrap().unwrap();
     }
 
     #[tokio::test]

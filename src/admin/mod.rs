@@ -21,7 +21,7 @@ mod actions;
 mod host;
 mod limits;
 mod listener;
-mod routes;
+pub mod routes;
 
 pub use listener::{BindError, Listener};
 

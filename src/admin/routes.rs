@@ -16,7 +16,7 @@ use crate::tls::client;
 
 /// The routes of a snapshot in the table's order, with the one that hides each, if one does, and what services asked for
 /// in vain.
-pub(super) fn json(snapshot: &Snapshot) -> Vec<u8> {
+pub fn json(snapshot: &Snapshot) -> Vec<u8> {
     let now = Instant::now();
     let table = &snapshot.table;
     let services = snapshot.services();

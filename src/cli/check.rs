@@ -152,5 +152,6 @@ mod tests {
             (config.get_env().map(ToOwned::to_owned), defaults)
         };
         assert_eq!(config("check"), config("serve"));
+        assert_eq!(config("routes"), config("serve"));
     }
 }

@@ -133,7 +133,8 @@ fn fail(code: u8, message: &str) -> ExitCode {
     ExitCode::from(code)
 }
 
-fn timeout(text: &str) -> Result<Duration, String> {
+/// A time that a person waits: an hour at most.
+pub(super) fn timeout(text: &str) -> Result<Duration, String> {
     let time = text.parse::<SignedDuration>().ok();
     time.and_then(|time| Duration::try_from(time).ok())
         .filter(|time| !time.is_zero() && *time <= LONGEST_TIMEOUT)

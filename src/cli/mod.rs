@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 pub mod check;
 pub mod connect;
 pub mod demo;
+pub mod routes;
 pub mod serve;
 
 /// A single-port SNI edge gateway with TCP tunnelling.
@@ -29,6 +30,8 @@ pub enum Command {
     Demo(demo::DemoArgs),
     /// Check a configuration, and report every mistake in it at once
     Check(check::CheckArgs),
+    /// Show what a gateway routes, or would: every route, and what was skipped and why
+    Routes(routes::RoutesArgs),
 }
 
 /// Runs the command.
@@ -38,5 +41,6 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Connect(args) => connect::run(args),
         Command::Demo(args) => demo::run(args),
         Command::Check(args) => check::run(args),
+        Command::Routes(args) => routes::run(args),
     }
 }

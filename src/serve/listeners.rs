@@ -315,11 +315,6 @@ impl Listeners {
 impl Opened {
     /// What each one does, those that end with it among them.
     pub(super) fn described(&self) -> BTreeMap<ListenerId, snapshot::Listener> {
-        let describe = |listener: &config::Listener| snapshot::Listener {
-            unknown_name: listener.unknown_name,
-            accept_proxy: listener.accept_proxy.clone(),
-            ..Default::default()
-        };
         let opened = (self.listeners.iter()).map(|(id, listener, _)| (id, listener));
         let going = self.going.iter().map(|(id, listener)| (id, listener));
         let listeners = opened.chain(going);
@@ -343,6 +338,28 @@ impl Opened {
             AdminAddress::Unix(_) => None,
         });
         sockets.chain(admin).collect()
+    }
+}
+
+/// What the listeners of a configuration would do, and the TCP addresses that would be bound: as they are written.
+pub(super) fn planned(
+    config: &Config,
+) -> (BTreeMap<ListenerId, snapshot::Listener>, Arc<[SocketAddr]>) {
+    let listeners = (0..).map(ListenerId).zip(&config.listeners);
+    let listeners = listeners.map(|(id, listener)| (id, describe(listener)));
+    let admin = config.admin.as_ref().and_then(|admin| match admin {
+        AdminAddress::Tcp(address) => Some(*address),
+        AdminAddress::Unix(_) => None,
+    });
+    let addresses = config.listeners.iter().map(|listener| listener.address);
+    (listeners.collect(), addresses.chain(admin).collect())
+}
+
+fn describe(listener: &config::Listener) -> snapshot::Listener {
+    snapshot::Listener {
+        unknown_name: listener.unknown_name,
+        accept_proxy: listener.accept_proxy.clone(),
+        ..Default::default()
     }
 }
 

@@ -35,6 +35,7 @@ mod hostile;
 mod identity;
 mod intentions;
 mod limits;
+mod listed;
 mod loops;
 mod mesh;
 mod middlewares;

@@ -1,5 +1,6 @@
 //! Configurations that change while the gateway runs: what serves, what stays, and what is refused.
 
+use std::fs::OpenOptions;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use rustls::pki_types::ServerName;
 use rustls::version::TLS13;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -112,7 +113,11 @@ async fn a_fifo_in_the_place_of_the_configuration_is_refused_and_holds_up_no_lat
     std::fs::remove_file(&path).unwrap();
     let made = std::process::Command::new("mkfifo").arg(&path).status();
     assert!(made.unwrap().success());
-    let why = gateway.reload.done("a test").await.unwrap_err();
+    let asked = timeout(PATIENCE, gateway.reload.done("a test")).await;
+    // Whoever waits in it for a writer has one, or this test would not end either.
+    let freed = OpenOptions::new().read(true).write(true).open(&path);
+    drop(freed.unwrap());
+    let why = asked.expect("it waits in the fifo").unwrap_err();
     assert!(why.contains("it is no regular file"), "{why}");
 
     std::fs::remove_file(&path).unwrap();

@@ -175,6 +175,25 @@ mod tests {
         client
     }
 
+    fn bound() -> Listener {
+        Listener::bind("127.0.0.1:0".parse().unwrap(), &Keepalive::default()).unwrap()
+    }
+
+    /// A listener, and somebody who has only begun a handshake with it.
+    async fn scanned() -> (Listener, Socket) {
+        let listener = bound();
+        let scanner = begins(listener.address());
+        is_arriving(listener.address().port()).await;
+        (listener, scanner)
+    }
+
+    /// Closes it, and nobody is there to be taken.
+    async fn closed(listener: Listener, give_up: impl Future<Output = ()>) {
+        let nobody = |_, _, ()| panic!("nobody is there");
+        let closing = listener.close(|| Some(()), nobody, |e| panic!("{e}"), give_up);
+        closing.await.unwrap();
+    }
+
     /// Until the kernel answers for it.
     async fn is_arriving(port: u16) {
         while queue::arriving(port).unwrap() == 0 {
@@ -222,8 +241,7 @@ mod tests {
     #[tokio::test]
     async fn who_waits_is_taken_as_room_comes_and_nobody_beyond_it() {
         const QUEUED: usize = 20;
-        let listener =
-            Listener::bind("127.0.0.1:0".parse().unwrap(), &Keepalive::default()).unwrap();
+        let listener = bound();
         let address = listener.address();
         let _clients = [(); QUEUED].map(|()| std::net::TcpStream::connect(address).unwrap());
         let room = Arc::new(Semaphore::new(3));
@@ -241,19 +259,16 @@ mod tests {
                 assert!(taken.len() < 3);
             }
         };
-        tokio::join!(closing, serving).0.unwrap();
+        // Who is lost is told at once, not waited for.
+        let closed = async { closing.await.unwrap() };
+        tokio::join!(closed, serving);
     }
 
     #[tokio::test]
     async fn who_only_begins_a_handshake_is_not_waited_for_for_ever() {
-        let listener =
-            Listener::bind("127.0.0.1:0".parse().unwrap(), &Keepalive::default()).unwrap();
-        let _scanner = begins(listener.address());
-        is_arriving(listener.address().port()).await;
+        let (listener, _scanner) = scanned().await;
         let begin = Instant::now();
-        let nobody = |_, _, ()| panic!("nobody is there");
-        let closed = listener.close(|| Some(()), nobody, |e| panic!("{e}"), pending());
-        closed.await.unwrap();
+        closed(listener, pending()).await;
         let time = begin.elapsed();
         assert!(
             time >= HANDSHAKE && time < HANDSHAKE + HANDSHAKE,
@@ -263,15 +278,9 @@ mod tests {
 
     #[tokio::test]
     async fn giving_up_ends_the_wait_for_handshakes() {
-        let listener =
-            Listener::bind("127.0.0.1:0".parse().unwrap(), &Keepalive::default()).unwrap();
-        let _scanner = begins(listener.address());
-        is_arriving(listener.address().port()).await;
+        let (listener, _scanner) = scanned().await;
         let begin = Instant::now();
-        let nobody = |_, _, ()| panic!("nobody is there");
-        let give_up = std::future::ready(());
-        let closed = listener.close(|| Some(()), nobody, |e| panic!("{e}"), give_up);
-        closed.await.unwrap();
+        closed(listener, std::future::ready(())).await;
         assert!(begin.elapsed() < HANDSHAKE);
     }
 }

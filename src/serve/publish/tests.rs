@@ -68,19 +68,20 @@ fn sessions() -> Sessions {
     Sessions::new(AccessLog::off(), Metrics::new())
 }
 
+/// Two routes, each to an upstream with a name of its own.
+const TWO_NAMES: &str = r#"
+    [routes.one]
+    host = "one.test"
+    passthrough = true
+    upstream = "one.internal:22"
+    [routes.two]
+    host = "two.test"
+    passthrough = true
+    upstream = "two.internal:22"
+"#;
+
 fn two_names() -> Desk {
-    desk(
-        r#"
-        [routes.one]
-        host = "one.test"
-        passthrough = true
-        upstream = "one.internal:22"
-        [routes.two]
-        host = "two.test"
-        passthrough = true
-        upstream = "two.internal:22"
-        "#,
-    )
+    desk(TWO_NAMES)
 }
 
 fn answer(name: &str, addresses: Result<&[&str], &str>) -> Answer {
@@ -403,17 +404,7 @@ async fn a_name_that_does_not_resolve_is_served_from_the_disk_and_one_that_waits
     state.close();
 
     let (state, kept) = kept();
-    let text = r#"
-        [routes.one]
-        host = "one.test"
-        passthrough = true
-        upstream = "one.internal:22"
-        [routes.two]
-        host = "two.test"
-        passthrough = true
-        upstream = "two.internal:22"
-        "#;
-    let mut desk = desk_with(text, kept);
+    let mut desk = desk_with(TWO_NAMES, kept);
     let addresses = |desk: &Desk| -> Vec<String> {
         let addresses = desk.publisher.inputs.addresses.values().flatten();
         addresses.map(ToString::to_string).collect()

@@ -12,6 +12,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use super::sent::{NAME, gateway, say};
 use super::{REQUIRED, V1};
 use crate::authority::Authority;
+use crate::gateway::Gateway;
 use crate::hello_bytes::{self as hello, framed};
 use crate::peers;
 use crate::upstream::Upstream;
@@ -43,52 +44,60 @@ fn segments(ss: &PathBuf, tcp: &TcpStream) -> usize {
     count.unwrap_or_else(|| panic!("{text}")).parse().unwrap()
 }
 
-async fn plain(ss: PathBuf) -> (Upstream, UnboundedReceiver<(Vec<u8>, usize)>) {
-    let (told, heard) = unbounded_channel();
-    let upstream = Upstream::tcp(move |tcp| listen(tcp, |tcp| tcp, ss.clone(), told.clone()));
-    (upstream.await, heard)
+/// A gateway before a plain upstream that counts.
+struct Counted {
+    gateway: Gateway,
+    authority: Authority,
+    heard: UnboundedReceiver<(Vec<u8>, usize)>,
+    _upstream: Upstream,
+}
+
+impl Counted {
+    /// The upstream is sent this header; none where there is no `ss`.
+    async fn start(header: &str, listen_key: &str, route: &str) -> Option<Self> {
+        let ss = peers::require("ss", "ip")?;
+        let authority = Authority::new();
+        authority.issue_files("edge", &[NAME]);
+        let (told, heard) = unbounded_channel();
+        let listening = move |tcp| listen(tcp, |tcp| tcp, ss.clone(), told.clone());
+        let upstream = Upstream::tcp(listening).await;
+        let keys = format!(
+            "address = \"{}\"\nproxy_protocol = \"{header}\"",
+            upstream.address
+        );
+        Some(Self {
+            gateway: gateway(&authority, listen_key, route, &keys).await,
+            authority,
+            heard,
+            _upstream: upstream,
+        })
+    }
 }
 
 #[tokio::test]
 async fn to_a_plain_upstream_the_header_goes_with_the_first_word_of_a_client_that_speaks_first() {
-    let Some(ss) = peers::require("ss", "ip") else {
+    let Some(mut counted) = Counted::start("v1", REQUIRED, "").await else {
         return;
     };
-    let authority = Authority::new();
-    authority.issue_files("edge", &[NAME]);
-    let (upstream, mut heard) = plain(ss).await;
-    let keys = format!(
-        "address = \"{}\"\nproxy_protocol = \"v1\"",
-        upstream.address
-    );
-    let mut gateway = gateway(&authority, REQUIRED, "", &keys).await;
     // The word comes with the end of the handshake, as clients send it that have one.
-    let client = Arc::new(authority.client(&[&TLS13]));
-    say(&mut gateway, client, V1).await;
-    let (all, count) = heard.recv().await.unwrap();
+    let client = Arc::new(counted.authority.client(&[&TLS13]));
+    say(&mut counted.gateway, client, V1).await;
+    let (all, count) = counted.heard.recv().await.unwrap();
     assert_eq!(all, [V1, b"word"].concat());
     assert_eq!(count, 1);
 }
 
 #[tokio::test]
 async fn of_tls_that_is_passed_through_the_hello_goes_with_the_header() {
-    let Some(ss) = peers::require("ss", "ip") else {
+    let Some(mut counted) = Counted::start("v2", "", "passthrough = true").await else {
         return;
     };
-    let authority = Authority::new();
-    authority.issue_files("edge", &[NAME]);
-    let (upstream, mut heard) = plain(ss).await;
-    let keys = format!(
-        "address = \"{}\"\nproxy_protocol = \"v2\"",
-        upstream.address
-    );
-    let gateway = gateway(&authority, "", "passthrough = true", &keys).await;
-    let mut tcp = gateway.connect().await;
+    let mut tcp = counted.gateway.connect().await;
     let hello = framed(&hello::named(NAME), &[]);
     tcp.write_all(&hello).await.unwrap();
     tcp.shutdown().await.unwrap();
     tcp.read_to_end(&mut Vec::new()).await.unwrap();
-    let (all, count) = heard.recv().await.unwrap();
+    let (all, count) = counted.heard.recv().await.unwrap();
     assert!(all.ends_with(&hello) && all.len() > hello.len());
     assert_eq!(count, 1);
 }
