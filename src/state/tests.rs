@@ -41,14 +41,14 @@ impl Disk {
             part.put(name, value);
         }
         part.confirm(&7);
-        state.close();
+        close(&state);
     }
 
     /// What another process finds.
     fn finds(&self) -> Result<Option<Vec<(String, u32)>>, String> {
         let (state, _told) = self.start();
         let Opened { stored, .. } = state.open("consul", "here");
-        state.close();
+        close(&state);
         Ok(stored?.map(|stored| {
             assert_eq!(stored.note::<u32>().unwrap(), 7);
             let entries = stored.entries().unwrap().into_iter();
@@ -74,6 +74,13 @@ impl Disk {
         let path = self.root.path().join("key");
         std::fs::write(&path, key.repeat(64)).unwrap();
         self.settings.key_file = Some(path);
+    }
+}
+
+/// Waits for the last write for as long as it takes: the disk of a test is busy with others too.
+fn close(state: &State) {
+    while !state.shared.desk().closed {
+        state.close();
     }
 }
 
@@ -114,7 +121,7 @@ fn what_is_removed_is_gone_and_what_nobody_has_confirmed_is_not_written() {
     part.put("new", &3);
     let Opened { part: names, .. } = state.open("names", "");
     names.put("unconfirmed", &1);
-    state.close();
+    close(&state);
     assert_eq!(disk.finds(), entries(&[("new", 3), ("web", 2)]));
     assert!(!disk.file("names").exists());
 }
@@ -128,7 +135,7 @@ fn what_another_source_has_told_is_dropped() {
     assert!(stored.unwrap().is_none());
     part.put("api", &1);
     part.confirm(&7);
-    state.close();
+    close(&state);
     assert_eq!(disk.finds(), Ok(None));
 }
 
@@ -167,7 +174,7 @@ fn a_disk_that_does_not_answer_is_told_of_once_and_what_comes_of_it_after_that()
     part.put("web", &1);
     part.confirm(&7);
     assert_eq!(told.recv().unwrap(), Ok(()));
-    state.close();
+    close(&state);
     assert_eq!(told.iter().count(), 0, "both threads have ended");
 }
 
@@ -182,7 +189,7 @@ fn ten_thousand_changes_in_a_moment_are_a_handful_of_writes() {
         part.confirm(&7);
     }
     let took = begun.elapsed();
-    state.close();
+    close(&state);
     let most = 3 + took.as_secs() as usize;
     let writes = told.iter().count();
     assert!(writes <= most, "{writes} in {took:?}");
@@ -243,7 +250,7 @@ fn what_is_refused_for_its_age_is_not_lost_and_the_bound_may_be_another() {
     assert!(part.judge(confirmed).is_ok());
     state.set_max_age(Duration::ZERO);
     assert!(part.judge(confirmed).is_err());
-    state.close();
+    close(&state);
     disk.settings.max_age = Settings::MAX_AGE;
     assert_eq!(disk.finds(), entries(&[("web", 1)]));
 }
@@ -358,9 +365,9 @@ fn two_processes_both_find_it_and_one_writes_until_it_has_gone() {
     part.put("web", &2);
     part.confirm(&7);
     assert!(told.recv().unwrap().is_err());
-    one.close();
+    close(&one);
     while told.recv().unwrap().is_err() {}
-    other.close();
+    close(&other);
     assert_eq!(disk.finds(), entries(&[("web", 2)]));
 }
 
@@ -385,7 +392,7 @@ fn a_folder_that_cannot_be_written_is_told_and_used_again_when_it_can_be() {
     // On the way out nobody tries for ever.
     mode(0o777);
     part.put("web", &2);
-    state.close();
+    close(&state);
     mode(0o700);
     assert_eq!(disk.finds(), entries(&[("web", 1)]));
 }
@@ -413,7 +420,7 @@ fn whoever_goes_on_is_given_nothing_from_the_disk_and_keeps_what_was_kept_of_the
     assert!(stored.unwrap().is_none());
     part.put("two", &3);
     part.confirm(&7);
-    state.close();
+    close(&state);
     assert_eq!(disk.finds(), entries(&[("one", 1), ("two", 3)]));
 }
 
@@ -424,12 +431,12 @@ fn whoever_goes_on_with_another_source_keeps_only_what_that_has_told() {
     let (state, _told) = disk.start();
     // Its source has told nothing: what another one had told is not lost for it.
     let Opened { .. } = state.go_on("consul", "there");
-    state.close();
+    close(&state);
     assert_eq!(disk.finds(), entries(&[("one", 1), ("two", 2)]));
 
     let (state, _told) = disk.start();
     state.go_on("consul", "there").part.confirm(&7);
-    state.close();
+    close(&state);
     let (state, _told) = disk.start();
     let stored = state.open("consul", "there").stored.unwrap().unwrap();
     assert_eq!(stored.entries::<u32>().unwrap(), []);
