@@ -312,7 +312,8 @@ impl Watcher {
                     now,
                 );
                 if let Ok(answer) = answer {
-                    self.known.catalog(answer, false, now);
+                    let take = move |known: &mut Known| known.catalog(answer, false, now);
+                    aside(&mut self.known, take).await;
                 }
             }
             Heard::Checks(answer) => {
@@ -322,7 +323,8 @@ impl Watcher {
                     now,
                 );
                 if let Ok(answer) = answer {
-                    self.known.checks(answer.value, now);
+                    let take = move |known: &mut Known| known.checks(answer.value, now);
+                    aside(&mut self.known, take).await;
                 }
             }
             Heard::Pulse(trouble) => self.polled(Poll::Pulse, trouble, now),
@@ -338,7 +340,12 @@ impl Watcher {
             Heard::Asked(answer) => {
                 self.is_asking = false;
                 match answer {
-                    Ok(answer) => self.known.catalog(answer, true, now),
+                    Ok(answer) => {
+                        aside(&mut self.known, move |known| {
+                            known.catalog(answer, true, now)
+                        })
+                        .await;
+                    }
                     Err(_) => self.known.unanswered(now),
                 }
             }
