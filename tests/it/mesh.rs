@@ -34,6 +34,7 @@ mod middlewares;
 mod options;
 mod ready;
 mod rights;
+mod scale;
 mod speed;
 mod ssh;
 mod transports;
