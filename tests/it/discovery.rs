@@ -21,6 +21,7 @@ mod agent;
 mod anew;
 mod asking;
 mod faults;
+mod large;
 mod nomad;
 mod places;
 

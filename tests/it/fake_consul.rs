@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::future;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http_body_util::Full;
-use hyper::body::{Bytes, Incoming};
+use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
@@ -56,6 +57,8 @@ pub(crate) enum Fault {
     Status(u16, &'static str),
     /// This, in place of the answer, with headers as they should be.
     Body(&'static str),
+    /// A good answer of at least so many bytes, none of which is held in memory for long.
+    Large(usize),
     /// Nothing, for ever.
     Hang,
     /// The end of the connection.
@@ -199,7 +202,7 @@ impl World {
 async fn answer(
     request: Request<Incoming>,
     mut seen: watch::Receiver<World>,
-) -> Result<Response<Full<Bytes>>, &'static str> {
+) -> Result<Response<Text>, &'static str> {
     let target = request.uri().path_and_query().unwrap().to_string();
     let parameter = |name: &str| -> Option<u64> {
         let mut pairs = request.uri().query()?.split('&');
@@ -218,12 +221,13 @@ async fn answer(
         let body = match fault {
             Some((_, Fault::Status(status, text))) => {
                 let response = Response::builder().status(*status);
-                return Ok(response.body(Full::from(*text)).unwrap());
+                return Ok(response.body(Text::once(*text)).unwrap());
             }
-            Some((_, Fault::Hang)) => future::pending::<Infallible>().await.to_string(),
+            Some((_, Fault::Hang)) => match future::pending::<Infallible>().await {},
             Some((_, Fault::Close)) => return Err("closed"),
-            Some((_, Fault::Body(text))) => (*text).to_owned(),
-            None => value.to_string(),
+            Some((_, Fault::Body(text))) => Text::once(*text),
+            Some((_, Fault::Large(bytes))) => Text::large(value.is_object(), *bytes),
+            None => Text::once(value.to_string()),
         };
         if known == 0 || index > known || fault.is_some() || has_ended {
             let mut response = Response::builder()
@@ -236,11 +240,85 @@ async fn answer(
             if world.default_deny {
                 response = response.header("X-Consul-Default-ACL-Policy", "deny");
             }
-            return Ok(response.body(Full::from(body)).unwrap());
+            return Ok(response.body(body).unwrap());
         }
         tokio::select! {
             () = &mut end => has_ended = true,
             changed = seen.changed() => changed.map_err(|_| "the test is over")?,
+        }
+    }
+}
+
+/// An answer in pieces, of which all but the first and the last are alike.
+struct Text {
+    first: Option<Bytes>,
+    again: Bytes,
+    times: usize,
+    last: Option<Bytes>,
+}
+
+impl Text {
+    fn once(text: impl Into<Bytes>) -> Self {
+        Self {
+            first: Some(text.into()),
+            again: Bytes::new(),
+            times: 0,
+            last: None,
+        }
+    }
+
+    /// Services with their tags, or instances of one.
+    fn large(is_map: bool, bytes: usize) -> Self {
+        let (first, again, last) = match is_map {
+            true => (
+                "{",
+                r#""a-service":["traefik.enable=true"],"#,
+                r#""last":[]}"#,
+            ),
+            false => (
+                "[",
+                r#"{"Node":{"Node":"n1","Address":"10.0.0.1"}},"#,
+                "{}]",
+            ),
+        };
+        let again = again.repeat(1024);
+        Self {
+            first: Some(first.into()),
+            times: bytes / again.len() + 1,
+            again: again.into(),
+            last: Some(last.into()),
+        }
+    }
+}
+
+impl Body for Text {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let piece = match self.first.take() {
+            Some(first) => Some(first),
+            None if self.times > 0 => {
+                self.times -= 1;
+                Some(self.again.clone())
+            }
+            None => self.last.take(),
+        };
+        Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.first.is_none() && self.times == 0 && self.last.is_none()
+    }
+
+    /// What comes in one piece has a length; the rest comes in chunks, as Consul sends what is large.
+    fn size_hint(&self) -> SizeHint {
+        match (&self.first, self.times) {
+            (Some(first), 0) => SizeHint::with_exact(first.len() as u64),
+            _ => SizeHint::default(),
         }
     }
 }

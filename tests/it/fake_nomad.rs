@@ -208,6 +208,7 @@ async fn answer(
             Some((_, Fault::Hang)) => future::pending::<Infallible>().await.to_string(),
             Some((_, Fault::Close)) => return Err("closed"),
             Some((_, Fault::Body(text))) => (*text).to_owned(),
+            Some((_, Fault::Large(bytes))) => format!("[{}]", " ".repeat(*bytes)),
             None if refused => return Ok(bad(403, "Permission denied")),
             None => world.answer(path, &namespace).to_string(),
         };

@@ -36,6 +36,7 @@ mod native;
 mod options;
 mod ready;
 mod rights;
+mod scale;
 mod sidecars;
 mod speed;
 mod ssh;

@@ -24,7 +24,7 @@ mod lives;
 mod plan;
 mod talk;
 pub(crate) mod watch;
-mod words;
+pub(crate) mod words;
 
 use lives::Lives;
 use watch::{Metrics, descriptors};

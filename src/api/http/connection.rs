@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full};
-use hyper::body::{Bytes, Incoming};
+use hyper::body::{Body, Bytes, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::{HeaderMap, Request, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -14,6 +14,7 @@ use rustls_pki_types::ServerName;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 
@@ -22,9 +23,19 @@ use super::limits::Limits;
 use crate::config::{ConsulAddress, Keepalive};
 use crate::net;
 
-/// How many connections wait for the next question, and for how long. As many as there are reads at once; a minute is
-/// longer than the pauses within a burst of questions, and shorter than what NATs forget.
-const IDLE: (usize, Duration) = (16, Duration::from_secs(60));
+/// How many connections wait for the next question, and for how long. As many as there are reads at once; 20 s are longer
+/// than the pauses within a burst of questions, or between two looks whether anybody answers, and shorter than what NATs
+/// forget.
+const IDLE: (usize, Duration) = (16, Duration::from_secs(20));
+
+/// Answers that grow beyond so many bytes take turns, [`LARGE_AT_ONCE`] at a time, until they have been read as JSON: an agent
+/// that answers everything with as much as is allowed must not fill the memory once for each question.
+///
+/// 1 MiB: what is known of one service is smaller, and of a cluster with a thousand services two answers are larger.
+const LARGE: usize = 1024 * 1024;
+
+/// Two: the catalog and the checks, which change together.
+pub(super) const LARGE_AT_ONCE: usize = 2;
 
 /// How much of the body of a refusal is read, in bytes: its beginning says why.
 const REFUSAL: usize = 4096;
@@ -36,6 +47,8 @@ pub(super) struct Agent {
     pub(super) tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
     pub(super) limits: Limits,
     pub(super) idle: Mutex<Vec<(Instant, Connection)>>,
+    /// The turns of large answers.
+    pub(super) large: Arc<Semaphore>,
 }
 
 /// A whole answer: of one that is not 200, the beginning.
@@ -43,6 +56,8 @@ pub(super) struct Reply {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     pub(super) body: Vec<u8>,
+    /// The turn of a large one, which lasts as long as its bytes.
+    pub(super) turn: Option<OwnedSemaphorePermit>,
 }
 
 /// Why there is no answer.
@@ -102,7 +117,13 @@ impl Agent {
         let (parts, body) = head.into_parts();
         let is_good = parts.status == StatusCode::OK;
         let most = if is_good { self.limits.bytes } else { REFUSAL };
-        let read = connection.drive(|_| timeout(self.limits.body, collect(body, most)));
+        // What is said to be too large is not waited for.
+        if is_good && usize::try_from(body.size_hint().lower()).is_ok_and(|size| size > most) {
+            return Err(Failure::TooLarge);
+        }
+        let mut turn = None;
+        let collect = self.collect(body, most, &mut turn);
+        let read = connection.drive(|_| timeout(self.limits.body, collect));
         let (body, is_whole) = match read.await {
             Ok(read) => read.map_err(|error| Failure::BrokenOff(cause(&error)))?,
             Err(_) => return Err(Failure::Timeout(self.limits.body)),
@@ -116,7 +137,36 @@ impl Agent {
             status: parts.status,
             headers: parts.headers,
             body,
+            turn,
         })
+    }
+
+    /// Reads a body to its end, or as far as it is larger than allowed; also whether that was all.
+    async fn collect(
+        &self,
+        mut body: Incoming,
+        most: usize,
+        turn: &mut Option<OwnedSemaphorePermit>,
+    ) -> hyper::Result<(Vec<u8>, bool)> {
+        let mut bytes = Vec::new();
+        while let Some(frame) = body.frame().await {
+            let Ok(data) = frame?.into_data() else {
+                continue;
+            };
+            let room = most.saturating_sub(bytes.len());
+            match data.get(..room) {
+                Some(part) if part.len() < data.len() => {
+                    bytes.extend_from_slice(part);
+                    return Ok((bytes, false));
+                }
+                _ => bytes.extend_from_slice(&data),
+            }
+            if bytes.len() > LARGE && turn.is_none() {
+                // It is never closed.
+                *turn = Arc::clone(&self.large).acquire_owned().await.ok();
+            }
+        }
+        Ok((bytes, true))
     }
 
     /// A connection that waits and has not ended since.
@@ -230,23 +280,4 @@ impl Connection {
         }
         work.await
     }
-}
-
-/// Reads a body to its end, or as far as it is larger than allowed; also whether that was all.
-async fn collect(mut body: Incoming, most: usize) -> hyper::Result<(Vec<u8>, bool)> {
-    let mut bytes = Vec::new();
-    while let Some(frame) = body.frame().await {
-        let Ok(data) = frame?.into_data() else {
-            continue;
-        };
-        let room = most.saturating_sub(bytes.len());
-        match data.get(..room) {
-            Some(part) if part.len() < data.len() => {
-                bytes.extend_from_slice(part);
-                return Ok((bytes, false));
-            }
-            _ => bytes.extend_from_slice(&data),
-        }
-    }
-    Ok((bytes, true))
 }

@@ -31,7 +31,7 @@ use rustls_pki_types::ServerName;
 use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
 
-use connection::{Agent, Failure, Reply};
+use connection::{Agent, Failure, LARGE_AT_ONCE, Reply};
 use limits::Limits;
 use token::{Held, Tokens};
 
@@ -179,6 +179,7 @@ impl Client {
                 address: server.address.clone(),
                 tls: security(&server)?,
                 idle: Default::default(),
+                large: Arc::new(Semaphore::new(LARGE_AT_ONCE)),
                 limits: limits.clone(),
             }),
             name: server.address.to_string(),
@@ -299,6 +300,7 @@ impl Client {
         }
         let id = token.map(|held| held.id).unwrap_or_default();
         let value = value(reply.body).await.map_err(unexpected)?;
+        drop(reply.turn);
         Ok(Answer::read(*api, &reply.headers, id).map(|()| value))
     }
 

@@ -1,10 +1,11 @@
 //! The shapes of Consul's answers, each entry read on its own, so that a broken one spoils no other.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::super::instance::Health;
@@ -12,33 +13,51 @@ use crate::api::consul::null_is_default;
 use crate::name::quoted;
 
 /// `GET /v1/catalog/services`: each service with the tags of all its instances, sorted: Consul's order means nothing.
-#[derive(Debug, Deserialize)]
-#[serde(from = "Option<BTreeMap<String, Box<RawValue>>>")]
+#[derive(Debug)]
 pub(super) struct Services(pub(super) BTreeMap<Arc<str>, Vec<Arc<str>>>);
 
-impl From<Option<BTreeMap<String, Box<RawValue>>>> for Services {
-    fn from(names: Option<BTreeMap<String, Box<RawValue>>>) -> Self {
-        let listed = names.into_iter().flatten().map(|(name, tags)| {
-            // A name whose tags cannot be read is there all the same, and asks for nothing.
-            let tags: Vec<Box<RawValue>> = parse(&tags).unwrap_or_default();
-            let tags = tags.iter().filter_map(|tag| parse::<String>(tag).ok());
-            let mut tags: Vec<Arc<str>> = tags.map(Arc::from).collect();
-            tags.sort_unstable();
-            (name.into(), tags)
-        });
-        Self(listed.collect())
+impl<'de> Deserialize<'de> for Services {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Names;
+        impl<'de> Visitor<'de> for Names {
+            type Value = Services;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a map")
+            }
+
+            fn visit_unit<E>(self) -> Result<Services, E> {
+                Ok(Services(BTreeMap::new()))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut names: A) -> Result<Services, A::Error> {
+                let mut listed = BTreeMap::new();
+                while let Some((name, raw)) = names.next_entry::<String, Box<RawValue>>()? {
+                    listed.insert(name.into(), tags(&raw));
+                }
+                Ok(Services(listed))
+            }
+        }
+        deserializer.deserialize_any(Names)
     }
 }
 
+/// A name whose tags cannot be read is there all the same, and asks for nothing.
+fn tags(raw: &RawValue) -> Vec<Arc<str>> {
+    let tags: Vec<&RawValue> = parse(raw).unwrap_or_default();
+    let tags = tags.into_iter().filter_map(|tag| parse::<String>(tag).ok());
+    let mut tags: Vec<Arc<str>> = tags.map(Arc::from).collect();
+    tags.sort_unstable();
+    tags
+}
+
 /// `GET /v1/health/state/any`: every check there is that can be read.
-#[derive(Debug, Deserialize)]
-#[serde(from = "Option<Vec<Box<RawValue>>>")]
+#[derive(Debug)]
 pub(super) struct Checks(pub(super) Vec<Check>);
 
-impl From<Option<Vec<Box<RawValue>>>> for Checks {
-    fn from(checks: Option<Vec<Box<RawValue>>>) -> Self {
-        let checks = checks.into_iter().flatten();
-        Self(checks.filter_map(|check| parse(&check).ok()).collect())
+impl<'de> Deserialize<'de> for Checks {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        each(deserializer, |check| parse(check).ok()).map(Self)
     }
 }
 
@@ -75,8 +94,7 @@ impl Check {
 }
 
 /// `GET /v1/health/service/NAME` and `GET /v1/health/connect/NAME`: instances with their nodes and checks.
-#[derive(Debug, Deserialize)]
-#[serde(from = "Option<Vec<Box<RawValue>>>")]
+#[derive(Debug)]
 pub(super) struct Entries(pub(super) Vec<Result<Entry, Unreadable>>);
 
 /// An entry that is none.
@@ -87,23 +105,39 @@ pub(super) struct Unreadable {
     pub(super) why: String,
 }
 
-impl From<Option<Vec<Box<RawValue>>>> for Entries {
-    fn from(entries: Option<Vec<Box<RawValue>>>) -> Self {
-        let entries = entries.into_iter().flatten().map(|raw| {
-            let entry: Entry = parse(&raw).map_err(|error| Unreadable {
-                id: id_in(&raw),
-                why: format!("its entry cannot be read: {}", quoted(&error.to_string())),
-            })?;
-            match entry.node.node.is_empty() || entry.service.id.is_empty() {
-                false => Ok(entry),
-                true => Err(Unreadable {
-                    id: None,
-                    why: "it does not say which instance of which node it is".to_owned(),
-                }),
-            }
-        });
-        Self(entries.collect())
+impl<'de> Deserialize<'de> for Entries {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        each(deserializer, |raw| Some(Entry::read(raw))).map(Self)
     }
+}
+
+/// The elements of a list, or of a `null` in its place, each read by itself as it comes: of a large answer nothing is held
+/// twice.
+fn each<'de, D: Deserializer<'de>, T>(
+    deserializer: D,
+    read: fn(&RawValue) -> Option<T>,
+) -> Result<Vec<T>, D::Error> {
+    struct Each<T>(fn(&RawValue) -> Option<T>);
+    impl<'de, T> Visitor<'de> for Each<T> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a sequence")
+        }
+
+        fn visit_unit<E>(self) -> Result<Vec<T>, E> {
+            Ok(Vec::new())
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Vec<T>, A::Error> {
+            let mut all = Vec::new();
+            while let Some(raw) = elements.next_element::<Box<RawValue>>()? {
+                all.extend((self.0)(&raw));
+            }
+            Ok(all)
+        }
+    }
+    deserializer.deserialize_any(Each(read))
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -236,6 +270,20 @@ impl Service {
 }
 
 impl Entry {
+    fn read(raw: &RawValue) -> Result<Self, Unreadable> {
+        let entry: Self = parse(raw).map_err(|error| Unreadable {
+            id: id_in(raw),
+            why: format!("its entry cannot be read: {}", quoted(&error.to_string())),
+        })?;
+        match entry.node.node.is_empty() || entry.service.id.is_empty() {
+            false => Ok(entry),
+            true => Err(Unreadable {
+                id: None,
+                why: "it does not say which instance of which node it is".to_owned(),
+            }),
+        }
+    }
+
     /// `NODE/ID`.
     pub(super) fn id(&self) -> Arc<str> {
         format!("{}/{}", self.node.node, self.service.id).into()
@@ -250,6 +298,6 @@ fn id_in(raw: &RawValue) -> Option<Arc<str>> {
     Some(format!("{node}/{id}").into())
 }
 
-fn parse<T: DeserializeOwned>(raw: &RawValue) -> serde_json::Result<T> {
+fn parse<'a, T: Deserialize<'a>>(raw: &'a RawValue) -> serde_json::Result<T> {
     serde_json::from_str(raw.get())
 }

@@ -6,7 +6,8 @@ use tokio::task;
 
 use super::known::Known;
 
-/// Does what reads tags on a thread of its own: the rules of one service can take half a second, and connections share theirs.
+/// Does this on a thread of its own, as connections share theirs: the rules of one service can take half a second to read, and
+/// the checks of a large cluster ten milliseconds to compare.
 pub(super) async fn aside(known: &mut Known, work: impl FnOnce(&mut Known) + Send + 'static) {
     let mut taken = std::mem::replace(known, Known::unknowing());
     let done = task::spawn_blocking(move || {

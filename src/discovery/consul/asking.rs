@@ -60,6 +60,11 @@ impl Asking {
 
 /// An error as it is told to people, with what may help.
 pub(super) fn told(error: &Error, place: &Place) -> String {
+    if let Error::TooLarge { .. } = error {
+        return format!(
+            "{error} (an ACL token with service:read on nothing but what is routed makes consul's answers smaller)"
+        );
+    }
     let Error::Status { code, text, .. } = error else {
         return error.to_string();
     };

@@ -313,7 +313,8 @@ impl Watcher {
                     now,
                 );
                 if let Ok(answer) = answer {
-                    self.known.catalog(answer, false, now);
+                    let take = move |known: &mut Known| known.catalog(answer, false, now);
+                    aside(&mut self.known, take).await;
                 }
             }
             Heard::Checks(answer) => {
@@ -323,7 +324,8 @@ impl Watcher {
                     now,
                 );
                 if let Ok(answer) = answer {
-                    self.known.checks(answer.value, now);
+                    let take = move |known: &mut Known| known.checks(answer.value, now);
+                    aside(&mut self.known, take).await;
                 }
             }
             Heard::Pulse(trouble) => self.polled(Poll::Pulse, trouble, now),
@@ -339,7 +341,12 @@ impl Watcher {
             Heard::Asked(answer) => {
                 self.is_asking = false;
                 match answer {
-                    Ok(answer) => self.known.catalog(answer, true, now),
+                    Ok(answer) => {
+                        aside(&mut self.known, move |known| {
+                            known.catalog(answer, true, now)
+                        })
+                        .await;
+                    }
                     Err(_) => self.known.unanswered(now),
                 }
             }

@@ -1,6 +1,6 @@
 //! The gateway's process seen from outside: memory, descriptors, processor time, and what it counts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::SocketAddr;
 
@@ -39,6 +39,26 @@ pub(crate) fn descriptors(process: u32) -> BTreeMap<String, usize> {
         *kinds.entry(kind).or_default() += 1;
     }
     kinds
+}
+
+/// How many connections it has to this address.
+pub(crate) fn connections(process: u32, to: SocketAddr) -> usize {
+    let files = fs::read_dir(format!("/proc/{process}/fd")).unwrap();
+    let links = files.filter_map(|file| fs::read_link(file.unwrap().path()).ok());
+    let own: BTreeSet<String> = links
+        .filter_map(|link| {
+            let inode = link.to_str()?.strip_prefix("socket:[")?;
+            Some(inode.strip_suffix(']')?.to_owned())
+        })
+        .collect();
+    // proc_pid_net(5): of the other end the port in hexadecimal; 01 is an established one.
+    let port = format!(":{:04X}", to.port());
+    let all = fs::read_to_string(format!("/proc/{process}/net/tcp")).unwrap();
+    let all = all
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>());
+    all.filter(|fields| fields[2].ends_with(&port) && fields[3] == "01" && own.contains(fields[9]))
+        .count()
 }
 
 /// What the gateway's metrics say.

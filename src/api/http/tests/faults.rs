@@ -111,6 +111,48 @@ async fn the_largest_answer_allowed_is_taken_and_one_byte_more_is_not() {
 }
 
 #[tokio::test]
+async fn an_answer_that_is_said_to_be_too_large_is_not_waited_for() {
+    let limits = Limits {
+        bytes: 10,
+        ..Limits::default()
+    };
+    let said = "HTTP/1.1 200 OK\r\nContent-Length: 11\r\n\r\n[".to_owned();
+    let server = Server::start([Reply::Hang(said)]).await;
+    let client = Client::with_limits(&server.consul(), limits).unwrap();
+    assert!(matches!(ask(&client).await, Err(Error::TooLarge { .. })));
+}
+
+#[tokio::test]
+async fn large_answers_are_taken_two_at_a_time_and_small_ones_at_any_time() {
+    let large = format!("\"{}\"", "x".repeat(2 * 1024 * 1024));
+    let half = |length: usize| {
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n");
+        Reply::Hang(head + &large[..large.len() * 3 / 4])
+    };
+    let server = Server::start([half(large.len()), half(large.len())]).await;
+    let client = client(&server);
+    let ask_aside = || {
+        let client = client.clone();
+        tokio::spawn(async move { ask(&client).await })
+    };
+    let hanging = [ask_aside(), ask_aside()];
+    while client.0.agent.large.available_permits() > 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    server.then(good(1, &large));
+    let mut third = ask_aside();
+    let soon = Duration::from_millis(200);
+    assert!(tokio::time::timeout(soon, &mut third).await.is_err());
+    server.then(good(1, "[]"));
+    assert_eq!(ask(&client).await.unwrap().value, json!([]));
+    hanging[0].abort();
+    assert_eq!(
+        third.await.unwrap().unwrap().value,
+        json!(large[1..large.len() - 1])
+    );
+}
+
+#[tokio::test]
 async fn a_refusal_is_told_with_the_beginning_of_its_reason_in_one_visible_line() {
     let long = format!("No cluster\r\n\x1b[31mleader\0 {}", "x".repeat(100_000));
     let error = fault(reply("500 Internal Server Error", "", &long)).await;
