@@ -17,6 +17,7 @@ pub mod watch;
 #[path = "../../src/discovery"]
 pub mod discovery {
     pub mod tags;
+    pub mod terms;
 }
 
 #[path = "../../src/net"]
