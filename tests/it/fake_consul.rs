@@ -57,6 +57,8 @@ pub(crate) enum Fault {
     Status(u16, &'static str),
     /// This, in place of the answer, with headers as they should be.
     Body(&'static str),
+    /// The same, which may be no text.
+    Bytes(Vec<u8>),
     /// Nothing, for ever.
     Hang,
     /// The end of the connection.
@@ -223,10 +225,11 @@ async fn answer(
                 let response = Response::builder().status(*status);
                 return Ok(response.body(Full::from(*text)).unwrap());
             }
-            Some((_, Fault::Hang)) => future::pending::<Infallible>().await.to_string(),
+            Some((_, Fault::Hang)) => match future::pending::<Infallible>().await {},
             Some((_, Fault::Close)) => return Err("closed"),
-            Some((_, Fault::Body(text))) => (*text).to_owned(),
-            None => value.to_string(),
+            Some((_, Fault::Body(text))) => Bytes::from(*text),
+            Some((_, Fault::Bytes(bytes))) => Bytes::copy_from_slice(bytes),
+            None => value.to_string().into(),
         };
         if known == 0 || index > known || fault.is_some() || has_ended {
             let mut response = Response::builder()

@@ -24,15 +24,7 @@ pub(super) struct Stored {
     pub(super) sight: Sight,
     /// The names of sidecars, each with the services that they stand beside.
     pub(super) sidecars: BTreeMap<Arc<str>, BTreeSet<Arc<str>>>,
-    pub(super) services: BTreeMap<Arc<str>, Kept>,
-}
-
-/// A service that was kept.
-#[derive(Debug)]
-pub(super) struct Kept {
-    pub(super) found: Found,
-    /// Whether something was left out that the token may not see.
-    pub(super) filtered: bool,
+    pub(super) services: BTreeMap<Arc<str>, Found>,
 }
 
 /// What is kept of the catalog.
@@ -48,9 +40,8 @@ impl Stored {
     pub(super) fn read(stored: &state::Stored, place: &Place) -> Result<Self, String> {
         let services = stored.entries::<Service<'_>>()?.into_iter();
         let services = services.map(|(name, service)| {
-            let filtered = service.filtered;
             let found = service.found(place, &name);
-            (name, Kept { found, filtered })
+            (name, found)
         });
         let Catalog { sight, sidecars } = stored.note()?;
         let sidecars = sidecars.into_iter().map(|(name, beside)| {
@@ -67,8 +58,8 @@ impl Stored {
 }
 
 /// Keeps a service as it was read.
-pub(super) fn put(part: &state::Part, found: &Found, filtered: bool) {
-    part.put(&found.key.name, &Service::of(found, filtered));
+pub(super) fn put(part: &state::Part, found: &Found) {
+    part.put(&found.key.name, &Service::of(found));
 }
 
 /// All that is kept is so, by word of this answer and what was read after it.
@@ -136,7 +127,7 @@ enum Checks {
 }
 
 impl<'a> Service<'a> {
-    fn of(found: &'a Found, filtered: bool) -> Self {
+    fn of(found: &'a Found) -> Self {
         let all = |instances: &'a [Instance]| instances.iter().map(Address::of).collect();
         let unusable = found.unusable.iter();
         Self {
@@ -149,7 +140,7 @@ impl<'a> Service<'a> {
             unusable: unusable
                 .map(|(id, why)| (Cow::Borrowed(&**id), Cow::Borrowed(&**why)))
                 .collect(),
-            filtered,
+            filtered: found.filtered,
         }
     }
 
@@ -173,6 +164,8 @@ impl<'a> Service<'a> {
             instances: all(self.instances),
             sidecars: self.sidecars.map(all),
             unusable: unusable.map(|(id, why)| (id.into(), why.into())).collect(),
+            filtered: self.filtered,
+            canary: None,
         }
     }
 }
@@ -257,6 +250,8 @@ mod tests {
             ],
             sidecars: Some(vec![instance("n1/e", Health::Passing, None)]),
             unusable: vec![("n1/c".into(), "no \"port\"".into())],
+            filtered: true,
+            canary: None,
         };
         let bare = Found {
             instances: Vec::new(),
@@ -264,9 +259,8 @@ mod tests {
             ..found.clone()
         };
         for found in [found, bare] {
-            let text = serde_json::to_string(&Service::of(&found, true)).unwrap();
+            let text = serde_json::to_string(&Service::of(&found)).unwrap();
             let read: Service<'_> = serde_json::from_str(&text).unwrap();
-            assert!(read.filtered);
             let place = Place {
                 label: found.key.place.clone(),
                 ..Place::default()

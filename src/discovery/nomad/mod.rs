@@ -253,7 +253,7 @@ impl Watcher {
     fn news(&mut self) -> Vec<Change> {
         let mut news = self.known.changes();
         let state = self.report.news(&self.known);
-        news.extend(state.map(|state| Change::State(PART, state)));
+        news.extend(state.map(|state| Change::State(PART.into(), state)));
         news
     }
 }
