@@ -52,6 +52,7 @@ const SECONDS: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 2
 /// | `portcullis_access_log_dropped_total` | counter, lines | | access log lines lost to a slow or closed output |
 /// | `portcullis_access_log_suppressed_total` | counter, lines | | refusals counted instead of logged during a flood |
 /// | `portcullis_discovery_services` | gauge | `source`, `state` | services found: `routed`, `partly` (something they ask for is skipped), `skipped` (all of it), `unrouted` (they ask for no route) |
+/// | `portcullis_part_state` | gauge | `part`, `state` | 1 for the state that a part of the gateway is in, as in `/readyz`: `ready`, `noted`, `degraded`, `not_ready`; absent for the others |
 /// | `portcullis_snapshot_generation` | gauge | | how many snapshots were published |
 /// | `portcullis_configuration_reads_total` | counter | `outcome` | how often the configuration was read again: `taken`, `refused` (the one before serves on) |
 /// | `portcullis_sandbox` | gauge | `extent` | 1 for how much of the sandbox holds: `whole`, `but_truncation`, `but_files`, `off` |
@@ -70,8 +71,8 @@ pub struct Metrics {
     generation: Gauge,
     reads: Family<[(&'static str, &'static str); 1], Counter>,
     sandbox: Family<[(&'static str, &'static str); 1], Gauge>,
-    restored: Family<[(&'static str, &'static str); 1], Gauge>,
-    state_refused: Family<[(&'static str, &'static str); 1], Gauge>,
+    restored: Family<[(&'static str, String); 1], Gauge>,
+    state_refused: Family<[(&'static str, String); 1], Gauge>,
     state_writes: Family<[(&'static str, &'static str); 1], Counter>,
     /// A histogram is 12 series: by route it would be that times the number of routes. The access log has both times of every connection.
     handshake: Histogram,
@@ -218,6 +219,12 @@ impl Metrics {
         &self.live.exceeded
     }
 
+    /// Tells how each part of the gateway fares now, for the next scrape: its name, and a word of a closed set.
+    pub fn parts(&self, parts: impl Iterator<Item = (Arc<str>, &'static str)>) {
+        let now = self.live.parts.lock();
+        *now.unwrap_or_else(PoisonError::into_inner) = parts.collect();
+    }
+
     /// Tells what is used of the limits now, for the next scrape.
     pub fn used(&self, usage: Vec<Usage>) {
         let used = self.live.usage.lock();
@@ -273,8 +280,8 @@ impl Metrics {
     }
 
     /// Tells when what is served of a part from the disk was confirmed; `None` when nothing is.
-    pub fn restored(&self, part: &'static str, confirmed: Option<SystemTime>) {
-        let labels = [("part", part)];
+    pub fn restored(&self, part: &str, confirmed: Option<SystemTime>) {
+        let labels = [("part", part.to_owned())];
         let since = confirmed.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
         match since {
             Some(since) => {
@@ -286,8 +293,8 @@ impl Metrics {
     }
 
     /// Tells whether what the disk keeps of a part is refused, and nothing newer has come.
-    pub fn state_refused(&self, part: &'static str, is_refused: bool) {
-        let labels = [("part", part)];
+    pub fn state_refused(&self, part: &str, is_refused: bool) {
+        let labels = [("part", part.to_owned())];
         match is_refused {
             true => drop(self.state_refused.get_or_create(&labels).set(1)),
             false => drop(self.state_refused.remove(&labels)),

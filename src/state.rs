@@ -78,7 +78,7 @@ pub struct State {
 
 /// One part: what one source has told. Its entries are JSON of a type that is made for the disk.
 pub struct Part {
-    name: &'static str,
+    name: Arc<str>,
     shared: Arc<Shared>,
 }
 
@@ -111,7 +111,7 @@ impl State {
     /// There is a key file, and no key can be read from it: what is secret is not written as it is then.
     pub fn start(
         settings: &Settings,
-        parts: &[&'static str],
+        parts: &[&str],
         tell: impl Fn(Result<(), FolderError>) + Send + Sync + 'static,
     ) -> Result<Self, KeyError> {
         let key = settings.key_file.as_deref().map(Key::read).transpose()?;
@@ -120,7 +120,10 @@ impl State {
         let locked = folder.lock();
         let is_failing = locked.is_err();
         tell(locked);
-        let read = |name: &&'static str| (*name, Contents::read(name, &mut folder, key.as_ref()));
+        let read = |name: &&str| {
+            let contents = Contents::read(name, &mut folder, key.as_ref());
+            (Arc::from(*name), contents)
+        };
         let parts = parts.iter().map(read).collect();
         let shared = Arc::new(Shared {
             desk: Mutex::new(Desk {
@@ -161,10 +164,10 @@ impl State {
 
     /// A part for this source, with what it holds of it, or why that is refused. What is of another source (`origin`) is
     /// dropped.
-    pub fn open(&self, name: &'static str, origin: &str) -> Opened {
+    pub fn open(&self, name: &str, origin: &str) -> Opened {
         let stored = self.stored(name, origin);
         let part = Part {
-            name,
+            name: name.into(),
             shared: Arc::clone(&self.shared),
         };
         let refused = match &stored {
@@ -180,24 +183,24 @@ impl State {
 
     /// A part for this source, for whoever knows what was told last: nothing on the disk is any better. What is kept of this
     /// source stays, what is of another one is dropped.
-    pub fn go_on(&self, name: &'static str, origin: &str) -> Opened {
+    pub fn go_on(&self, name: &str, origin: &str) -> Opened {
         let mut desk = self.shared.desk();
-        let contents = desk.parts.entry(name).or_default();
+        let contents = desk.parts.entry(name.into()).or_default();
         if contents.origin != origin {
             *contents = Contents::of(origin);
         }
         drop(desk);
         let part = Part {
-            name,
+            name: name.into(),
             shared: Arc::clone(&self.shared),
         };
         let stored = Ok(None);
         Opened { part, stored }
     }
 
-    fn stored(&self, name: &'static str, origin: &str) -> Result<Option<Stored>, String> {
+    fn stored(&self, name: &str, origin: &str) -> Result<Option<Stored>, String> {
         let mut desk = self.shared.desk();
-        let contents = desk.parts.entry(name).or_default();
+        let contents = desk.parts.entry(name.into()).or_default();
         if let Some(refusal) = &contents.refused {
             contents.origin = origin.to_owned();
             return Err(format!("what the disk keeps is refused: {refusal}"));
@@ -327,7 +330,7 @@ impl Part {
 
     fn change(&self, change: impl FnOnce(&mut Contents)) {
         let mut desk = self.shared.desk();
-        let contents = desk.parts.entry(self.name).or_default();
+        let contents = desk.parts.entry(Arc::clone(&self.name)).or_default();
         change(contents);
         if contents.is_due(self.shared.max_age(), false) {
             self.shared.turn.notify_all();

@@ -181,6 +181,8 @@ fn made(tags: &[String]) -> Service {
         ..instance.clone()
     };
     let found = Found {
+        filtered: false,
+        canary: None,
         key: ServiceKey {
             source: if is_nomad {
                 Source::Nomad

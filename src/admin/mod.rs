@@ -160,6 +160,7 @@ async fn readyz(State(shared): State<Shared>) -> (StatusCode, String) {
         // What went wrong may quote a peer: no line of it may pass for one of ours.
         let line = match state {
             status::State::Ready => format!("{part} ready\n"),
+            status::State::Noted(what) => format!("{part} ready: {}\n", printable(what, STATE)),
             status::State::Degraded(what) => {
                 format!("{part} degraded: {}\n", printable(what, STATE))
             }
@@ -189,6 +190,10 @@ async fn scrape(State(shared): State<Shared>) -> Response {
     let make = move || {
         let used = limits::used(&sources.limiter, &snapshot);
         sources.metrics.used(used);
+        let parts = sources.status.parts().into_iter();
+        sources
+            .metrics
+            .parts(parts.map(|(part, state)| (part, state.as_str())));
         sources.metrics.encode().into_bytes()
     };
     aside(metrics::CONTENT_TYPE, make).await
@@ -196,7 +201,8 @@ async fn scrape(State(shared): State<Shared>) -> Response {
 
 async fn list_routes(State(shared): State<Shared>) -> Response {
     let snapshot = shared.sources.snapshot.load_full();
-    aside("application/json", move || routes::json(&snapshot)).await
+    let parts = shared.sources.status.parts();
+    aside("application/json", move || routes::json(&snapshot, &parts)).await
 }
 
 /// Makes an answer that grows with the number of routes on a thread of its own: connections share theirs.

@@ -1,22 +1,29 @@
 //! `/v1/routes`: every route of a snapshot, as JSON.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use serde::Serialize;
 
 use crate::config::{Middleware, ProxyVersion};
+use crate::log::printable;
 use crate::name::SpiffeId;
 use crate::snapshot::service::{ServiceKey, Skipped};
 use crate::snapshot::upstream::{Transport, Upstream};
 use crate::snapshot::{Action, Route, Snapshot};
 use crate::state::written;
+use crate::status::State;
 use crate::tls::client;
 
+/// As much is shown of what a part says of itself, in bytes: it may quote a peer.
+const PART_SHOWN: usize = 1000;
+
 /// The routes of a snapshot in the table's order, with the one that hides each, if one does, and what services asked for
-/// in vain.
-pub fn json(snapshot: &Snapshot) -> Vec<u8> {
+/// in vain; and how each part of the gateway fares that they depend on.
+pub fn json(snapshot: &Snapshot, parts: &BTreeMap<Arc<str>, State>) -> Vec<u8> {
     let now = Instant::now();
     let table = &snapshot.table;
     let services = snapshot.services();
@@ -27,6 +34,14 @@ pub fn json(snapshot: &Snapshot) -> Vec<u8> {
         .collect();
     let list = List {
         generation: snapshot.generation,
+        parts: parts
+            .iter()
+            .map(|(name, state)| Part {
+                name,
+                state: state.as_str(),
+                text: state.text().map(|text| printable(text, PART_SHOWN)),
+            })
+            .collect(),
         routes,
         shadows_complete: shadows.is_complete(),
         skipped: services
@@ -48,10 +63,19 @@ pub fn json(snapshot: &Snapshot) -> Vec<u8> {
 #[derive(Serialize)]
 struct List<'a> {
     generation: u64,
+    parts: Vec<Part<'a>>,
     routes: Vec<Entry<'a>>,
     /// Whether it was found out of every route if another hides it: with very many regular expressions it is not.
     shadows_complete: bool,
     skipped: Vec<SkippedEntry<'a>>,
+}
+
+/// A part of the gateway, as in `/readyz`: why routes are as they were, if they are.
+#[derive(Serialize)]
+struct Part<'a> {
+    name: &'a str,
+    state: &'static str,
+    text: Option<String>,
 }
 
 /// One route. The keys are an interface: add to them, never change one.

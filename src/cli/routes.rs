@@ -208,7 +208,7 @@ async fn find_out(args: &RoutesArgs, checked: Checked) -> Result<Answer, Failure
     })?;
     for (part, state) in &found.parts {
         match state {
-            State::Ready => {}
+            State::Ready | State::Noted(_) => {}
             State::Degraded(what) => tell(&format!("{part}: {what}")),
             State::NotReady(why) => tell(&format!(
                 "{part} is not ready after {:?}, and what it would tell is missing: {why}",
@@ -218,7 +218,7 @@ async fn find_out(args: &RoutesArgs, checked: Checked) -> Result<Answer, Failure
     }
     Ok(Answer {
         gateway: None,
-        json: admin::routes::json(&found.snapshot),
+        json: admin::routes::json(&found.snapshot, &found.parts),
         is_whole: found.is_whole(),
     })
 }

@@ -14,6 +14,16 @@ use crate::api::http::{Answer, TokenId};
 /// 5 s: longer than an election among servers, or the start of one.
 pub(super) const ASKED_AGAIN: Duration = Duration::from_secs(5);
 
+/// How long answers must agree on what is gone before it is believed against a doubt, where other services are listed.
+///
+/// 10 min: the agents of a cluster that was restored have told of their services again by then, and whoever gave the gateway
+/// another token, or another policy, is still there to read what it says of them.
+const AGREED: Duration = Duration::from_secs(10 * 60);
+
+/// The same where none is left. 24 h: as long as what was kept on the disk is served by default. A gateway that shall see
+/// nothing needs no source, so that this is a mistake, and of one that is made in the night somebody hears in the morning.
+const AGREED_ON_NOTHING: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// As many names are told of a doubt.
 const NAMES_SHOWN: usize = 3;
 
@@ -25,6 +35,11 @@ pub(super) struct Doubts {
     /// Whether something was left out of the last answer that nothing was missing from.
     filtered: bool,
     missing: BTreeSet<Arc<str>>,
+    /// Since when answers to this token, with this flag and this bound, have agreed that each of them is missing.
+    agreed: BTreeMap<Arc<str>, Instant>,
+    agreed_by: Option<(TokenId, bool, Duration)>,
+    /// How long they must.
+    bound: Duration,
     why: Option<Why>,
     /// The last answer that nothing was missing from.
     last: Option<Sight>,
@@ -64,6 +79,16 @@ enum Why {
     Older(u64, u64),
     #[error("nothing is left, so it is asked again")]
     Empty,
+}
+
+impl Why {
+    /// Whether answers that agree for long end the doubt. Who is not known gets an empty list for an answer, for ever.
+    fn may_pass(self) -> bool {
+        match self {
+            Self::Filtered | Self::OtherToken | Self::Older(..) => true,
+            Self::NoLeader | Self::NoToken | Self::Empty => false,
+        }
+    }
 }
 
 impl Doubts {
@@ -148,29 +173,57 @@ impl Doubts {
         let seen = listed.iter().map(|name| (Arc::clone(name), sight));
         self.seen.extend(seen);
 
+        self.bound = match listed.is_empty() {
+            true => AGREED_ON_NOTHING,
+            false => AGREED,
+        };
+        let bound = self.bound;
+        let since = self.agreed_since(answer, &missing, now);
+        let mut given_up = 0;
+        let mut is_agreed = |name: &Arc<str>, why: Why| {
+            let since = since.get(name).copied().unwrap_or(now);
+            let is_agreed = asked && why.may_pass() && now - since >= bound;
+            given_up += usize::from(is_agreed);
+            is_agreed
+        };
         let (mut gone, mut kept) = (Vec::new(), BTreeSet::new());
         self.why = None;
         if listed.is_empty() && !missing.is_empty() {
             self.why = self.why_not_empty(answer, &missing, asked, now);
-            match self.why {
-                Some(_) => kept.extend(missing.into_iter().map(|(name, _)| name)),
-                None => gone.extend(missing.into_iter().map(|(name, _)| name)),
+            for (name, _) in missing {
+                match self.why {
+                    Some(why) if !is_agreed(&name, why) => kept.insert(name),
+                    Some(_) | None => {
+                        gone.push(name);
+                        false
+                    }
+                };
             }
+            self.why = self.why.filter(|_| !kept.is_empty());
         } else {
             self.empty_since = None;
             for (name, sight) in missing {
                 match self.why_not_gone(answer, sight) {
-                    Some(why) => {
+                    Some(why) if !is_agreed(&name, why) => {
                         self.why.get_or_insert(why);
                         kept.insert(name);
                     }
-                    None => gone.push(name),
+                    Some(_) | None => gone.push(name),
                 }
             }
         }
+        if given_up > 0 {
+            tracing::warn!(
+                services = given_up,
+                "services are gone that were served on in doubt: all answers since have agreed"
+            );
+        }
         self.missing = kept;
+        self.agreed = since;
+        self.agreed.retain(|name, _| self.missing.contains(name));
         for name in &gone {
             self.seen.remove(name);
+            self.inherited.remove(name);
         }
         if self.missing.is_empty() {
             self.inherited.clear();
@@ -209,7 +262,7 @@ impl Doubts {
         if self.missing.len() > NAMES_SHOWN {
             names.push("…".to_owned());
         }
-        Some(format!(
+        let told = format!(
             "{source} no longer lists {} of {} services, which are served on as they were ({}): {why}",
             self.missing.len(),
             self.missing
@@ -218,7 +271,39 @@ impl Doubts {
                 .collect::<BTreeSet<_>>()
                 .len(),
             names.join(", ")
-        ))
+        );
+        Some(match why.may_pass() {
+            true => format!(
+                "{told}; it is believed when all answers of {} minutes have said so",
+                self.bound.as_secs() / 60
+            ),
+            false => told,
+        })
+    }
+
+    /// Since when answers have agreed on each that is missing, this one included. What no leader vouches for says nothing.
+    fn agreed_since(
+        &mut self,
+        answer: &Answer<()>,
+        missing: &[(Arc<str>, Sight)],
+        now: Instant,
+    ) -> BTreeMap<Arc<str>, Instant> {
+        let mut agreed = std::mem::take(&mut self.agreed);
+        if !answer.known_leader {
+            return agreed;
+        }
+        // Those that are left make it another answer, too: the clock of the others begins anew.
+        let by = (answer.token, answer.filtered, self.bound);
+        if self.agreed_by.replace(by) != Some(by) {
+            agreed.clear();
+        }
+        let missing = missing.iter().map(|(name, _)| Arc::clone(name));
+        missing
+            .map(|name| {
+                let since = agreed.get(&name).copied().unwrap_or(now);
+                (name, since)
+            })
+            .collect()
     }
 
     /// Why one service that is missing among others is not given up.

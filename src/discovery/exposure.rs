@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use super::canaries::{Apart, apart, join};
 use super::endpoints::{Available, Survey, Wish};
 use super::instance::{Found, Health, Instance};
 use super::middlewares::definitions;
@@ -19,6 +20,9 @@ use crate::config::{HealthCheck, Tagging};
 use crate::rule::{Constraint, Syntax, Template};
 use crate::snapshot::Source;
 use crate::snapshot::service::{Dialling, Service, ServiceUpstream, Skipped};
+
+/// What is said of a service whose source shows a part of it only.
+const HIDDEN: &str = "ACLs hide some of its instances or sidecars from the gateway's token, which needs service:read on them, and node:read";
 
 /// What the operator lets tags do, and wants of services.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,6 +131,8 @@ impl Exposure {
                 .filter(|(id, _)| !goes.contains(&**id))
                 .cloned()
                 .collect(),
+            filtered: found.filtered,
+            canary: found.canary,
         };
         (Cow::Owned(constrained), out.len())
     }
@@ -146,15 +152,65 @@ pub struct Wanted {
 pub fn service(found: &Found, exposure: &Exposure) -> Service {
     let is_nowhere = found.is_nowhere();
     let (found, left_out) = exposure.constrained(found);
-    let found = &*found;
-    let reading = Reading::of(found, exposure);
-    let mesh = mesh(&reading, exposure);
+    let Apart {
+        service: found,
+        canaries,
+        skipped,
+    } = apart(found, &exposure.terms);
+    let reading = Reading::of(&found, exposure);
+    let canaries = canaries.iter().map(|found| Reading::of(found, exposure));
+    let canaries: Vec<Reading<'_>> = canaries.collect();
+    let mut all = canaries.iter().chain([&reading]);
+    let is_asked = all.any(Reading::asks_for_mesh);
+    let mesh = mesh(&reading, exposure, is_asked);
+    let mut service = exposed(&reading, mesh, left_out);
+    service.skipped.extend(skipped);
+    wanted(&mut service, &reading, is_nowhere);
+    for canaries in &canaries {
+        let mesh = self::mesh(canaries, exposure, is_asked);
+        join(&mut service, exposed(canaries, mesh, 0));
+    }
+    if found.filtered {
+        for upstream in &mut service.upstreams {
+            upstream.empty = (upstream.empty.as_ref()).map(|why| format!("{why}; {HIDDEN}").into());
+        }
+        service.notes.push(HIDDEN.into());
+    }
+    service.skipped.sort_by(order);
+    service.skipped.dedup();
+    service.notes.sort_unstable();
+    service.notes.dedup();
+    service
+}
+
+/// The upstreams of the file that stand for the service itself.
+fn wanted(service: &mut Service, reading: &Reading<'_>, is_nowhere: bool) {
+    let exposure = reading.exposure;
     let mut survey = Survey::new(exposure);
-    let mut skipped = unusable(&reading);
-    let servers = servers(&reading, mesh != Mesh::Unasked, &mut skipped);
-    let middlewares = definitions(&reading, &mut skipped);
+    let key = &reading.found.key;
+    for wanted in exposure.wanted.get(&*key.name).into_iter().flatten() {
+        let name = Arc::clone(&wanted.upstream);
+        let mut upstream = match wanted.mesh {
+            false => plain(name, survey.instances(reading, Wish::File)),
+            true => in_mesh(name, survey.sidecars(reading, Wish::File), reading.found),
+        };
+        if is_nowhere {
+            upstream.empty = Some(key.unknown());
+        }
+        service.upstreams.push(upstream);
+    }
+    service.skipped.append(&mut survey.skipped);
+}
+
+/// What tags ask for, of a service or of canaries.
+fn exposed(reading: &Reading<'_>, mesh: Mesh, left_out: usize) -> Service {
+    let (found, exposure) = (reading.found, reading.exposure);
+    let mut survey = Survey::new(exposure);
+    let mut skipped = unusable(reading);
+    let servers = servers(reading, mesh != Mesh::Unasked, &mut skipped);
+    let middlewares = definitions(reading, &mut skipped);
     let routers = Routers {
-        reading: &reading,
+        reading,
         exposure,
         servers: &servers,
         middlewares: &middlewares,
@@ -166,12 +222,12 @@ pub fn service(found: &Found, exposure: &Exposure) -> Service {
     // What no router of its own exposes, no router of another service shall reach either.
     let mut asking = reading.readable().chain(reading.remains());
     if asking.any(|(_, tags)| !tags.routers.is_empty()) {
-        let own = names::upstream(&found.key, None);
-        let whole = Whole::of(&servers, names::local(&found.key));
+        let own = names::upstream(found, None);
+        let whole = Whole::of(&servers, &names::own(found));
         if routers.mesh == Mesh::Unasked {
             let available = match &whole {
                 Whole::Server(server) => survey.server(server),
-                _ => survey.instances(&reading, Wish::Tags),
+                _ => survey.instances(reading, Wish::Tags),
             };
             // Not checked: few name it, and its instances would be checked twice.
             upstreams.push(ServiceUpstream {
@@ -179,7 +235,7 @@ pub fn service(found: &Found, exposure: &Exposure) -> Service {
                 ..plain(own, available)
             });
             for (name, server) in &servers {
-                let name = names::upstream(&found.key, Some(name));
+                let name = names::upstream(found, Some(name));
                 upstreams.push(ServiceUpstream {
                     check: server.check.clone(),
                     dialling: server.dialling.clone(),
@@ -203,33 +259,20 @@ pub fn service(found: &Found, exposure: &Exposure) -> Service {
                     true => Ok(Dialling::default()),
                     false => whole.dialling(),
                 },
-                ..in_mesh(own, survey.sidecars(&reading, Wish::Tags), found)
+                ..in_mesh(own, survey.sidecars(reading, Wish::Tags), found)
             });
             for (name, server) in servers.iter().filter(|(_, server)| server.has_own_way()) {
-                let name = names::upstream(&found.key, Some(name));
+                let name = names::upstream(found, Some(name));
                 upstreams.push(ServiceUpstream {
                     check: check.clone(),
                     dialling: server.dialling.clone(),
-                    ..in_mesh(name, survey.sidecars(&reading, Wish::Tags), found)
+                    ..in_mesh(name, survey.sidecars(reading, Wish::Tags), found)
                 });
             }
         }
     }
-    for wanted in exposure.wanted.get(&*found.key.name).into_iter().flatten() {
-        let name = Arc::clone(&wanted.upstream);
-        let mut upstream = match wanted.mesh {
-            false => plain(name, survey.instances(&reading, Wish::File)),
-            true => in_mesh(name, survey.sidecars(&reading, Wish::File), found),
-        };
-        if is_nowhere {
-            upstream.empty = Some(found.key.unknown());
-        }
-        upstreams.push(upstream);
-    }
 
     skipped.append(&mut survey.skipped);
-    skipped.sort_by(order);
-    skipped.dedup();
     Service {
         key: found.key.clone(),
         upstreams,
@@ -237,7 +280,7 @@ pub fn service(found: &Found, exposure: &Exposure) -> Service {
         middlewares,
         skipped,
         restored: None,
-        notes: notes(&reading, left_out),
+        notes: notes(reading, left_out),
     }
 }
 
@@ -261,9 +304,9 @@ fn notes(reading: &Reading<'_>, left_out: usize) -> Vec<Arc<str>> {
     notes.into_iter().collect()
 }
 
-/// Whether the service is dialled through the mesh, and whether it can be.
-fn mesh(reading: &Reading<'_>, exposure: &Exposure) -> Mesh {
-    if !reading.asks_for_mesh() {
+/// Whether the service is dialled through the mesh, as one instance of it asks for or a canary, and whether it can be.
+fn mesh(reading: &Reading<'_>, exposure: &Exposure, is_asked: bool) -> Mesh {
+    if !is_asked {
         return Mesh::Unasked;
     }
     let missing = match reading.found.sidecars.as_deref() {
@@ -274,6 +317,9 @@ fn mesh(reading: &Reading<'_>, exposure: &Exposure) -> Mesh {
             "this gateway has no identity there: write `mesh_identity` in [consul]"
         }
         Some([_, ..]) => return Mesh::Usable,
+        Some([]) if reading.found.filtered => {
+            "its sidecars are not seen: ACLs hide something of it from the gateway's token, which needs service:read on their names too"
+        }
         Some([]) => "it has no sidecar there",
         None => "its sidecars are not known",
     };

@@ -20,6 +20,10 @@ pub struct Found {
     pub sidecars: Option<Vec<Instance>>,
     /// What the source could not make an instance of, and why: `node/id`, reason.
     pub unusable: Vec<(Arc<str>, Arc<str>)>,
+    /// Whether the source left something of it out that the gateway's token may not see.
+    pub filtered: bool,
+    /// For canaries, which stand apart from the service: the number that is Traefik's for their tags.
+    pub canary: Option<u64>,
 }
 
 impl Found {

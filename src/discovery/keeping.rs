@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use serde::Serialize;
 
 use super::instance::Found;
-use super::stored::{self, Kept};
+use super::stored;
 use crate::snapshot::service::Service;
 use crate::state::Part;
 
@@ -17,7 +17,7 @@ pub(super) struct Keeping {
     /// Where what is read is kept, if anywhere.
     part: Option<Part>,
     /// What was kept before, and is neither served nor read yet.
-    waiting: BTreeMap<Arc<str>, Kept>,
+    waiting: BTreeMap<Arc<str>, Found>,
     /// What is served from there, as nothing newer was read.
     restored: BTreeSet<Arc<str>>,
     /// When all of that had been confirmed.
@@ -82,7 +82,7 @@ impl Keeping {
     pub(super) fn begin(
         &mut self,
         part: Part,
-        kept: Option<(SystemTime, BTreeMap<Arc<str>, Kept>)>,
+        kept: Option<(SystemTime, BTreeMap<Arc<str>, Found>)>,
     ) {
         self.part = Some(part);
         if let Some((confirmed, services)) = kept {
@@ -111,7 +111,7 @@ impl Keeping {
     }
 
     /// Hands out what waits and is to be restored now.
-    pub(super) fn take_waiting(&mut self, now: impl Fn(&str) -> bool) -> BTreeMap<Arc<str>, Kept> {
+    pub(super) fn take_waiting(&mut self, now: impl Fn(&str) -> bool) -> BTreeMap<Arc<str>, Found> {
         // Before anybody is told of it: what is too old is never served, not for a moment.
         if self.restored.is_empty() {
             self.refused = self.judge_kept().err().map(Into::into);
@@ -184,13 +184,13 @@ impl Keeping {
     }
 
     /// A service was read: what the disk had of it counts no more.
-    pub(super) fn put(&mut self, found: &Found, filtered: bool) {
+    pub(super) fn put(&mut self, found: &Found) {
         let name = &found.key.name;
         self.waiting.remove(name);
         self.restored.remove(name);
         self.withheld.remove(name);
         if let Some(part) = &self.part {
-            stored::put(part, found, filtered);
+            stored::put(part, found);
         }
     }
 

@@ -1,5 +1,6 @@
 //! What sources of discovery say of services, in one shape, and what is made of it.
 
+mod canaries;
 pub mod consul;
 mod dialling;
 mod doubt;

@@ -1,7 +1,9 @@
 //! What routes and upstreams of services are called, so that no service can take another's name.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
+use super::instance::Found;
 use super::nomad;
 use crate::snapshot::Source;
 use crate::snapshot::service::{ServiceKey, provider};
@@ -19,9 +21,28 @@ pub(super) fn route(key: &ServiceKey, router: &str) -> Arc<str> {
 }
 
 /// The name of an upstream: `SERVICE@SOURCE` for the service's own, `SERVICE/SERVER@SOURCE` for one of its
-/// `tcp.services`.
-pub(super) fn upstream(key: &ServiceKey, server: Option<&str>) -> Arc<str> {
-    part_of(key, server)
+/// `tcp.services`; `SERVICE/~NUMBER@SOURCE` and `SERVICE/~NUMBER/SERVER@SOURCE` for those of canaries.
+pub(super) fn upstream(found: &Found, server: Option<&str>) -> Arc<str> {
+    let Some(number) = found.canary else {
+        return part_of(&found.key, server);
+    };
+    let (service, source) = (escaped(&found.key.name), found.key.provider());
+    let server = server.map(|server| format!("/{}", escaped(server)));
+    format!("{service}/~{number}{}@{source}", server.unwrap_or_default()).into()
+}
+
+/// The name of a service's own upstream, for its canaries.
+pub(super) fn service(key: &ServiceKey) -> Arc<str> {
+    part_of(key, None)
+}
+
+/// What a service is called by its own tags, and its canaries by theirs, as in Traefik.
+pub(super) fn own(found: &Found) -> Cow<'_, str> {
+    let local = local(&found.key);
+    match found.canary {
+        None => local.into(),
+        Some(number) => format!("{local}-{number}").into(),
+    }
 }
 
 /// What a service is called by its own tags: without the namespace, where its source has such.
@@ -80,7 +101,12 @@ fn part_of(key: &ServiceKey, part: Option<&str>) -> Arc<str> {
 /// Without the characters that hold a name together.
 fn escaped(part: &str) -> String {
     let part = part.replace('%', "%25");
-    part.replace('/', "%2F").replace('@', "%40")
+    let part = part.replace('/', "%2F").replace('@', "%40");
+    // What follows is a number, and no name of anybody's.
+    match part.strip_prefix('~') {
+        Some(rest) => format!("%7E{rest}"),
+        None => part,
+    }
 }
 
 #[cfg(test)]
@@ -88,6 +114,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::name::MeshService;
 
     fn key(name: &str) -> ServiceKey {
         ServiceKey {
@@ -95,6 +122,35 @@ mod tests {
             place: None,
             name: name.into(),
         }
+    }
+
+    fn found(name: &str) -> Found {
+        Found {
+            key: key(name),
+            mesh: MeshService {
+                partition: None,
+                namespace: "default".into(),
+                datacenter: "dc1".into(),
+                service: name.into(),
+            },
+            instances: Vec::new(),
+            sidecars: None,
+            unusable: Vec::new(),
+            filtered: false,
+            canary: None,
+        }
+    }
+
+    #[test]
+    fn what_canaries_have_nobody_else_can_be_called() {
+        let canaries = Found {
+            canary: Some(7),
+            ..found("web")
+        };
+        assert_eq!(&*own(&canaries), "web-7");
+        assert_eq!(&*upstream(&canaries, None), "web/~7@consul");
+        assert_eq!(&*upstream(&canaries, Some("~7")), "web/~7/%7E7@consul");
+        assert_eq!(&*upstream(&found("web"), Some("~7")), "web/%7E7@consul");
     }
 
     #[test]
@@ -133,8 +189,8 @@ mod tests {
 
     #[test]
     fn an_upstream_is_called_like_its_service_or_after_it() {
-        assert_eq!(&*upstream(&key("web"), None), "web@consul");
-        assert_eq!(&*upstream(&key("web"), Some("ssh")), "web/ssh@consul");
+        assert_eq!(&*upstream(&found("web"), None), "web@consul");
+        assert_eq!(&*upstream(&found("web"), Some("ssh")), "web/ssh@consul");
     }
 
     /// Names that are easily taken for one another.
@@ -151,9 +207,9 @@ mod tests {
             let (b, d) = (b.to_ascii_lowercase(), d.to_ascii_lowercase());
             let same = a == c && b == d;
             prop_assert_eq!(route(&key(&a), &b) == route(&key(&c), &d), same);
-            prop_assert_eq!(upstream(&key(&a), Some(&b)) == upstream(&key(&c), Some(&d)), same);
-            prop_assert_eq!(upstream(&key(&a), None) == upstream(&key(&c), None), a == c);
-            prop_assert_ne!(upstream(&key(&a), None), upstream(&key(&c), Some(&d)));
+            prop_assert_eq!(upstream(&found(&a), Some(&b)) == upstream(&found(&c), Some(&d)), same);
+            prop_assert_eq!(upstream(&found(&a), None) == upstream(&found(&c), None), a == c);
+            prop_assert_ne!(upstream(&found(&a), None), upstream(&found(&c), Some(&d)));
         }
     }
 

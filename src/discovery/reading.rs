@@ -1,5 +1,6 @@
 //! The tags of a service's instances, read: which instances count, and what they want together.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::exposure::Exposure;
@@ -67,11 +68,15 @@ impl<'a> Reading<'a> {
             return;
         }
         let name = &self.found.key.name;
+        let name: Cow<'_, str> = match self.found.canary {
+            None => (&**name).into(),
+            Some(number) => format!("{name}-{number}").into(),
+        };
         for read in tagged {
             let labels = self.exposure.terms.labels(&read.instance.tags);
             if let Verdict::Readable(tags) | Verdict::Unreadable(_, tags) = &mut read.verdict {
                 let router = Router {
-                    rule: template.rule(name, &labels),
+                    rule: template.rule(&name, &labels),
                     tls: Some(RouterTls::default()),
                     by_default: true,
                     ..Router::default()

@@ -16,7 +16,6 @@ use super::tags::{Router, RouterTls, Tags, Unsupported};
 use crate::config::Middleware;
 use crate::name::quoted;
 use crate::rule::{Room, Rule, Syntax, normalized};
-use crate::snapshot::Source;
 use crate::snapshot::service::{ServiceRoute, Skipped};
 
 /// The greatest priority that Traefik takes; what is above is for its own routers.
@@ -61,6 +60,8 @@ struct Definition<'r> {
 enum Target<'r> {
     /// To the service itself, or one of its `tcp.services`.
     Own(Option<&'r str>),
+    /// From canaries, to the service that they are tried out for.
+    Service,
     /// To an upstream of the file.
     File(&'r str),
     /// To another service of the same source, in the catalog of this label.
@@ -95,9 +96,8 @@ impl Routers<'_, '_> {
                 });
             };
             let Some(more) = left.checked_sub(definitions.len()) else {
-                let count = routers.values().map(BTreeMap::len).sum::<usize>();
                 let reason = format!(
-                    "the service defines {count} routers, counting each definition: at most {MOST_DEFINITIONS} are read"
+                    "the service defines more than {MOST_DEFINITIONS} routers, counting each definition: the rest are not read"
                 );
                 skipped.push(Skipped {
                     instance: None,
@@ -155,11 +155,16 @@ impl Routers<'_, '_> {
         if let Some((own, _)) = self.servers.get_key_value(&*lower) {
             return Some(Target::Own(Some(own)));
         }
-        let own = names::local(key);
-        let is_own = name.eq_ignore_ascii_case(own) || name.eq_ignore_ascii_case(&normalized(own));
-        Some(match is_own {
-            true => Target::Own(None),
-            false => Target::Other(place, name),
+        let own = names::own(self.reading.found);
+        let is_own =
+            name.eq_ignore_ascii_case(&own) || name.eq_ignore_ascii_case(&normalized(&own));
+        let local = names::local(key);
+        let is_service =
+            name.eq_ignore_ascii_case(local) || name.eq_ignore_ascii_case(&normalized(local));
+        Some(match (is_own, is_service) {
+            (true, _) => Target::Own(None),
+            (false, true) => Target::Service,
+            (false, false) => Target::Other(place, name),
         })
     }
 
@@ -178,7 +183,7 @@ impl Routers<'_, '_> {
         let (upstream, no_way) = match unreadable {
             false => self.way(target),
             true => (
-                names::upstream(&self.reading.found.key, None),
+                self.upstream(None),
                 Some("its tags cannot be read".to_owned()),
             ),
         };
@@ -265,21 +270,32 @@ impl Routers<'_, '_> {
                 let no_way = no_way.map(ToString::to_string);
                 let in_mesh = name.filter(|_| server.is_some_and(Server::has_own_way));
                 match &self.mesh {
-                    Mesh::Unasked => (names::upstream(key, name), no_way),
-                    Mesh::Usable => (names::upstream(key, in_mesh), no_way),
-                    Mesh::Broken(reason) => (names::upstream(key, None), Some(reason.clone())),
+                    Mesh::Unasked => (self.upstream(name), no_way),
+                    Mesh::Usable => (self.upstream(in_mesh), no_way),
+                    Mesh::Broken(reason) => (self.upstream(None), Some(reason.clone())),
                 }
+            }
+            Target::Service => {
+                let no_way = match &self.mesh {
+                    Mesh::Broken(reason) => Some(reason.clone()),
+                    Mesh::Unasked | Mesh::Usable => None,
+                };
+                (names::service(key), no_way)
             }
             Target::File(name) => (name.into(), None),
             Target::Other(place, name) => (names::other(key, place, name), None),
             Target::Foreign(provider) => (
-                names::upstream(key, None),
+                self.upstream(None),
                 Some(format!(
                     "its service is of the provider {}: only `@file` and `@{source}` are known here",
                     quoted(provider)
                 )),
             ),
         }
+    }
+
+    fn upstream(&self, server: Option<&str>) -> Arc<str> {
+        names::upstream(self.reading.found, server)
     }
 
     fn is_mesh(&self, target: Target<'_>) -> bool {
@@ -337,15 +353,6 @@ impl Routers<'_, '_> {
                 "it is dialled over plain TCP: tag it `portcullis.consulcatalog.connect=true` to go through its sidecars"
                     .to_owned(),
             );
-        }
-        if self.reading.readable().any(|(_, tags)| tags.canary) {
-            let provider = match self.reading.found.key.source {
-                Source::Nomad => "nomad",
-                Source::File | Source::Consul => "consulcatalog",
-            };
-            warnings.push(format!(
-                "`{provider}.canary` is not supported yet: canaries get their share of every route of the service"
-            ));
         }
         warnings
     }

@@ -10,14 +10,6 @@ use crate::name::MeshService;
 use crate::snapshot::service::ServiceKey;
 use crate::state;
 
-/// A service that was kept.
-#[derive(Debug)]
-pub(super) struct Kept {
-    pub(super) found: Found,
-    /// Whether something was left out that the token may not see.
-    pub(super) filtered: bool,
-}
-
 /// Every service of a part, by its name; `key` makes that what it is known by.
 ///
 /// # Errors
@@ -25,21 +17,20 @@ pub(super) struct Kept {
 pub(super) fn services(
     stored: &state::Stored,
     key: impl Fn(&Arc<str>) -> ServiceKey,
-) -> Result<impl Iterator<Item = (Arc<str>, Kept)>, String> {
+) -> Result<impl Iterator<Item = (Arc<str>, Found)>, String> {
     let services = stored.entries::<Service<'_>>()?.into_iter();
     let services: Vec<_> = services
         .map(|(name, service)| {
-            let filtered = service.filtered;
             let found = service.found(key(&name));
-            (name, Kept { found, filtered })
+            (name, found)
         })
         .collect();
     Ok(services.into_iter())
 }
 
 /// Keeps a service as it was read.
-pub(super) fn put(part: &state::Part, found: &Found, filtered: bool) {
-    part.put(&found.key.name, &Service::of(found, filtered));
+pub(super) fn put(part: &state::Part, found: &Found) {
+    part.put(&found.key.name, &Service::of(found));
 }
 
 /// A service on the disk.
@@ -93,7 +84,7 @@ enum Checks {
 }
 
 impl<'a> Service<'a> {
-    fn of(found: &'a Found, filtered: bool) -> Self {
+    fn of(found: &'a Found) -> Self {
         let all = |instances: &'a [Instance]| instances.iter().map(Address::of).collect();
         let unusable = found.unusable.iter();
         Self {
@@ -106,7 +97,7 @@ impl<'a> Service<'a> {
             unusable: unusable
                 .map(|(id, why)| (Cow::Borrowed(&**id), Cow::Borrowed(&**why)))
                 .collect(),
-            filtered,
+            filtered: found.filtered,
         }
     }
 
@@ -126,6 +117,8 @@ impl<'a> Service<'a> {
             instances: all(self.instances),
             sidecars: self.sidecars.map(all),
             unusable: unusable.map(|(id, why)| (id.into(), why.into())).collect(),
+            filtered: self.filtered,
+            canary: None,
         }
     }
 }
@@ -218,6 +211,8 @@ mod tests {
             ],
             sidecars: Some(vec![instance("n1/e", Health::Passing, None)]),
             unusable: vec![("n1/c".into(), "no \"port\"".into())],
+            filtered: true,
+            canary: None,
         };
         let bare = Found {
             instances: Vec::new(),
@@ -225,9 +220,8 @@ mod tests {
             ..found.clone()
         };
         for found in [found, bare] {
-            let text = serde_json::to_string(&Service::of(&found, true)).unwrap();
+            let text = serde_json::to_string(&Service::of(&found)).unwrap();
             let read: Service<'_> = serde_json::from_str(&text).unwrap();
-            assert!(read.filtered);
             assert_eq!(read.found(found.key.clone()), found);
         }
     }

@@ -14,6 +14,11 @@ use crate::rule::Syntax;
 pub use middlewares::Middleware;
 pub use transport::Transport;
 
+/// As many routers of one instance are kept: one more than are read of a service, so that it is told of.
+///
+/// What an instance costs is bounded by it, not only what its service does: an answer has room for many of them.
+const MOST_ROUTERS: usize = 1001;
+
 /// What the tags of an instance ask for: Traefik's grammar for TCP, as its version 3.7 reads it, under either prefix.
 ///
 /// Keys and the names in them count in any case, and are in lower case here. Tags without a `=`, under another prefix
@@ -73,8 +78,6 @@ pub struct Tags {
     /// Whether it is dialled through its sidecar only (`consulcatalog.connect`; `nomad.connect`, which Traefik does not have,
     /// asks for the same).
     pub connect: bool,
-    /// Whether it is set apart from the others in Traefik (`consulcatalog.canary`, `nomad.canary`).
-    pub canary: bool,
     /// Its `tcp.routers`, by name.
     pub routers: BTreeMap<String, Router>,
     /// Its `tcp.services`, by name.
@@ -200,10 +203,14 @@ impl Tags {
             ["enable"] => {}
             ["consulcatalog", "connect"] => self.connect = place.boolean()?,
             ["nomad", "connect"] => self.connect |= place.boolean()?,
-            ["consulcatalog" | "nomad", "canary"] => self.canary |= place.boolean()?,
+            // What it says is read before the other tags are.
+            ["consulcatalog" | "nomad", "canary"] => _ = place.boolean()?,
             ["tcp"] | ["tcp", "routers" | "services" | "middlewares"] => {
                 typed.has_more_under(key, place)?;
             }
+            // Those after them in the order of their names nobody would read.
+            ["tcp", "routers", name, ..]
+                if self.routers.len() >= MOST_ROUTERS && !self.routers.contains_key(*name) => {}
             ["tcp", "routers", name, path @ ..] if is_name(name) => {
                 let router = self.routers.entry((*name).to_owned()).or_default();
                 router.take(path, place, typed.is_on(&["tcp", "routers", name, "tls"]))?;

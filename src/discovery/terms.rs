@@ -56,6 +56,12 @@ impl Terms {
         self.connect_by_default || self.asks_for_mesh(tags)
     }
 
+    /// Whether an instance stands apart from its service (`consulcatalog.canary`, `nomad.canary`), as its tags are read.
+    pub fn is_canary(&self, tags: &[Arc<str>]) -> bool {
+        let says = |key| self.values(tags, key).last().and_then(boolean) == Some(true);
+        says("consulcatalog.canary") || says("nomad.canary")
+    }
+
     /// What the tags ask for that means nothing here, such as routers for HTTP: said once for all of them.
     pub fn foreign(&self, tags: &[Arc<str>]) -> Option<String> {
         let kinds = self.settings(tags).filter_map(|(_, key, _)| {

@@ -91,7 +91,7 @@ async fn follow<T: serde::de::DeserializeOwned + Send + 'static>(
         let answer = watch.next().await;
         let was_answered = answer.is_ok();
         let heard = read(answer);
-        if was_answered && heard.is_trouble() {
+        if was_answered && heard.is_trouble(SystemTime::now()) {
             watch.begin_anew();
         }
         if tell.send(heard).await.is_err() {
@@ -161,14 +161,14 @@ async fn keep(
         }
         let restored = keeper.restored.filter(|_| keeper.withheld.is_none());
         if std::mem::replace(&mut told_restored, restored) != restored {
-            let change = Change::Restored(PART, restored);
+            let change = Change::Restored(PART.into(), restored);
             if changes.send(change).await.is_err() {
                 return;
             }
         }
         let is_refused = keeper.is_refused();
         if std::mem::replace(&mut told_refused, is_refused) != is_refused {
-            let change = Change::Refused(PART, is_refused);
+            let change = Change::Refused(PART.into(), is_refused);
             if changes.send(change).await.is_err() {
                 return;
             }
@@ -178,11 +178,11 @@ async fn keep(
             match &state {
                 // What has only begun is no trouble.
                 State::NotReady(_) if keeper.trouble().is_none() => {}
-                State::Ready => tracing::info!("the mesh identity is ready"),
+                State::Ready | State::Noted(_) => tracing::info!("the mesh identity is ready"),
                 State::Degraded(why) | State::NotReady(why) => tracing::warn!("{why}"),
             }
             if changes
-                .send(Change::State(PART, state.clone()))
+                .send(Change::State(PART.into(), state.clone()))
                 .await
                 .is_err()
             {

@@ -42,10 +42,11 @@ enum Heard {
 }
 
 impl Heard {
-    fn is_trouble(&self) -> bool {
+    /// Whether it does not serve, so that it is to be asked for again: to wait for a change could be to wait for days.
+    fn is_trouble(&self, now: SystemTime) -> bool {
         match self {
             Self::Trust(trust) => trust.is_err(),
-            Self::Leaf(leaf) => leaf.is_err(),
+            Self::Leaf(leaf) => leaf.as_ref().map_or(true, |leaf| leaf.not_after <= now),
         }
     }
 }

@@ -66,7 +66,7 @@ fn keeper() -> Keeper {
 /// The text of a state that is not simply ready.
 fn told(state: State) -> String {
     match state {
-        State::Ready => "ready".to_owned(),
+        State::Ready | State::Noted(_) => "ready".to_owned(),
         State::Degraded(text) => format!("degraded: {text}"),
         State::NotReady(text) => format!("not ready: {text}"),
     }

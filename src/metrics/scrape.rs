@@ -25,6 +25,7 @@ pub(super) struct Live {
     pub(super) unrouted: Ended,
     pub(super) exceeded: Arc<Exceeded>,
     pub(super) usage: Mutex<Vec<Usage>>,
+    pub(super) parts: Mutex<Vec<(Arc<str>, &'static str)>>,
     pub(super) certificates: Mutex<BTreeMap<String, SystemTime>>,
     pub(super) identity: Mutex<Option<SystemTime>>,
     pub(super) log: OnceLock<AccessLog>,
@@ -104,6 +105,14 @@ impl Collector for Live {
         encode_exceeded(&self.exceeded, &mut encoder)?;
         let usage = self.usage.lock();
         encode_usage(&usage.unwrap_or_else(PoisonError::into_inner), &mut encoder)?;
+
+        let help = "1 for the state that a part of the gateway is in";
+        let mut family = encoder.encode_descriptor("part_state", help, None, MetricType::Gauge)?;
+        let parts = self.parts.lock();
+        for (part, state) in parts.unwrap_or_else(PoisonError::into_inner).iter() {
+            let labels = [("part", &**part), ("state", state)];
+            ConstGauge::new(1_i64).encode(family.encode_family(&labels)?)?;
+        }
 
         let help = "When an edge certificate ends, in seconds since 1970";
         let mut family = encoder.encode_descriptor(

@@ -41,6 +41,7 @@ fn full() -> Arc<Metrics> {
     metrics.restored("consul", Some(end));
     metrics.restored("names", Some(end));
     metrics.restored("names", None);
+    metrics.parts([("consul".into(), "degraded")].into_iter());
     metrics.state_refused("consul", true);
     metrics.state_refused("names", false);
     metrics
@@ -124,6 +125,10 @@ fn a_scrape_shows_what_was_counted() {
         (r#"portcullis_handshake_seconds_bucket{le="0.025"}"#, 1.0),
         (r#"portcullis_handshake_seconds_bucket{le="0.01"}"#, 0.0),
         ("portcullis_dial_seconds_count", 0.0),
+        (
+            r#"portcullis_part_state{part="consul",state="degraded"}"#,
+            1.0,
+        ),
         (r#"portcullis_endpoint_ejections_total{upstream="db"}"#, 1.0),
         (r#"portcullis_accept_errors_total{kind="files"}"#, 1.0),
         ("portcullis_access_log_dropped_total", 0.0),

@@ -53,7 +53,7 @@ impl Kept {
 }
 
 impl Addresses {
-    pub(super) fn of(state: Option<&State>, name: &'static str) -> Self {
+    pub(super) fn of(state: Option<&State>, name: &str) -> Self {
         let Some(Opened { part, stored }) = state.map(|state| state.open(name, "")) else {
             return Self::default();
         };

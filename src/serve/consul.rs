@@ -97,7 +97,7 @@ pub(super) async fn take(
         if let Some(next) = prepared {
             let unheard = || State::NotReady("consul has not been heard yet".to_owned());
             for place in &next.config.places {
-                status.set(part(place), unheard());
+                status.set(&part(place), unheard());
             }
             if next.config.mesh_identity.is_some() {
                 status.set(identity::PART, unheard());
@@ -132,26 +132,26 @@ impl Left {
             false => State::NotReady("consul has not been heard yet".to_owned()),
         };
         // Those that come next judge anew.
-        let mut changes = vec![Change::Refused(identity::PART, false)];
+        let mut changes = vec![Change::Refused(identity::PART.into(), false)];
         let places = next.map_or(&[] as &[_], |next| &next.config.places);
         for (place, told) in &self.told {
-            changes.push(Change::Refused(part(place), false));
+            changes.push(Change::Refused(part(place).into(), false));
             if !places.contains(place) {
                 changes.extend(told.keys().cloned().map(Change::Gone));
-                changes.push(Change::Ended(part(place)));
+                changes.push(Change::Ended(part(place).into()));
             }
         }
         for place in places {
             let is_served = self.told.get(place).is_some_and(Told::is_served);
-            changes.push(Change::State(part(place), anew(is_served)));
+            changes.push(Change::State(part(place).into(), anew(is_served)));
         }
         changes.push(
             match next.and_then(|next| next.config.mesh_identity.as_ref()) {
                 Some(_) => {
                     let has_one = self.keeper.as_ref().is_some_and(Keeper::has_one);
-                    Change::State(identity::PART, anew(has_one))
+                    Change::State(identity::PART.into(), anew(has_one))
                 }
-                None => Change::Ended(identity::PART),
+                None => Change::Ended(identity::PART.into()),
             },
         );
         changes
@@ -199,7 +199,7 @@ impl Prepared {
             client,
             exposures,
         } = self;
-        let kept = |part, origin: &str, is_known: bool| {
+        let kept = |part: &str, origin: &str, is_known: bool| {
             state.map(|state| match is_known {
                 true => state.go_on(part, origin),
                 false => state.open(part, origin),
@@ -210,7 +210,7 @@ impl Prepared {
         for (place, exposure) in config.places.iter().zip(&exposures) {
             let before = left.told.remove(place).unwrap_or_default();
             let origin = keep::origin_in(&config, place);
-            let kept = kept(part(place), &origin, before.replaces_stored());
+            let kept = kept(&part(place), &origin, before.replaces_stored());
             let asking = Asking {
                 place: place.clone(),
                 consistency: config.catalog.consistency,

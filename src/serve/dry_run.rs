@@ -47,7 +47,7 @@ pub struct Found {
     /// Its routes, and what was skipped.
     pub snapshot: Arc<Snapshot>,
     /// What each part says of itself.
-    pub parts: BTreeMap<&'static str, State>,
+    pub parts: BTreeMap<Arc<str>, State>,
 }
 
 impl Found {
@@ -68,7 +68,7 @@ impl Found {
 pub async fn dry_run(
     checked: Checked,
     patience: Duration,
-    mut waiting: impl FnMut(&'static str, &str),
+    mut waiting: impl FnMut(&str, &str),
 ) -> anyhow::Result<Found> {
     let (metrics, status) = (Metrics::new(), Status::default());
     let cell = Arc::new(ArcSwap::from_pointee(Snapshot::default()));
@@ -157,7 +157,7 @@ impl Settling {
         &mut self,
         patience: Duration,
         tasks: &mut JoinSet<()>,
-        waiting: &mut impl FnMut(&'static str, &str),
+        waiting: &mut impl FnMut(&str, &str),
     ) {
         let start = Instant::now();
         let mut quiet_since = start;
@@ -193,7 +193,7 @@ impl Settling {
             }
             for (part, state) in &last {
                 if let State::NotReady(why) = state
-                    && told.insert(*part, why.clone()).as_ref() != Some(why)
+                    && told.insert(Arc::clone(part), why.clone()).as_ref() != Some(why)
                 {
                     waiting(part, why);
                 }
@@ -202,6 +202,6 @@ impl Settling {
     }
 }
 
-fn is_whole(parts: &BTreeMap<&'static str, State>) -> bool {
+fn is_whole(parts: &BTreeMap<Arc<str>, State>) -> bool {
     !(parts.values()).any(|state| matches!(state, State::NotReady(_)))
 }

@@ -85,7 +85,8 @@ fn start(
     let mut parts = vec![IDENTITY, super::publish::NAMES, discovery::nomad::PART];
     let first = Place::default();
     let places = consul.map_or(slice::from_ref(&first), |consul| &consul.places);
-    parts.extend(places.iter().map(discovery::consul::part));
+    let catalogs: Vec<_> = places.iter().map(discovery::consul::part).collect();
+    parts.extend(catalogs.iter().map(|part| &**part));
     let tell = {
         let (board, metrics) = (Arc::clone(board), Arc::clone(metrics));
         move |outcome: Result<(), FolderError>| {

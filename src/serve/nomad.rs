@@ -107,20 +107,20 @@ pub(super) async fn take(
     };
     let told = before.stop().await;
     // The next one judges anew.
-    let judged_anew = Change::Refused(PART, false);
+    let judged_anew = Change::Refused(PART.into(), false);
     let news = match &prepared {
         Some(_) if told.is_served() => vec![Change::State(
-            PART,
+            PART.into(),
             State::Degraded(
                 "nomad is asked anew, as the configuration has changed; what was known is served"
                     .to_owned(),
             ),
         )],
-        Some(_) => vec![Change::State(PART, unheard())],
+        Some(_) => vec![Change::State(PART.into(), unheard())],
         None => {
             let services = told.services.iter();
             let gone = services.map(|service| Change::Gone(service.key.clone()));
-            gone.chain([Change::Ended(PART)]).collect()
+            gone.chain([Change::Ended(PART.into())]).collect()
         }
     };
     for change in [judged_anew].into_iter().chain(news) {

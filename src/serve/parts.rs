@@ -277,7 +277,7 @@ impl Parts {
     fn refuse(&mut self, Refused { why, may_pass }: Refused) {
         let listeners = self.listeners.state();
         let before = match listeners {
-            State::Ready => "the one before serves on",
+            State::Ready | State::Noted(_) => "the one before serves on",
             _ => "the one before serves on, but for what was closed in vain",
         };
         self.status.set(LISTENERS, listeners);

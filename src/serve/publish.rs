@@ -290,12 +290,12 @@ impl Publisher {
                     };
                     judged.insert(key);
                 }
-                Change::Restored(part, confirmed) => self.metrics.restored(part, confirmed),
-                Change::Refused(part, is_refused) => self.metrics.state_refused(part, is_refused),
+                Change::Restored(part, confirmed) => self.metrics.restored(&part, confirmed),
+                Change::Refused(part, is_refused) => self.metrics.state_refused(&part, is_refused),
                 Change::State(part, state) => states.push((part, Some(state))),
                 Change::Ended(part) => {
-                    self.metrics.restored(part, None);
-                    self.metrics.state_refused(part, false);
+                    self.metrics.restored(&part, None);
+                    self.metrics.state_refused(&part, false);
                     states.push((part, None));
                 }
             }
@@ -322,8 +322,8 @@ impl Publisher {
         }
         for (part, state) in states {
             match state {
-                Some(state) => self.status.set(part, state),
-                None => self.status.remove(part),
+                Some(state) => self.status.set(&part, state),
+                None => self.status.remove(&part),
             }
         }
     }

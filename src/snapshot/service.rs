@@ -26,15 +26,15 @@ pub enum Change {
     Identity(Option<Arc<Identity>>),
     /// What a part has told comes from the disk, where it was kept when it was last confirmed then; or none of it does
     /// any more.
-    Restored(&'static str, Option<SystemTime>),
+    Restored(Arc<str>, Option<SystemTime>),
     /// Whether what the disk keeps of a part is refused, and its source has told nothing in its place.
-    Refused(&'static str, bool),
+    Refused(Arc<str>, bool),
     /// Whether Consul says that an intention denies the gateway this service.
     Intention(ServiceKey, bool),
     /// What a part says of itself. Told when what was sent before it is being served.
-    State(&'static str, State),
+    State(Arc<str>, State),
     /// A part is no more, and says nothing of itself from now on.
-    Ended(&'static str),
+    Ended(Arc<str>),
 }
 
 /// What makes a service the same service from one snapshot to the next.

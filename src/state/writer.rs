@@ -45,7 +45,7 @@ impl Shared {
 
 #[derive(Debug)]
 pub(super) struct Desk {
-    pub(super) parts: BTreeMap<&'static str, Contents>,
+    pub(super) parts: BTreeMap<Arc<str>, Contents>,
     pub(super) closing: bool,
     pub(super) closed: bool,
     /// Since when the disk has been waited for.
@@ -140,7 +140,7 @@ impl Writer {
 
     /// Waits for parts that are to be written, and takes what they hold; none when there will be no more. While nothing
     /// can be written, it waits for no part: that it can be again is to be noticed.
-    fn next(&self, not_before: Instant) -> Option<Vec<(&'static str, Contents)>> {
+    fn next(&self, not_before: Instant) -> Option<Vec<(Arc<str>, Contents)>> {
         let mut desk = self.shared.desk();
         loop {
             let is_last = desk.closing;
@@ -157,7 +157,7 @@ impl Writer {
             if is_last || (left.is_zero() && (is_due || self.is_failing)) {
                 let taken = due.map(|(name, contents)| {
                     contents.is_changed = false;
-                    (*name, contents.copy())
+                    (Arc::clone(name), contents.copy())
                 });
                 return Some(taken.collect());
             }
@@ -176,13 +176,13 @@ impl Writer {
     }
 
     /// Writes these. After a failure the others are tried all the same: one of them may fit.
-    fn write_all(&mut self, due: Vec<(&'static str, Contents)>) -> Result<(), FolderError> {
+    fn write_all(&mut self, due: Vec<(Arc<str>, Contents)>) -> Result<(), FolderError> {
         let mut outcome = self.folder.lock();
         for (name, contents) in due {
-            let written = self.write(name, &contents);
+            let written = self.write(&name, &contents);
             let mut desk = self.shared.desk();
             let is_last = desk.closing;
-            if let Some(kept) = desk.parts.get_mut(name) {
+            if let Some(kept) = desk.parts.get_mut(&name) {
                 match &written {
                     Ok(()) => kept.on_disk = contents.confirmed,
                     // There will be no other time.
@@ -195,7 +195,7 @@ impl Writer {
         outcome
     }
 
-    fn write(&mut self, name: &'static str, contents: &Contents) -> Result<(), FolderError> {
+    fn write(&mut self, name: &str, contents: &Contents) -> Result<(), FolderError> {
         let body = contents.body();
         let bytes = body.and_then(|body| encode(name, body, self.key.as_ref()));
         match bytes {

@@ -21,13 +21,14 @@ mod agent;
 mod anew;
 mod asking;
 mod faults;
+mod hostile;
 mod large;
 mod nomad;
 mod places;
 
 /// A watch over Consul, or over Nomad, and everything that it has told.
 struct Watched<T = Told> {
-    part: &'static str,
+    part: Arc<str>,
     changes: mpsc::Receiver<Change>,
     services: BTreeMap<String, Arc<Service>>,
     state: State,
@@ -57,7 +58,7 @@ impl Watched {
         let client = Client::new(consul).unwrap();
         let known = before.services.clone();
         let part = consul::part(&consul.places[0]);
-        Self::following(part, &known, move |send, stop| {
+        Self::following(&part, &known, move |send, stop| {
             consul::watch(client, asking, exposure, before, None, send, stop)
         })
     }
@@ -66,7 +67,7 @@ impl Watched {
 impl<T: Send + 'static> Watched<T> {
     /// This watch, which knows these services already.
     fn following<W: Future<Output = T> + Send + 'static>(
-        part: &'static str,
+        part: &str,
         known: &[Arc<Service>],
         watch: impl FnOnce(mpsc::Sender<Change>, CancellationToken) -> W,
     ) -> Self {
@@ -77,7 +78,7 @@ impl<T: Send + 'static> Watched<T> {
         let (mut tasks, stop) = (JoinSet::new(), CancellationToken::new());
         tasks.spawn(watch(send, stop.clone()));
         Self {
-            part,
+            part: part.into(),
             changes,
             services,
             state: State::NotReady(String::new()),
@@ -149,7 +150,7 @@ impl<T: Send + 'static> Watched<T> {
                 assert_ne!(state, self.state, "it is told when it changes");
                 self.state = state;
                 match self.state {
-                    State::Ready => "ready",
+                    State::Ready | State::Noted(_) => "ready",
                     State::Degraded(_) => "degraded",
                     State::NotReady(_) => "not ready",
                 }

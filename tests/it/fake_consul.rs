@@ -59,6 +59,8 @@ pub(crate) enum Fault {
     Body(&'static str),
     /// A good answer of at least so many bytes, none of which is held in memory for long.
     Large(usize),
+    /// The same, which may be no text.
+    Bytes(Vec<u8>),
     /// Nothing, for ever.
     Hang,
     /// The end of the connection.
@@ -227,6 +229,7 @@ async fn answer(
             Some((_, Fault::Close)) => return Err("closed"),
             Some((_, Fault::Body(text))) => Text::once(*text),
             Some((_, Fault::Large(bytes))) => Text::large(value.is_object(), *bytes),
+            Some((_, Fault::Bytes(bytes))) => Text::once(Bytes::copy_from_slice(bytes)),
             None => Text::once(value.to_string()),
         };
         if known == 0 || index > known || fault.is_some() || has_ended {

@@ -205,6 +205,7 @@ async fn answer(
         let refused = path != "/v1/status/leader" && !world.shows(&namespace);
         let body = match fault {
             Some((_, Fault::Status(status, text))) => return Ok(bad(*status, text)),
+            Some((_, Fault::Bytes(_))) => panic!("no test asks for them here"),
             Some((_, Fault::Hang)) => future::pending::<Infallible>().await.to_string(),
             Some((_, Fault::Close)) => return Err("closed"),
             Some((_, Fault::Body(text))) => (*text).to_owned(),

@@ -113,6 +113,15 @@ impl Scene {
         found.cloned().unwrap_or_default()
     }
 
+    /// What `/v1/routes` says of a part.
+    async fn part(&self, name: &str) -> Value {
+        let (_, text) = self.gateway.ask_admin("/v1/routes").await;
+        let list: Value = serde_json::from_str(&text).unwrap();
+        let mut parts = list["parts"].as_array().unwrap().iter();
+        let found = parts.find(|part| part["name"] == name);
+        found.cloned().unwrap_or_default()
+    }
+
     async fn readyz(&self) -> (u16, String) {
         self.gateway.ask_admin("/readyz").await
     }

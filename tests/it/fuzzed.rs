@@ -7,6 +7,8 @@ use crate::records::{run_kept, run_like_those_kept};
 
 #[path = "../fuzz/config/mod.rs"]
 mod config;
+#[path = "../fuzz/constraint/mod.rs"]
+mod constraint;
 #[path = "../fuzz/hello/mod.rs"]
 mod hello;
 #[path = "../fuzz/proxy_header/mod.rs"]
@@ -15,6 +17,8 @@ mod proxy_header;
 mod rule;
 #[path = "../fuzz/tags/mod.rs"]
 mod tags;
+#[path = "../fuzz/template/mod.rs"]
+mod template;
 
 /// A second or two of one processor for each target, where `tools/fuzz` spends minutes.
 const TRIES: usize = 2000;
@@ -32,6 +36,18 @@ fn the_hellos_that_are_kept_and_those_like_them_break_no_promise() {
 fn the_rules_that_are_kept_and_those_like_them_break_no_promise() {
     run_kept("rule", rule::run);
     run_like_those_kept("rule", TRIES, rule::run);
+}
+
+#[test]
+fn the_constraints_that_are_kept_and_those_like_them_break_no_promise() {
+    run_kept("constraint", constraint::run);
+    run_like_those_kept("constraint", TRIES, constraint::run);
+}
+
+#[test]
+fn the_templates_that_are_kept_and_those_like_them_break_no_promise() {
+    run_kept("template", template::run);
+    run_like_those_kept("template", TRIES, template::run);
 }
 
 #[test]

@@ -100,9 +100,13 @@ impl Watched {
     /// What is told next, which is a state and no identity.
     async fn state(&mut self) -> String {
         match self.next().await {
-            Change::State(identity::PART, State::Ready) => "ready".to_owned(),
-            Change::State(identity::PART, State::Degraded(why)) => format!("degraded: {why}"),
-            Change::State(identity::PART, State::NotReady(why)) => format!("not ready: {why}"),
+            Change::State(part, State::Ready) if *part == *identity::PART => "ready".to_owned(),
+            Change::State(part, State::Degraded(why)) if *part == *identity::PART => {
+                format!("degraded: {why}")
+            }
+            Change::State(part, State::NotReady(why)) if *part == *identity::PART => {
+                format!("not ready: {why}")
+            }
             other => panic!("{other:?}"),
         }
     }

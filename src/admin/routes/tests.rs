@@ -88,7 +88,11 @@ fn every_route_is_shown_whole_and_in_order() {
     let snapshot = snapshot
         .with(upstream("vms", Transport::Plain))
         .with(upstream("tls", Transport::Tls(tls())));
-    let json: serde_json::Value = serde_json::from_slice(&json(&snapshot)).unwrap();
+    let why = State::Degraded("it answers 500\u{1b}[31m".to_owned());
+    let parts = BTreeMap::from([("consul".into(), why)]);
+    let json: serde_json::Value = serde_json::from_slice(&json(&snapshot, &parts)).unwrap();
+    let part =
+        json!({ "name": "consul", "state": "degraded", "text": "it answers 500\\u{1b}[31m" });
     let plain = json!({ "name": "vms", "tls": false, "server_name": null, "spiffe": null,
         "mesh": false, "proxy_protocol": null, "empty": null, "from_disk": null });
     let tls = json!({ "name": "tls", "tls": true, "server_name": "db.internal", "spiffe": null,
@@ -122,7 +126,7 @@ fn every_route_is_shown_whole_and_in_order() {
     });
     assert_eq!(
         json,
-        json!({ "generation": 7, "routes": [all, wildcard, db, vm], "shadows_complete": true, "skipped": [] })
+        json!({ "generation": 7, "parts": [part], "routes": [all, wildcard, db, vm], "shadows_complete": true, "skipped": [] })
     );
 }
 
@@ -221,7 +225,7 @@ fn shown(services: impl IntoIterator<Item = Service>) -> serde_json::Value {
     let services = services.map(|service| (service.key.clone(), Some(Arc::new(service))));
     let first = compile(&inputs, None, &metrics);
     let snapshot = update(&inputs, &first, &services.collect(), &metrics);
-    serde_json::from_slice(&json(&snapshot)).unwrap()
+    serde_json::from_slice(&json(&snapshot, &BTreeMap::new())).unwrap()
 }
 
 #[test]

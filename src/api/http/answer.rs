@@ -109,9 +109,11 @@ where
     Ok(value.unwrap_or_default())
 }
 
-/// Reads JSON; otherwise what is wrong with it, and where.
+/// Reads JSON; otherwise what is wrong with it, and where. Bytes that are no UTF-8 spoil the text that they stand in, and no
+/// other: one tag of one service must not keep the whole answer from being read.
 pub(super) fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, String> {
-    serde_json::from_slice(body).map_err(|error| masked(&error.to_string()))
+    let text = String::from_utf8_lossy(body);
+    serde_json::from_str(&text).map_err(|error| masked(&error.to_string()))
 }
 
 /// A message of serde without the strings that it quotes: one of them may be a private key.
@@ -182,6 +184,8 @@ mod tests {
         );
         assert!(wrong("{\"Id\":\"a").contains("EOF"));
         assert!(decode::<Entry>(b"\xff\xfe").is_err());
+        let other: Entry = decode(b"{\"Id\":\"a\",\"Tags\":[\"t\xff\",\"u\"]}").unwrap();
+        assert_eq!(other.tags, ["t\u{fffd}", "u"]);
         assert!(decode::<Entry>("[".repeat(100_000).as_bytes()).is_err());
     }
 

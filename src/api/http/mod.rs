@@ -3,6 +3,7 @@
 mod answer;
 mod connection;
 mod error;
+mod hold_off;
 mod limits;
 mod login;
 mod token;
@@ -32,6 +33,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
 
 use connection::{Agent, Failure, LARGE_AT_ONCE, Reply};
+use hold_off::HoldOff;
 use limits::Limits;
 use token::{Held, Tokens};
 
@@ -130,6 +132,7 @@ struct Shared {
     headers: HeaderMap,
     tokens: Arc<Tokens>,
     reads: Semaphore,
+    hold_off: Arc<HoldOff>,
     /// Whether it is one [apart](Client::apart).
     is_apart: bool,
 }
@@ -187,6 +190,7 @@ impl Client {
             headers,
             tokens: Arc::new(Tokens::new(&server)?),
             reads: Semaphore::new(limits.reads),
+            hold_off: Arc::default(),
             is_apart: false,
         })))
     }
@@ -202,6 +206,7 @@ impl Client {
             headers,
             tokens,
             reads: _,
+            hold_off,
             is_apart: _,
         } = &*self.0;
         Self(Arc::new(Shared {
@@ -212,6 +217,7 @@ impl Client {
             headers: headers.clone(),
             tokens: Arc::clone(tokens),
             reads: Semaphore::new(READS_APART),
+            hold_off: Arc::clone(hold_off),
             is_apart: true,
         }))
     }
@@ -292,11 +298,16 @@ impl Client {
             let headers = request.headers_mut();
             headers.insert(api.token_header(), held.header.clone());
         }
+        if let Some(refusal) = self.0.hold_off.refusal() {
+            return Err(refusal);
+        }
         let reply = agent.ask(request, patience).await;
         let reply = reply.map_err(|failure| self.0.error(failure, path))?;
         if reply.status != StatusCode::OK {
             let secret = token.as_ref().map(|held| &held.secret);
-            return Err(refused(*api, &reply, secret, path));
+            let error = refused(*api, &reply, secret, path);
+            self.0.hold_off.heed(reply.status, &reply.headers, &error);
+            return Err(error);
         }
         let id = token.map(|held| held.id).unwrap_or_default();
         let value = value(reply.body).await.map_err(unexpected)?;

@@ -1,7 +1,6 @@
 //! How one of Consul's catalogs is asked, what its part is called, and what may help where there is no answer.
 
-use std::collections::BTreeSet;
-use std::sync::{Mutex, PoisonError};
+use std::borrow::Cow;
 use std::time::Duration;
 
 use super::listing::Addressing;
@@ -11,18 +10,8 @@ use crate::snapshot::Source;
 use crate::snapshot::service::provider;
 
 /// What the watch over this catalog is called in `/readyz` and on the disk: `consul`, or `consul-LABEL`.
-///
-/// It lives as long as the process, which has no more of them than its operator has written labels.
-pub fn part(place: &Place) -> &'static str {
-    static PARTS: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
-    let name = provider(Source::Consul, place.label.as_deref());
-    let mut parts = PARTS.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(part) = parts.get(&*name) {
-        return part;
-    }
-    let part: &'static str = String::leak(name.into_owned());
-    parts.insert(part);
-    part
+pub fn part(place: &Place) -> Cow<'static, str> {
+    provider(Source::Consul, place.label.as_deref())
 }
 
 /// How Consul is asked.

@@ -27,6 +27,11 @@ pub(super) struct Touched {
 }
 
 impl Checks {
+    /// Whether there is none that can be seen. Consul's own servers have one each.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Takes in all checks, and tells what is new about them.
     pub(super) fn take(&mut self, answer: answers::Checks) -> Touched {
         let mut touched = Touched::default();

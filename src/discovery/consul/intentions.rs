@@ -247,7 +247,7 @@ impl Intentions {
         let mut news = std::mem::take(&mut self.news);
         if self.told.as_ref() != Some(&state) {
             self.told = Some(state.clone());
-            news.push(Change::State(PART, state));
+            news.push(Change::State(PART.into(), state));
         }
         news
     }
@@ -257,7 +257,7 @@ impl Intentions {
         let denied = self.services.into_iter();
         let denied = denied.filter(|(_, known)| known.denied.is_some());
         let changes = denied.map(|(key, _)| Change::Intention(key, false));
-        changes.chain([Change::Ended(PART)]).collect()
+        changes.chain([Change::Ended(PART.into())]).collect()
     }
 }
 

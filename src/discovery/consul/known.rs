@@ -9,8 +9,9 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
-use super::super::doubt::Doubts;
+use super::super::doubt::{ASKED_AGAIN, Doubts};
 use super::super::exposure::{self, Exposure};
+use super::super::instance::Found;
 use super::super::reads::Reads;
 use super::super::terms::Terms;
 use super::Told;
@@ -18,14 +19,14 @@ use super::answers;
 use super::catalog::Catalog;
 use super::checks::Checks;
 use super::listing::Listing;
-use super::stored::{self, Kept};
+use super::stored;
 use crate::api::consul::Answer;
 use crate::config::Place;
 use crate::snapshot::service::{Change, Service};
 use crate::state::Part;
 
-/// A service whose reading fails is told of after as many tries: a single one is soon made good.
-const TRIES_IN_SILENCE: u32 = 2;
+/// While ACLs hide some services, whether they still do is asked so often. 60 s: as often as what is seen is read again.
+const LOOKED_AGAIN: Duration = Duration::from_secs(60);
 
 /// The first pass, and one after a failure, waits for as many tries to read a service, and no longer: others work.
 const TRIES_WAITED_FOR: u32 = 3;
@@ -48,14 +49,18 @@ pub(super) struct Known {
     noted: BTreeMap<Arc<str>, Arc<Service>>,
     /// The datacenter that answers, once an answer has told.
     datacenter: Option<Arc<str>>,
-    /// Whether nothing is listed to a gateway that sent no token, where what no policy allows is denied.
-    is_hidden: bool,
+    /// Whether it was asked without a token where what no policy allows is denied.
+    is_denied: bool,
+    /// Whether the last answer about the catalog left something out that the token may not see.
+    filtered: bool,
+    /// When the catalog was last asked for the sake of a doubt.
+    asked: Option<Instant>,
     /// Whether a sweep over everything is owed before anything is whole.
     is_stale: bool,
     /// Where what is read is kept, if anywhere.
     part: Option<Part>,
     /// What was kept by a process before, and neither served nor read yet.
-    stored: BTreeMap<Arc<str>, Kept>,
+    stored: BTreeMap<Arc<str>, Found>,
     /// What is served from there, as nothing newer was read.
     restored: BTreeSet<Arc<str>>,
     /// When all of that had been confirmed.
@@ -77,14 +82,6 @@ struct Held {
     /// How many spoke for it in the mesh, where anybody has looked.
     sidecars: Option<usize>,
     filtered: bool,
-}
-
-/// What was read of a service.
-#[derive(Debug)]
-pub(super) struct Read {
-    pub(super) listing: Listing,
-    /// Whether something was left out that the token may not see.
-    pub(super) filtered: bool,
 }
 
 impl Known {
@@ -124,7 +121,9 @@ impl Known {
             catalog: Catalog::default(),
             checks: None,
             datacenter: place.datacenter.as_deref().map(Into::into),
-            is_hidden: false,
+            is_denied: false,
+            filtered: false,
+            asked: None,
             is_stale: false,
             part: None,
             stored: BTreeMap::new(),
@@ -145,8 +144,11 @@ impl Known {
             .take(std::mem::take(&mut answer.value.0), &self.exposure);
         let answer = answer.map(drop);
         let before = self.index.replace(answer.index);
-        let hides = answer.token.is_anonymous() && answer.default_deny;
-        self.is_hidden = hides && self.catalog.is_empty();
+        self.is_denied = answer.token.is_anonymous() && answer.default_deny;
+        self.filtered = answer.filtered;
+        if asked || (answer.filtered && !self.catalog.is_empty() && self.asked.is_none()) {
+            self.asked = Some(now);
+        }
 
         let mut listed = self.catalog.routed();
         let wanted = self.exposure.wanted.keys().map(String::as_str);
@@ -216,13 +218,14 @@ impl Known {
     }
 
     /// Takes in what was read of a service, or why it could not be read: then it stays as it was.
-    pub(super) fn read(&mut self, name: &Arc<str>, outcome: Result<Read, String>, now: Instant) {
-        let outcome = outcome.and_then(|read| self.take(name, read));
+    pub(super) fn read(&mut self, name: &Arc<str>, outcome: Result<Listing, String>, now: Instant) {
+        let outcome = outcome.and_then(|listing| self.take(name, listing));
         self.reads.done(name, outcome, now);
     }
 
     /// The question that was asked for the sake of a doubt has no answer.
     pub(super) fn unanswered(&mut self, now: Instant) {
+        self.asked = Some(now);
         self.doubts.unanswered(now);
     }
 
@@ -264,7 +267,15 @@ impl Known {
 
     /// When the catalog is to be asked in consistent mode, for the sake of a doubt.
     pub(super) fn ask_at(&self, now: Instant) -> Option<Instant> {
-        self.doubts.ask_at(now)
+        // A policy that changes wakes no blocking query, and one that is woken answers by the rights that it began with.
+        let pause = match self.filtered {
+            _ if self.shows_nothing() => Some(ASKED_AGAIN),
+            true => Some(LOOKED_AGAIN),
+            false => None,
+        };
+        let again = pause.map(|pause| self.asked.map_or(now, |asked| asked + pause));
+        let doubted = self.doubts.ask_at(now);
+        doubted.into_iter().chain(again).min()
     }
 
     /// What has changed since this was last called, in order.
@@ -283,35 +294,9 @@ impl Known {
                 .all(|failed| failed.tries >= TRIES_WAITED_FOR)
     }
 
-    /// What an operator should know of it, though Consul answers.
-    pub(super) fn trouble(&self) -> Option<String> {
-        if let Some(doubt) = self.doubts.told("consul") {
-            return Some(doubt);
-        }
-        if self.is_hidden {
-            return Some(
-                "consul lists nothing: it denies what no policy allows, and no ACL token is sent"
-                    .to_owned(),
-            );
-        }
-        let mut failed = self.reads.failed().iter();
-        let (name, first) = failed.find(|(_, failed)| failed.tries >= TRIES_IN_SILENCE)?;
-        let more = failed.filter(|(_, failed)| failed.tries >= TRIES_IN_SILENCE);
-        Some(format!(
-            "{} of consul's services cannot be read, and stay as they were; {name:?}: {}",
-            1 + more.count(),
-            first.why
-        ))
-    }
-
     /// Under which terms tags are read.
     pub(super) fn terms(&self) -> &Terms {
         &self.exposure.terms
-    }
-
-    /// Whether nothing can be seen for want of a token.
-    pub(super) fn is_hidden(&self) -> bool {
-        self.is_hidden
     }
 
     /// The datacenter for a service that nothing is listed of. Nothing is dialled by it, so Consul's default will do.
@@ -344,8 +329,8 @@ impl Known {
         }
     }
 
-    fn take(&mut self, name: &Arc<str>, read: Read) -> Result<(), String> {
-        let Read { listing, filtered } = read;
+    fn take(&mut self, name: &Arc<str>, listing: Listing) -> Result<(), String> {
+        let filtered = listing.found.filtered;
         if let Some(datacenter) = &listing.datacenter {
             self.datacenter = Some(Arc::clone(datacenter));
         }
@@ -370,7 +355,10 @@ impl Known {
             // Where it has no instance, its sidecars are what is listed.
             let is_hidden = self.catalog.is_routed(name) && sidecars.unwrap_or_default() == 0;
             if self.catalog.lists(name) || is_hidden {
-                return Err("the catalog lists it, and nothing is listed of it".to_owned());
+                let hidden = if filtered { telling::HIDDEN } else { "" };
+                return Err(format!(
+                    "the catalog lists it, and nothing is listed of it{hidden}"
+                ));
             }
         }
         let held = self.services.get(name);
@@ -381,6 +369,9 @@ impl Known {
             return Err(why.to_owned());
         }
 
+        if filtered && held.is_none_or(|held| !held.filtered) {
+            tracing::warn!(service = ?name, "ACLs hide some of a service from the gateway's token");
+        }
         let service = exposure::service(&listing.found, &self.exposure);
         if service.is_idle() && !self.is_wanted(name) {
             self.give_up(name);
@@ -390,7 +381,7 @@ impl Known {
         self.restored.remove(name);
         self.withheld.remove(name);
         if let Some(part) = &self.part {
-            stored::put(part, &listing.found, filtered);
+            stored::put(part, &listing.found);
         }
         let held = Held {
             told: self.tell(name, service),

@@ -75,6 +75,8 @@ pub(super) fn listing(
                 instances: Vec::new(),
                 sidecars: None,
                 unusable: Vec::new(),
+                filtered: false,
+                canary: None,
             },
             nodes: BTreeSet::new(),
             speakers: BTreeSet::new(),

@@ -32,9 +32,9 @@ use crate::state::{GRACE, Opened, written};
 use answers::{Checks, Entries, Services};
 use aside::aside;
 use asking::told;
-use known::{Known, Read};
+use known::Known;
 pub use listing::Addressing;
-use listing::listing;
+use listing::{Listing, listing};
 use report::{Poll, Report};
 use stored::Stored;
 
@@ -109,7 +109,7 @@ pub async fn watch(
         is_asking: false,
         held_back: None,
         client,
-        part: part(&asking.place),
+        part: part(&asking.place).into(),
         asking,
     };
     if let Some(opened) = state {
@@ -163,14 +163,14 @@ enum Heard {
     Checks(Result<Answer<Checks>, Error>),
     /// What keeps Consul from answering whatever it is asked, if anything does.
     Pulse(Option<String>),
-    Read(Arc<str>, Box<Result<Read, Error>>),
+    Read(Arc<str>, Box<Result<Listing, Error>>),
     /// The catalog, asked for the sake of a doubt.
     Asked(Result<Answer<Services>, Error>),
 }
 
 struct Watcher {
     /// What it is called in `/readyz`.
-    part: &'static str,
+    part: Arc<str>,
     client: Client,
     asking: Asking,
     known: Known,
@@ -385,15 +385,15 @@ impl Watcher {
         let state = self.report.news(&self.known);
         let is_refused = is_withheld || self.report.is_refused();
         if std::mem::replace(&mut self.told_restored, restored) != restored {
-            news.push(Change::Restored(self.part, restored));
+            news.push(Change::Restored(Arc::clone(&self.part), restored));
         }
         if std::mem::replace(&mut self.told_refused, is_refused) != is_refused {
-            news.push(Change::Refused(self.part, is_refused));
+            news.push(Change::Refused(Arc::clone(&self.part), is_refused));
         }
         if !self.asking.place.is_further {
             self.report.login(self.client.login_trouble());
         }
-        news.extend(state.map(|state| Change::State(self.part, state)));
+        news.extend(state.map(|state| Change::State(Arc::clone(&self.part), state)));
         news
     }
 }
@@ -405,7 +405,7 @@ async fn read(
     name: &Arc<str>,
     asks: impl Fn(&[Arc<str>]) -> bool,
     datacenter: &Arc<str>,
-) -> Result<Read, Error> {
+) -> Result<Listing, Error> {
     let entries = async |kind| {
         let query = Query {
             path: &["health", kind, name],
@@ -415,7 +415,7 @@ async fn read(
         asking.fresh(client.read::<Entries>(&query).await?)
     };
     let service = entries("service").await?;
-    let alone = listing(
+    let mut alone = listing(
         &asking.place,
         name,
         &service.value,
@@ -423,26 +423,23 @@ async fn read(
         datacenter,
         asking.addressing,
     );
+    alone.found.filtered = service.filtered;
     let mut instances = alone.found.instances.iter();
     // Where there is none, what is known of the service decides.
     let is_asked = asks(&[]) || instances.any(|instance| asks(&instance.tags));
     // Nothing speaks for what is a sidecar itself.
     if !is_asked || !alone.stands_for.is_empty() {
-        return Ok(Read {
-            listing: alone,
-            filtered: service.filtered,
-        });
+        return Ok(alone);
     }
     let connect = entries("connect").await?;
-    Ok(Read {
-        listing: listing(
-            &asking.place,
-            name,
-            &service.value,
-            Some(&connect.value),
-            datacenter,
-            asking.addressing,
-        ),
-        filtered: service.filtered || connect.filtered,
-    })
+    let mut both = listing(
+        &asking.place,
+        name,
+        &service.value,
+        Some(&connect.value),
+        datacenter,
+        asking.addressing,
+    );
+    both.found.filtered = service.filtered || connect.filtered;
+    Ok(both)
 }

@@ -1,5 +1,6 @@
 //! What the watch over Consul says of itself, told and logged when it changes.
 
+use std::borrow::Cow;
 use std::time::SystemTime;
 
 use jiff::Timestamp;
@@ -20,7 +21,7 @@ pub(super) enum Poll {
 /// What was last said, and what there is to say.
 #[derive(Debug, Default)]
 pub(super) struct Report {
-    part: &'static str,
+    part: Cow<'static, str>,
     /// Whether the gateway serves without it from the start: it is not the first catalog.
     is_further: bool,
     /// What keeps each of them from being answered.
@@ -39,6 +40,8 @@ pub(super) struct Report {
     refused: Option<String>,
     told: Option<State>,
     logged: Logged,
+    /// What was last logged that is no trouble.
+    noted: Option<&'static str>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -140,7 +143,7 @@ impl Report {
         let polls = [&self.catalog, &self.checks, &self.pulse];
         if let Some(error) = polls.into_iter().flatten().next() {
             if self.logged != Logged::Failing {
-                tracing::warn!(part = self.part, %error, "consul does not answer");
+                tracing::warn!(part = &*self.part, %error, "consul does not answer");
                 self.logged = Logged::Failing;
             }
             let since = self.since.unwrap_or_default();
@@ -184,7 +187,7 @@ impl Report {
         if let Some(trouble) = &trouble
             && self.logged != Logged::Troubled
         {
-            tracing::warn!(part = self.part, "{trouble}");
+            tracing::warn!(part = &*self.part, "{trouble}");
             self.logged = Logged::Troubled;
         }
         Some(match trouble {
@@ -195,10 +198,19 @@ impl Report {
             }
             None => {
                 if self.logged != Logged::Ready {
-                    tracing::info!(part = self.part, "consul answers, and nothing is in doubt");
+                    tracing::info!(
+                        part = &*self.part,
+                        "consul answers, and nothing is in doubt"
+                    );
                     self.logged = Logged::Ready;
                 }
-                State::Ready
+                let note = known.remark();
+                if std::mem::replace(&mut self.noted, note) != note
+                    && let Some(note) = note
+                {
+                    tracing::info!(part = &*self.part, "{note}");
+                }
+                note.map_or(State::Ready, |note| State::Noted(note.to_owned()))
             }
         })
     }
@@ -213,7 +225,7 @@ fn refused(state: State, known: &Known) -> State {
         State::NotReady(text) => State::NotReady(format!("{text}; {why}")),
         State::Degraded(text) if is_all => State::NotReady(format!("{text}; {why}")),
         State::Degraded(text) => State::Degraded(format!("{text}; {why}")),
-        State::Ready if is_all => State::NotReady(why.to_owned()),
-        State::Ready => State::Degraded(why.to_owned()),
+        State::Ready | State::Noted(_) if is_all => State::NotReady(why.to_owned()),
+        State::Ready | State::Noted(_) => State::Degraded(why.to_owned()),
     }
 }

@@ -7,8 +7,9 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use super::super::doubt::Sight;
+use super::super::instance::Found;
 use super::super::stored;
-pub(super) use super::super::stored::{Kept, put};
+pub(super) use super::super::stored::put;
 use crate::config::Place;
 use crate::snapshot::Source;
 use crate::snapshot::service::ServiceKey;
@@ -23,7 +24,7 @@ pub(super) struct Stored {
     pub(super) sight: Sight,
     /// The names of sidecars, each with the services that they stand beside.
     pub(super) sidecars: BTreeMap<Arc<str>, BTreeSet<Arc<str>>>,
-    pub(super) services: BTreeMap<Arc<str>, Kept>,
+    pub(super) services: BTreeMap<Arc<str>, Found>,
 }
 
 /// What is kept of the catalog.

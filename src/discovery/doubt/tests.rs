@@ -143,7 +143,7 @@ fn some_that_are_missing_are_kept_while_the_answer_is_not_to_be_relied_on() {
         let mut court = Court::after(said(ALL));
         let mut doubtful = said(["api"]);
         change(&mut doubtful);
-        for at in [0, 60, 3600] {
+        for at in [0, 60, 599] {
             doubtful.at = at;
             doubtful.asked = at > 0;
             assert!(court.gone(doubtful.clone()).is_empty());
@@ -242,7 +242,7 @@ fn an_empty_answer_is_not_believed_when_one_of_the_two_says_otherwise() {
 }
 
 #[test]
-fn what_only_hides_is_never_believed_however_often_it_is_said() {
+fn what_only_hides_is_not_believed_for_a_day_however_often_it_is_said() {
     let nobody = TokenId::default();
     let restarted = |said: Said| Said { index: 12, ..said };
     let denied = |said: Said| Said {
@@ -299,6 +299,67 @@ fn what_only_hides_is_never_believed_however_often_it_is_said() {
     let mut court = Court::after(open(said(ALL)));
     assert!(court.gone(open(asked(0, []))).is_empty());
     assert_eq!(court.gone(open(asked(5, []))), ALL);
+}
+
+#[test]
+fn answers_that_agree_for_long_end_a_doubt() {
+    let minutes = |count: u64| count * 60;
+    let cases: [fn(Said) -> Said; 3] = [
+        |said| Said {
+            filtered: true,
+            ..said
+        },
+        |said| Said {
+            token: token("two"),
+            ..said
+        },
+        |said| Said { index: 99, ..said },
+    ];
+    for change in cases {
+        let some = |at| change(asked(at, ["api"]));
+        let mut court = Court::after(said(ALL));
+        assert!(court.gone(some(0)).is_empty());
+        court.assert_told("when all answers of 10 minutes have said so");
+        // Somebody else's word, and one of nobody, are no agreement.
+        let other = Said {
+            token: token("three"),
+            ..asked(minutes(5), ["api"])
+        };
+        assert!(court.gone(other).is_empty());
+        assert!(court.gone(some(minutes(6))).is_empty());
+        let nobodys = Said {
+            known_leader: false,
+            ..some(minutes(20))
+        };
+        assert!(court.gone(nobodys).is_empty());
+        assert!(court.gone(some(minutes(16) - 1)).is_empty());
+        // Only an answer in consistent mode settles it.
+        let polled = Said {
+            asked: false,
+            ..some(minutes(17))
+        };
+        assert!(court.gone(polled).is_empty());
+        assert_eq!(court.gone(some(minutes(18))), ["db", "web"]);
+        assert_eq!(court.doubts.told("consul"), None);
+
+        let none = |at| change(asked(at, []));
+        let mut court = Court::after(said(ALL));
+        assert!(court.gone(none(0)).is_empty());
+        court.assert_told("when all answers of 1440 minutes have said so");
+        assert!(court.gone(none(minutes(1440) - 1)).is_empty());
+        assert_eq!(court.gone(none(minutes(1440))), ALL);
+    }
+    let mut court = Court::after(Said {
+        token: TokenId::default(),
+        ..said(ALL)
+    });
+    for at in [0, minutes(10_000)] {
+        let nobody = Said {
+            token: TokenId::default(),
+            ..asked(at, [])
+        };
+        assert!(court.gone(nobody).is_empty());
+    }
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! What is made of services, with the tags that jobs carry.
 
+mod canaries;
 mod definitions;
 mod endpoints;
 mod mesh;
@@ -82,6 +83,8 @@ fn web(instances: Vec<Instance>) -> Found {
         instances,
         sidecars: None,
         unusable: Vec::new(),
+        filtered: false,
+        canary: None,
     }
 }
 
@@ -346,13 +349,6 @@ fn what_is_harmless_to_leave_out_is_a_warning() {
         );
         assert_eq!(skipped(&service), [""; 0]);
     }
-    let service = tagged(&with(SSH, &["traefik.consulcatalog.canary=true"]));
-    assert!(
-        route(&service)
-            .warnings
-            .iter()
-            .any(|found| found.starts_with("`consulcatalog.canary`"))
-    );
 }
 
 #[test]

@@ -362,7 +362,7 @@ impl Known {
             self.give_up(name);
             return Ok(());
         }
-        self.keeping.put(&found, false);
+        self.keeping.put(&found);
         self.tell(name, service);
         Ok(())
     }

@@ -91,6 +91,8 @@ pub(super) fn found(
         instances: taken.into_values().take(MOST_INSTANCES).collect(),
         sidecars: None,
         unusable,
+        filtered: false,
+        canary: None,
     }
 }
 

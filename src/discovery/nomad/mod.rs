@@ -353,12 +353,12 @@ impl Watcher {
         let state = self.report.news(&self.known);
         let is_refused = is_withheld || self.report.is_refused();
         if std::mem::replace(&mut self.told_restored, restored) != restored {
-            news.push(Change::Restored(PART, restored));
+            news.push(Change::Restored(PART.into(), restored));
         }
         if std::mem::replace(&mut self.told_refused, is_refused) != is_refused {
-            news.push(Change::Refused(PART, is_refused));
+            news.push(Change::Refused(PART.into(), is_refused));
         }
-        news.extend(state.map(|state| Change::State(PART, state)));
+        news.extend(state.map(|state| Change::State(PART.into(), state)));
         news
     }
 }

@@ -191,7 +191,7 @@ fn refused(state: State, known: &Known) -> State {
         State::NotReady(text) => State::NotReady(format!("{text}; {why}")),
         State::Degraded(text) if is_all => State::NotReady(format!("{text}; {why}")),
         State::Degraded(text) => State::Degraded(format!("{text}; {why}")),
-        State::Ready if is_all => State::NotReady(why.to_owned()),
-        State::Ready => State::Degraded(why.to_owned()),
+        State::Ready | State::Noted(_) if is_all => State::NotReady(why.to_owned()),
+        State::Ready | State::Noted(_) => State::Degraded(why.to_owned()),
     }
 }

@@ -315,7 +315,7 @@ fn what_a_part_says_of_itself_publishes_nothing() {
     let mut desk = two_names();
     let state = State::Degraded("consul is gone".to_owned());
     desk.publisher
-        .learn([Change::State("services", state.clone())]);
+        .learn([Change::State("services".into(), state.clone())]);
     assert_eq!(desk.status.parts()["services"], state);
     assert_eq!(desk.cell.load().generation, 1);
 }
@@ -341,7 +341,7 @@ async fn a_part_is_ready_only_when_what_it_told_before_is_served() {
         let change = found(&format!("s{n}"), "10.0.1.1:80");
         changes.send(change).await.unwrap();
     }
-    let ready = Change::State("services", State::Ready);
+    let ready = Change::State("services".into(), State::Ready);
     changes.send(ready).await.unwrap();
     drop(changes);
     running.await.unwrap();

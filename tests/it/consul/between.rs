@@ -36,6 +36,10 @@ pub(crate) enum Fault {
     Half,
     /// They do not end.
     Endless,
+    /// They are in chunks, and the second is none.
+    Chunks,
+    /// They are those to another question: its path and query.
+    Instead(&'static str),
 }
 
 /// An answer of the agent, to be made another.
@@ -174,6 +178,10 @@ async fn write_endlessly(gateway: &mut TcpStream) -> io::Result<()> {
     }
 }
 
+/// A chunk that is one, and then what is no length of any.
+const CHUNKS: &[u8] = b"HTTP/1.1 200 OK\r\nX-Consul-Index: 9\r\nX-Consul-KnownLeader: true\r\n\
+    Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n\xffgarbage\r\n\r\n0\r\n\r\n";
+
 enum Answered {
     With(Vec<u8>),
     Reset,
@@ -221,6 +229,11 @@ impl Question {
             Fault::Hang => future::pending().await,
             Fault::Reset => Ok(Answered::Reset),
             Fault::Endless => Ok(Answered::Endlessly),
+            Fault::Chunks => Ok(Answered::With(CHUNKS.to_vec())),
+            Fault::Instead(other) => {
+                let answer = self.ask(agent, other).await?;
+                Ok(Answered::With(answer.bytes(0)))
+            }
             Fault::Altered(alter) => {
                 let mut answer = self.ask(agent, &self.without_waiting()).await?;
                 alter(&mut answer);

@@ -151,12 +151,22 @@ impl Consul {
 
     /// A new token that may do what these rules say, in Consul's language: `service_prefix "" { policy = "read" }`.
     pub(crate) fn token(&self, rules: &str) -> String {
+        self.token_with(json!({}), rules)
+    }
+
+    /// The same for so long, such as `60s`, which is the least.
+    pub(crate) fn token_for(&self, time: &str, rules: &str) -> String {
+        self.token_with(json!({ "ExpirationTTL": time }), rules)
+    }
+
+    fn token_with(&self, mut token: Value, rules: &str) -> String {
         // A policy needs a name of its own.
         let count = self.get("/v1/acl/policies").as_array().unwrap().len();
         let name = format!("test-{count}");
         let policy = json!({ "Name": name, "Rules": rules });
         self.put("/v1/acl/policy", &policy);
-        let token = self.put("/v1/acl/token", &json!({ "Policies": [{ "Name": name }] }));
+        token["Policies"] = json!([{ "Name": name }]);
+        let token = self.put("/v1/acl/token", &token);
         token["SecretID"].as_str().unwrap().to_owned()
     }
 

@@ -157,7 +157,7 @@ async fn a_consul_that_forgot_everything_takes_no_route_down() {
     // A service that registers again is what it was; the other is missed on.
     consul.change(|world| register(world, "web"));
     watched.until_degraded("1 of 2 services").await;
-    watched.during(Duration::from_secs(3600)).await;
+    watched.during(Duration::from_secs(590)).await;
     assert!(watched.has("api"));
     consul.change(|world| register(world, "api"));
     watched.until_ready().await;
@@ -171,7 +171,7 @@ async fn services_that_acls_hide_are_kept() {
         world.deregister("api");
     });
     watched.until_degraded("1 of 2 services").await;
-    watched.during(Duration::from_secs(3600)).await;
+    watched.during(Duration::from_secs(590)).await;
     assert!(watched.has("api"));
     consul.change(|world| {
         world.filtered = false;
@@ -181,6 +181,24 @@ async fn services_that_acls_hide_are_kept() {
         .until("it is believed", |watched| !watched.has("api"))
         .await;
     watched.until_ready().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_acls_hide_for_long_is_given_up_and_what_is_left_is_served() {
+    let (consul, mut watched) = ready().await;
+    consul.change(|world| {
+        world.filtered = true;
+        world.deregister("api");
+    });
+    watched
+        .until_degraded("it is believed when all answers of 10 minutes have said so")
+        .await;
+    watched.during(Duration::from_secs(630)).await;
+    assert!(!watched.has("api") && watched.has("web"));
+    let State::Noted(note) = &watched.state else {
+        panic!("{:?}", watched.state)
+    };
+    assert!(note.contains("ACLs hide some"), "{note}");
 }
 
 #[tokio::test(start_paused = true)]

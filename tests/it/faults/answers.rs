@@ -30,6 +30,10 @@ async fn an_agent_that_refuses_to_answer_takes_no_route_away() {
             refuse(answer, 403, "ACL not found")
         }),
         altered("429", EVERYTHING, |answer| refuse(answer, 429, "slow down")),
+        altered("a pause of a second", EVERYTHING, |answer| {
+            refuse(answer, 429, "slow down");
+            answer.set("Retry-After", "1");
+        }),
         reset,
     ];
     each_is_told("consul", cases).await;
@@ -59,9 +63,15 @@ async fn an_answer_that_cannot_be_read_takes_no_route_away() {
         paths: CATALOG,
         fault,
     });
+    let chunks = Case {
+        what: "chunks that are none",
+        paths: CATALOG,
+        fault: Fault::Chunks,
+    };
     let cases = [
         half,
         endless,
+        chunks,
         altered("no JSON", CATALOG, |answer| {
             answer.body = "<html>".to_owned()
         }),
@@ -118,8 +128,13 @@ async fn instances_that_the_token_may_not_see_any_more_are_served_on() {
     };
     faulty.scene.until("it is read again", read_again).await;
     faulty.stands(hidden).await;
-    let told = faulty.scene.is_degraded("consul").await;
-    assert!(told.contains("simple01"), "{told}");
+    faulty
+        .scene
+        .until("it is told which", async || {
+            let told = faulty.scene.state("consul").await;
+            told.starts_with("degraded: ") && told.contains("simple01")
+        })
+        .await;
     faulty.between.heal();
     faulty.scene.is_ready().await;
     faulty.hears_of("simple02").await;

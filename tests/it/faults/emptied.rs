@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::{HOST, NAME, ROUTE, Scene, register, register_with_own_sidecar};
 use crate::consul::{Consul, Options};
+use crate::peers;
 
 /// What the gateway needs to find services, and to be one of the mesh.
 const RIGHTS: &str = r#"
@@ -138,6 +139,37 @@ async fn a_token_that_is_deleted_takes_no_route_away_and_another_in_its_file_is_
         .await;
     tunnel.lives().await;
     traffic.went_well().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_expires_takes_no_route_away_and_another_in_its_file_is_taken() {
+    if !peers::long() {
+        return;
+    }
+    let Some(consul) = with_acl() else {
+        return;
+    };
+    // The shortest that Consul allows.
+    let token = consul.token_for("60s", RIGHTS);
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), &token).unwrap();
+    let _sidecar = register_with_own_sidecar(&consul).await;
+    let keys = format!("token_file = \"{}\"", file.path().display());
+    let scene = Scene::start(consul.http(), &keys).await;
+    let mut tunnel = scene.tunnel().await;
+    // It reaps them at its leisure, and answers a question that waits when that ends.
+    let long = Duration::from_secs(180);
+    scene
+        .until_within(long, "it has expired", async || {
+            let state = scene.state("mesh identity").await + &scene.state("consul").await;
+            state.contains("ACL not found")
+        })
+        .await;
+    scene.works("its token has expired").await;
+    tunnel.lives().await;
+    std::fs::write(file.path(), consul.token(RIGHTS)).unwrap();
+    scene.is_ready().await;
+    scene.works("it has another").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -93,6 +93,13 @@ impl Faulty {
         self.stands(case).await;
         let told = self.scene.is_degraded(part).await;
         println!("{}: {told}", case.what);
+        // The same where a program looks.
+        let listed = self.scene.part(part).await;
+        assert_eq!(listed["state"], "degraded", "{}: {listed}", case.what);
+        assert!(!listed["text"].as_str().unwrap().is_empty(), "{listed}");
+        let (_, metrics) = self.scene.gateway.ask_admin("/metrics").await;
+        let series = format!("portcullis_part_state{{part=\"{part}\",state=\"degraded\"}} 1");
+        assert!(metrics.contains(&series), "{}: {metrics}", case.what);
         self.between.heal();
         self.scene.is_ready().await;
         self.scene.works(case.what).await;

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::faulty::{Case, Faulty, altered, each_is_told};
 use super::{Scene, register, register_with_own_sidecar};
-use crate::consul::{Altered, Between, Consul, Fault};
+use crate::consul::{Altered, Between, Consul, Fault, certificate};
 use crate::upstream::{Upstream, echo};
 
 const LEAF: &[&str] = &["agent/connect/ca/leaf/"];
@@ -18,8 +18,15 @@ async fn a_leaf_that_does_not_come_or_does_not_serve_leaves_the_last_one_in_its_
         paths: LEAF,
         fault: Fault::Half,
     };
+    let anothers = Case {
+        what: "of another service",
+        paths: LEAF,
+        fault: Fault::Instead("/v1/agent/connect/ca/leaf/another"),
+    };
     let cases = [
         half,
+        anothers,
+        altered("expired", LEAF, expired),
         altered("500", LEAF, |answer| answer.status = 500),
         altered("403", LEAF, |answer| answer.status = 403),
         altered("null", LEAF, |answer| answer.body = "null".to_owned()),
@@ -122,6 +129,18 @@ async fn a_gateway_that_gets_no_identity_is_not_ready_until_it_comes() {
             .until("its route serves", async || scene.serves().await)
             .await;
     }
+}
+
+/// A leaf for the same, with a key that fits, of years ago.
+fn expired(answer: &mut Altered) {
+    answer.edit(|leaf| {
+        let mut params = certificate(&[leaf["ServiceURI"].as_str().unwrap()]);
+        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2020, 1, 4);
+        let key = KeyPair::generate().unwrap();
+        leaf["CertPEM"] = json!(params.self_signed(&key).unwrap().pem());
+        leaf["PrivateKeyPEM"] = json!(key.serialize_pem());
+    });
 }
 
 fn set(answer: &mut Altered, field: &str, value: Value) {

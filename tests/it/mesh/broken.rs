@@ -238,3 +238,25 @@ async fn without_an_identity_nothing_that_asks_for_the_mesh_is_dialled() {
     assert!(detail.contains("mesh_identity"), "{detail}");
     assert_eq!(host.dials(), 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_at_our_own_listener_is_never_dialled_and_says_why() {
+    let Some(mut mesh) = Mesh::start().await else {
+        return;
+    };
+    let tags = plain_tags("loop", "loop.example.test");
+    mesh.consul
+        .register(&tagged("loop", mesh.gateway.address, &tags));
+    mesh.told("it is passed over", |routes| {
+        let skipped = routes.skipped("loop");
+        let mut reasons = skipped.iter().filter_map(|entry| entry["reason"].as_str());
+        reasons.any(|reason| reason.contains("points at this gateway's own listener"))
+    })
+    .await;
+    let record = mesh.refuses("loop.example.test").await;
+    assert_eq!(record["reason"], "no_healthy_upstream", "{record}");
+    let host = Host::start("vm").await;
+    mesh.consul.register(&tagged("loop", host.address, &tags));
+    mesh.route("loop@consul").await;
+    assert_eq!(mesh.greets("loop.example.test").await, "vm");
+}

@@ -45,6 +45,39 @@ async fn an_agent_that_does_not_answer_or_stops_in_the_middle_is_given_up() {
     );
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_asks_for_a_pause_is_not_asked_in_it_and_a_pause_is_a_minute_at_most() {
+    for (status, after, pause) in [
+        ("429 Too Many Requests", "7", 7),
+        ("503 Service Unavailable", "86400", 60),
+        ("429 Too Many Requests", "Wed, 21 Oct 2099 07:28:00 GMT", 0),
+        ("429 Too Many Requests", "-1", 0),
+        ("500 Internal Server Error", "7", 0),
+    ] {
+        let busy = reply(
+            status,
+            &format!("Retry-After: {after}\r\n"),
+            "rate limit exceeded",
+        );
+        let mut server = Server::start([busy, good(7, "[]")]).await;
+        let client = client(&server);
+        let began = tokio::time::Instant::now();
+        let refused = ask(&client).await.unwrap_err();
+        assert!(
+            refused.to_string().contains("rate limit exceeded"),
+            "{refused}"
+        );
+        server.asked().await;
+        while pause > began.elapsed().as_secs() {
+            // Whoever shares the agent is held off, too.
+            assert_eq!(ask(&client.apart()).await.unwrap_err(), refused);
+            assert_eq!(server.unseen(), 0);
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+        assert!(ask(&client).await.is_ok(), "{status} {after}");
+    }
+}
+
 #[tokio::test]
 async fn half_an_answer_is_none() {
     let half = format!("{HEAD}[1, 2");

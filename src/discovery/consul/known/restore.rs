@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::super::super::exposure;
+use super::super::super::instance::Found;
 use super::super::Told;
-use super::super::stored::{self, Kept, Stored};
+use super::super::stored::{self, Stored};
 use super::{Held, Known};
 use crate::snapshot::service::Service;
 use crate::state::Part;
@@ -123,7 +124,7 @@ impl Known {
 
     /// All that is known is so: it is kept with this time, unless something is in doubt.
     pub(in super::super) fn confirm(&mut self) {
-        if self.part.is_none() || self.is_hidden || !self.is_whole() {
+        if self.part.is_none() || self.is_hidden() || !self.is_whole() {
             return;
         }
         // Whatever could not be read until now.
@@ -140,12 +141,12 @@ impl Known {
         }
     }
 
-    pub(super) fn restore(&mut self, stored: BTreeMap<Arc<str>, Kept>) {
+    pub(super) fn restore(&mut self, stored: BTreeMap<Arc<str>, Found>) {
         // Before anybody is told of it: what is too old is never served, not for a moment.
         if self.restored.is_empty() {
             self.refused = self.judge_stored().err().map(Into::into);
         }
-        for (name, Kept { found, filtered }) in stored {
+        for (name, found) in stored {
             // The catalog may have come, and not ask for its routes any more.
             let is_gone = self.index.is_some() && !self.is_missed(&name);
             if is_gone || self.services.contains_key(&name) {
@@ -161,7 +162,7 @@ impl Known {
                 nodes: BTreeSet::new(),
                 speakers: BTreeSet::new(),
                 sidecars: found.sidecars.as_ref().map(Vec::len),
-                filtered,
+                filtered: found.filtered,
             };
             self.services.insert(Arc::clone(&name), held);
             self.restored.insert(name);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
+use super::super::checks::Checks;
 use super::{Held, Known};
 use crate::snapshot::Source;
 use crate::snapshot::service::{Change, Service, ServiceKey, Skipped};
@@ -12,7 +13,64 @@ use crate::snapshot::service::{Change, Service, ServiceKey, Skipped};
 /// What Consul calls the sidecar of a service, unless its owner says otherwise.
 const SIDECAR: &str = "-sidecar-proxy";
 
+/// A service whose reading fails is told of after as many tries: a single one is soon made good.
+const TRIES_IN_SILENCE: u32 = 2;
+
+/// What an operator may look at where ACLs hide something that is missed.
+pub(super) const HIDDEN: &str = "; ACLs hide something from the gateway's token: has it `node_prefix \"\" { policy = \"read\" }`, \
+     and service:read on the names of its sidecars too?";
+
 impl Known {
+    /// What an operator should know of it, though Consul answers.
+    pub(in super::super) fn trouble(&self) -> Option<String> {
+        if let Some(doubt) = self.doubts.told("consul") {
+            return Some(doubt);
+        }
+        if self.shows_nothing() {
+            return Some(self.nothing_shown().to_owned());
+        }
+        let mut failed = self.reads.failed().iter();
+        let (name, first) = failed.find(|(_, failed)| failed.tries >= TRIES_IN_SILENCE)?;
+        let more = failed.filter(|(_, failed)| failed.tries >= TRIES_IN_SILENCE);
+        Some(format!(
+            "{} of consul's services cannot be read, and stay as they were; {name:?}: {}",
+            1 + more.count(),
+            first.why
+        ))
+    }
+
+    /// What is no trouble: a token with the least rights does not see what is not the gateway's affair.
+    pub(in super::super) fn remark(&self) -> Option<&'static str> {
+        (self.filtered && !self.catalog.is_empty())
+            .then_some("ACLs hide some of consul's services from the gateway's token")
+    }
+
+    /// Whether nothing at all can be seen, for want of rights: whoever shall see nothing needs no gateway.
+    pub(in super::super) fn is_hidden(&self) -> bool {
+        self.shows_nothing() && (self.is_denied || self.sees_no_check())
+    }
+
+    /// Whether no service is listed, and ACLs hide some, as far as can be told.
+    pub(super) fn shows_nothing(&self) -> bool {
+        self.has_begun() && self.catalog.is_empty() && (self.is_denied || self.filtered)
+    }
+
+    fn nothing_shown(&self) -> &'static str {
+        if self.is_denied {
+            "consul lists nothing: it denies what no policy allows, and no ACL token is sent"
+        } else if self.sees_no_check() {
+            "consul lists nothing, no service and no check of a node: ACLs hide them from the gateway's token, which needs \
+             `node_prefix \"\" { policy = \"read\" }` beside service:read, or sees no instance of anything"
+        } else {
+            "consul lists no service, and ACLs hide some from the gateway's token: it needs service:read on what is routed, \
+             `service_prefix \"\" { policy = \"read\" }` for all"
+        }
+    }
+
+    fn sees_no_check(&self) -> bool {
+        self.checks.as_ref().is_none_or(Checks::is_empty)
+    }
+
     /// Consul lists a service and cannot be asked for it. That is its owner's affair, unless it served before.
     pub(in super::super) fn refused(&mut self, name: &Arc<str>, why: String, now: Instant) {
         let held = self.services.get(name);

@@ -71,13 +71,6 @@ fn whoever_asks_for_a_mesh_is_refused_for_there_is_none() {
 
 #[test]
 fn messages_name_the_section_and_the_tags_of_nomad() {
-    let canary = of("web", &with(SSH, &["traefik.nomad.canary=true"]));
-    let warnings = &route(&canary).warnings;
-    assert!(
-        warnings
-            .iter()
-            .any(|told| told.starts_with("`nomad.canary`"))
-    );
     for tag in [
         "traefik.tcp.routers.web.entrypoints=other",
         "portcullis.tcp.routers.web.rule=HostSNI(`*`)",
@@ -87,4 +80,14 @@ fn messages_name_the_section_and_the_tags_of_nomad() {
     }
     // What Traefik does not read either is nobody's mistake.
     route(&of("web", &with(SSH, &["traefik.nomad.else=1"])));
+}
+
+#[test]
+fn canaries_of_nomad_are_apart_too() {
+    let canary = of("web", &with(SSH, &["traefik.nomad.canary=true"]));
+    assert_eq!(
+        addresses(&canary, &route(&canary).upstream),
+        ["10.0.0.97:22"]
+    );
+    assert!(route(&canary).upstream.starts_with("web/~"), "{canary:#?}");
 }

@@ -11,7 +11,8 @@ use crate::state::{self, Part};
 
 use super::super::super::doubt::Sight;
 use super::super::super::exposure;
-use super::super::super::stored::{self, Kept};
+use super::super::super::instance::Found;
+use super::super::super::stored;
 use super::super::{Told, parts};
 use super::{ALL, Known, Space};
 
@@ -22,7 +23,7 @@ pub(in super::super) struct Stored {
     pub(in super::super) confirmed: SystemTime,
     /// The last answer about each namespace: by this a later one is doubted.
     sights: BTreeMap<String, Sight>,
-    services: BTreeMap<Arc<str>, Kept>,
+    services: BTreeMap<Arc<str>, Found>,
 }
 
 impl Stored {
@@ -119,7 +120,7 @@ impl Known {
 
     /// Restores those of what was kept that are to be served now.
     pub(super) fn restore(&mut self, now: impl Fn(&str) -> bool) {
-        for (name, Kept { found, .. }) in self.keeping.take_waiting(now) {
+        for (name, found) in self.keeping.take_waiting(now) {
             // Its namespace may have been told, and not ask for its routes any more.
             if self.services.contains_key(&name) || self.is_gone(&name) {
                 continue;
