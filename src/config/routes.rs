@@ -145,7 +145,6 @@ fn hosts(list: &List<Typed<String>>, findings: &mut Findings<'_>) -> Option<Rule
 }
 
 fn parse_rule(typed: &Typed<String>, findings: &mut Findings<'_>) -> Option<Rule> {
-    const HELP: &str = "a rule is made of HostSNI, HostSNIRegexp, ClientIP and ALPN, with &&, ||, ! and parentheses";
     let place = |inner: &Range<usize>, findings: &Findings<'_>| {
         place::within(findings.text(), &typed.span, inner)
     };
@@ -154,15 +153,14 @@ fn parse_rule(typed: &Typed<String>, findings: &mut Findings<'_>) -> Option<Rule
             for warning in rule.warnings() {
                 let span = place(&warning.span, findings);
                 let message = format!("`{}`: {}", typed.key, warning.message);
-                let help = warning.help.unwrap_or_else(|| HELP.to_owned());
-                findings.warning(Some(span), message, help);
+                findings.warning(Some(span), message, warning.help());
             }
             Some(rule)
         }
         Err(error) => {
             let span = place(&error.span, findings);
             let message = format!("`{}`: {}", typed.key, error.message);
-            findings.error(span, message, error.help.unwrap_or_else(|| HELP.to_owned()));
+            findings.error(span, message, error.help());
             None
         }
     }

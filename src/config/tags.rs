@@ -190,7 +190,7 @@ fn rule(typed: &Typed<String>, findings: &mut Findings<'_>) -> Option<Template> 
                 "`{}`: what it makes of a service `web` is no rule, {example:?}: {error}",
                 typed.key
             ),
-            error.help.unwrap_or_default(),
+            error.help(),
         );
         return None;
     }
@@ -209,6 +209,6 @@ fn within<T>(
     };
     let span = place::within(findings.text(), &typed.span, &error.span);
     let message = format!("`{}`: {}", typed.key, error.message);
-    findings.error(span, message, error.help.unwrap_or_default());
+    findings.error(span, message, error.help());
     None
 }

@@ -244,6 +244,11 @@ pub struct RuleError {
 }
 
 impl RuleError {
+    /// What to write instead; where nothing fits the mistake, what a rule is made of.
+    pub fn help(&self) -> &str {
+        self.help.as_deref().unwrap_or("a rule is made of HostSNI, HostSNIRegexp, ClientIP and ALPN, with &&, ||, ! and parentheses")
+    }
+
     fn new(span: Range<usize>, message: impl Into<String>, help: impl Into<String>) -> Self {
         Self {
             span,

@@ -200,7 +200,7 @@ fn check(
     findings.error(
         blamed.span,
         format!("`{}`: {error}", blamed.key),
-        error.help().unwrap_or_default(),
+        error.help().unwrap_or("look at the files that are named"),
     );
 }
 
