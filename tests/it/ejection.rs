@@ -49,23 +49,9 @@ impl Scene {
         (text("endpoint").parse().unwrap(), text("reason"))
     }
 
-    /// How `/v1/routes` shows an endpoint.
-    async fn shown(&self, address: SocketAddr) -> Value {
-        let (_, text) = self.gateway.ask_admin("/v1/routes").await;
-        let json: Value = serde_json::from_str(&text).unwrap();
-        let endpoints = json["routes"][0]["endpoints"].as_array().unwrap();
-        let address = Value::from(address.to_string());
-        let mut shown = endpoints
-            .iter()
-            .filter(|endpoint| endpoint["address"] == address);
-        shown.next().unwrap().clone()
-    }
-
     async fn ejections(&self) -> Option<u64> {
-        let (_, text) = self.gateway.ask_admin("/metrics").await;
-        let series = "portcullis_endpoint_ejections_total{upstream=\"u\"} ";
-        let mut lines = text.lines();
-        lines.find_map(|line| line.strip_prefix(series)?.parse().ok())
+        let series = "portcullis_endpoint_ejections_total{upstream=\"u\"}";
+        self.gateway.metric(series).await
     }
 }
 
@@ -96,7 +82,7 @@ async fn a_dead_endpoint_costs_one_dial_and_is_used_again_once_it_answers() {
         failed += usize::from(endpoint == dead);
         assert_eq!(reason == "dial_failed", endpoint == dead, "{reason}");
     }
-    let shown = scene.shown(dead).await;
+    let shown = scene.gateway.endpoint(dead).await;
     assert_eq!(shown["failures"], 1, "{shown}");
     assert!(shown["out_for_seconds"].is_u64(), "{shown}");
     assert_eq!(scene.ejections().await, Some(1));
@@ -111,7 +97,7 @@ async fn a_dead_endpoint_costs_one_dial_and_is_used_again_once_it_answers() {
     });
     let used = async {
         while scene.visit().await.0 != dead {}
-        scene.shown(dead).await
+        scene.gateway.endpoint(dead).await
     };
     let shown = timeout(PATIENCE, used).await.unwrap();
     assert_eq!(
@@ -137,7 +123,7 @@ async fn an_endpoint_that_proves_to_be_somebody_else_is_passed_over_too() {
         assert_eq!(endpoint, stranger.address);
         assert_eq!(reason, "upstream_identity");
     }
-    let failures = scene.shown(stranger.address).await["failures"].clone();
+    let failures = scene.gateway.endpoint(stranger.address).await["failures"].clone();
     let failures = failures.as_u64().unwrap();
     assert!(
         (1..5).contains(&failures),

@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use portcullis::config::{self, AdminAddress, Checked, LogFormat};
@@ -105,10 +106,28 @@ impl Gateway {
 
     /// What the admin interface answers to a GET: status and body.
     pub(crate) async fn ask_admin(&self, path: &str) -> (u16, String) {
+        ask(self.admin(), path).await
+    }
+
+    /// The value of a series of `/metrics`, named with its labels.
+    pub(crate) async fn metric(&self, series: &str) -> Option<u64> {
+        metric(self.admin(), series).await
+    }
+
+    /// How `/v1/routes` shows an endpoint of the first route.
+    pub(crate) async fn endpoint(&self, address: SocketAddr) -> Value {
+        let (_, text) = self.ask_admin("/v1/routes").await;
+        let json: Value = serde_json::from_str(&text).unwrap();
+        let mut endpoints = json["routes"][0]["endpoints"].as_array().unwrap().iter();
+        let is_it = |shown: &&Value| shown["address"] == address.to_string();
+        endpoints.find(is_it).unwrap().clone()
+    }
+
+    fn admin(&self) -> SocketAddr {
         let Some(AdminAddress::Tcp(address)) = self.admin else {
             panic!("no admin interface on TCP");
         };
-        ask(address, path).await
+        address
     }
 
     /// Whether no session has ended that was not asked for.
@@ -140,6 +159,13 @@ pub(crate) async fn ask(admin: SocketAddr, path: &str) -> (u16, String) {
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
     (status, body.to_owned())
+}
+
+/// The value of a series of `/metrics`, named with its labels.
+pub(crate) async fn metric<T: FromStr>(admin: SocketAddr, series: &str) -> Option<T> {
+    let (_, text) = ask(admin, "/metrics").await;
+    let mut lines = text.lines();
+    lines.find_map(|line| line.strip_prefix(series)?.trim().parse().ok())
 }
 
 /// Sends bytes and reads the answer to its end; a reset counts as the end, and is told.

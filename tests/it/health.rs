@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use rustls::ClientConfig;
 use rustls::version::TLS13;
-use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::time::{Instant, sleep};
@@ -53,11 +52,7 @@ impl Scene {
 
     /// How `/v1/routes` shows the check of an endpoint: its state, and its error.
     async fn shown(&self, address: SocketAddr) -> (String, String) {
-        let (_, text) = self.gateway.ask_admin("/v1/routes").await;
-        let json: Value = serde_json::from_str(&text).unwrap();
-        let endpoints = json["routes"][0]["endpoints"].as_array().unwrap();
-        let is_it = |shown: &&Value| shown["address"] == address.to_string();
-        let shown = endpoints.iter().find(is_it).unwrap();
+        let shown = self.gateway.endpoint(address).await;
         let text = |key: &str| shown[key].as_str().unwrap_or_default().to_owned();
         (text("check"), text("check_error"))
     }
@@ -98,10 +93,8 @@ impl Scene {
 
     /// How many endpoints are in a state.
     async fn count(&self, state: &str) -> Option<u64> {
-        let (_, text) = self.gateway.ask_admin("/metrics").await;
-        let series = format!("portcullis_upstream_endpoints{{upstream=\"u\",state=\"{state}\"}} ");
-        let mut lines = text.lines();
-        lines.find_map(|line| line.strip_prefix(&series)?.parse().ok())
+        let series = format!("portcullis_upstream_endpoints{{upstream=\"u\",state=\"{state}\"}}");
+        self.gateway.metric(&series).await
     }
 }
 

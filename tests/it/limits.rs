@@ -106,11 +106,8 @@ impl Scene {
 
     /// What `/metrics` tells of a series of limits.
     async fn sample(&self, name: &str, labels: &str) -> Option<u64> {
-        let (_, metrics) = self.gateway.ask_admin("/metrics").await;
-        let series = format!("portcullis_limit_{name}{{{labels}}} ");
-        let mut lines = metrics.lines();
-        let value = lines.find_map(|line| line.strip_prefix(&series))?;
-        Some(value.parse().unwrap())
+        let series = format!("portcullis_limit_{name}{{{labels}}}");
+        self.gateway.metric(&series).await
     }
 }
 

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::client::TlsStream;
 
 use crate::authority::Authority;
-use crate::consul::{Consul, Leaf, Sidecar, meshed, service, uris};
+use crate::consul::{Consul, Http, Leaf, Options, Sidecar, meshed, service, uris};
 use crate::gateway::Gateway;
 use crate::ports;
 use crate::support::PATIENCE;
@@ -260,6 +260,20 @@ fn routed(name: &str, host: &str, address: SocketAddr) -> Value {
 }
 
 /// A service with these tags, to be registered.
+/// An agent that denies what no policy allows, with a service that the gateway may reach by this name.
+async fn denying(name: &str, http: Http) -> Option<(Consul, Host, Sidecar)> {
+    let consul = Consul::start_with(Options {
+        acl: true,
+        http,
+        ..Options::default()
+    })?;
+    let host = Host::start("vm").await;
+    consul.register(&meshed(routed("vm", name, host.address), ports::free()));
+    let sidecar = consul.builtin_sidecar("vm");
+    consul.intend(IDENTITY, "vm", true);
+    Some((consul, host, sidecar))
+}
+
 fn tagged(name: &str, address: SocketAddr, tags: &[String]) -> Value {
     let tags: Vec<&str> = tags.iter().map(String::as_str).collect();
     service(name, address, &tags)

@@ -146,11 +146,9 @@ async fn ready(gateway: &Program, is_so: impl Fn(&str) -> bool) -> (u16, String)
     }
 }
 
-/// The value of a series in `/metrics`.
+/// The value of a series of `/metrics`.
 async fn metric(gateway: &Program, series: &str) -> Option<f64> {
-    let (_, text) = ask(gateway.admin, "/metrics").await;
-    let mut lines = text.lines();
-    lines.find_map(|line| line.strip_prefix(series)?.trim().parse().ok())
+    crate::gateway::metric(gateway.admin, series).await
 }
 
 /// Waits for a line of the log that holds this.

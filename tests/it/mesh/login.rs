@@ -9,11 +9,11 @@ use rcgen::KeyPair;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use super::{Host, IDENTITY, Mesh, POLL, at, plain_tags, routed, tagged};
+use super::{Host, IDENTITY, Mesh, POLL, at, denying, plain_tags, tagged};
 use crate::authority::Authority;
-use crate::consul::{Consul, Options, meshed};
+use crate::consul::{Consul, Http, Sidecar};
+use crate::peers;
 use crate::support::PATIENCE;
-use crate::{peers, ports};
 
 const NAME: &str = "vm.example.test";
 
@@ -68,18 +68,35 @@ impl Issuer {
 const LOGIN: &str =
     "[consul.login]\nauth_method = \"jwt\"\ntoken_file = \"jwt\"\nmeta = { host = \"edge\" }\n";
 
-/// An agent that denies what no policy allows, with a service that the gateway may reach.
-async fn agent() -> Option<(Consul, Issuer, Host, crate::consul::Sidecar)> {
-    let consul = Consul::start_with(Options {
-        acl: true,
-        ..Options::default()
-    })?;
-    let host = Host::start("vm").await;
-    consul.register(&meshed(routed("vm", NAME, host.address), ports::free()));
-    let sidecar = consul.builtin_sidecar("vm");
-    consul.intend(IDENTITY, "vm", true);
-    let issuer = Issuer::known_to(&consul);
-    Some((consul, issuer, host, sidecar))
+/// A gateway that logs in to an agent that denies what no policy allows, and who makes its JWTs.
+struct Scene {
+    mesh: Mesh,
+    issuer: Issuer,
+    host: Host,
+    _sidecar: Sidecar,
+}
+
+impl Scene {
+    /// The first JWT is for this subject.
+    async fn start(subject: &str) -> Option<Self> {
+        let (consul, host, sidecar) = denying(NAME, Http::Tcp).await?;
+        let issuer = Issuer::known_to(&consul);
+        let authority = Authority::new();
+        authority.write("jwt", &issuer.jwt(subject));
+        let keys = at(&consul);
+        Some(Self {
+            mesh: Mesh::starting(authority, consul, &keys, LOGIN).await,
+            issuer,
+            host,
+            _sidecar: sidecar,
+        })
+    }
+
+    /// A JWT for this subject takes the place of the last one.
+    fn jwt(&self, subject: &str) {
+        let jwt = format!("{}\n", self.issuer.jwt(subject));
+        self.mesh.authority.write("jwt", &jwt);
+    }
 }
 
 /// The tokens that there are by login.
@@ -102,21 +119,18 @@ async fn until(what: &str, patience: Duration, is_so: impl Fn() -> bool) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_jwt_is_exchanged_for_a_token_which_is_another_when_it_was_deleted_and_none_after_the_end()
  {
-    let Some((consul, issuer, host, _sidecar)) = agent().await else {
+    let Some(mut scene) = Scene::start("somebody else").await else {
         return;
     };
-    let authority = Authority::new();
-    authority.write("jwt", &issuer.jwt("somebody else"));
-    let keys = at(&consul);
-    let mut mesh = Mesh::starting(authority, consul, &keys, LOGIN).await;
+    let mesh = &mut scene.mesh;
     mesh.readyz_says("consul is not asked without the ACL token that a login was to give")
         .await;
     let (_, parts) = mesh.gateway.ask_admin("/readyz").await;
     assert!(!parts.contains("eyJ"), "{parts}");
 
     // A file that has changed is tried again.
-    mesh.authority
-        .write("jwt", &format!("{}\n", issuer.jwt("gateway")));
+    scene.jwt("gateway");
+    let mesh = &mut scene.mesh;
     mesh.is_ready().await;
     assert_eq!(mesh.greets(NAME).await, "vm");
     let [first] = &tokens(&mesh.consul)[..] else {
@@ -128,15 +142,16 @@ async fn a_jwt_is_exchanged_for_a_token_which_is_another_when_it_was_deleted_and
     let accessor = first["AccessorID"].as_str().unwrap();
     mesh.consul.delete(&format!("/v1/acl/token/{accessor}"));
     let tags = plain_tags("web", "web.example.test");
-    mesh.consul.register(&tagged("web", host.address, &tags));
+    mesh.consul
+        .register(&tagged("web", scene.host.address, &tags));
     mesh.route("web@consul").await;
     assert_eq!(mesh.greets("web.example.test").await, "vm");
     assert_eq!(tokens(&mesh.consul).len(), 1);
     mesh.is_ready().await;
 
     // Another JWT is another login; the last token is left to those who wait with it.
-    mesh.authority
-        .write("jwt", &issuer.jwt("gateway of tomorrow"));
+    scene.jwt("gateway of tomorrow");
+    let mesh = &scene.mesh;
     until("there is another token", PATIENCE, || {
         tokens(&mesh.consul).len() == 2
     })
@@ -144,7 +159,7 @@ async fn a_jwt_is_exchanged_for_a_token_which_is_another_when_it_was_deleted_and
 
     let Mesh {
         gateway, consul, ..
-    } = mesh;
+    } = scene.mesh;
     gateway.shutdown.begin_drain();
     gateway.finished.await.unwrap().unwrap();
     assert_eq!(tokens(&consul).len(), 1, "the last one is no more");
@@ -152,23 +167,21 @@ async fn a_jwt_is_exchanged_for_a_token_which_is_another_when_it_was_deleted_and
 
 #[tokio::test(flavor = "multi_thread")]
 async fn while_no_login_succeeds_the_last_token_serves_and_that_is_told() {
-    let Some((consul, issuer, host, _sidecar)) = agent().await else {
+    let Some(mut scene) = Scene::start("gateway").await else {
         return;
     };
-    let authority = Authority::new();
-    authority.write("jwt", &issuer.jwt("gateway"));
-    let keys = at(&consul);
-    let mut mesh = Mesh::starting(authority, consul, &keys, LOGIN).await;
+    let mesh = &mut scene.mesh;
     mesh.is_ready().await;
     mesh.authority.write("jwt", "no JWT at all");
     mesh.readyz_says("consul degraded: no other ACL token is had by login: ")
         .await;
     let tags = plain_tags("web", "web.example.test");
-    mesh.consul.register(&tagged("web", host.address, &tags));
+    mesh.consul
+        .register(&tagged("web", scene.host.address, &tags));
     mesh.route("web@consul").await;
     assert_eq!(mesh.greets("web.example.test").await, "vm");
-    mesh.authority.write("jwt", &issuer.jwt("gateway"));
-    mesh.readyz_says("consul ready").await;
+    scene.jwt("gateway");
+    scene.mesh.readyz_says("consul ready").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -176,13 +189,10 @@ async fn a_token_is_another_before_it_expires() {
     if !peers::long() {
         return;
     }
-    let Some((consul, issuer, _host, _sidecar)) = agent().await else {
+    let Some(mut scene) = Scene::start("gateway").await else {
         return;
     };
-    let authority = Authority::new();
-    authority.write("jwt", &issuer.jwt("gateway"));
-    let keys = at(&consul);
-    let mut mesh = Mesh::starting(authority, consul, &keys, LOGIN).await;
+    let mesh = &mut scene.mesh;
     mesh.is_ready().await;
     let first = tokens(&mesh.consul)[0]["AccessorID"].clone();
     // A token of a minute is renewed after forty seconds, and gone by then or soon after.

@@ -1,9 +1,8 @@
 //! The rights of the gateway's ACL token: those that the README names suffice, each is needed, and what is missing is told.
 
-use super::{Host, IDENTITY, Mesh, at, plain_tags, routed, tagged};
+use super::{Host, Mesh, at, denying, plain_tags, tagged};
 use crate::authority::Authority;
-use crate::consul::{Consul, Http, Options, Sidecar, meshed};
-use crate::ports;
+use crate::consul::{Consul, Http, Options, Sidecar};
 
 const NAME: &str = "vm.example.test";
 
@@ -23,15 +22,7 @@ struct Scene {
 impl Scene {
     /// An agent of its own for each: one gives a leaf that it has to whoever may be nobody.
     async fn with(rights: &[&str]) -> Option<Self> {
-        let consul = Consul::start_with(Options {
-            acl: true,
-            http: Http::Tls,
-            ..Options::default()
-        })?;
-        let host = Host::start("vm").await;
-        consul.register(&meshed(routed("vm", NAME, host.address), ports::free()));
-        let sidecar = consul.builtin_sidecar("vm");
-        consul.intend(IDENTITY, "vm", true);
+        let (consul, host, sidecar) = denying(NAME, Http::Tls).await?;
         let authority = Authority::new();
         let token = consul.token(&rights.join("\n"));
         authority.write("token", &token);
