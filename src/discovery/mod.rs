@@ -8,6 +8,7 @@ mod endpoints;
 pub mod exposure;
 pub mod instance;
 mod keeping;
+mod logged;
 mod middlewares;
 mod names;
 pub mod nomad;

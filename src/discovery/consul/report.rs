@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use jiff::Timestamp;
 
+use super::super::logged::{Fares, Logged};
 use super::known::Known;
 use crate::config::Place;
 use crate::status::State;
@@ -42,15 +43,6 @@ pub(super) struct Report {
     logged: Logged,
     /// What was last logged that is no trouble.
     noted: Option<&'static str>,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-enum Logged {
-    #[default]
-    Nothing,
-    Ready,
-    Failing,
-    Troubled,
 }
 
 impl Report {
@@ -142,9 +134,8 @@ impl Report {
         self.is_complete |= known.is_restored();
         let polls = [&self.catalog, &self.checks, &self.pulse];
         if let Some(error) = polls.into_iter().flatten().next() {
-            if self.logged != Logged::Failing {
+            if self.logged.is_news(Fares::Failing, error) {
                 tracing::warn!(part = &*self.part, %error, "consul does not answer");
-                self.logged = Logged::Failing;
             }
             let since = self.since.unwrap_or_default();
             let is_served = known.refusal().is_none_or(|(_, is_all)| !is_all);
@@ -185,10 +176,9 @@ impl Report {
             return None;
         }
         if let Some(trouble) = &trouble
-            && self.logged != Logged::Troubled
+            && self.logged.is_news(Fares::Troubled, trouble)
         {
             tracing::warn!(part = &*self.part, "{trouble}");
-            self.logged = Logged::Troubled;
         }
         Some(match trouble {
             Some(trouble) if self.is_complete => State::Degraded(trouble),
@@ -197,12 +187,11 @@ impl Report {
                 State::NotReady("waiting for consul's first answers".to_owned())
             }
             None => {
-                if self.logged != Logged::Ready {
+                if self.logged.is_news(Fares::Well, "") {
                     tracing::info!(
                         part = &*self.part,
                         "consul answers, and nothing is in doubt"
                     );
-                    self.logged = Logged::Ready;
                 }
                 let note = known.remark();
                 if std::mem::replace(&mut self.noted, note) != note

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use jiff::Timestamp;
 
+use super::super::logged::{Fares, Logged};
 use super::known::Known;
 use crate::status::State;
 
@@ -26,15 +27,6 @@ pub(super) struct Report {
     refused: Option<String>,
     told: Option<State>,
     logged: Logged,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-enum Logged {
-    #[default]
-    Nothing,
-    Ready,
-    Failing,
-    Troubled,
 }
 
 impl Report {
@@ -119,9 +111,8 @@ impl Report {
         // What was kept was whole when it was confirmed.
         self.is_complete |= known.is_restored();
         if let Some(error) = self.queries.values().chain(&self.pulse).next() {
-            if self.logged != Logged::Failing {
+            if self.logged.is_news(Fares::Failing, error) {
                 tracing::warn!(%error, "nomad does not answer");
-                self.logged = Logged::Failing;
             }
             let since = self.since.unwrap_or_default();
             let is_served = known.refusal().is_none_or(|(_, is_all)| !is_all);
@@ -160,10 +151,9 @@ impl Report {
             return None;
         }
         if let Some(trouble) = &trouble
-            && self.logged != Logged::Troubled
+            && self.logged.is_news(Fares::Troubled, trouble)
         {
             tracing::warn!("{trouble}");
-            self.logged = Logged::Troubled;
         }
         Some(match trouble {
             Some(trouble) if self.is_complete => State::Degraded(trouble),
@@ -172,9 +162,8 @@ impl Report {
                 State::NotReady("waiting for nomad's first answers".to_owned())
             }
             None => {
-                if self.logged != Logged::Ready {
+                if self.logged.is_news(Fares::Well, "") {
                     tracing::info!("nomad answers, and nothing is in doubt");
-                    self.logged = Logged::Ready;
                 }
                 State::Ready
             }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::sleep;
@@ -45,7 +45,9 @@ async fn an_answer_of_a_hundred_megabytes_changes_nothing_is_told_and_is_not_hel
         let told = gateway.readyz_says("is larger than 67108864 bytes").await;
         assert!(told.contains(asked), "{told}");
         assert!(told.contains("an ACL token with service:read"), "{told}");
-        gateway.logs("is larger than 67108864 bytes");
+        gateway
+            .tells_everywhere("is larger than 67108864 bytes")
+            .await;
         echoes(&mut tunnel).await;
         echoes(&mut gateway.open("api.example.test").await).await;
         consul.change(|world| world.faults.clear());
@@ -61,6 +63,9 @@ async fn an_answer_of_a_hundred_megabytes_changes_nothing_is_told_and_is_not_hel
         .readyz_says("2 of consul's services cannot be read")
         .await;
     assert!(told.contains("is larger than"), "{told}");
+    gateway
+        .tells_everywhere("of consul's services cannot be read")
+        .await;
     echoes(&mut tunnel).await;
     let most = gateway.peak() - before;
     assert!(most < 2 * 64 * 1024 + 32 * 1024, "{most} KiB more");
@@ -122,9 +127,22 @@ impl Gateway {
         }
     }
 
-    fn logs(&self, text: &str) {
+    /// Waits until the log, `/v1/routes` and a metric say this of Consul.
+    async fn tells_everywhere(&self, text: &str) {
         let child = &self.program.child;
         child.wait_for(text, |line| line.contains(text).then_some(()));
+        let (_, routes) = ask(self.program.admin, "/v1/routes").await;
+        let routes: Value = serde_json::from_str(&routes).unwrap();
+        let mut parts = routes["parts"].as_array().unwrap().iter();
+        let says = |part: &Value| {
+            part["text"]
+                .as_str()
+                .is_some_and(|said| said.contains(text))
+        };
+        assert!(parts.any(says), "{routes}");
+        let (_, metrics) = ask(self.program.admin, "/metrics").await;
+        let series = "portcullis_part_state{part=\"consul\",state=\"degraded\"} 1";
+        assert!(metrics.contains(series), "{metrics}");
     }
 
     async fn open(&self, host: &str) -> TlsStream<TcpStream> {
