@@ -12,7 +12,7 @@ use portcullis::discovery::exposure::{Exposure, service};
 use portcullis::discovery::instance::{Found, Health, Instance};
 use portcullis::name::MeshService;
 use portcullis::snapshot::Source;
-use portcullis::snapshot::service::{Service, ServiceKey};
+use portcullis::snapshot::service::{Service, ServiceKey, ServiceRoute, ServiceUpstream};
 
 /// What Traefik 3.7 reads of tags for TCP, and what it reads of others that may stand beside (its reference of labels); `R`, `S` and
 /// `M` are names.
@@ -248,10 +248,14 @@ fn each_tag_gives_what_the_table_says() {
             }
             "refused" => {
                 let broken = |route: &_| -> bool {
-                    let route: &portcullis::snapshot::service::ServiceRoute = route;
+                    let route: &ServiceRoute = route;
                     route.broken.is_some()
                 };
-                assert!(service.routes.iter().all(broken), "{tags:?}: {service:#?}");
+                let serves =
+                    |one: &ServiceUpstream| !(one.endpoints.is_empty() && one.named.is_empty());
+                let is_nobody_served =
+                    service.routes.iter().all(broken) || !service.upstreams.iter().any(serves);
+                assert!(is_nobody_served, "{tags:?}: {service:#?}");
                 says(&mut service.skipped.iter().map(|skipped| &skipped.reason));
             }
             other => panic!("{other}"),
