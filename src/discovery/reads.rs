@@ -24,7 +24,7 @@ const SWEEPS_AT_ONCE: u32 = 3;
 
 /// A change that is accounted for may hide another that came in the same moment: a sweep follows. 250 ms: the pace of the
 /// polls, so that one sweep is for all that they tell together.
-const AFTER_A_CHANGE: Duration = Duration::from_millis(250);
+pub(super) const AFTER_A_CHANGE: Duration = Duration::from_millis(250);
 
 /// But after the sweep before no sooner than twenty times as long as that took, within these bounds: steady churn does not
 /// read everything all the time, and where a sweep costs little, nothing stays hidden for long. With a thousand services under

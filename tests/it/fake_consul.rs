@@ -181,6 +181,23 @@ impl World {
         services.collect::<serde_json::Map<_, _>>().into()
     }
 
+    /// What is registered on each node, as `catalog/node-services/NODE` has it.
+    fn nodes(&self) -> BTreeMap<String, Value> {
+        let mut nodes = BTreeMap::new();
+        let lists = self.services.values().chain(self.connect.values());
+        for entry in lists.filter_map(Value::as_array).flatten() {
+            if let Some(name) = entry["Node"]["Node"].as_str() {
+                let empty = || json!({ "Node": entry["Node"], "Services": [] });
+                let node = nodes.entry(name.to_owned()).or_insert_with(empty);
+                node["Services"]
+                    .as_array_mut()
+                    .unwrap()
+                    .push(entry["Service"].clone());
+            }
+        }
+        nodes
+    }
+
     /// The answer to a path, and its index.
     fn answer(&self, path: &str) -> (Value, u64) {
         let [catalog, checks] = self.index;
@@ -193,6 +210,17 @@ impl World {
                 (self.catalog.clone().unwrap_or_else(listed), catalog)
             }
             ["health", "state", "any"] => (self.checks.clone(), checks),
+            ["catalog", "nodes"] => (
+                self.nodes()
+                    .into_values()
+                    .map(|node| node["Node"].clone())
+                    .collect(),
+                catalog,
+            ),
+            ["catalog", "node-services", node] => {
+                let none = || json!({ "Node": null, "Services": [] });
+                (self.nodes().remove(node).unwrap_or_else(none), catalog)
+            }
             ["health", "service", name] => entries(&self.services, name),
             ["health", "connect", name] => entries(&self.connect, name),
             ["status", "leader"] => (json!("127.0.0.1:8300"), 0),

@@ -151,11 +151,37 @@ pub(super) struct Entry {
     pub(super) checks: Vec<Check>,
 }
 
+/// `GET /v1/catalog/nodes`: every node that can be read.
+#[derive(Debug)]
+pub(super) struct Nodes(pub(super) Vec<Node>);
+
+impl<'de> Deserialize<'de> for Nodes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        each(deserializer, |node| parse(node).ok()).map(Self)
+    }
+}
+
+/// `GET /v1/catalog/node-services/NODE`: a node, and every instance on it that can be read.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(super) struct NodeServices {
+    #[serde(deserialize_with = "null_is_default")]
+    pub(super) node: Node,
+    #[serde(deserialize_with = "each_service")]
+    pub(super) services: Vec<Service>,
+}
+
+fn each_service<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Service>, D::Error> {
+    each(deserializer, |service| parse(service).ok())
+}
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub(super) struct Node {
     #[serde(deserialize_with = "null_is_default")]
     pub(super) node: String,
+    #[serde(deserialize_with = "null_is_default")]
+    pub(super) modify_index: u64,
     #[serde(alias = "address", deserialize_with = "null_is_default")]
     pub(super) address: String,
     #[serde(deserialize_with = "null_is_default")]

@@ -1,10 +1,12 @@
 //! How one of Consul's catalogs is asked, what its part is called, and what may help where there is no answer.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::listing::Addressing;
-use crate::api::consul::{Answer, Error};
+use super::answers::Entries;
+use super::listing::{Addressing, Listing, listing};
+use crate::api::consul::{Answer, Client, Error, Query};
 use crate::config::{Consistency, Place};
 use crate::snapshot::Source;
 use crate::snapshot::service::provider;
@@ -44,6 +46,52 @@ impl Asking {
             Consistency::Stale => answer.fresh(),
             Consistency::Default | Consistency::Consistent => Ok(answer),
         }
+    }
+
+    /// Reads a service; its sidecars too if the tags of an instance ask for them, or anything else does.
+    pub(super) async fn read(
+        &self,
+        client: &Client,
+        name: &Arc<str>,
+        asks: impl Fn(&[Arc<str>]) -> bool,
+        datacenter: &Arc<str>,
+    ) -> Result<Listing, Error> {
+        let entries = async |kind| {
+            let query = Query {
+                path: &["health", kind, name],
+                parameters: &self.parameters(),
+                consistent: false,
+            };
+            self.fresh(client.read::<Entries>(&query).await?)
+        };
+        let service = entries("service").await?;
+        let mut alone = listing(
+            &self.place,
+            name,
+            &service.value,
+            None,
+            datacenter,
+            self.addressing,
+        );
+        alone.found.filtered = service.filtered;
+        let mut instances = alone.found.instances.iter();
+        // Where there is none, what is known of the service decides.
+        let is_asked = asks(&[]) || instances.any(|instance| asks(&instance.tags));
+        // Nothing speaks for what is a sidecar itself.
+        if !is_asked || !alone.stands_for.is_empty() {
+            return Ok(alone);
+        }
+        let connect = entries("connect").await?;
+        let mut both = listing(
+            &self.place,
+            name,
+            &service.value,
+            Some(&connect.value),
+            datacenter,
+            self.addressing,
+        );
+        both.found.filtered = service.filtered || connect.filtered;
+        Ok(both)
     }
 }
 

@@ -12,13 +12,14 @@ use tokio::time::Instant;
 use super::super::doubt::{ASKED_AGAIN, Doubts};
 use super::super::exposure::{self, Exposure};
 use super::super::instance::Found;
-use super::super::reads::Reads;
+use super::super::reads::{AFTER_A_CHANGE, Reads};
 use super::super::terms::Terms;
 use super::Told;
 use super::answers;
 use super::catalog::Catalog;
-use super::checks::Checks;
+use super::checks::{Checks, Touched};
 use super::listing::Listing;
+use super::nodes::{Looks, Registered};
 use super::stored;
 use crate::api::consul::Answer;
 use crate::config::Place;
@@ -44,6 +45,7 @@ pub(super) struct Known {
     checks: Option<Checks>,
     doubts: Doubts,
     reads: Reads,
+    looks: Looks,
     services: BTreeMap<Arc<str>, Held>,
     /// Those that are not read, and were told of all the same: their tags ask for nothing that is served here.
     noted: BTreeMap<Arc<str>, Arc<Service>>,
@@ -117,6 +119,7 @@ impl Known {
             refused: before.refused,
             withheld: before.withheld,
             reads: Reads::new(refresh),
+            looks: Looks::default(),
             index: None,
             catalog: Catalog::default(),
             checks: None,
@@ -188,10 +191,11 @@ impl Known {
             }
         }
         self.read_again(|held| !held.speakers.is_disjoint(&changed));
-        if answer.index < before || (answer.index > before && changed.is_empty()) {
+        if answer.index < before {
+            self.looks.forget();
             self.reads.sweep_now(now);
-        } else if !changed.is_empty() {
-            self.reads.sweep_soon(now);
+        } else if answer.index > before || !changed.is_empty() {
+            self.seek(!changed.is_empty(), now);
         }
     }
 
@@ -206,15 +210,26 @@ impl Known {
             return;
         };
         let touched = checks.take(answer);
-        for name in &touched.services {
-            // A sidecar's checks count for those it speaks for.
-            if self.is_read(name) && !self.catalog.is_sidecar(name) {
-                self.reads.now(name);
-            }
+        self.read_touched(&touched);
+    }
+
+    /// Takes in what is registered on the nodes, or that it is not known.
+    pub(super) fn looked(&mut self, seen: Option<Registered>, now: Instant) {
+        match self.looks.end(seen, now) {
+            Some(touched) => self.read_touched(&touched),
+            // Whatever changed is found all the same.
+            None => self.reads.sweep_now(now),
         }
-        self.read_again(|held| {
-            !held.speakers.is_disjoint(&touched.services) || !held.nodes.is_disjoint(&touched.nodes)
-        });
+    }
+
+    /// When the nodes are to be looked at, unless they are.
+    pub(super) fn look_at(&self) -> Option<Instant> {
+        self.looks.look_at()
+    }
+
+    /// They are being looked at.
+    pub(super) fn look(&mut self, now: Instant) {
+        self.looks.begin(now);
     }
 
     /// Takes in what was read of a service, or why it could not be read: then it stays as it was.
@@ -232,6 +247,7 @@ impl Known {
     /// Everything may have changed.
     pub(super) fn start_anew(&mut self, now: Instant) {
         self.is_stale = true;
+        self.looks.forget();
         self.reads.sweep_now(now);
     }
 
@@ -241,11 +257,7 @@ impl Known {
             return None;
         }
         if self.reads.is_sweep_due(now) {
-            let mut names = self.catalog.routed();
-            names.extend(self.catalog.routed_sidecars().cloned());
-            names.extend(self.exposure.wanted.keys().map(|name| name.as_str().into()));
-            names.extend(self.services.keys().cloned());
-            self.reads.sweep(names, now);
+            self.reads.sweep(self.swept(), now);
             self.is_stale = false;
         }
         let name = self.reads.next(now)?;
@@ -319,6 +331,39 @@ impl Known {
             || self.catalog.is_sidecar(name)
             || self.is_wanted(name)
             || self.services.contains_key(name)
+    }
+
+    /// Every service that a sweep reads.
+    fn swept(&self) -> BTreeSet<Arc<str>> {
+        let mut names = self.catalog.routed();
+        names.extend(self.catalog.routed_sidecars().cloned());
+        names.extend(self.exposure.wanted.keys().map(|name| name.as_str().into()));
+        names.extend(self.services.keys().cloned());
+        names
+    }
+
+    /// Something has changed and nobody says what, or may have beside what `is_explained`: the nodes are looked at, or all
+    /// services read, whichever are fewer.
+    fn seek(&mut self, is_explained: bool, now: Instant) {
+        let nodes = self.checks.as_ref().map_or(0, Checks::nodes);
+        match (nodes < self.swept().len(), is_explained) {
+            (true, true) => self.looks.look(now + AFTER_A_CHANGE),
+            (true, false) => self.looks.look(now),
+            (false, true) => self.reads.sweep_soon(now),
+            (false, false) => self.reads.sweep_now(now),
+        }
+    }
+
+    fn read_touched(&mut self, touched: &Touched) {
+        for name in &touched.services {
+            // What a sidecar says counts for those it speaks for.
+            if self.is_read(name) && !self.catalog.is_sidecar(name) {
+                self.reads.now(name);
+            }
+        }
+        self.read_again(|held| {
+            !held.speakers.is_disjoint(&touched.services) || !held.nodes.is_disjoint(&touched.nodes)
+        });
     }
 
     fn read_again(&mut self, concerns: impl Fn(&Held) -> bool) {

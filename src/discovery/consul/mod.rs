@@ -8,6 +8,7 @@ mod checks;
 pub mod intentions;
 mod known;
 mod listing;
+mod nodes;
 mod report;
 mod stored;
 
@@ -29,12 +30,13 @@ use super::pulse;
 use crate::api::consul::{Answer, Client, Error, Query, TokenId, Watch};
 use crate::snapshot::service::{Change, Service, ServiceKey};
 use crate::state::{GRACE, Opened, written};
-use answers::{Checks, Entries, Services};
+use answers::{Checks, Services};
 use aside::aside;
 use asking::told;
 use known::Known;
 pub use listing::Addressing;
-use listing::{Listing, listing};
+use listing::Listing;
+use nodes::{Registered, look};
 use report::{Poll, Report};
 use stored::Stored;
 
@@ -84,7 +86,8 @@ impl Told {
 ///
 /// Two blocking queries tell that something has changed: `catalog/services`, and `health/state/any`. What they say is
 /// compared with what they said before, and the services that it concerns are read again (`health/service/NAME`,
-/// `health/connect/NAME`), or all of them where it does not tell. What fails or is doubted stays as it was last known. What was
+/// `health/connect/NAME`); where it does not tell, those that have changed on their nodes (`catalog/node-services/NODE`), or
+/// all. What fails or is doubted stays as it was last known. What was
 /// told `before` is held to be so: only what differs is told, and what is found no more, by the rules for any other.
 ///
 /// What is known is kept in `state`. What was kept there before, if that is to be served, is if Consul cannot be heard at once.
@@ -164,6 +167,8 @@ enum Heard {
     /// What keeps Consul from answering whatever it is asked, if anything does.
     Pulse(Option<String>),
     Read(Arc<str>, Box<Result<Listing, Error>>),
+    /// What is registered on the nodes.
+    Looked(Result<Registered, Error>),
     /// The catalog, asked for the sake of a doubt.
     Asked(Result<Answer<Services>, Error>),
 }
@@ -276,9 +281,14 @@ impl Watcher {
             let (asking, terms) = (self.asking.clone(), self.known.terms().clone());
             self.tasks.spawn(async move {
                 let asks = |tags: &[Arc<str>]| mesh || terms.asks_for_mesh(tags);
-                let read = read(&client, &asking, &name, asks, &datacenter).await;
+                let read = asking.read(&client, &name, asks, &datacenter).await;
                 Heard::Read(name, Box::new(read))
             });
+        }
+        if self.look_at().is_some_and(|at| at <= now) {
+            self.known.look(now);
+            let looked = look(self.client.clone(), self.asking.clone());
+            self.tasks.spawn(async move { Heard::Looked(looked.await) });
         }
         if !self.is_asking && self.known.ask_at(now).is_some_and(|at| at <= now) {
             self.is_asking = true;
@@ -294,6 +304,11 @@ impl Watcher {
         }
     }
 
+    fn look_at(&self) -> Option<Instant> {
+        let at = self.known.look_at();
+        at.filter(|_| !self.report.is_silent())
+    }
+
     /// When something is to be asked though nothing has come.
     fn wake_at(&self) -> Option<Instant> {
         let ask = self.known.ask_at(Instant::now());
@@ -301,7 +316,8 @@ impl Watcher {
         let read = self.known.wake_at();
         let read = read.filter(|_| !self.report.is_silent());
         let restore = self.held_back.map(|(until, _)| until);
-        ask.into_iter().chain(read).chain(restore).min()
+        let all = [ask, read, self.look_at(), restore];
+        all.into_iter().flatten().min()
     }
 
     async fn hear(&mut self, heard: Heard, now: Instant) {
@@ -338,6 +354,12 @@ impl Watcher {
                     aside(&mut self.known, move |known| known.read(&name, read, now)).await;
                 }
             },
+            Heard::Looked(seen) => {
+                let seen = seen
+                    .inspect_err(|error| tracing::debug!(%error, "the nodes cannot be looked at"))
+                    .ok();
+                aside(&mut self.known, move |known| known.looked(seen, now)).await;
+            }
             Heard::Asked(answer) => {
                 self.is_asking = false;
                 match answer {
@@ -396,50 +418,4 @@ impl Watcher {
         news.extend(state.map(|state| Change::State(Arc::clone(&self.part), state)));
         news
     }
-}
-
-/// Reads a service; its sidecars too if the tags of an instance ask for them, or anything else does.
-async fn read(
-    client: &Client,
-    asking: &Asking,
-    name: &Arc<str>,
-    asks: impl Fn(&[Arc<str>]) -> bool,
-    datacenter: &Arc<str>,
-) -> Result<Listing, Error> {
-    let entries = async |kind| {
-        let query = Query {
-            path: &["health", kind, name],
-            parameters: &asking.parameters(),
-            consistent: false,
-        };
-        asking.fresh(client.read::<Entries>(&query).await?)
-    };
-    let service = entries("service").await?;
-    let mut alone = listing(
-        &asking.place,
-        name,
-        &service.value,
-        None,
-        datacenter,
-        asking.addressing,
-    );
-    alone.found.filtered = service.filtered;
-    let mut instances = alone.found.instances.iter();
-    // Where there is none, what is known of the service decides.
-    let is_asked = asks(&[]) || instances.any(|instance| asks(&instance.tags));
-    // Nothing speaks for what is a sidecar itself.
-    if !is_asked || !alone.stands_for.is_empty() {
-        return Ok(alone);
-    }
-    let connect = entries("connect").await?;
-    let mut both = listing(
-        &asking.place,
-        name,
-        &service.value,
-        Some(&connect.value),
-        datacenter,
-        asking.addressing,
-    );
-    both.found.filtered = service.filtered || connect.filtered;
-    Ok(both)
 }

@@ -278,8 +278,33 @@ async fn an_entry_of_rubbish_hides_no_other() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_change_without_a_trace_is_found_at_once_and_churn_is_read_once_a_second() {
+async fn a_change_without_a_trace_is_found_on_its_node_and_nothing_else_is_read() {
     let (consul, mut watched) = ready().await;
+    for is_first in [true, false] {
+        let before = watched.endpoints("web");
+        watched.during(Duration::from_secs(10)).await;
+        consul.asked();
+        let start = Instant::now();
+        // Another port, and no other tag.
+        consul.change(|world| register(world, "web"));
+        watched
+            .until("it is told", |watched| watched.endpoints("web") != before)
+            .await;
+        assert!(start.elapsed() < Duration::from_millis(10));
+        let asked = consul.asked();
+        let reads = |name| asked.iter().filter(|asked| asked.ends_with(name)).count();
+        assert_eq!(reads("/node-services/n1"), 1, "{asked:?}");
+        assert_eq!(reads("/service/web"), 1, "{asked:?}");
+        // The first look has nothing to compare with.
+        assert_eq!(reads("/service/api"), usize::from(is_first), "{asked:?}");
+    }
+}
+
+/// As with a Consul before 1.7, or where nodes are more than services.
+#[tokio::test(start_paused = true)]
+async fn where_nodes_tell_nothing_a_change_is_found_at_once_and_churn_is_read_once_a_second() {
+    let (consul, mut watched) = ready().await;
+    consul.fail("/node-services/", Fault::Status(404, "no such endpoint"));
     let before = watched.endpoints("web");
     watched.during(Duration::from_secs(10)).await;
     consul.asked();

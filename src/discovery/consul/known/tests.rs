@@ -6,6 +6,7 @@ mod hidden;
 mod mesh;
 mod noted;
 mod stored;
+mod wakes;
 
 use std::time::Duration;
 
@@ -246,44 +247,6 @@ fn only_what_changed_is_read_and_only_what_is_new_is_told() {
     world.checks(json!([["n2", "c", "web", 3], ["n1", "serfHealth", "", 4]]));
     world.settle();
     assert_eq!(world.take_read(), [""; 0]);
-}
-
-#[test]
-fn a_wake_that_nothing_explains_reads_all_at_once() {
-    let mut world = World::known();
-    world.take_read();
-    let names = json!({"api": tags("api"), "consul": [], "web": tags("web")});
-    // The same index is a poll that has ended without a change.
-    world.catalog(names.clone());
-    world.settle();
-    assert_eq!(world.take_read(), [""; 0]);
-    world.index += 1;
-    world
-        .service
-        .insert("web", json!([instance("n2", "web", &tags("web"), 99)]));
-    world.catalog(names.clone());
-    assert_eq!(world.settle(), ["service web"]);
-    assert_eq!(world.take_read(), ["api", "web"]);
-    // A few in a row are not held up, and then one a second.
-    for read in [2, 2, 0, 0] {
-        world.index += 1;
-        world.catalog(names.clone());
-        world.settle();
-        assert_eq!(world.take_read().len(), read);
-    }
-    let next = world.now + Duration::from_secs(1);
-    assert_eq!(world.known.wake_at(), Some(next));
-    world.now = next;
-    world.settle();
-    assert_eq!(world.take_read(), ["api", "web"]);
-    // Another history, which may differ in everything.
-    world.now += Duration::from_secs(10);
-    world.index = 3;
-    let mut changed = names;
-    changed["web"] = json!(["more", "tags"]);
-    world.catalog(changed);
-    world.settle();
-    assert_eq!(world.take_read(), ["api", "web"]);
 }
 
 #[test]

@@ -1,0 +1,100 @@
+//! What follows from a catalog that has changed and does not say what has.
+
+use super::*;
+use crate::discovery::reads::AFTER_A_CHANGE;
+
+#[test]
+fn a_wake_that_nothing_explains_reads_all_at_once_where_services_are_fewer_than_nodes() {
+    let mut world = World::known();
+    world.checks(json!([["n1", "alive", "", 1], ["n2", "alive", "", 1]]));
+    world.settle();
+    world.take_read();
+    let names = json!({"api": tags("api"), "consul": [], "web": tags("web")});
+    // The same index is a poll that has ended without a change.
+    world.catalog(names.clone());
+    world.settle();
+    assert_eq!(world.take_read(), [""; 0]);
+    world.index += 1;
+    world
+        .service
+        .insert("web", json!([instance("n2", "web", &tags("web"), 99)]));
+    world.catalog(names.clone());
+    assert_eq!(world.settle(), ["service web"]);
+    assert_eq!(world.take_read(), ["api", "web"]);
+    // A few in a row are not held up, and then one a second.
+    for read in [2, 2, 0, 0] {
+        world.index += 1;
+        world.catalog(names.clone());
+        world.settle();
+        assert_eq!(world.take_read().len(), read);
+    }
+    let next = world.now + Duration::from_secs(1);
+    assert_eq!(world.known.wake_at(), Some(next));
+    world.now = next;
+    world.settle();
+    assert_eq!(world.take_read(), ["api", "web"]);
+    // Another history, which may differ in everything.
+    world.now += Duration::from_secs(10);
+    world.index = 3;
+    let mut changed = names;
+    changed["web"] = json!(["more", "tags"]);
+    world.catalog(changed);
+    world.settle();
+    assert_eq!(world.take_read(), ["api", "web"]);
+}
+
+#[test]
+fn where_nodes_are_fewer_a_wake_is_explained_by_what_they_have() {
+    let mut world = World::known();
+    world.checks(json!([["n1", "alive", "", 1]]));
+    world.settle();
+    world.take_read();
+    let mut names = json!({"api": tags("api"), "consul": [], "web": tags("web")});
+    let seen = |index| Some(Registered::of("n1", &[("api", 1), ("web", index)]));
+    let looked = |world: &mut World, names: &Value, seen| {
+        world.index += 1;
+        world.catalog(names.clone());
+        world.settle();
+        assert_eq!(world.take_read(), [""; 0]);
+        assert_eq!(world.known.look_at(), Some(world.now));
+        world.known.look(world.now);
+        world.known.looked(seen, world.now);
+        world.settle();
+        world.now += Duration::from_secs(10);
+        world.take_read()
+    };
+    // The first has nothing to compare with.
+    assert_eq!(looked(&mut world, &names, seen(1)), ["api", "web"]);
+    assert_eq!(looked(&mut world, &names, seen(2)), ["web"]);
+    assert_eq!(looked(&mut world, &names, seen(2)), [""; 0]);
+    // Where they cannot be looked at, all is read.
+    assert_eq!(looked(&mut world, &names, None), ["api", "web"]);
+    assert_eq!(looked(&mut world, &names, seen(3)), ["web"]);
+
+    // What explains one change may hide another.
+    names["db"] = json!([]);
+    world.index += 1;
+    world.catalog(names.clone());
+    world.settle();
+    assert_eq!(world.take_read(), [""; 0]);
+    let due = world.now + AFTER_A_CHANGE;
+    assert_eq!(world.known.look_at(), Some(due));
+    world.known.look(due);
+    world.known.looked(seen(4), due);
+    world.settle();
+    assert_eq!(world.take_read(), ["web"]);
+
+    // Another history: all is read, and what was seen compares with nothing.
+    world.now += Duration::from_secs(10);
+    world.index = 3;
+    world.catalog(names.clone());
+    world.settle();
+    assert_eq!(world.take_read(), ["api", "web"]);
+    world.now += Duration::from_secs(10);
+    world.index += 1;
+    world.catalog(names);
+    world.known.look(world.now);
+    world.known.looked(seen(4), world.now);
+    world.settle();
+    assert_eq!(world.take_read(), ["api", "web"]);
+}
