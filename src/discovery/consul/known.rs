@@ -1,6 +1,7 @@
 //! What is known of Consul's services, and what follows from an answer: what to read again, and what has changed.
 
 mod restore;
+mod seeking;
 mod telling;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,14 +13,14 @@ use tokio::time::Instant;
 use super::super::doubt::{ASKED_AGAIN, Doubts};
 use super::super::exposure::{self, Exposure};
 use super::super::instance::Found;
-use super::super::reads::{AFTER_A_CHANGE, Reads};
+use super::super::reads::Reads;
 use super::super::terms::Terms;
 use super::Told;
 use super::answers;
 use super::catalog::Catalog;
-use super::checks::{Checks, Touched};
-use super::listing::Listing;
-use super::nodes::{Looks, Registered};
+use super::checks::Checks;
+use super::listing::{Listing, Newest};
+use super::nodes::Looks;
 use super::stored;
 use crate::api::consul::Answer;
 use crate::config::Place;
@@ -43,6 +44,8 @@ pub(super) struct Known {
     catalog: Catalog,
     /// `None` before their first answer.
     checks: Option<Checks>,
+    /// The index of that, or of the last.
+    checked: u64,
     doubts: Doubts,
     reads: Reads,
     looks: Looks,
@@ -84,6 +87,7 @@ struct Held {
     /// How many spoke for it in the mesh, where anybody has looked.
     sidecars: Option<usize>,
     filtered: bool,
+    newest: Newest,
 }
 
 impl Known {
@@ -103,6 +107,7 @@ impl Known {
                 speakers: BTreeSet::new(),
                 sidecars: None,
                 filtered: false,
+                newest: Newest::default(),
             };
             (Arc::clone(&held.told.key.name), held)
         });
@@ -123,6 +128,7 @@ impl Known {
             index: None,
             catalog: Catalog::default(),
             checks: None,
+            checked: 0,
             datacenter: place.datacenter.as_deref().map(Into::into),
             is_denied: false,
             filtered: false,
@@ -190,7 +196,9 @@ impl Known {
                 self.reads.now(name);
             }
         }
-        self.read_again(|held| !held.speakers.is_disjoint(&changed));
+        self.read_again(|held| {
+            !held.speakers.is_disjoint(&changed) || held.newest.instance > before
+        });
         if answer.index < before {
             self.looks.forget();
             self.reads.sweep_now(now);
@@ -200,7 +208,8 @@ impl Known {
     }
 
     /// Takes in all checks.
-    pub(super) fn checks(&mut self, answer: answers::Checks, now: Instant) {
+    pub(super) fn checks(&mut self, answer: answers::Checks, index: u64, now: Instant) {
+        let before = std::mem::replace(&mut self.checked, index);
         let Some(checks) = &mut self.checks else {
             // What is read before the checks are known may change without being noticed.
             self.checks.insert(Checks::default()).take(answer);
@@ -211,25 +220,7 @@ impl Known {
         };
         let touched = checks.take(answer);
         self.read_touched(&touched);
-    }
-
-    /// Takes in what is registered on the nodes, or that it is not known.
-    pub(super) fn looked(&mut self, seen: Option<Registered>, now: Instant) {
-        match self.looks.end(seen, now) {
-            Some(touched) => self.read_touched(&touched),
-            // Whatever changed is found all the same.
-            None => self.reads.sweep_now(now),
-        }
-    }
-
-    /// When the nodes are to be looked at, unless they are.
-    pub(super) fn look_at(&self) -> Option<Instant> {
-        self.looks.look_at()
-    }
-
-    /// They are being looked at.
-    pub(super) fn look(&mut self, now: Instant) {
-        self.looks.begin(now);
+        self.read_again(|held| held.newest.check > before);
     }
 
     /// Takes in what was read of a service, or why it could not be read: then it stays as it was.
@@ -333,39 +324,6 @@ impl Known {
             || self.services.contains_key(name)
     }
 
-    /// Every service that a sweep reads.
-    fn swept(&self) -> BTreeSet<Arc<str>> {
-        let mut names = self.catalog.routed();
-        names.extend(self.catalog.routed_sidecars().cloned());
-        names.extend(self.exposure.wanted.keys().map(|name| name.as_str().into()));
-        names.extend(self.services.keys().cloned());
-        names
-    }
-
-    /// Something has changed and nobody says what, or may have beside what `is_explained`: the nodes are looked at, or all
-    /// services read, whichever are fewer.
-    fn seek(&mut self, is_explained: bool, now: Instant) {
-        let nodes = self.checks.as_ref().map_or(0, Checks::nodes);
-        match (nodes < self.swept().len(), is_explained) {
-            (true, true) => self.looks.look(now + AFTER_A_CHANGE),
-            (true, false) => self.looks.look(now),
-            (false, true) => self.reads.sweep_soon(now),
-            (false, false) => self.reads.sweep_now(now),
-        }
-    }
-
-    fn read_touched(&mut self, touched: &Touched) {
-        for name in &touched.services {
-            // What a sidecar says counts for those it speaks for.
-            if self.is_read(name) && !self.catalog.is_sidecar(name) {
-                self.reads.now(name);
-            }
-        }
-        self.read_again(|held| {
-            !held.speakers.is_disjoint(&touched.services) || !held.nodes.is_disjoint(&touched.nodes)
-        });
-    }
-
     fn read_again(&mut self, concerns: impl Fn(&Held) -> bool) {
         for (name, held) in &self.services {
             if concerns(held) {
@@ -434,6 +392,7 @@ impl Known {
             speakers: listing.speakers,
             sidecars,
             filtered,
+            newest: listing.newest,
         };
         self.services.insert(Arc::clone(name), held);
         Ok(())

@@ -41,10 +41,21 @@ pub(super) struct Listing {
     pub(super) stands_for: BTreeSet<Arc<str>>,
     /// Where it was asked, if an entry told.
     pub(super) datacenter: Option<Arc<str>>,
+    pub(super) newest: Newest,
     /// Whether no instance is listed, of any kind and in any state.
     pub(super) is_empty: bool,
     /// Whether something is listed, and no entry of it can be read: that is no list of this kind.
     pub(super) is_unreadable: bool,
+}
+
+/// The index at which something of it changed last. Where that is beyond the last answer of a poll, it has been read in a state
+/// that the poll has not told of, and never will if it came and went between two answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Newest {
+    /// One of its checks.
+    pub(super) check: u64,
+    /// One of its instances, or of what speaks for it.
+    pub(super) instance: u64,
 }
 
 /// What the answers of this catalog say of the service `name`; `connect` is `None` where nobody has looked. `datacenter` is
@@ -82,6 +93,7 @@ pub(super) fn listing(
             speakers: BTreeSet::new(),
             stands_for: BTreeSet::new(),
             datacenter: None,
+            newest: Newest::default(),
             is_empty: service.0.is_empty(),
             is_unreadable: false,
         },
@@ -155,6 +167,10 @@ impl Lister {
     fn learn(&mut self, entry: &Entry) {
         let listing = &mut self.listing;
         listing.nodes.insert(entry.node.node.as_str().into());
+        let checks = entry.checks.iter().map(|check| check.modify_index);
+        let newest = &mut listing.newest;
+        newest.check = checks.fold(newest.check, u64::max);
+        newest.instance = newest.instance.max(entry.service.modify_index);
         if *entry.service.service != *listing.found.key.name {
             let speaker = entry.service.service.as_str().into();
             listing.speakers.insert(speaker);

@@ -340,7 +340,8 @@ impl Watcher {
                     now,
                 );
                 if let Ok(answer) = answer {
-                    let take = move |known: &mut Known| known.checks(answer.value, now);
+                    let take =
+                        move |known: &mut Known| known.checks(answer.value, answer.index, now);
                     aside(&mut self.known, take).await;
                 }
             }

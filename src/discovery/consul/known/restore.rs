@@ -8,7 +8,7 @@ use super::super::super::exposure;
 use super::super::super::instance::Found;
 use super::super::Told;
 use super::super::stored::{self, Stored};
-use super::{Held, Known};
+use super::{Held, Known, Newest};
 use crate::snapshot::service::Service;
 use crate::state::Part;
 
@@ -163,6 +163,7 @@ impl Known {
                 speakers: BTreeSet::new(),
                 sidecars: found.sidecars.as_ref().map(Vec::len),
                 filtered: found.filtered,
+                newest: Newest::default(),
             };
             self.services.insert(Arc::clone(&name), held);
             self.restored.insert(name);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::super::checks::Checks;
-use super::{Held, Known};
+use super::{Held, Known, Newest};
 use crate::snapshot::Source;
 use crate::snapshot::service::{Change, Service, ServiceKey, Skipped};
 
@@ -92,6 +92,7 @@ impl Known {
             speakers: BTreeSet::new(),
             sidecars: None,
             filtered: false,
+            newest: Newest::default(),
         };
         self.services.insert(Arc::clone(name), held);
         self.reads.done(name, Ok(()), now);

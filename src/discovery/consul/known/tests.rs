@@ -100,8 +100,11 @@ impl World {
         let checks: Value = rows
             .map(|row| json!({"Node": row[0], "CheckID": row[1], "ServiceName": row[2], "ModifyIndex": row[3]}))
             .collect();
-        self.known
-            .checks(serde_json::from_value(checks).unwrap(), self.now);
+        self.known.checks(
+            serde_json::from_value(checks).unwrap(),
+            self.index,
+            self.now,
+        );
     }
 
     /// Reads all that is to be read now; returns what it told of.

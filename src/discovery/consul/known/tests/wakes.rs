@@ -1,6 +1,7 @@
 //! What follows from a catalog that has changed and does not say what has.
 
 use super::*;
+use crate::discovery::consul::nodes::Registered;
 use crate::discovery::reads::AFTER_A_CHANGE;
 
 #[test]
@@ -97,4 +98,48 @@ fn where_nodes_are_fewer_a_wake_is_explained_by_what_they_have() {
     world.known.looked(seen(4), world.now);
     world.settle();
     assert_eq!(world.take_read(), ["api", "web"]);
+}
+
+/// A check that comes and goes between two answers of the poll is in neither, and was read with the service.
+#[test]
+fn what_was_read_of_a_moment_that_no_poll_has_told_of_is_read_again_when_the_next_one_answers() {
+    let mut world = World::known();
+    let well = instance("n2", "web", &tags("web"), 2);
+    let mut sick = well.clone();
+    sick["Checks"] =
+        json!([{"CheckID": "_node_maintenance", "Status": "critical", "ModifyIndex": 12}]);
+    world.service.insert("web", json!([sick]));
+    world.known.reads.now(&"web".into());
+    assert_eq!(world.settle(), ["service web"]);
+    assert_eq!(world.service("web").upstreams[0].endpoints, []);
+    world.service.insert("web", json!([well]));
+    world.index = 13;
+    world.checks(json!([]));
+    assert_eq!(world.settle(), ["service web"]);
+    assert_eq!(world.service("web").upstreams[0].endpoints.len(), 1);
+    world.take_read();
+    world.index = 14;
+    world.checks(json!([]));
+    assert_eq!(world.settle(), [""; 0]);
+    assert_eq!(world.take_read(), [""; 0], "and then no more");
+}
+
+#[test]
+fn an_instance_that_came_and_went_between_two_answers_is_gone_with_the_next_one() {
+    let mut world = World::known();
+    world.checks(json!([["n1", "alive", "", 1]]));
+    world.settle();
+    let instances = [("n1", 2), ("n2", 3)];
+    let [first, mut second] =
+        instances.map(|(node, port)| instance(node, "web", &tags("web"), port));
+    second["Service"]["ModifyIndex"] = json!(12);
+    let both = json!([first.clone(), second]);
+    world.service.insert("web", both);
+    world.known.reads.now(&"web".into());
+    assert_eq!(world.settle(), ["service web"]);
+    world.service.insert("web", json!([first]));
+    world.index = 13;
+    world.catalog(json!({"api": tags("api"), "consul": [], "web": tags("web")}));
+    assert_eq!(world.settle(), ["service web"]);
+    assert_eq!(world.service("web").upstreams[0].endpoints.len(), 1);
 }
