@@ -21,6 +21,9 @@ pub struct Answer<T> {
     /// How long the server that answered had not heard of its leader (`X-Consul-LastContact`, `X-Nomad-LastContact`), with millisecond precision:
     /// the answer may be as old. Unsaid is not at all, as a leader says.
     pub last_contact: Duration,
+    /// Whether a server may have given it that is not the leader (`X-Consul-Effective-Consistency: stale`), though the question did
+    /// not allow it: the agent may be configured so (`discovery_max_stale`). Nomad does not say.
+    pub stale: bool,
     /// Whether something was left out that the token may not see (`X-Consul-Results-Filtered-By-ACLs`). Nomad
     /// does not say.
     pub filtered: bool,
@@ -59,6 +62,7 @@ impl<T> Answer<T> {
             index: self.index,
             known_leader: self.known_leader,
             last_contact: self.last_contact,
+            stale: self.stale,
             filtered: self.filtered,
             default_deny: self.default_deny,
             token: self.token,
@@ -91,6 +95,7 @@ impl Answer<()> {
             index: number(index).unwrap_or(0).max(1),
             known_leader: is(known_leader, "true"),
             last_contact: Duration::from_millis(number(last_contact).unwrap_or(0)),
+            stale: is("x-consul-effective-consistency", "stale"),
             filtered: is("x-consul-results-filtered-by-acls", "true"),
             default_deny: is("x-consul-default-acl-policy", "deny"),
             token,
@@ -194,12 +199,14 @@ mod tests {
         let answer = Answer::read(Api::Consul, &HeaderMap::new(), TokenId::default());
         assert_eq!(answer.index, 1);
         assert!(!answer.known_leader && !answer.filtered && !answer.default_deny);
+        assert!(!answer.stale);
         assert_eq!(answer.last_contact, Duration::ZERO);
         let mut headers = HeaderMap::new();
         for (name, value) in [
             ("X-Consul-Index", "0"),
             ("X-Consul-KnownLeader", "true"),
             ("X-Consul-LastContact", "1500"),
+            ("X-Consul-Effective-Consistency", "stale"),
             ("X-Consul-Results-Filtered-By-ACLs", "true"),
             ("X-Consul-Default-ACL-Policy", "deny"),
         ] {
@@ -208,7 +215,7 @@ mod tests {
         }
         let answer = Answer::read(Api::Consul, &headers, TokenId::default());
         assert_eq!(answer.index, 1);
-        assert!(answer.known_leader && answer.filtered && answer.default_deny);
+        assert!(answer.known_leader && answer.filtered && answer.default_deny && answer.stale);
         assert_eq!(answer.last_contact, Duration::from_millis(1500));
         for strange in ["-1", "18446744073709551616", "1e3", ""] {
             headers.insert("x-consul-index", strange.parse().unwrap());

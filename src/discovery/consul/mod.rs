@@ -364,13 +364,14 @@ impl Watcher {
             Heard::Asked(answer) => {
                 self.is_asking = false;
                 match answer {
-                    Ok(answer) => {
+                    // Nothing is given up on the word of one that may be behind.
+                    Ok(answer) if !answer.stale => {
                         aside(&mut self.known, move |known| {
                             known.catalog(answer, true, now)
                         })
                         .await;
                     }
-                    Err(_) => self.known.unanswered(now),
+                    Ok(_) | Err(_) => self.known.unanswered(now),
                 }
             }
         }

@@ -87,6 +87,7 @@ impl World {
             index: self.index,
             known_leader: true,
             last_contact: Duration::ZERO,
+            stale: false,
             filtered: self.filtered,
             default_deny: false,
             token: TokenId::default(),
