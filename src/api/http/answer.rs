@@ -114,9 +114,17 @@ where
     Ok(value.unwrap_or_default())
 }
 
+/// As many values an answer may hold: what is made of the smallest of them takes many times its bytes.
+///
+/// 2,500,000: as many as stand in 64 MiB of Consul's instances with their checks.
+const MOST_VALUES: usize = 2_500_000;
+
 /// Reads JSON; otherwise what is wrong with it, and where. Bytes that are no UTF-8 spoil the text that they stand in, and no
 /// other: one tag of one service must not keep the whole answer from being read.
 pub(super) fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, String> {
+    if body.iter().filter(|byte| **byte == b',').count() > MOST_VALUES {
+        return Err(format!("more than {MOST_VALUES} values"));
+    }
     let text = String::from_utf8_lossy(body);
     serde_json::from_str(&text).map_err(|error| masked(&error.to_string()))
 }
@@ -192,6 +200,9 @@ mod tests {
         let other: Entry = decode(b"{\"Id\":\"a\",\"Tags\":[\"t\xff\",\"u\"]}").unwrap();
         assert_eq!(other.tags, ["t\u{fffd}", "u"]);
         assert!(decode::<Entry>("[".repeat(100_000).as_bytes()).is_err());
+        let many = format!("[{}0]", "0,".repeat(MOST_VALUES + 1));
+        let error = decode::<serde::de::IgnoredAny>(many.as_bytes()).unwrap_err();
+        assert_eq!(error, "more than 2500000 values");
     }
 
     #[test]

@@ -79,6 +79,39 @@ async fn an_answer_of_a_hundred_megabytes_changes_nothing_is_told_and_is_not_hel
     echoes(&mut tunnel).await;
 }
 
+/// A few bytes each, of which much would be made.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_of_a_million_little_things_is_refused_before_it_takes_all_memory() {
+    let consul = FakeConsul::start().await;
+    let echo = Upstream::echo().await;
+    consul.change(|world| register(world, "web", echo.address));
+    let gateway = Gateway::start(&consul).await;
+    let before = gateway.peak();
+    let list = |element: &str| format!("[{}{element}]", format!("{element},").repeat(4_000_000));
+    let names: Vec<String> = (0..400_000).map(|n| format!("\"{n:x}\":[]")).collect();
+    for (asked, body) in [
+        ("health/service/", list("1")),
+        ("health/service/", list("{}")),
+        ("catalog/services", format!("{{{}}}", names.join(","))),
+        ("catalog/services", format!("{{\"a\":{}}}", list("\"\""))),
+        ("health/state/any", list("{}")),
+    ] {
+        consul.change(|world| {
+            world.faults.insert(asked, Fault::Bytes(body.into_bytes()));
+            world.index = world.index.map(|index| index + 10);
+        });
+        gateway.readyz_says("more than ").await;
+        echoes(&mut gateway.open("web.example.test").await).await;
+        consul.change(|world| {
+            world.faults.clear();
+            world.index = world.index.map(|index| index + 10);
+        });
+        gateway.readyz_says("consul ready").await;
+    }
+    let most = gateway.peak() - before;
+    assert!(most < 256 * 1024, "{most} KiB more");
+}
+
 fn register(world: &mut World, name: &str, address: SocketAddr) {
     let tags = route(&format!("{name}.example.test"));
     let tags: Vec<&str> = tags.iter().map(String::as_str).collect();

@@ -129,6 +129,25 @@ async fn a_token_that_is_none_or_not_there_is_an_error_at_the_start_that_does_no
 }
 
 #[tokio::test]
+async fn nor_is_a_password_of_basic_authentication_in_any_form() {
+    let echo = reply(
+        "500 Oops",
+        "",
+        "Authorization: Basic Ym9iOmh1bnRlcjI=; bob has hunter2",
+    );
+    let server = Server::start([echo]).await;
+    let consul = Consul {
+        basic_auth: Some(("bob".to_owned(), Secret::new("hunter2".to_owned()))),
+        ..with_token(&server, secret("a-token"))
+    };
+    let error = ask(&Client::new(&consul).unwrap().apart())
+        .await
+        .unwrap_err();
+    let told = "Authorization: Basic MASKED; bob has MASKED";
+    assert!(error.to_string().contains(told), "{error}");
+}
+
+#[tokio::test]
 async fn no_token_is_shown_where_something_is_told() {
     let echo = reply(
         "400 Bad Request",
