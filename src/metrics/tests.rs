@@ -276,3 +276,13 @@ fn a_forgotten_upstream_shows_until_nothing_dials_it() {
     drop(gone);
     assert!(!metrics.encode().contains("gone"));
 }
+
+#[test]
+fn a_name_from_a_source_commands_no_terminal() {
+    let metrics = Metrics::new();
+    let name = "web\u{1b}[31m\r@consul";
+    metrics.ended(Some(&metrics.route(name)), Reason::Closed);
+    let text = metrics.encode();
+    assert!(!text.contains(['\u{1b}', '\r']), "{text}");
+    assert!(text.contains(r"web\\u{1b}[31m\\r@consul"), "{text}");
+}
