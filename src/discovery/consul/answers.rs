@@ -310,31 +310,34 @@ impl Entry {
 
     /// What it is and what its tags ask for, where no more can be read of it than that.
     fn remains(entry: &Value, why: &str) -> Option<Self> {
-        let text = |value: &Value| match value {
-            Value::Null => Some(String::new()),
-            Value::String(text) => Some(text.clone()),
-            _ => None,
+        let text = |value: Option<&Value>| match value {
+            None | Some(Value::Null) => Some(String::new()),
+            Some(Value::String(text)) => Some(text.clone()),
+            Some(_) => None,
         };
-        let (service, proxy) = (entry.get("Service")?, &entry["Service"]["Proxy"]);
-        let tags = match &service["Tags"] {
-            Value::Null => Vec::new(),
-            Value::Array(tags) => tags.iter().map(text).collect::<Option<_>>()?,
-            _ => return None,
+        let at = |path| text(entry.pointer(path));
+        let tags = match entry.get("Service")?.get("Tags") {
+            None | Some(Value::Null) => Vec::new(),
+            Some(Value::Array(tags)) => tags
+                .iter()
+                .map(|tag| text(Some(tag)))
+                .collect::<Option<_>>()?,
+            Some(_) => return None,
         };
         Some(Self {
             broken: Some(why.to_owned()),
             node: Node {
-                node: text(&entry["Node"]["Node"])?,
+                node: at("/Node/Node")?,
                 ..Node::default()
             },
             service: Service {
-                kind: text(&service["Kind"])?,
-                id: text(&service["ID"])?,
-                service: text(&service["Service"])?,
+                kind: at("/Service/Kind")?,
+                id: at("/Service/ID")?,
+                service: at("/Service/Service")?,
                 tags,
                 proxy: Proxy {
-                    destination_service_name: text(&proxy["DestinationServiceName"])?,
-                    destination_service_id: text(&proxy["DestinationServiceID"])?,
+                    destination_service_name: at("/Service/Proxy/DestinationServiceName")?,
+                    destination_service_id: at("/Service/Proxy/DestinationServiceID")?,
                 },
                 ..Service::default()
             },
@@ -350,7 +353,7 @@ impl Entry {
 
 /// The id of an entry that cannot be read otherwise.
 fn id_in(entry: &Value) -> Option<Arc<str>> {
-    let node = entry["Node"]["Node"].as_str()?;
-    let id = entry["Service"]["ID"].as_str()?;
+    let node = entry.pointer("/Node/Node")?.as_str()?;
+    let id = entry.pointer("/Service/ID")?.as_str()?;
     Some(format!("{node}/{id}").into())
 }
