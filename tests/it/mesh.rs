@@ -95,6 +95,19 @@ impl Mesh {
         }
     }
 
+    /// Waits until a series of `/metrics` has this value.
+    async fn counts(&self, series: &str, value: u64) {
+        let late = Instant::now() + PATIENCE;
+        loop {
+            let found = self.gateway.metric(series).await;
+            if found == Some(value) {
+                return;
+            }
+            assert!(Instant::now() < late, "{series} is {found:?}, not {value}");
+            sleep(POLL).await;
+        }
+    }
+
     /// Waits until the gateway says that it should get traffic.
     async fn is_ready(&self) {
         let late = Instant::now() + PATIENCE;

@@ -199,13 +199,14 @@ impl Known {
                 self.reads.now(name);
             }
         }
+        let is_later = answer.index > before;
         self.read_again(|held| {
-            !held.speakers.is_disjoint(&changed) || held.newest.instance > before
+            !held.speakers.is_disjoint(&changed) || (is_later && held.newest.instance > before)
         });
         if answer.index < before {
             self.looks.forget();
             self.reads.sweep_now(now);
-        } else if answer.index > before || !changed.is_empty() {
+        } else if is_later || !changed.is_empty() {
             self.seek(!changed.is_empty(), now);
         }
     }
@@ -235,7 +236,8 @@ impl Known {
         };
         let touched = checks.take(answer);
         self.read_touched(&touched);
-        self.read_again(|held| held.newest.check > before);
+        // An index that stays where it was tells of no moment, however often it comes.
+        self.read_again(|held| index > before && held.newest.check > before);
     }
 
     /// Takes in what was read of a service, or why it could not be read: then it stays as it was.

@@ -112,7 +112,7 @@ async fn an_answer_of_a_million_little_things_is_refused_before_it_takes_all_mem
     assert!(most < 256 * 1024, "{most} KiB more");
 }
 
-fn register(world: &mut World, name: &str, address: SocketAddr) {
+pub(super) fn register(world: &mut World, name: &str, address: SocketAddr) {
     let tags = route(&format!("{name}.example.test"));
     let tags: Vec<&str> = tags.iter().map(String::as_str).collect();
     world.register(name, &tags);
@@ -121,14 +121,14 @@ fn register(world: &mut World, name: &str, address: SocketAddr) {
 }
 
 /// The real program: what it holds in memory is nobody else's.
-struct Gateway {
-    program: Program,
+pub(super) struct Gateway {
+    pub(super) program: Program,
     client: Arc<ClientConfig>,
     _authority: Authority,
 }
 
 impl Gateway {
-    async fn start(consul: &FakeConsul) -> Self {
+    pub(super) async fn start(consul: &FakeConsul) -> Self {
         let authority = Authority::new();
         authority.issue_files("edge", &["*.example.test"]);
         let tables = format!(
@@ -178,7 +178,7 @@ impl Gateway {
         assert!(metrics.contains(series), "{metrics}");
     }
 
-    async fn open(&self, host: &str) -> TlsStream<TcpStream> {
+    pub(super) async fn open(&self, host: &str) -> TlsStream<TcpStream> {
         let late = Instant::now() + PATIENCE;
         loop {
             match self.try_open(host).await {
@@ -206,7 +206,7 @@ impl Gateway {
     }
 }
 
-async fn echoes(tunnel: &mut TlsStream<TcpStream>) {
+pub(super) async fn echoes(tunnel: &mut TlsStream<TcpStream>) {
     tunnel.write_all(b"still there?").await.unwrap();
     let mut heard = [0; 12];
     tunnel.read_exact(&mut heard).await.unwrap();

@@ -137,6 +137,26 @@ fn what_was_read_of_a_moment_that_no_poll_has_told_of_is_read_again_when_the_nex
     assert_eq!(world.take_read(), [""; 0], "and then no more");
 }
 
+/// As from what answers with the same index whatever has happened.
+#[test]
+fn an_index_that_stays_behind_what_was_read_has_it_read_no_oftener() {
+    let mut world = World::known();
+    let mut web = instance("n2", "web", &tags("web"), 2);
+    web["Checks"] = json!([{"CheckID": "c", "Status": "passing", "ModifyIndex": 120}]);
+    web["Service"]["ModifyIndex"] = json!(120);
+    world.service.insert("web", json!([web]));
+    world.known.reads.now(&"web".into());
+    world.settle();
+    world.take_read();
+    let names = json!({"api": tags("api"), "consul": [], "web": tags("web")});
+    for _ in 0..3 {
+        world.checks(json!([]));
+        world.catalog(names.clone());
+        world.settle();
+        assert_eq!(world.take_read(), [""; 0]);
+    }
+}
+
 #[test]
 fn an_instance_that_came_and_went_between_two_answers_is_gone_with_the_next_one() {
     let mut world = World::known();
