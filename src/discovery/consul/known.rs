@@ -5,6 +5,7 @@ mod seeking;
 mod telling;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -196,8 +197,9 @@ impl Known {
                 self.reads.now(name);
             }
         }
+        let told = tells_of(before, answer.index);
         self.read_again(|held| {
-            !held.speakers.is_disjoint(&changed) || held.newest.instance > before
+            !held.speakers.is_disjoint(&changed) || told.contains(&held.newest.instance)
         });
         if answer.index < before {
             self.looks.forget();
@@ -220,7 +222,8 @@ impl Known {
         };
         let touched = checks.take(answer);
         self.read_touched(&touched);
-        self.read_again(|held| held.newest.check > before);
+        let told = tells_of(before, index);
+        self.read_again(|held| told.contains(&held.newest.check));
     }
 
     /// Takes in what was read of a service, or why it could not be read: then it stays as it was.
@@ -397,6 +400,12 @@ impl Known {
         self.services.insert(Arc::clone(name), held);
         Ok(())
     }
+}
+
+/// The indexes of what an answer of a poll may tell for the first time. One that goes back, or stays, tells of none: without
+/// that, an agent whose index is always 1 would have all read again by each answer.
+fn tells_of(before: u64, index: u64) -> RangeInclusive<u64> {
+    before.saturating_add(1)..=index
 }
 
 #[cfg(test)]
