@@ -5,6 +5,7 @@ mod seeking;
 mod telling;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -199,9 +200,9 @@ impl Known {
                 self.reads.now(name);
             }
         }
-        let is_later = answer.index > before;
+        let told = tells_of(before, answer.index);
         self.read_again(|held| {
-            !held.speakers.is_disjoint(&changed) || (is_later && held.newest.instance > before)
+            !held.speakers.is_disjoint(&changed) || told.contains(&held.newest.instance)
         });
         if answer.index < before {
             self.looks.forget();
@@ -236,8 +237,8 @@ impl Known {
         };
         let touched = checks.take(answer);
         self.read_touched(&touched);
-        // An index that stays where it was tells of no moment, however often it comes.
-        self.read_again(|held| index > before && held.newest.check > before);
+        let told = tells_of(before, index);
+        self.read_again(|held| told.contains(&held.newest.check));
     }
 
     /// Takes in what was read of a service, or why it could not be read: then it stays as it was.
@@ -418,6 +419,12 @@ impl Known {
         self.services.insert(Arc::clone(name), held);
         Ok(())
     }
+}
+
+/// The indexes of what an answer of a poll may tell for the first time. One that goes back, or stays, tells of none: without
+/// that, an agent whose index is always 1 would have all read again by each answer.
+fn tells_of(before: u64, index: u64) -> RangeInclusive<u64> {
+    before.saturating_add(1)..=index
 }
 
 #[cfg(test)]

@@ -176,3 +176,28 @@ fn an_instance_that_came_and_went_between_two_answers_is_gone_with_the_next_one(
     assert_eq!(world.settle(), ["service web"]);
     assert_eq!(world.service("web").upstreams[0].endpoints.len(), 1);
 }
+
+#[test]
+fn an_agent_whose_index_stays_behind_what_was_read_has_nothing_read_again_by_each_answer() {
+    let mut world = World::known();
+    world.checks(json!([["n1", "alive", "", 1]]));
+    world.index = 1;
+    let names = json!({"api": tags("api"), "consul": [], "web": tags("web")});
+    let mut web = instance("n1", "web", &tags("web"), 2);
+    web["Service"]["ModifyIndex"] = json!(12);
+    web["Checks"] = json!([{"CheckID": "alive", "Status": "passing", "ModifyIndex": 12}]);
+    world.service.insert("web", json!([web]));
+    world.catalog(names.clone());
+    world.checks(json!([["n1", "alive", "", 1]]));
+    world.settle();
+    world.now += Duration::from_secs(10);
+    world.settle();
+    world.take_read();
+    for _ in 0..3 {
+        world.now += Duration::from_secs(1);
+        world.catalog(names.clone());
+        world.checks(json!([["n1", "alive", "", 1]]));
+        world.settle();
+        assert_eq!(world.take_read(), [""; 0]);
+    }
+}
