@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use portcullis::net::proxy_header::Header;
 use rustls::version::{TLS12, TLS13};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -19,35 +18,12 @@ use crate::authority::Authority;
 use crate::support::PATIENCE;
 use crate::upstream::Upstream;
 
-/// What says which PROXY header came, and from whom, to a client that says `word`.
-async fn told() -> Upstream {
-    Upstream::tcp(|mut tcp: TcpStream| async move {
-        let mut all = Vec::new();
-        while !all.ends_with(b"word") {
-            if tcp.read_buf(&mut all).await.unwrap_or(0) == 0 {
-                return;
-            }
-        }
-        let header = Header::parse(&all).unwrap_or(None);
-        let source = header.and_then(|(header, _)| header.addresses);
-        let source = source.map(|addresses| addresses.source.to_string());
-        let version = match all.starts_with(b"PROXY ") {
-            true => "v1",
-            false => "v2",
-        };
-        let said = source.map_or("nothing".to_owned(), |source| format!("{version} {source}"));
-        let _ = tcp.write_all(format!("{said}\n").as_bytes()).await;
-        let _ = tcp.read_to_end(&mut Vec::new()).await;
-    })
-    .await
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_is_told_of_its_clients_by_the_header_that_its_tags_name_and_by_no_other() {
     let Some(mesh) = Mesh::guarded(Authority::new(), "", &[]).await else {
         return;
     };
-    let upstream = told().await;
+    let upstream = Upstream::told().await;
     let cases: [(&str, &[&str], Option<&str>); 6] = [
         ("none", &[], None),
         ("off", &["S.proxyprotocol=false"], None),

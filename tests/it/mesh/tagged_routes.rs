@@ -302,6 +302,14 @@ async fn each_tag_of_a_router_means_to_its_clients_what_it_says_or_takes_the_rou
     assert_eq!(tunnel.greeting, "vm");
     tunnel.end().await;
     assert_eq!(mesh.gateway.ended().await["reason"], "closed");
+    // A set whose file is back is obeyed, without a restart.
+    mesh.authority.write("lost.pem", &ca);
+    mesh.told("the set is mended", |routes| {
+        routes.route("damaged@consul").unwrap()["action"] == "terminate"
+    })
+    .await;
+    mesh.meets("damaged", &host, &Refuses("client_certificate"))
+        .await;
     // The reason why nothing can be read names the key.
     let typo = mesh.skips("typo", "there is no such key").await;
     assert!(typo["reason"].to_string().contains("opitons"), "{typo}");
