@@ -1,5 +1,6 @@
 //! A gateway whose services a real Consul tells it of, most of them behind real sidecars.
 
+use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -40,6 +41,9 @@ mod scale;
 mod sidecars;
 mod speed;
 mod ssh;
+mod tagged_choices;
+mod tagged_dials;
+mod tagged_routes;
 mod transports;
 mod ways;
 
@@ -85,10 +89,24 @@ impl Mesh {
 
     /// Starts the gateway with these keys in `[consul]`, which must lead to the agent, and these tables besides.
     async fn starting(authority: Authority, consul: Consul, keys: &str, tables: &str) -> Self {
+        Self::without(&[], authority, consul, keys, tables).await
+    }
+
+    /// The same, where these files are lost between the check of the configuration and the start.
+    async fn without(
+        lost: &[&str],
+        authority: Authority,
+        consul: Consul,
+        keys: &str,
+        tables: &str,
+    ) -> Self {
         authority.issue_files("edge", &["*.example.test", "simple01.domain.com"]);
-        let gateway = Gateway::start(&authority, &configuration(keys, tables)).await;
+        let checked = Gateway::load(&authority, &configuration(keys, tables));
+        for name in lost {
+            fs::remove_file(authority.folder().join(name)).unwrap();
+        }
         Self {
-            gateway,
+            gateway: Gateway::serve(checked).await,
             client: Arc::new(authority.client(rustls::ALL_VERSIONS)),
             authority,
             consul,
@@ -272,7 +290,6 @@ fn routed(name: &str, host: &str, address: SocketAddr) -> Value {
     tagged(name, address, &tags(name, host))
 }
 
-/// A service with these tags, to be registered.
 /// An agent that denies what no policy allows, with a service that the gateway may reach by this name.
 async fn denying(name: &str, http: Http) -> Option<(Consul, Host, Sidecar)> {
     let consul = Consul::start_with(Options {
@@ -287,6 +304,7 @@ async fn denying(name: &str, http: Http) -> Option<(Consul, Host, Sidecar)> {
     Some((consul, host, sidecar))
 }
 
+/// A service with these tags, to be registered.
 fn tagged(name: &str, address: SocketAddr, tags: &[String]) -> Value {
     let tags: Vec<&str> = tags.iter().map(String::as_str).collect();
     service(name, address, &tags)

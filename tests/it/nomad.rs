@@ -18,6 +18,7 @@ use crate::upstream::Upstream;
 mod agent;
 mod keeping;
 mod options;
+mod tagged;
 
 use agent::Nomad;
 

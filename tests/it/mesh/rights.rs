@@ -19,19 +19,37 @@ struct Scene {
     _sidecar: Sidecar,
 }
 
+impl Mesh {
+    /// A gateway that is ready, with the rights that the README names and no more, beside an agent that denies all else and
+    /// speaks TLS. These files of its own are lost before it starts.
+    pub(super) async fn guarded(authority: Authority, tables: &str, lost: &[&str]) -> Option<Self> {
+        let consul = Consul::start_with(Options {
+            acl: true,
+            http: Http::Tls,
+            ..Options::default()
+        })?;
+        let token = consul.token(&[IDENTITY_RIGHT, SERVICES, NODES].join("\n"));
+        let keys = keys(&consul, &authority, &token);
+        let mesh = Self::without(lost, authority, consul, &keys, tables).await;
+        mesh.is_ready().await;
+        Some(mesh)
+    }
+}
+
+/// The keys in `[consul]` by which a gateway with this token trusts the agent.
+fn keys(consul: &Consul, authority: &Authority, token: &str) -> String {
+    authority.write("token", token);
+    let roots = consul.folder().join("ca.pem").display().to_string();
+    at(consul) + &format!("token_file = \"token\"\nroots = [{roots:?}]\n")
+}
+
 impl Scene {
     /// An agent of its own for each: one gives a leaf that it has to whoever may be nobody.
     async fn with(rights: &[&str]) -> Option<Self> {
         let (consul, host, sidecar) = denying(NAME, Http::Tls).await?;
         let authority = Authority::new();
         let token = consul.token(&rights.join("\n"));
-        authority.write("token", &token);
-        let roots = consul.folder().join("ca.pem");
-        let keys = at(&consul)
-            + &format!(
-                "token_file = \"token\"\nroots = [{:?}]\n",
-                roots.display().to_string()
-            );
+        let keys = keys(&consul, &authority, &token);
         Some(Self {
             mesh: Mesh::starting(authority, consul, &keys, "").await,
             token,

@@ -119,6 +119,39 @@ impl Nomad {
         self.put("/v1/jobs", &job(name, port, tags));
     }
 
+    /// Runs such a job as another service.
+    pub(super) fn run_as(&self, service: &str, name: &str, port: u16, tags: &[&str]) {
+        let mut job = job(name, port, tags);
+        job["Job"]["TaskGroups"][0]["Services"][0]["Name"] = service.into();
+        self.put("/v1/jobs", &job);
+    }
+
+    /// Runs a job whose next version is tried out beside the last one, with other tags, until [`Nomad::promote`].
+    pub(super) fn roll_out(&self, name: &str, port: u16, tags: &[&str], canary: &[&str]) {
+        let mut job = job(name, port, tags);
+        let group = &mut job["Job"]["TaskGroups"][0];
+        group["Services"][0]["CanaryTags"] = json!(canary);
+        // What changes of a service alone is changed in its place, without a canary.
+        group["Tasks"][0]["Env"] = json!({ "PORT": port.to_string() });
+        group["Update"] = json!({ "Canary": 1, "MaxParallel": 1, "HealthCheck": "task_states", "MinHealthyTime": 0 });
+        self.put("/v1/jobs", &job);
+    }
+
+    /// Lets the version that is tried out be the only one.
+    pub(super) fn promote(&self, name: &str) {
+        let deployment = || {
+            let path = format!("/v1/job/{name}/deployment");
+            let deployment = self.ask("GET", &path, &Value::Null);
+            let group = &deployment["TaskGroups"][name];
+            let is_well = group["DesiredCanaries"] == 1 && group["HealthyAllocs"] == 1;
+            is_well.then(|| deployment["ID"].as_str().unwrap().to_owned())
+        };
+        wait_until("the canary is well", || deployment().is_some());
+        let id = deployment().unwrap();
+        let all = json!({ "DeploymentID": id, "All": true });
+        self.put(&format!("/v1/deployment/promote/{id}"), &all);
+    }
+
     /// The same in another namespace.
     pub(super) fn run_in(&self, namespace: &str, name: &str, port: u16, tags: &[&str]) {
         let mut job = job(name, port, tags);
