@@ -207,7 +207,7 @@ impl Known {
         if answer.index < before {
             self.looks.forget();
             self.reads.sweep_now(now);
-        } else if is_later || !changed.is_empty() {
+        } else if answer.index > before || !changed.is_empty() {
             self.seek(!changed.is_empty(), now);
         }
     }
