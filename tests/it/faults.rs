@@ -17,7 +17,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::authority::Authority;
-use crate::consul::{Consul, PERSISTENT, service, sidecar};
+use crate::consul::{Consul, service, sidecar};
 use crate::gateway::Gateway;
 use crate::mesh;
 use crate::support::PATIENCE;
@@ -53,8 +53,8 @@ struct Scene {
 }
 
 impl Scene {
-    /// A gateway that is ready, and has the route.
-    async fn start(agent: SocketAddr, keys: &str) -> Self {
+    /// A gateway that is ready, and has the route; these keys lead to the agent, and those stand in its section besides.
+    async fn start(agent: &str, keys: &str) -> Self {
         let scene = Self::start_unready(agent, keys).await;
         scene.is_ready().await;
         scene
@@ -63,8 +63,8 @@ impl Scene {
         scene
     }
 
-    /// A gateway that listens; these keys stand in its section on Consul.
-    async fn start_unready(agent: SocketAddr, keys: &str) -> Self {
+    /// The same, which listens.
+    async fn start_unready(agent: &str, keys: &str) -> Self {
         let authority = Authority::new();
         authority.issue_files("edge", &["*.domain.com"]);
         let file = Upstream::echo().await;
@@ -72,7 +72,7 @@ impl Scene {
             "admin = \"127.0.0.1:0\"\n\
              certificates = [{{ chain = \"edge.pem\", key = \"edge.key\" }}]\n\
              [routes.file]\nhost = \"{FILE_HOST}\"\nupstream = \"{}\"\n\
-             [consul]\naddress = \"{agent}\"\nmesh_identity = \"portcullis\"\n{keys}\n",
+             [consul]\n{agent}mesh_identity = \"portcullis\"\n{keys}\n",
             file.address
         );
         let gateway = Gateway::start(&authority, &tables).await;

@@ -58,7 +58,7 @@ impl Faulty {
     async fn before(agent: &Arc<Agent>) -> Self {
         let between = Between::before(&agent.consul).await;
         Self {
-            scene: Scene::start(between.address, "").await,
+            scene: Scene::start(&between.keys, "").await,
             between,
             agent: Arc::clone(agent),
         }
@@ -119,7 +119,7 @@ impl Faulty {
 
 impl Agent {
     async fn start() -> Option<Arc<Self>> {
-        let consul = Consul::start()?;
+        let consul = Consul::strict()?;
         let sidecar = register_with_own_sidecar(&consul).await;
         Some(Arc::new(Self { consul, sidecar }))
     }
