@@ -28,12 +28,14 @@ mod leaf;
 mod own_ca;
 mod proof;
 mod sidecar;
+mod strict;
 
 pub(crate) use between::{Altered, Between, Fault};
 pub(crate) use catalog::{Status, meshed, service, sidecar};
 pub(crate) use leaf::{Leaf, uris};
 pub(crate) use own_ca::{certificate, self_signed};
 pub(crate) use sidecar::Sidecar;
+pub(crate) use strict::{ITSELF, NODES, RIGHTS, SERVICES, STRICT, STRICT_PERSISTENT};
 
 /// The token that may do everything, where tokens are asked for ([`Options::acl`]).
 pub(crate) const MANAGEMENT: &str = "6f2b9a52-3c1d-4a7e-9b46-0d5f8c7e1a23";
@@ -64,6 +66,8 @@ pub(crate) struct Options {
     pub(crate) persistent: bool,
     /// Nothing is seen or done without a token (`default_policy = "deny"`).
     pub(crate) acl: bool,
+    /// The gateway has a token, and sidecars accept everybody ([`Consul::keys`]).
+    pub(crate) gateway: bool,
     /// How its API is reached.
     pub(crate) http: Http,
     /// Servers of other datacenters may join it ([`Consul::start_beside`]).
@@ -74,6 +78,7 @@ pub(crate) struct Options {
 pub(crate) const PERSISTENT: Options = Options {
     persistent: true,
     acl: false,
+    gateway: false,
     http: Http::Tcp,
     wan: false,
 };
@@ -109,8 +114,7 @@ impl Consul {
 
     /// Starts an agent; it has a leader and a CA, and its node is in the catalog.
     pub(crate) fn start_with(options: Options) -> Option<Self> {
-        let authority = Authority::new();
-        authority.issue_files("agent", &["localhost", "127.0.0.1"]);
+        let authority = beside::certified();
         let mut consul = Self {
             child: None,
             program: peers::pinned("consul")?,
@@ -176,8 +180,8 @@ impl Consul {
         }
     }
 
-    /// The variables by which a program finds this agent and may do everything.
-    pub(crate) fn environment(&self) -> Vec<(&'static str, String)> {
+    /// The variables by which a program finds this agent, with this token.
+    fn environment(&self, token: Option<&str>) -> Vec<(&'static str, String)> {
         let file = |name: &str| self.folder().join(name).display().to_string();
         let mut variables = vec![("CONSUL_HTTP_ADDR", self.address())];
         if matches!(self.options.http, Http::Tls | Http::MutualTls) {
@@ -187,16 +191,21 @@ impl Consul {
             variables.push(("CONSUL_CLIENT_CERT", file("client.pem")));
             variables.push(("CONSUL_CLIENT_KEY", file("client.key")));
         }
-        if self.options.acl {
-            variables.push(("CONSUL_HTTP_TOKEN", MANAGEMENT.to_owned()));
+        if let Some(token) = token {
+            variables.push(("CONSUL_HTTP_TOKEN", token.to_owned()));
         }
         variables
     }
 
     /// A command of the `consul` program that talks to this agent.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        self.command_with(self.token_if_needed(), arguments)
+    }
+
+    /// The same with this token.
+    fn command_with(&self, token: Option<&str>, arguments: &[&str]) -> Command {
         let mut command = peers::unconfigured(&self.program, "CONSUL_");
-        command.args(arguments).envs(self.environment());
+        command.args(arguments).envs(self.environment(token));
         command
     }
 
@@ -287,6 +296,11 @@ impl Consul {
         self.child = started.then_some(child);
         if started {
             wait_until("the agent has a CA", || self.has_a_ca());
+            // Whoever joins another has the tokens of that one.
+            let joins = self.server.is_some() || self.primary.is_some();
+            if self.options.gateway && ready == NODE_IS_KNOWN && !joins {
+                self.admit_the_gateway();
+            }
         }
         started
     }
@@ -316,8 +330,8 @@ impl Consul {
             "ports": {
                 "http": http,
                 "https": https,
-                "grpc": self.ports.grpc,
-                "grpc_tls": -1,
+                "grpc": if secure { -1 } else { i32::from(self.ports.grpc) },
+                "grpc_tls": if secure { i32::from(self.ports.grpc) } else { -1 },
                 "server": self.ports.server,
                 "serf_lan": self.ports.serf,
                 "serf_wan": if self.options.wan { i32::from(self.ports.wan) } else { -1 },
@@ -346,19 +360,24 @@ impl Consul {
             config["primary_datacenter"] = json!("dc1");
         }
         if self.options.acl {
-            let tokens = json!({ "initial_management": MANAGEMENT, "agent": MANAGEMENT });
+            let mut tokens = json!({ "initial_management": MANAGEMENT, "agent": MANAGEMENT });
+            if self.primary.is_some() {
+                tokens["replication"] = json!(MANAGEMENT);
+            }
             config["acl"] = json!({ "enabled": true, "default_policy": "deny", "tokens": tokens });
         }
         if self.options.http == Http::Unix {
             config["addresses"] = json!({ "http": self.address() });
         }
         if secure {
-            config["tls"] = json!({ "https": {
+            let mut tls = json!({
                 "ca_file": file("ca.pem"),
                 "cert_file": file("agent.pem"),
                 "key_file": file("agent.key"),
-                "verify_incoming": self.options.http == Http::MutualTls,
-            } });
+            });
+            config["tls"] = json!({ "grpc": tls });
+            tls["verify_incoming"] = json!(self.options.http == Http::MutualTls);
+            config["tls"]["https"] = tls;
         }
         config.to_string()
     }
@@ -381,8 +400,9 @@ impl Consul {
     }
 
     /// Where Envoy finds it.
-    fn grpc(&self) -> SocketAddr {
-        SocketAddr::from((Ipv4Addr::LOCALHOST, self.ports.grpc))
+    fn grpc(&self) -> String {
+        let scheme = self.client.as_ref().map_or("http", |_| "https");
+        format!("{scheme}://127.0.0.1:{}", self.ports.grpc)
     }
 }
 

@@ -17,7 +17,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::authority::Authority;
-use crate::consul::{Consul, PERSISTENT, service, sidecar};
+use crate::consul::{Consul, service, sidecar};
 use crate::gateway::{Gateway, ask};
 use crate::mesh;
 use crate::program::Program;
@@ -60,13 +60,13 @@ struct Stage {
 }
 
 impl Scene {
-    /// A gateway that is ready, and has the route.
-    async fn start(agent: SocketAddr, keys: &str) -> Self {
+    /// A gateway that is ready, and has the route; these keys lead to the agent, and those stand in its section besides.
+    async fn start(agent: &str, keys: &str) -> Self {
         Self::start_unready(agent, keys).await.settled().await
     }
 
-    /// A gateway that listens; these keys stand in its section on Consul.
-    async fn start_unready(agent: SocketAddr, keys: &str) -> Self {
+    /// The same, which listens.
+    async fn start_unready(agent: &str, keys: &str) -> Self {
         let (stage, tables) = Stage::for_gateway(agent, keys).await;
         let gateway = Gateway::start(&stage.authority, &tables).await;
         let (address, admin) = (gateway.address, gateway.admin());
@@ -76,7 +76,7 @@ impl Scene {
 
 impl Scene<Program> {
     /// The same in a process of its own, whose log is its own, too.
-    async fn start_apart(agent: SocketAddr, keys: &str) -> Self {
+    async fn start_apart(agent: &str, keys: &str) -> Self {
         let (stage, tables) = Stage::for_gateway(agent, keys).await;
         let tables = format!("log = {{ format = \"json\" }}\n{tables}");
         let program = Program::start(&stage.authority, &tables);
@@ -116,7 +116,7 @@ impl Scene<Program> {
 }
 
 impl Stage {
-    async fn for_gateway(agent: SocketAddr, keys: &str) -> (Self, String) {
+    async fn for_gateway(agent: &str, keys: &str) -> (Self, String) {
         let authority = Authority::new();
         authority.issue_files("edge", &["*.domain.com"]);
         let file = Upstream::echo().await;
@@ -124,7 +124,7 @@ impl Stage {
             "admin = \"127.0.0.1:0\"\n\
              certificates = [{{ chain = \"edge.pem\", key = \"edge.key\" }}]\n\
              [routes.file]\nhost = \"{FILE_HOST}\"\nupstream = \"{}\"\n\
-             [consul]\naddress = \"{agent}\"\nmesh_identity = \"portcullis\"\n{keys}\n",
+             [consul]\n{agent}mesh_identity = \"portcullis\"\n{keys}\n",
             file.address
         );
         let stage = Self {

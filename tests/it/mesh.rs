@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::client::TlsStream;
 
 use crate::authority::Authority;
-use crate::consul::{Consul, Http, Leaf, Options, Sidecar, meshed, service, uris};
+use crate::consul::{Consul, Leaf, Options, STRICT, Sidecar, meshed, service, uris};
 use crate::gateway::Gateway;
 use crate::ports;
 use crate::support::PATIENCE;
@@ -61,12 +61,21 @@ struct Mesh {
 impl Mesh {
     /// Starts both; none where there is no Consul.
     async fn start() -> Option<Self> {
-        Some(Self::with(Consul::start()?, "", "").await)
+        Some(Self::with(Consul::strict()?, "", "").await)
     }
 
     /// Starts an agent, a service behind a sidecar, and the gateway, which is ready; none where one of them is missing.
     async fn before(proxy: Proxy, service: Value, authority: Authority) -> Option<(Self, Sidecar)> {
-        let consul = Consul::start()?;
+        Self::beside(Consul::strict()?, proxy, service, authority).await
+    }
+
+    /// The same with this agent.
+    async fn beside(
+        consul: Consul,
+        proxy: Proxy,
+        service: Value,
+        authority: Authority,
+    ) -> Option<(Self, Sidecar)> {
         let name = service["Name"].as_str().unwrap().to_owned();
         consul.register(&meshed(service, ports::free()));
         let sidecar = match proxy {
@@ -220,9 +229,9 @@ enum Proxy {
     Envoy,
 }
 
-/// The key that leads to an agent.
+/// The keys that lead to an agent, with the gateway's token where there is one.
 fn at(consul: &Consul) -> String {
-    format!("address = \"{}\"\n", consul.address())
+    consul.keys()
 }
 
 /// The configuration of a gateway, with an admin interface and these keys in `[consul]`.
@@ -290,12 +299,12 @@ fn routed(name: &str, host: &str, address: SocketAddr) -> Value {
     tagged(name, address, &tags(name, host))
 }
 
-/// An agent that denies what no policy allows, with a service that the gateway may reach by this name.
-async fn denying(name: &str, http: Http) -> Option<(Consul, Host, Sidecar)> {
+/// An agent that denies what no policy and no intention allows, without a token for the gateway, and with a service that it
+/// may reach by this name.
+async fn denying(name: &str) -> Option<(Consul, Host, Sidecar)> {
     let consul = Consul::start_with(Options {
-        acl: true,
-        http,
-        ..Options::default()
+        gateway: false,
+        ..STRICT
     })?;
     let host = Host::start("vm").await;
     consul.register(&meshed(routed("vm", name, host.address), ports::free()));

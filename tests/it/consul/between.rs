@@ -6,19 +6,24 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use rustls::version::TLS13;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
+use tokio_rustls::{TlsConnector, client, server};
 
-use super::Consul;
+use super::{Consul, MANAGEMENT};
 use crate::upstream::Upstream;
 
 /// What passes questions on to an agent, and its answers back; while it is told of a fault, those that the fault is about
-/// get that instead, those too which were waiting.
+/// get that instead, those too which were waiting. It shows a certificate of the agent's own CA.
 pub(crate) struct Between {
-    /// What a gateway takes for the agent.
-    pub(crate) address: SocketAddr,
+    /// The keys in `[consul]` of a gateway that takes it for the agent.
+    pub(crate) keys: String,
+    address: SocketAddr,
     shared: Arc<Shared>,
     _accepting: Upstream,
 }
@@ -51,7 +56,7 @@ pub(crate) struct Altered {
 }
 
 struct Shared {
-    agent: SocketAddr,
+    agent: Agent,
     /// What is wrong, with the answers to which paths after `/v1/`, by how they begin.
     fault: watch::Sender<Option<(&'static [&'static str], Fault)>>,
     questions: AtomicUsize,
@@ -59,19 +64,33 @@ struct Shared {
     asked: Mutex<Vec<String>>,
 }
 
+/// Where the agent is, and who may say so.
+struct Agent {
+    address: SocketAddr,
+    tls: Arc<ClientConfig>,
+}
+
 impl Between {
-    /// Stands before this agent, which is reached over plain HTTP.
+    /// Stands before this agent, which is reached over HTTPS.
     pub(crate) async fn before(consul: &Consul) -> Self {
+        let tls = consul.client.clone();
         let shared = Arc::new(Shared {
-            agent: consul.http(),
+            agent: Agent {
+                address: consul.http(),
+                tls: tls.expect("the agent speaks TLS"),
+            },
             fault: watch::Sender::new(None),
             questions: AtomicUsize::new(0),
             asked: Mutex::default(),
         });
         let serving = Arc::clone(&shared);
-        let accepting = Upstream::tcp(move |gateway| serve(gateway, Arc::clone(&serving))).await;
+        let shown = consul.authority.issue(&["127.0.0.1"]).server(&[&TLS13]);
+        let accepting =
+            Upstream::tls(shown, move |gateway| serve(gateway, Arc::clone(&serving))).await;
+        let (old, new) = (consul.http(), accepting.address);
         Self {
-            address: accepting.address,
+            address: new,
+            keys: (consul.keys()).replace(&old.to_string(), &new.to_string()),
             shared,
             _accepting: accepting,
         }
@@ -143,7 +162,7 @@ impl Altered {
 }
 
 /// One question a connection.
-async fn serve(mut gateway: TcpStream, shared: Arc<Shared>) {
+async fn serve(mut gateway: Gateway, shared: Arc<Shared>) {
     let Some(question) = Question::read(&mut gateway).await else {
         return;
     };
@@ -154,7 +173,7 @@ async fn serve(mut gateway: TcpStream, shared: Arc<Shared>) {
         let fault = *faults.borrow_and_update();
         let fault = fault.filter(|(paths, _)| question.is_about(paths));
         tokio::select! {
-            answer = question.answer(shared.agent, fault.map(|(_, fault)| fault)) => break answer,
+            answer = question.answer(&shared.agent, fault.map(|(_, fault)| fault)) => break answer,
             // A question that waits is given up with the connection that asked it.
             _ = gateway.read_u8() => return,
             _ = faults.changed() => {}
@@ -162,14 +181,23 @@ async fn serve(mut gateway: TcpStream, shared: Arc<Shared>) {
     };
     // The gateway may be gone, and so may the agent: then the connection just ends.
     let _ = match answer {
-        Ok(Answered::With(bytes)) => gateway.write_all(&bytes).await,
-        Ok(Answered::Reset) => gateway.set_zero_linger(),
+        Ok(Answered::With(bytes)) => say(&mut gateway, &bytes).await,
+        Ok(Answered::Reset) => gateway.get_ref().0.set_zero_linger(),
         Ok(Answered::Endlessly) => write_endlessly(&mut gateway).await,
         Err(_) => Ok(()),
     };
 }
 
-async fn write_endlessly(gateway: &mut TcpStream) -> io::Result<()> {
+/// A gateway that asks.
+type Gateway = server::TlsStream<TcpStream>;
+
+/// All there is to be said.
+async fn say(gateway: &mut Gateway, bytes: &[u8]) -> io::Result<()> {
+    gateway.write_all(bytes).await?;
+    gateway.shutdown().await
+}
+
+async fn write_endlessly(gateway: &mut Gateway) -> io::Result<()> {
     let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
     gateway.write_all(head.as_bytes()).await?;
     let chunk = format!("100000\r\n{}\r\n", " ".repeat(0x10_0000));
@@ -197,7 +225,7 @@ struct Question {
 }
 
 impl Question {
-    async fn read(gateway: &mut TcpStream) -> Option<Self> {
+    async fn read(gateway: &mut Gateway) -> Option<Self> {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             head.push(gateway.read_u8().await.ok()?);
@@ -220,7 +248,7 @@ impl Question {
         paths.iter().any(|begin| path.starts_with(begin))
     }
 
-    async fn answer(&self, agent: SocketAddr, fault: Option<Fault>) -> io::Result<Answered> {
+    async fn answer(&self, agent: &Agent, fault: Option<Fault>) -> io::Result<Answered> {
         let Some(fault) = fault else {
             let answer = self.ask(agent, &self.target).await?;
             return Ok(Answered::With(answer.bytes(0)));
@@ -255,13 +283,14 @@ impl Question {
         format!("{path}?{}", kept.collect::<Vec<_>>().join("&"))
     }
 
-    async fn ask(&self, agent: SocketAddr, target: &str) -> io::Result<Altered> {
-        let mut tcp = TcpStream::connect(agent).await?;
+    async fn ask(&self, agent: &Agent, target: &str) -> io::Result<Altered> {
+        let mut tls = connect(agent.address, &agent.tls).await?;
         // In HTTP/1.0 the answer comes in one piece and ends where the connection does.
         let question = format!("GET {target} HTTP/1.0\r\n{}\r\n", self.fields);
-        tcp.write_all(question.as_bytes()).await?;
+        tls.write_all(question.as_bytes()).await?;
+        tls.flush().await?;
         let mut answer = String::new();
-        tcp.read_to_string(&mut answer).await?;
+        tls.read_to_string(&mut answer).await?;
         let parsed = answer.split_once("\r\n\r\n").and_then(|(head, body)| {
             let (status, fields) = head.split_once("\r\n")?;
             let fields = fields.lines().filter_map(|line| line.split_once(": "));
@@ -281,9 +310,18 @@ impl Question {
     }
 }
 
+async fn connect(
+    address: SocketAddr,
+    tls: &Arc<ClientConfig>,
+) -> io::Result<client::TlsStream<TcpStream>> {
+    let tcp = TcpStream::connect(address).await?;
+    let name = ServerName::from(address.ip());
+    TlsConnector::from(Arc::clone(tls)).connect(name, tcp).await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn it_passes_on_what_is_asked_and_answered_until_it_is_told_of_a_fault() {
-    let Some(consul) = Consul::start() else {
+    let Some(consul) = Consul::strict() else {
         return;
     };
     let between = Between::before(&consul).await;
@@ -322,11 +360,13 @@ async fn it_passes_on_what_is_asked_and_answered_until_it_is_told_of_a_fault() {
 
 /// The index of an answer, and its body without spaces; none if it is not whole.
 async fn ask(between: &Between, target: &str) -> Option<(u64, String)> {
-    let mut tcp = TcpStream::connect(between.address).await.unwrap();
-    let text = format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n");
-    tcp.write_all(text.as_bytes()).await.unwrap();
+    let tls = &between.shared.agent.tls;
+    let mut tls = connect(between.address, tls).await.unwrap();
+    let token = format!("X-Consul-Token: {MANAGEMENT}\r\n");
+    let text = format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n{token}\r\n");
+    tls.write_all(text.as_bytes()).await.unwrap();
     let mut answer = String::new();
-    tcp.read_to_string(&mut answer).await.ok()?;
+    tls.read_to_string(&mut answer).await.ok()?;
     let (head, body) = answer.split_once("\r\n\r\n")?;
     let head = head.to_ascii_lowercase();
     let field = |name: &str| {

@@ -109,7 +109,24 @@ impl Consul {
         self.put(&path, &Value::Null);
         // The checks of the node are those of no service.
         wait_until("the catalog knows it", || {
-            statuses(&self.checks("")).contains_key("_node_maintenance") == enable
+            statuses(&self.checks(""), "").contains_key("_node_maintenance") == enable
+        });
+    }
+
+    /// Lets the node have a check of its own, beside those of its services, which says this.
+    pub(crate) fn set_node_check(&self, id: &str, status: Status) {
+        let check = json!({ "ID": id, "Name": id, "TTL": "1h" });
+        self.put("/v1/agent/check/register", &check);
+        let (verb, told) = match status {
+            Status::Passing => ("pass", "passing"),
+            Status::Warning => ("warn", "warning"),
+            Status::Critical => ("fail", "critical"),
+        };
+        self.put(&format!("/v1/agent/check/{verb}/{id}"), &Value::Null);
+        wait_until("the catalog knows it", || {
+            statuses(&self.checks(""), "")
+                .get(id)
+                .is_some_and(|status| *status == told)
         });
     }
 
@@ -126,7 +143,9 @@ impl Consul {
                 ours == theirs || (is_empty(ours) && is_empty(theirs))
             };
             let fields = ["Service", "Tags", "Address", "Port", "Meta", "Weights"];
-            fields.iter().all(is_same) && statuses(&agents["Checks"]) == statuses(&self.checks(id))
+            // The agent lists the checks of its node too.
+            let ours = statuses(&agents["Checks"], id);
+            fields.iter().all(is_same) && ours == statuses(&self.checks(id), id)
         });
     }
 
@@ -159,13 +178,16 @@ impl Consul {
         self.token_with(json!({ "ExpirationTTL": time }), rules)
     }
 
-    fn token_with(&self, mut token: Value, rules: &str) -> String {
-        // A policy needs a name of its own.
-        let count = self.get("/v1/acl/policies").as_array().unwrap().len();
-        let name = format!("test-{count}");
-        let policy = json!({ "Name": name, "Rules": rules });
-        self.put("/v1/acl/policy", &policy);
-        token["Policies"] = json!([{ "Name": name }]);
+    /// A new token of this description that may do what these rules say besides, if there are any.
+    pub(super) fn token_with(&self, mut token: Value, rules: &str) -> String {
+        if !rules.is_empty() {
+            // A policy needs a name of its own.
+            let count = self.get("/v1/acl/policies").as_array().unwrap().len();
+            let name = format!("test-{count}");
+            let policy = json!({ "Name": name, "Rules": rules });
+            self.put("/v1/acl/policy", &policy);
+            token["Policies"] = json!([{ "Name": name }]);
+        }
         let token = self.put("/v1/acl/token", &token);
         token["SecretID"].as_str().unwrap().to_owned()
     }
@@ -208,11 +230,12 @@ impl Consul {
     }
 }
 
-/// The status of each check.
-fn statuses(checks: &Value) -> BTreeMap<&str, &Value> {
+/// The status of each check of this service, or of none.
+fn statuses<'a>(checks: &'a Value, id: &str) -> BTreeMap<&'a str, &'a Value> {
     let checks = checks.as_array().map(Vec::as_slice).unwrap_or_default();
     let statuses = checks.iter();
     statuses
+        .filter(|check| check["ServiceID"] == id)
         .map(|check| (check["CheckID"].as_str().unwrap(), &check["Status"]))
         .collect()
 }

@@ -20,14 +20,17 @@ impl Consul {
     ///
     /// It dials the service as soon as the handshake is done, and closes both sides at the first end.
     pub(crate) fn builtin_sidecar(&self, id: &str) -> Sidecar {
-        let command = self.command(&["connect", "proxy", "-sidecar-for", id]);
+        let token = self.sidecar_token(&self.service_of(id));
+        let arguments = ["connect", "proxy", "-sidecar-for", id];
+        let command = self.command_with(token.as_deref(), &arguments);
         self.sidecar(&format!("{id}-sidecar-proxy"), Child::spawn(&command))
     }
 
     /// Starts Envoy as the sidecar of a service registered with [`meshed`](super::meshed), as `consul connect envoy`
     /// does; none where there is no Envoy.
     pub(crate) fn envoy_sidecar(&self, id: &str) -> Option<Sidecar> {
-        let envoy = self.envoy(id, &["-sidecar-for", id])?;
+        let token = self.sidecar_token(&self.service_of(id));
+        let envoy = self.envoy(id, token, &["-sidecar-for", id])?;
         Some(self.sidecar(&format!("{id}-sidecar-proxy"), envoy))
     }
 
@@ -44,18 +47,22 @@ impl Consul {
     /// Starts Envoy as that gateway; it must speak for a service. None where there is no Envoy.
     pub(crate) fn envoy_gateway(&self, name: &str) -> Option<Sidecar> {
         let what = ["-gateway", "terminating", "-proxy-id", name];
-        let envoy = self.envoy(name, &what)?;
+        let envoy = self.envoy(name, self.gateway_token(name), &what)?;
         Some(self.sidecar(name, envoy))
     }
 
-    fn envoy(&self, name: &str, what: &[&str]) -> Option<Child> {
+    fn envoy(&self, name: &str, token: Option<String>, what: &[&str]) -> Option<Child> {
         let program = peers::pinned("envoy")?;
-        let grpc = format!("http://{}", self.grpc());
-        let mut bootstrap = self.command(&["connect", "envoy", "-bootstrap"]);
+        let arguments = ["connect", "envoy", "-bootstrap"];
+        let mut bootstrap = self.command_with(token.as_deref(), &arguments);
         bootstrap
             .args(what)
-            .args(["-grpc-addr", &grpc, "-admin-bind", "127.0.0.1:0"])
+            .args(["-grpc-addr", &self.grpc(), "-admin-bind", "127.0.0.1:0"])
             .arg("-ignore-envoy-compatibility");
+        if self.client.is_some() {
+            let roots = self.folder().join("ca.pem");
+            bootstrap.arg("-grpc-ca-file").arg(roots);
+        }
         let done = run(&bootstrap, b"");
         assert!(done.status.success(), "{done:?}");
         let text = String::from_utf8(done.stdout).unwrap();
@@ -67,6 +74,12 @@ impl Consul {
             .args(["--disable-hot-restart", "--config-path"])
             .arg(config);
         Some(Child::spawn(&command))
+    }
+
+    /// Which service an instance is of.
+    fn service_of(&self, id: &str) -> String {
+        let registered = self.get(&format!("/v1/agent/service/{id}"));
+        registered["Service"].as_str().unwrap().to_owned()
     }
 
     /// That of this id, once it accepts.

@@ -3,34 +3,22 @@
 use std::time::{Duration, Instant};
 
 use super::{HOST, NAME, ROUTE, Scene, register, register_with_own_sidecar};
-use crate::consul::{Consul, Options};
+use crate::consul::{Consul, ITSELF, NODES, RIGHTS, SERVICES};
 use crate::peers;
 
 /// What the gateway needs to find services, and to be one of the mesh.
-const RIGHTS: &str = r#"
-service "portcullis" { policy = "write" }
-service_prefix "" { policy = "read" }
-node_prefix "" { policy = "read" }
-"#;
-
-/// It may still be itself, and sees nothing.
-const BLIND: &str = r#"service "portcullis" { policy = "write" }"#;
-
-fn with_acl() -> Option<Consul> {
-    Consul::start_with(Options {
-        acl: true,
-        ..Options::default()
-    })
+fn rights() -> String {
+    RIGHTS.join("\n")
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn that_the_last_service_was_deregistered_is_believed_after_two_reads_five_seconds_apart() {
-    let Some(consul) = Consul::start() else {
+    let Some(consul) = Consul::strict() else {
         return;
     };
     let sidecar = register_with_own_sidecar(&consul).await;
     register(&consul, "simple02", sidecar.address, sidecar.address.port());
-    let scene = Scene::start(consul.http(), "").await;
+    let scene = Scene::start(&consul.keys(), "").await;
     let mut tunnel = scene.tunnel().await;
 
     // Among others one service may go at once.
@@ -76,16 +64,17 @@ async fn that_the_last_service_was_deregistered_is_believed_after_two_reads_five
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_that_loses_its_rights_takes_no_route_away() {
-    let Some(consul) = with_acl() else {
+    let Some(consul) = Consul::strict() else {
         return;
     };
-    let token = consul.token(RIGHTS);
+    let token = consul.token(&rights());
     let sidecar = register_with_own_sidecar(&consul).await;
-    let scene = Scene::start_apart(consul.http(), &format!("token = \"{token}\"")).await;
+    let scene = Scene::start_apart(&consul.way(), &format!("token = \"{token}\"")).await;
     let mut tunnel = scene.tunnel().await;
     let traffic = scene.traffic(HOST);
 
-    consul.change_rights(&token, BLIND);
+    // It may still be itself, and sees nothing.
+    consul.change_rights(&token, ITSELF);
     // A question that waits is answered when something changes.
     register(&consul, "simple02", sidecar.address, sidecar.address.port());
     let told = scene.tells("consul").await;
@@ -98,7 +87,7 @@ async fn a_token_that_loses_its_rights_takes_no_route_away() {
     }
     tunnel.lives().await;
 
-    consul.change_rights(&token, RIGHTS);
+    consul.change_rights(&token, &rights());
     scene.is_ready().await;
     scene
         .until("a new service has its route", async || {
@@ -111,15 +100,15 @@ async fn a_token_that_loses_its_rights_takes_no_route_away() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_that_is_deleted_takes_no_route_away_and_another_in_its_file_is_taken() {
-    let Some(consul) = with_acl() else {
+    let Some(consul) = Consul::strict() else {
         return;
     };
-    let token = consul.token(RIGHTS);
+    let token = consul.token(&rights());
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), &token).unwrap();
     let sidecar = register_with_own_sidecar(&consul).await;
     let keys = format!("token_file = \"{}\"", file.path().display());
-    let scene = Scene::start_apart(consul.http(), &keys).await;
+    let scene = Scene::start_apart(&consul.way(), &keys).await;
     let mut tunnel = scene.tunnel().await;
     let traffic = scene.traffic(HOST);
 
@@ -131,7 +120,7 @@ async fn a_token_that_is_deleted_takes_no_route_away_and_another_in_its_file_is_
     assert!(!told.contains(&token) && !logged.contains(&token), "{told}");
     scene.works("its token is gone").await;
 
-    std::fs::write(file.path(), consul.token(RIGHTS)).unwrap();
+    std::fs::write(file.path(), consul.token(&rights())).unwrap();
     scene.is_ready().await;
     scene
         .until("a new service has its route", async || {
@@ -147,16 +136,16 @@ async fn a_token_that_expires_takes_no_route_away_and_another_in_its_file_is_tak
     if !peers::long() {
         return;
     }
-    let Some(consul) = with_acl() else {
+    let Some(consul) = Consul::strict() else {
         return;
     };
     // The shortest that Consul allows.
-    let token = consul.token_for("60s", RIGHTS);
+    let token = consul.token_for("60s", &rights());
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), &token).unwrap();
     let _sidecar = register_with_own_sidecar(&consul).await;
     let keys = format!("token_file = \"{}\"", file.path().display());
-    let scene = Scene::start_apart(consul.http(), &keys).await;
+    let scene = Scene::start_apart(&consul.way(), &keys).await;
     let mut tunnel = scene.tunnel().await;
     // It reaps them at its leisure, and answers a question that waits when that ends.
     let long = Duration::from_secs(180);
@@ -174,20 +163,19 @@ async fn a_token_that_expires_takes_no_route_away_and_another_in_its_file_is_tak
     }
     scene.works("its token has expired").await;
     tunnel.lives().await;
-    std::fs::write(file.path(), consul.token(RIGHTS)).unwrap();
+    std::fs::write(file.path(), consul.token(&rights())).unwrap();
     scene.is_ready().await;
     scene.works("it has another").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_without_the_right_to_its_identity_is_not_ready_and_says_so() {
-    let Some(consul) = with_acl() else {
+    let Some(consul) = Consul::strict() else {
         return;
     };
-    let rights = r#"service_prefix "" { policy = "read" } node_prefix "" { policy = "read" }"#;
-    let token = consul.token(rights);
+    let token = consul.token(&[SERVICES, NODES].join("\n"));
     let _sidecar = register_with_own_sidecar(&consul).await;
-    let scene = Scene::start_unready(consul.http(), &format!("token = \"{token}\"")).await;
+    let scene = Scene::start_unready(&consul.way(), &format!("token = \"{token}\"")).await;
     scene
         .until("it says so", async || {
             let state = scene.state("mesh identity").await;
@@ -198,7 +186,7 @@ async fn a_gateway_without_the_right_to_its_identity_is_not_ready_and_says_so() 
     assert_eq!(scene.way.echo(super::FILE_HOST).await, Ok(()));
     assert!(scene.way.echo(HOST).await.is_err());
 
-    consul.change_rights(&token, RIGHTS);
+    consul.change_rights(&token, &rights());
     scene.is_ready().await;
     scene
         .until("its route serves", async || scene.serves().await)

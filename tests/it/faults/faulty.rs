@@ -59,7 +59,7 @@ impl Faulty {
     async fn before(agent: &Arc<Agent>) -> Self {
         let between = Between::before(&agent.consul).await;
         Self {
-            scene: Scene::start_apart(between.address, "").await,
+            scene: Scene::start_apart(&between.keys, "").await,
             between,
             agent: Arc::clone(agent),
         }
@@ -128,7 +128,7 @@ impl Faulty {
 
 impl Agent {
     async fn start() -> Option<Arc<Self>> {
-        let consul = Consul::start()?;
+        let consul = Consul::strict()?;
         let sidecar = register_with_own_sidecar(&consul).await;
         Some(Arc::new(Self { consul, sidecar }))
     }

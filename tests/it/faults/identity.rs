@@ -97,7 +97,7 @@ async fn while_leaf_and_roots_do_not_come_new_services_get_their_routes() {
 /// CVE-2020-8664 of Envoy: what to verify came late, and until then nothing was verified.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_that_gets_no_identity_is_not_ready_until_it_comes() {
-    let Some(consul) = Consul::start() else {
+    let Some(consul) = Consul::strict() else {
         return;
     };
     let _sidecar = register_with_own_sidecar(&consul).await;
@@ -113,7 +113,7 @@ async fn a_gateway_that_gets_no_identity_is_not_ready_until_it_comes() {
         ),
     ] {
         between.fail(paths, fault);
-        let scene = Scene::start_unready(between.address, "").await;
+        let scene = Scene::start_unready(&between.keys, "").await;
         scene
             .until("the catalog is known", async || {
                 scene.state("consul").await == "ready"

@@ -90,7 +90,7 @@ async fn is_refused(consul: &Consul, config: Option<Arc<ServerConfig>>, reason: 
     let impostor = Impostor::start(config).await;
     let address = impostor.upstream.address;
     register(consul, NAME, address, address.port());
-    let mut scene = Scene::start_unready(consul.http(), "").await;
+    let mut scene = Scene::start_unready(&consul.keys(), "").await;
     scene.is_ready().await;
     scene
         .until("it has the route", async || {
@@ -131,7 +131,7 @@ async fn is_refused(consul: &Consul, config: Option<Arc<ServerConfig>>, reason: 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sidecar_with_the_identity_of_another_service_is_refused() {
-    let Some(consul) = Consul::start() else {
+    let Some(consul) = Consul::strict() else {
         return;
     };
     let other = consul.leaf("other");
@@ -146,7 +146,7 @@ async fn a_sidecar_with_the_identity_of_another_service_is_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sidecar_of_another_mesh_is_refused() {
-    let (Some(consul), Some(elsewhere)) = (Consul::start(), Consul::start()) else {
+    let (Some(consul), Some(elsewhere)) = (Consul::strict(), Consul::strict()) else {
         return;
     };
     let mut foreign = elsewhere.leaf(NAME);
@@ -157,7 +157,7 @@ async fn a_sidecar_of_another_mesh_is_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sidecar_that_says_other_than_its_name_in_a_certificate_of_the_right_ca_is_refused() {
-    let Some(consul) = Consul::start() else {
+    let Some(consul) = Consul::strict() else {
         return;
     };
     let ca = consul.use_own_ca();
@@ -191,7 +191,7 @@ async fn a_sidecar_that_says_other_than_its_name_in_a_certificate_of_the_right_c
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sidecar_whose_certificate_cannot_be_relied_on_is_refused() {
-    let Some(consul) = Consul::start() else {
+    let Some(consul) = Consul::strict() else {
         return;
     };
     let ca = consul.use_own_ca();
@@ -217,7 +217,7 @@ async fn a_sidecar_whose_certificate_cannot_be_relied_on_is_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sidecar_that_speaks_no_tls_is_refused_and_never_spoken_to_plainly() {
-    let Some(consul) = Consul::start() else {
+    let Some(consul) = Consul::strict() else {
         return;
     };
     is_refused(&consul, None, "upstream_tls", "").await;
@@ -225,7 +225,7 @@ async fn a_sidecar_that_speaks_no_tls_is_refused_and_never_spoken_to_plainly() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_impostor_among_good_sidecars_is_told_of_and_passed_over() {
-    let Some(consul) = Consul::start() else {
+    let Some(consul) = Consul::strict() else {
         return;
     };
     let good = super::register_with_own_sidecar(&consul).await;
@@ -238,7 +238,7 @@ async fn an_impostor_among_good_sidecars_is_told_of_and_passed_over() {
     second["ID"] = "second".into();
     second["Check"] = Value::Null;
     consul.put("/v1/agent/service/register", &second);
-    let scene = Scene::start_unready(consul.http(), "").await;
+    let scene = Scene::start_unready(&consul.keys(), "").await;
     scene.is_ready().await;
     scene
         .until("it has both sidecars", async || {

@@ -6,9 +6,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, UnixStream};
 use tokio::time::Instant;
 
-use super::{FILE_HOST, HOST, NAME, PERSISTENT, ROUTE, Scene, register, register_with_own_sidecar};
+use super::{FILE_HOST, HOST, NAME, ROUTE, Scene, register, register_with_own_sidecar};
 use crate::authority::Authority;
-use crate::consul::Consul;
+use crate::consul::{Consul, STRICT_PERSISTENT};
 use crate::ports;
 use crate::program::command;
 use crate::support::{Child, PATIENCE};
@@ -17,7 +17,7 @@ use crate::upstream::Upstream;
 #[tokio::test(flavor = "multi_thread")]
 async fn no_tunnel_connection_or_route_is_lost_while_consul_is_killed_and_restarted_with_its_data()
 {
-    let Some(mut consul) = Consul::start_with(PERSISTENT) else {
+    let Some(mut consul) = Consul::start_with(STRICT_PERSISTENT) else {
         return;
     };
     let service = Upstream::echo().await;
@@ -26,7 +26,7 @@ async fn no_tunnel_connection_or_route_is_lost_while_consul_is_killed_and_restar
     let Some(_envoy) = consul.envoy_sidecar(NAME) else {
         return;
     };
-    let scene = Scene::start(consul.http(), "").await;
+    let scene = Scene::start(&consul.keys(), "").await;
     let mut tunnel = scene.tunnel().await;
     let before = scene.route(ROUTE).await;
     let traffic = scene.traffic(HOST);
@@ -57,7 +57,7 @@ async fn no_tunnel_connection_or_route_is_lost_while_consul_is_killed_and_restar
 /// As in a cluster: the agent of this machine lives on, and answers from what it has where it can.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_tunnel_connection_or_route_is_lost_while_the_server_behind_the_agent_is_away() {
-    let Some(mut server) = Consul::start_with(PERSISTENT) else {
+    let Some(mut server) = Consul::start_with(STRICT_PERSISTENT) else {
         return;
     };
     let agent = server.start_client();
@@ -66,7 +66,7 @@ async fn no_tunnel_connection_or_route_is_lost_while_the_server_behind_the_agent
     let Some(_envoy) = agent.envoy_sidecar(NAME) else {
         return;
     };
-    let scene = Scene::start(agent.http(), "").await;
+    let scene = Scene::start(&agent.keys(), "").await;
     let mut tunnel = scene.tunnel().await;
     let before = scene.route(ROUTE).await;
     let traffic = scene.traffic(HOST);
@@ -94,11 +94,11 @@ async fn no_tunnel_connection_or_route_is_lost_while_the_server_behind_the_agent
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_consul_that_has_lost_its_data_takes_no_route_and_no_identity_away() {
-    let Some(mut consul) = Consul::start() else {
+    let Some(mut consul) = Consul::strict() else {
         return;
     };
     let old = register_with_own_sidecar(&consul).await;
-    let scene = Scene::start(consul.http(), "").await;
+    let scene = Scene::start(&consul.keys(), "").await;
     let mut tunnel = scene.tunnel().await;
     let traffic = scene.traffic(HOST);
 
@@ -135,11 +135,11 @@ async fn a_consul_that_has_lost_its_data_takes_no_route_and_no_identity_away() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn routes_of_the_file_serve_before_consul_is_there_and_its_own_as_soon_as_it_is() {
-    let Some(mut consul) = Consul::start() else {
+    let Some(mut consul) = Consul::strict() else {
         return;
     };
     consul.kill();
-    let scene = Scene::start_unready(consul.http(), "").await;
+    let scene = Scene::start_unready(&consul.keys(), "").await;
     assert_eq!(scene.way.echo(FILE_HOST).await, Ok(()));
     scene
         .until("consul is missed", async || {
@@ -168,12 +168,12 @@ async fn routes_of_the_file_serve_before_consul_is_there_and_its_own_as_soon_as_
 #[tokio::test(flavor = "multi_thread")]
 async fn a_consul_that_hangs_from_the_start_keeps_no_route_of_the_file_and_is_used_when_it_answers()
 {
-    let Some(consul) = Consul::start() else {
+    let Some(consul) = Consul::strict() else {
         return;
     };
     let _sidecar = register_with_own_sidecar(&consul).await;
     consul.freeze();
-    let scene = Scene::start_unready(consul.http(), "").await;
+    let scene = Scene::start_unready(&consul.keys(), "").await;
     assert_eq!(scene.way.echo(FILE_HOST).await, Ok(()));
     let (status, text) = scene.readyz().await;
     assert_eq!(status, 503, "{text}");
@@ -187,11 +187,11 @@ async fn a_consul_that_hangs_from_the_start_keeps_no_route_of_the_file_and_is_us
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_consul_that_hangs_is_waited_for_and_what_it_says_then_is_taken_at_once() {
-    let Some(consul) = Consul::start() else {
+    let Some(consul) = Consul::strict() else {
         return;
     };
     let sidecar = register_with_own_sidecar(&consul).await;
-    let scene = Scene::start(consul.http(), "").await;
+    let scene = Scene::start(&consul.keys(), "").await;
     let mut tunnel = scene.tunnel().await;
     let traffic = scene.traffic(HOST);
     consul.freeze();
@@ -210,11 +210,11 @@ async fn a_consul_that_hangs_is_waited_for_and_what_it_says_then_is_taken_at_onc
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_consul_that_hangs_is_told_of_and_nothing_is_lost() {
-    let Some(consul) = Consul::start() else {
+    let Some(consul) = Consul::strict() else {
         return;
     };
     let _sidecar = register_with_own_sidecar(&consul).await;
-    let scene = Scene::start(consul.http(), "").await;
+    let scene = Scene::start(&consul.keys(), "").await;
     let mut tunnel = scene.tunnel().await;
     let traffic = scene.traffic(HOST);
     consul.freeze();

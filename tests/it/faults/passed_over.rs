@@ -1,5 +1,6 @@
 //! Instances that do not answer while Consul still thinks well of them: passed over, and tried again.
 
+use std::future;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -45,7 +46,7 @@ async fn deaf() -> (Socket, TcpStream, SocketAddr) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_instance_that_does_not_answer_is_passed_over_and_comes_back() {
-    let Some(consul) = Consul::start() else {
+    let Some(consul) = Consul::strict() else {
         return;
     };
     let alive = Upstream::tls(own_sidecar(&consul), echo).await;
@@ -80,16 +81,55 @@ async fn an_instance_that_does_not_answer_is_passed_over_and_comes_back() {
     back.abort();
 }
 
+/// As a sidecar does that is stopped, or has too much to do: its kernel answers in its place.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sidecar_that_takes_connections_and_never_speaks_tls_is_given_up_for_the_other_in_time() {
+    let Some(consul) = Consul::strict() else {
+        return;
+    };
+    let alive = Upstream::tls(own_sidecar(&consul), echo).await;
+    let (taken, hangs) = tokio::sync::watch::channel(0);
+    let silent = Upstream::tcp(move |tcp| {
+        taken.send_modify(|count| *count += 1);
+        async move {
+            let _ = tcp.readable().await;
+            future::pending::<()>().await;
+        }
+    })
+    .await;
+    register_instance(&consul, "alive", alive.address);
+    register_instance(&consul, "silent", silent.address);
+    let mut scene = with_two_instances(&consul, "\n[limits]\ndial_timeout = \"1s\"").await;
+    // One of two comes to it first.
+    for _ in 0..2 {
+        assert_eq!(scene.way.echo(HOST).await, Ok(()));
+        let record = scene.gateway.ended().await;
+        assert_eq!(record["reason"], "closed", "{record}");
+        assert_eq!(record["endpoint"], alive.address.to_string(), "{record}");
+    }
+    assert_eq!(*hangs.borrow(), 1);
+    // Those who follow are not kept waiting, each for a second; now and then one tries it again.
+    let began = Instant::now();
+    for _ in 0..40 {
+        assert_eq!(scene.way.echo(HOST).await, Ok(()));
+    }
+    assert!(
+        began.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        began.elapsed()
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn when_no_instance_answers_they_are_tried_all_the_same() {
-    let Some(consul) = Consul::start() else {
+    let Some(consul) = Consul::strict() else {
         return;
     };
     let (one, one_at) = dead();
     let (_other, other_at) = dead();
     register_instance(&consul, "one", one_at);
     register_instance(&consul, "other", other_at);
-    let mut scene = Scene::start_unready(consul.http(), "").await;
+    let mut scene = Scene::start_unready(&consul.keys(), "").await;
     scene
         .until("it has both instances", async || {
             let route = scene.route(ROUTE).await;
@@ -121,7 +161,7 @@ async fn when_no_instance_answers_they_are_tried_all_the_same() {
 
 /// A gateway that is ready, with these tables besides, and knows both instances.
 async fn with_two_instances(consul: &Consul, tables: &str) -> Scene {
-    let scene = Scene::start_unready(consul.http(), tables).await;
+    let scene = Scene::start_unready(&consul.keys(), tables).await;
     scene.is_ready().await;
     scene
         .until("it has both instances", async || {

@@ -8,9 +8,9 @@ use rustls::ServerConfig;
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
-use super::{HOST, NAME, PERSISTENT, Scene, own_sidecar, register};
+use super::{HOST, NAME, Scene, own_sidecar, register};
 use crate::bao::Bao;
-use crate::consul::{Consul, certificate};
+use crate::consul::{Consul, STRICT_PERSISTENT, certificate};
 use crate::peers;
 use crate::ports;
 use crate::support::PATIENCE;
@@ -52,13 +52,13 @@ impl Watching {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sidecars_of_the_old_and_of_the_new_ca_are_both_reached_when_it_changes() {
-    let Some(consul) = Consul::start() else {
+    let Some(consul) = Consul::strict() else {
         return;
     };
     let old = Upstream::tls(own_sidecar(&consul), echo).await;
     register(&consul, NAME, old.address, old.address.port());
     register(&consul, "simple02", old.address, old.address.port());
-    let scene = Scene::start(consul.http(), "").await;
+    let scene = Scene::start(&consul.keys(), "").await;
     let mut tunnel = scene.tunnel().await;
     let traffic = scene.traffic(HOST);
     let ca = consul.use_own_ca();
@@ -78,7 +78,7 @@ async fn sidecars_of_the_old_and_of_the_new_ca_are_both_reached_when_it_changes(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leaf_that_is_renewed_ten_times_is_shown_from_the_next_connection_on_and_none_fails() {
-    let Some(consul) = Consul::start() else {
+    let Some(consul) = Consul::strict() else {
         return;
     };
     let sidecar = Watching::start(own_sidecar(&consul)).await;
@@ -86,7 +86,7 @@ async fn a_leaf_that_is_renewed_ten_times_is_shown_from_the_next_connection_on_a
     register(&consul, NAME, address, address.port());
     // New leaves are good for a quarter of a minute, and renewed before half of that is over.
     consul.shorten_leaves(75);
-    let scene = Scene::start(consul.http(), "").await;
+    let scene = Scene::start(&consul.keys(), "").await;
     let mut tunnel = scene.tunnel().await;
     let traffic = [(); 4].map(|()| scene.traffic(HOST));
     // Many are renewed at once, the others within seven seconds.
@@ -108,14 +108,14 @@ async fn a_leaf_that_ends_because_consul_is_gone_is_told_of_and_renewed_when_it_
     if !peers::long() {
         return;
     }
-    let Some(mut consul) = Consul::start_with(PERSISTENT) else {
+    let Some(mut consul) = Consul::start_with(STRICT_PERSISTENT) else {
         return;
     };
     let sidecar = Watching::start(own_sidecar(&consul)).await;
     let address = sidecar.upstream.address;
     register(&consul, NAME, address, address.port());
     consul.shorten_leaves(75);
-    let scene = Scene::start(consul.http(), "").await;
+    let scene = Scene::start(&consul.keys(), "").await;
     let mut tunnel = scene.tunnel().await;
     consul.kill();
     scene
@@ -137,7 +137,7 @@ async fn the_ca_moves_to_openbao_while_connections_come_and_go_and_none_fails() 
     if !peers::long() {
         return;
     }
-    let (Some(consul), Some(bao)) = (Consul::start(), Bao::start()) else {
+    let (Some(consul), Some(bao)) = (Consul::strict(), Bao::start()) else {
         return;
     };
     let service = Upstream::echo().await;
@@ -150,7 +150,7 @@ async fn the_ca_moves_to_openbao_while_connections_come_and_go_and_none_fails() 
         return;
     };
     let _builtin = consul.builtin_sidecar("simple02");
-    let scene = Scene::start(consul.http(), "").await;
+    let scene = Scene::start(&consul.keys(), "").await;
     let hosts = [HOST, "simple02.domain.com", "simple03.domain.com"];
     let mut tunnels = Vec::new();
     for host in hosts {

@@ -24,7 +24,7 @@ const NAME: &str = "vm.example.test";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_in_the_mesh_gets_the_header_of_the_program_from_its_sidecar() {
-    let Some(consul) = Consul::start() else {
+    let Some(consul) = Consul::strict() else {
         return;
     };
     let (told, mut heard) = unbounded_channel();
@@ -56,7 +56,7 @@ async fn a_service_in_the_mesh_gets_the_header_of_the_program_from_its_sidecar()
          proxy_protocol = {{ version = \"v2\", inside_tls = true, tlvs = [\"authority\", \"unique-id\", \"crc32c\"] }}\n"
     );
     let tables = configuration("", &tables);
-    let program = Program::start_with(&authority, &tables, &consul.environment());
+    let program = Program::start_with(&authority, &tables, &consul.gateway_environment());
     let late = Instant::now() + PATIENCE;
     loop {
         // Ready it may be before the sidecar is healthy.

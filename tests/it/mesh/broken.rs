@@ -76,7 +76,7 @@ async fn tags_that_make_no_sense_take_no_other_service_with_them() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rule_for_every_name_is_taken_from_tags_where_that_is_allowed() {
-    let Some(consul) = Consul::start() else {
+    let Some(consul) = Consul::strict() else {
         return;
     };
     let host = Host::start("all").await;
@@ -90,7 +90,7 @@ async fn a_rule_for_every_name_is_taken_from_tags_where_that_is_allowed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn entry_points_of_another_name_are_ours_where_the_configuration_says_so() {
-    let Some(consul) = Consul::start() else {
+    let Some(consul) = Consul::strict() else {
         return;
     };
     let host = Host::start("vm").await;
@@ -217,7 +217,7 @@ async fn a_service_that_asks_for_the_mesh_and_has_no_sidecar_is_never_dialled_pl
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_an_identity_nothing_that_asks_for_the_mesh_is_dialled() {
-    let Some(consul) = Consul::start() else {
+    let Some(consul) = Consul::strict() else {
         return;
     };
     let host = Host::start("vm").await;

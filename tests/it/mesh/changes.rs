@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 
 use serde_json::json;
 
-use super::{Host, Mesh, plain_tags, routed, tagged};
+use super::{Host, Mesh, at, configuration, plain_tags, routed, tagged};
 use crate::consul::{Consul, Status, meshed};
+use crate::gateway::Gateway;
 use crate::ports;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -75,6 +76,7 @@ async fn what_is_in_maintenance_or_critical_keeps_its_route_and_gets_no_new_conn
         (Out::Service, "maintenance"),
         (Out::Node, "maintenance"),
         (Out::Check, "critical"),
+        (Out::NodeCheck, "critical"),
     ] {
         out.set(&mesh.consul, true);
         // The check of the sidecar may follow first, and says only that something is critical.
@@ -114,6 +116,8 @@ enum Out {
     Node,
     /// A check that fails.
     Check,
+    /// A check of its node that fails, which is one of no service.
+    NodeCheck,
 }
 
 impl Out {
@@ -123,8 +127,69 @@ impl Out {
             Self::Node => consul.node_maintenance(out),
             Self::Check if out => consul.set_status("vm", Status::Critical),
             Self::Check => consul.set_status("vm", Status::Passing),
+            Self::NodeCheck if out => consul.set_node_check("disk", Status::Critical),
+            Self::NodeCheck => consul.set_node_check("disk", Status::Passing),
         }
     }
+}
+
+/// Behind the wider name anybody may stand: who asks for one service is never given another.
+#[tokio::test(flavor = "multi_thread")]
+async fn while_all_instances_of_a_service_are_critical_no_client_of_it_comes_to_a_wildcard_beside_it()
+ {
+    let Some(mut mesh) = Mesh::start().await else {
+        return;
+    };
+    let (host, wide) = (Host::start("vm").await, Host::start("wide").await);
+    let mut sidecars = Vec::new();
+    for id in ["one", "two"] {
+        let mut instance = routed("vm", "vm.example.test", host.address);
+        instance["ID"] = json!(id);
+        let mut instance = meshed(instance, ports::free());
+        instance["Connect"]["SidecarService"]["Checks"][0]["AliasService"] = json!(id);
+        mesh.consul.register(&instance);
+        sidecars.push(mesh.consul.builtin_sidecar(id));
+    }
+    let wildcard = plain_tags("wide", "*.example.test");
+    let wildcard = tagged("wide", wide.address, &wildcard);
+    mesh.consul.register(&wildcard);
+    mesh.route("wide@consul").await;
+    mesh.route("vm@consul").await;
+    assert_eq!(mesh.greets("vm.example.test").await, "vm");
+    assert_eq!(mesh.greets("other.example.test").await, "wide");
+
+    let dials = wide.dials();
+    for id in ["one", "two"] {
+        mesh.consul.set_status(id, Status::Critical);
+    }
+    mesh.told("none is left", |routes| {
+        routes.endpoints("vm@consul").is_empty()
+    })
+    .await;
+    // So it is for a gateway that has never known it otherwise.
+    let text = configuration(&at(&mesh.consul), "");
+    let other = Gateway::start(&mesh.authority, &text).await;
+    for gateway in [None, Some(other)] {
+        if let Some(gateway) = gateway {
+            mesh.gateway = gateway;
+            mesh.is_ready().await;
+        }
+        for _ in 0..3 {
+            let record = mesh.refuses("vm.example.test").await;
+            assert_eq!(record["reason"], "no_healthy_upstream", "{record}");
+            assert_eq!(record["route"], "vm@consul", "{record}");
+            assert!(
+                record["detail"].to_string().contains("critical"),
+                "{record}"
+            );
+        }
+    }
+    assert_eq!(wide.dials(), dials);
+    assert_eq!(mesh.greets("other.example.test").await, "wide");
+
+    mesh.consul.set_status("two", Status::Passing);
+    mesh.route("vm@consul").await;
+    assert_eq!(mesh.greets("vm.example.test").await, "vm");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,14 +2,14 @@
 
 use super::{Host, Mesh, at, plain_tags, routed, tagged};
 use crate::authority::Authority;
-use crate::consul::{Consul, Options, meshed, service};
+use crate::consul::{Consul, Options, STRICT, meshed, service};
 use crate::ports;
 
 /// Two datacenters, joined.
 fn both() -> Option<(Consul, Consul)> {
     let near = Consul::start_with(Options {
         wan: true,
-        ..Options::default()
+        ..STRICT
     })?;
     let far = near.start_beside();
     Some((near, far))
@@ -102,7 +102,7 @@ async fn a_datacenter_that_is_lost_keeps_its_routes_and_holds_up_no_other() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_datacenter_that_is_not_there_is_told_with_what_to_do_and_the_others_serve() {
-    let Some(near) = Consul::start() else {
+    let Some(near) = Consul::strict() else {
         return;
     };
     let host = Host::start("near").await;
@@ -121,7 +121,7 @@ async fn a_datacenter_that_is_not_there_is_told_with_what_to_do_and_the_others_s
 
 #[tokio::test(flavor = "multi_thread")]
 async fn namespaces_of_a_consul_that_has_none_are_told_with_what_to_do() {
-    let Some(consul) = Consul::start() else {
+    let Some(consul) = Consul::strict() else {
         return;
     };
     let keys = at(&consul) + "namespaces = [\"team\"]\n";

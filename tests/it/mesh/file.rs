@@ -8,7 +8,7 @@ use crate::ports;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_route_of_the_file_reaches_a_service_of_consul_with_the_mesh_and_without() {
-    let Some(consul) = Consul::start() else {
+    let Some(consul) = Consul::strict() else {
         return;
     };
     let host = Host::start("vm").await;
@@ -98,7 +98,7 @@ async fn a_service_that_does_not_ask_for_the_mesh_is_dialled_plainly_and_flagged
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_route_of_the_file_for_whatever_is_named_hides_those_of_tags_and_that_is_told() {
-    let Some(consul) = Consul::start() else {
+    let Some(consul) = Consul::strict() else {
         return;
     };
     let (own, theirs) = (Host::start("own").await, Host::start("theirs").await);

@@ -38,7 +38,7 @@ fn link(consul: &Consul, services: &[&str]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn services_outside_are_reached_through_envoy_which_shows_the_certificate_of_each() {
-    let Some(consul) = Consul::start() else {
+    let Some(consul) = Consul::strict() else {
         return;
     };
     let (db, ldap) = (Host::start("db").await, Host::start("ldap").await);
@@ -80,7 +80,7 @@ async fn services_outside_are_reached_through_envoy_which_shows_the_certificate_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_that_does_not_prove_to_be_the_service_that_is_meant_is_refused() {
-    let Some(consul) = Consul::start() else {
+    let Some(consul) = Consul::strict() else {
         return;
     };
     let db = Host::start("db").await;

@@ -64,7 +64,7 @@ async fn what_tags_ask_to_be_checked_is_checked_as_it_is_dialled() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sidecar_that_proves_to_be_another_service_fails_its_check_for_that_reason() {
-    let Some(consul) = Consul::start() else {
+    let Some(consul) = Consul::strict() else {
         return;
     };
     let host = Host::start("vm").await;

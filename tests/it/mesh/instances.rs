@@ -10,7 +10,7 @@ use crate::upstream::{Upstream, echo};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_registered_name_is_resolved_and_a_tagged_address_is_dialled_where_that_is_wanted() {
-    let Some(consul) = Consul::start() else {
+    let Some(consul) = Consul::strict() else {
         return;
     };
     let (named, lan) = (Host::start("named").await, Host::start("lan").await);
@@ -49,7 +49,7 @@ async fn a_registered_name_is_resolved_and_a_tagged_address_is_dialled_where_tha
 /// Whoever registers may write the keys in either case; Consul answers in its own.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_wan_address_is_dialled_where_that_is_wanted_with_its_own_port_or_the_services() {
-    let Some(consul) = Consul::start() else {
+    let Some(consul) = Consul::strict() else {
         return;
     };
     let (one, two) = (Host::start("one").await, Host::start("two").await);
@@ -77,7 +77,7 @@ async fn an_instance_with_an_ipv6_address_is_dialled() {
     let Ok(listener) = TcpListener::bind("[::1]:0").await else {
         return println!("skipped: this machine has no IPv6");
     };
-    let Some(consul) = Consul::start() else {
+    let Some(consul) = Consul::strict() else {
         return;
     };
     let host = Upstream::on(listener, |mut tcp| async move {

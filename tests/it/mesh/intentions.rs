@@ -6,22 +6,60 @@ use tokio::time::Instant;
 
 use super::{Host, IDENTITY, Mesh, Proxy, Routes, at, routed};
 use crate::authority::Authority;
-use crate::consul::{Consul, Options, meshed};
+use crate::consul::{Consul, ITSELF, NODES, RIGHTS, meshed};
 use crate::ports;
 use crate::support::PATIENCE;
 use crate::vm::{Vm, Way, end};
 
 const NAME: &str = "vm.example.test";
 
-/// A client that speaks at once, as ssh does, may be ended before sshd's banner has come or after.
+/// What keeps the gateway from the service.
+#[derive(Clone, Copy)]
+enum Denial {
+    /// An intention that says so, where all is allowed that none denies.
+    Said,
+    /// That none allows it, where that is needed.
+    Unsaid,
+}
+
+impl Denial {
+    /// The gateway may reach the service, until [`Self::begin`].
+    fn prepare(self, consul: &Consul) {
+        if let Self::Unsaid = self {
+            consul.intend(IDENTITY, "vm", true);
+            consul.deny_by_default();
+        }
+    }
+
+    fn begin(self, consul: &Consul) {
+        match self {
+            Self::Said => consul.intend(IDENTITY, "vm", false),
+            Self::Unsaid => consul.forget_intentions("vm"),
+        }
+    }
+}
+
+/// As in a cluster without ACLs.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_banner_and_the_end_that_envoy_makes_of_it_are_told_as_a_possible_denial() {
+    a_banner_and_its_end_are_told(Consul::start(), Denial::Said).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn so_they_are_where_no_intention_allows_what_acls_deny_by_default() {
+    a_banner_and_its_end_are_told(Consul::strict(), Denial::Unsaid).await;
+}
+
+/// A client that speaks at once, as ssh does, may be ended before sshd's banner has come or after.
+async fn a_banner_and_its_end_are_told(consul: Option<Consul>, denial: Denial) {
     let authority = Authority::new();
-    let Some(vm) = Vm::start(NAME, &authority).await else {
+    let (Some(consul), Some(vm)) = (consul, Vm::start(NAME, &authority).await) else {
         return;
     };
+    denial.prepare(&consul);
     let service = routed("vm", NAME, vm.address);
-    let Some((mut mesh, _sidecar)) = Mesh::before(Proxy::Envoy, service, authority).await else {
+    let scene = Mesh::beside(consul, Proxy::Envoy, service, authority).await;
+    let Some((mut mesh, _sidecar)) = scene else {
         return;
     };
     let person = vm.person(Way::Connect, mesh.gateway.address);
@@ -29,7 +67,7 @@ async fn a_banner_and_the_end_that_envoy_makes_of_it_are_told_as_a_possible_deni
     let record = mesh.gateway.ended().await;
     assert_eq!(record["reason"], "closed", "{record}");
 
-    mesh.consul.intend(IDENTITY, "vm", false);
+    denial.begin(&mesh.consul);
     // Envoy hears of it a moment later.
     let late = Instant::now() + PATIENCE;
     while end(person.ssh("true"), b"").await.status.success() {
@@ -114,14 +152,14 @@ async fn what_consul_says_is_denied_is_refused_before_a_banner_and_served_again_
     let Some(vm) = Vm::start(NAME, &authority).await else {
         return;
     };
-    let Some(consul) = Consul::start() else {
+    let Some(consul) = Consul::strict() else {
         return;
     };
     consul.register(&meshed(routed("vm", NAME, vm.address), ports::free()));
     let Some(_sidecar) = consul.envoy_sidecar("vm") else {
         return;
     };
-    consul.intend(IDENTITY, "vm", false);
+    consul.deny_by_default();
     let keys = at(&consul) + "check_intentions = true\n";
     let mut mesh = Mesh::starting(authority, consul, &keys, "").await;
     mesh.is_ready().await;
@@ -151,28 +189,24 @@ async fn what_consul_says_is_denied_is_refused_before_a_banner_and_served_again_
 /// Consul's own answer, or none: what may not be asked is no denial.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_that_may_not_ask_is_told_of_and_never_a_denial() {
-    let Some(consul) = Consul::start_with(Options {
-        acl: true,
-        ..Options::default()
-    }) else {
+    let Some(consul) = Consul::strict() else {
         return;
     };
+    consul.deny_by_default();
     let host = Host::start("vm").await;
     consul.register(&meshed(routed("vm", NAME, host.address), ports::free()));
     let _sidecar = consul.builtin_sidecar("vm");
     consul.intend(IDENTITY, "vm", false);
-    let rights =
-        "service \"portcullis\" { policy = \"write\" } node_prefix \"\" { policy = \"read\" }";
-    let all = format!("{rights} service_prefix \"\" {{ policy = \"read\" }}");
-    let token = consul.token(&all);
-    let keys = at(&consul) + &format!("token = \"{token}\"\ncheck_intentions = true\n");
+    let token = consul.token(&RIGHTS.join("\n"));
+    let keys = consul.way() + &format!("token = \"{token}\"\ncheck_intentions = true\n");
     let mut mesh = Mesh::starting(Authority::new(), consul, &keys, "").await;
     mesh.is_ready().await;
     mesh.told("vm is denied", is_denied).await;
     assert_eq!(mesh.refuses(NAME).await["reason"], "denied_by_intention");
 
     // What is known of the service stays, as it is only hidden; the denial is one that nobody confirms.
-    mesh.consul.change_rights(&token, rights);
+    let rights = [ITSELF, NODES].join("\n");
+    mesh.consul.change_rights(&token, &rights);
     mesh.readyz_says("intentions degraded: ").await;
     mesh.readyz_says("(its ACL token needs service:read on \"vm\")")
         .await;

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{Host, IDENTITY, Mesh, POLL, at, denying, plain_tags, tagged};
 use crate::authority::Authority;
-use crate::consul::{Consul, Http, Sidecar};
+use crate::consul::{Consul, Sidecar};
 use crate::peers;
 use crate::support::PATIENCE;
 
@@ -79,7 +79,7 @@ struct Scene {
 impl Scene {
     /// The first JWT is for this subject.
     async fn start(subject: &str) -> Option<Self> {
-        let (consul, host, sidecar) = denying(NAME, Http::Tcp).await?;
+        let (consul, host, sidecar) = denying(NAME).await?;
         let issuer = Issuer::known_to(&consul);
         let authority = Authority::new();
         authority.write("jwt", &issuer.jwt(subject));

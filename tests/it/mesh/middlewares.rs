@@ -27,7 +27,7 @@ fn asking(name: &str, middlewares: &str, more: &[&str]) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_is_reached_by_those_whom_its_middlewares_let_in() {
-    let Some(consul) = Consul::start() else {
+    let Some(consul) = Consul::strict() else {
         return;
     };
     let mut mesh = Mesh::with(consul, "", FILE).await;

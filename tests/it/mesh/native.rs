@@ -16,7 +16,7 @@ fn native(speaker: &Speaker) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_native_service_is_reached_with_its_own_certificate_and_refused_with_anothers() {
-    let Some(consul) = Consul::start() else {
+    let Some(consul) = Consul::strict() else {
         return;
     };
     let own = Speaker::start("native", &consul.leaf("vm")).await;

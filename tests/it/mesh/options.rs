@@ -38,7 +38,7 @@ fn silent(prefix: &str, name: &str) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_option_that_changes_holds_at_once_and_what_stays_exposed_is_never_away() {
-    let Some(consul) = Consul::start() else {
+    let Some(consul) = Consul::strict() else {
         return;
     };
     let host = Host::start("vm").await;
@@ -80,7 +80,7 @@ async fn an_option_that_changes_holds_at_once_and_what_stays_exposed_is_never_aw
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_without_a_router_has_the_default_rule() {
-    let Some(consul) = Consul::start() else {
+    let Some(consul) = Consul::strict() else {
         return;
     };
     let host = Host::start("vm").await;
@@ -114,7 +114,7 @@ async fn a_service_without_a_router_has_the_default_rule() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn instances_are_dialled_in_the_states_that_strict_checks_names() {
-    let Some(consul) = Consul::start() else {
+    let Some(consul) = Consul::strict() else {
         return;
     };
     let host = Host::start("vm").await;
@@ -144,7 +144,7 @@ async fn instances_are_dialled_in_the_states_that_strict_checks_names() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_does_not_say_goes_through_its_sidecar_by_default_or_nowhere() {
-    let Some(consul) = Consul::start() else {
+    let Some(consul) = Consul::strict() else {
         return;
     };
     let host = Host::start("vm").await;
@@ -177,7 +177,7 @@ async fn what_does_not_say_goes_through_its_sidecar_by_default_or_nowhere() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn changes_are_followed_however_consistently_the_catalog_is_read() {
-    let Some(consul) = Consul::start() else {
+    let Some(consul) = Consul::strict() else {
         return;
     };
     let host = Host::start("vm").await;
@@ -196,7 +196,7 @@ async fn changes_are_followed_however_consistently_the_catalog_is_read() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn services_for_http_are_listed_once_and_are_no_failure() {
-    let Some(consul) = Consul::start() else {
+    let Some(consul) = Consul::strict() else {
         return;
     };
     let host = Host::start("vm").await;

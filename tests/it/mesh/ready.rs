@@ -2,24 +2,17 @@
 
 use tokio::time::{Instant, sleep};
 
-use super::{Host, IDENTITY, Mesh, POLL, at, routed};
+use super::{Host, Mesh, POLL, at, routed};
 use crate::authority::Authority;
-use crate::consul::{Consul, Options, meshed};
+use crate::consul::{Consul, meshed};
 use crate::ports;
 use crate::support::PATIENCE;
 
 const NAME: &str = "vm.example.test";
 
-/// What a gateway needs in Consul, and no more.
-const LEAST: &str = r#"
-    service "portcullis" { policy = "write" }
-    service_prefix "" { policy = "read" }
-    node_prefix "" { policy = "read" }
-"#;
-
 #[tokio::test(flavor = "multi_thread")]
 async fn it_is_not_ready_before_consul_answers_and_has_its_routes_when_it_is() {
-    let Some(consul) = Consul::start() else {
+    let Some(consul) = Consul::strict() else {
         return;
     };
     let host = Host::start("vm").await;
@@ -39,7 +32,7 @@ async fn it_is_not_ready_before_consul_answers_and_has_its_routes_when_it_is() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_that_starts_before_consul_is_ready_when_consul_is() {
-    let Some(mut consul) = Consul::start() else {
+    let Some(mut consul) = Consul::strict() else {
         return;
     };
     consul.kill();
@@ -70,28 +63,4 @@ async fn waits(mesh: &Mesh) {
         assert!(Instant::now() < late, "{parts}");
         sleep(POLL).await;
     }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_token_with_the_least_rights_is_enough_where_nothing_is_allowed_without_one() {
-    let acl = Options {
-        acl: true,
-        ..Options::default()
-    };
-    let Some(consul) = Consul::start_with(acl) else {
-        return;
-    };
-    let host = Host::start("vm").await;
-    consul.register(&meshed(routed("vm", NAME, host.address), ports::free()));
-    let _sidecar = consul.builtin_sidecar("vm");
-    // Who may reach whom is denied by default too.
-    consul.intend(IDENTITY, "vm", true);
-
-    let authority = Authority::new();
-    let token = consul.token(LEAST);
-    authority.write("token", &format!("{token}\n"));
-    let keys = at(&consul) + "token_file = \"token\"";
-    let mut mesh = Mesh::starting(authority, consul, &keys, "").await;
-    mesh.is_ready().await;
-    assert_eq!(mesh.greets(NAME).await, "vm");
 }

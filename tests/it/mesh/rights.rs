@@ -2,13 +2,9 @@
 
 use super::{Host, Mesh, at, denying, plain_tags, tagged};
 use crate::authority::Authority;
-use crate::consul::{Consul, Http, Options, Sidecar};
+use crate::consul::{Consul, ITSELF, NODES, Options, RIGHTS, SERVICES, STRICT, Sidecar};
 
 const NAME: &str = "vm.example.test";
-
-const IDENTITY_RIGHT: &str = r#"service "portcullis" { policy = "write" }"#;
-const SERVICES: &str = r#"service_prefix "" { policy = "read" }"#;
-const NODES: &str = r#"node_prefix "" { policy = "read" }"#;
 
 /// A gateway whose token has these rights, and the service that it is to route. The agent denies what no policy allows, and
 /// speaks TLS.
@@ -23,33 +19,22 @@ impl Mesh {
     /// A gateway that is ready, with the rights that the README names and no more, beside an agent that denies all else and
     /// speaks TLS. These files of its own are lost before it starts.
     pub(super) async fn guarded(authority: Authority, tables: &str, lost: &[&str]) -> Option<Self> {
-        let consul = Consul::start_with(Options {
-            acl: true,
-            http: Http::Tls,
-            ..Options::default()
-        })?;
-        let token = consul.token(&[IDENTITY_RIGHT, SERVICES, NODES].join("\n"));
-        let keys = keys(&consul, &authority, &token);
+        let consul = Consul::strict()?;
+        let keys = at(&consul);
         let mesh = Self::without(lost, authority, consul, &keys, tables).await;
         mesh.is_ready().await;
         Some(mesh)
     }
 }
 
-/// The keys in `[consul]` by which a gateway with this token trusts the agent.
-fn keys(consul: &Consul, authority: &Authority, token: &str) -> String {
-    authority.write("token", token);
-    let roots = consul.folder().join("ca.pem").display().to_string();
-    at(consul) + &format!("token_file = \"token\"\nroots = [{roots:?}]\n")
-}
-
 impl Scene {
     /// An agent of its own for each: one gives a leaf that it has to whoever may be nobody.
     async fn with(rights: &[&str]) -> Option<Self> {
-        let (consul, host, sidecar) = denying(NAME, Http::Tls).await?;
+        let (consul, host, sidecar) = denying(NAME).await?;
         let authority = Authority::new();
         let token = consul.token(&rights.join("\n"));
-        let keys = keys(&consul, &authority, &token);
+        authority.write("token", &format!("{token}\n"));
+        let keys = at(&consul) + "token_file = \"token\"\n";
         Some(Self {
             mesh: Mesh::starting(authority, consul, &keys, "").await,
             token,
@@ -80,7 +65,7 @@ impl Scene {
 
     /// Its policy says all that the README does.
     fn mend(&self) {
-        let rights = [IDENTITY_RIGHT, SERVICES, NODES].join("\n");
+        let rights = RIGHTS.join("\n");
         self.mesh.consul.change_rights(&self.token, &rights);
     }
 
@@ -102,8 +87,8 @@ async fn the_rights_that_the_readme_names_suffice() {
         .filter(|line| line.contains("{ policy = ") && line.ends_with('}'))
         .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
         .collect();
-    assert_eq!(written, [IDENTITY_RIGHT, SERVICES, NODES]);
-    let Some(mut scene) = Scene::with(&[IDENTITY_RIGHT, SERVICES, NODES]).await else {
+    assert_eq!(written, RIGHTS);
+    let Some(mut scene) = Scene::with(&RIGHTS).await else {
         return;
     };
     scene.mesh.is_ready().await;
@@ -123,7 +108,7 @@ async fn without_the_right_to_be_its_service_that_is_told() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_the_right_to_read_nodes_nothing_is_seen_and_that_is_told() {
-    let Some(scene) = Scene::with(&[IDENTITY_RIGHT, SERVICES]).await else {
+    let Some(scene) = Scene::with(&[ITSELF, SERVICES]).await else {
         return;
     };
     scene
@@ -136,7 +121,7 @@ async fn without_the_right_to_read_nodes_nothing_is_seen_and_that_is_told() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_the_right_to_read_services_that_is_told() {
-    let Some(scene) = Scene::with(&[IDENTITY_RIGHT, NODES]).await else {
+    let Some(scene) = Scene::with(&[ITSELF, NODES]).await else {
         return;
     };
     scene
@@ -148,7 +133,7 @@ async fn without_the_right_to_read_services_that_is_told() {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_the_right_to_read_its_sidecars_a_service_is_refused_and_says_why() {
     let services = r#"service "vm" { policy = "read" }"#;
-    let Some(scene) = Scene::with(&[IDENTITY_RIGHT, services, NODES]).await else {
+    let Some(scene) = Scene::with(&[ITSELF, services, NODES]).await else {
         return;
     };
     let told = scene
@@ -178,8 +163,8 @@ async fn without_the_right_to_read_its_sidecars_a_service_is_refused_and_says_wh
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upstream_of_the_file_whose_service_is_hidden_says_so() {
     let Some(consul) = Consul::start_with(Options {
-        acl: true,
-        ..Options::default()
+        gateway: false,
+        ..STRICT
     }) else {
         return;
     };
@@ -187,7 +172,7 @@ async fn an_upstream_of_the_file_whose_service_is_hidden_says_so() {
     consul.register(&tagged("vm", host.address, &[]));
     let authority = Authority::new();
     let services = r#"service "other" { policy = "read" }"#;
-    let rights = [IDENTITY_RIGHT, services, NODES].join("\n");
+    let rights = [ITSELF, services, NODES].join("\n");
     let token = consul.token(&rights);
     let keys = at(&consul) + &format!("token = \"{token}\"\n");
     consul.register(&tagged("other", host.address, &[]));
@@ -207,7 +192,7 @@ async fn an_upstream_of_the_file_whose_service_is_hidden_says_so() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_rights_on_prefixes_hide_is_not_routed_and_all_else_is() {
     let services = r#"service_prefix "vm" { policy = "read" }"#;
-    let rights = [IDENTITY_RIGHT, services, NODES];
+    let rights = [ITSELF, services, NODES];
     let Some(Scene {
         mut mesh,
         host,

@@ -26,7 +26,7 @@ fn proxy(name: &str, id: &str, beside: Option<&str>, speaker: &Speaker) -> Value
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_sidecar_of_a_service_is_dialled_whatever_it_is_called_and_none_is_routed() {
-    let Some(consul) = Consul::start() else {
+    let Some(consul) = Consul::strict() else {
         return;
     };
     let leaf = consul.leaf("vm");
@@ -89,7 +89,7 @@ async fn every_sidecar_of_a_service_is_dialled_whatever_it_is_called_and_none_is
 /// Its address is one that only a transparent proxy knows the way to.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_virtual_address_of_a_service_is_never_dialled() {
-    let Some(consul) = Consul::start() else {
+    let Some(consul) = Consul::strict() else {
         return;
     };
     let speaker = Speaker::start("vm", &consul.leaf("vm")).await;

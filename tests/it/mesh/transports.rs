@@ -69,7 +69,7 @@ impl Mesh {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_that_speaks_tls_must_prove_the_name_that_its_transport_says() {
-    let Some(consul) = Consul::start() else {
+    let Some(consul) = Consul::strict() else {
         return;
     };
     let authority = Authority::new();
@@ -137,7 +137,7 @@ async fn a_service_that_speaks_tls_must_prove_the_name_that_its_transport_says()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_in_the_mesh_is_told_who_the_client_is_where_its_tags_ask_for_it() {
-    let Some(consul) = Consul::start() else {
+    let Some(consul) = Consul::strict() else {
         return;
     };
     let upstream = Upstream::told().await;
@@ -190,7 +190,7 @@ async fn a_service_in_the_mesh_is_told_who_the_client_is_where_its_tags_ask_for_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tags_lead_to_weighted_upstreams_of_the_file_whose_members_may_come_and_go() {
-    let Some(consul) = Consul::start() else {
+    let Some(consul) = Consul::strict() else {
         return;
     };
     let (blue, green) = (Host::start("blue").await, Host::start("green").await);
@@ -242,7 +242,7 @@ async fn tags_lead_to_weighted_upstreams_of_the_file_whose_members_may_come_and_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_service_asks_of_whoever_dials_it_holds_for_the_routers_of_others_too() {
-    let Some(consul) = Consul::start() else {
+    let Some(consul) = Consul::strict() else {
         return;
     };
     let authority = Authority::new();
@@ -296,7 +296,7 @@ async fn what_a_service_asks_of_whoever_dials_it_holds_for_the_routers_of_others
 async fn a_transport_that_changes_under_traffic_counts_for_new_connections_and_touches_no_tunnel() {
     const CLIENTS: usize = 8;
     const HELD: usize = 40;
-    let Some(consul) = Consul::start() else {
+    let Some(consul) = Consul::strict() else {
         return;
     };
     // It says which header came, and then sends back what comes.

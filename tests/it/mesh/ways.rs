@@ -1,4 +1,4 @@
-//! The ways to an agent: a UNIX socket, HTTPS with and without a certificate, and what the environment says.
+//! The ways to an agent: HTTP, a UNIX socket, HTTPS with and without a certificate, and what the environment says; most without ACLs.
 
 use std::sync::Arc;
 
@@ -7,9 +7,9 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 use tokio_rustls::TlsConnector;
 
-use super::{Host, IDENTITY, Mesh, POLL, Tunnel, configuration, routed};
+use super::{Host, Mesh, POLL, Tunnel, configuration, routed};
 use crate::authority::Authority;
-use crate::consul::{Consul, Http, Options, meshed};
+use crate::consul::{Consul, Http, Options, STRICT, meshed};
 use crate::gateway::ask;
 use crate::ports;
 use crate::program::Program;
@@ -18,27 +18,27 @@ use crate::support::PATIENCE;
 const NAME: &str = "vm.example.test";
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_agent_is_reached_over_plain_http() {
+    an_agent_is_reached(Http::Tcp).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_agent_is_reached_over_a_unix_socket() {
-    an_agent_is_reached(Http::Unix, "").await;
+    an_agent_is_reached(Http::Unix).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_is_reached_over_https() {
-    an_agent_is_reached(Http::Tls, "roots = [\"FOLDER/ca.pem\"]").await;
+    an_agent_is_reached(Http::Tls).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_that_asks_for_a_certificate_is_shown_one() {
-    let keys = r#"
-        roots = ["FOLDER/ca.pem"]
-        chain = "FOLDER/client.pem"
-        key = "FOLDER/client.key"
-    "#;
-    an_agent_is_reached(Http::MutualTls, keys).await;
+    an_agent_is_reached(Http::MutualTls).await;
 }
 
-/// `FOLDER` in the keys of `[consul]` is the agent's.
-async fn an_agent_is_reached(http: Http, keys: &str) {
+/// One without ACLs, as all others of these tests have them.
+async fn an_agent_is_reached(http: Http) {
     let options = Options {
         http,
         ..Options::default()
@@ -49,17 +49,15 @@ async fn an_agent_is_reached(http: Http, keys: &str) {
     let host = Host::start("vm").await;
     consul.register(&meshed(routed("vm", NAME, host.address), ports::free()));
     let _sidecar = consul.builtin_sidecar("vm");
-    let keys = keys.replace("FOLDER", &consul.folder().display().to_string());
-    let mut mesh = Mesh::with(consul, &keys, "").await;
+    let mut mesh = Mesh::with(consul, "", "").await;
     assert_eq!(mesh.greets(NAME).await, "vm");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_program_finds_the_agent_by_the_variables_that_every_client_of_consul_knows() {
     let options = Options {
-        acl: true,
         http: Http::MutualTls,
-        ..Options::default()
+        ..STRICT
     };
     let Some(consul) = Consul::start_with(options) else {
         return;
@@ -67,12 +65,11 @@ async fn the_program_finds_the_agent_by_the_variables_that_every_client_of_consu
     let host = Host::start("vm").await;
     consul.register(&meshed(routed("vm", NAME, host.address), ports::free()));
     let _sidecar = consul.builtin_sidecar("vm");
-    consul.intend(IDENTITY, "vm", true);
 
     let authority = Authority::new();
     authority.issue_files("edge", &["*.example.test"]);
     let tables = configuration("", "[log]\nformat = \"json\"\n");
-    let program = Program::start_with(&authority, &tables, &consul.environment());
+    let program = Program::start_with(&authority, &tables, &consul.gateway_environment());
     let late = Instant::now() + PATIENCE;
     loop {
         let (status, parts) = ask(program.admin, "/readyz").await;
