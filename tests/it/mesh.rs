@@ -46,6 +46,7 @@ mod tagged_dials;
 mod tagged_routes;
 mod transports;
 mod ways;
+mod workload;
 
 /// The service that the gateway is in the mesh; nobody registers it.
 const IDENTITY: &str = "portcullis";

@@ -15,7 +15,7 @@ use crate::gateway::Gateway;
 use crate::support::PATIENCE;
 use crate::upstream::Upstream;
 
-mod agent;
+pub(crate) mod agent;
 mod keeping;
 mod options;
 mod tagged;

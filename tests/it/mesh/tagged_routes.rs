@@ -171,6 +171,15 @@ const ROUTERS: &[(&str, &[&str], Then)] = &[
         Refuses("client_not_allowed"),
     ),
     (
+        "elsewhere",
+        &[
+            "traefik.http.routers.elsewhere.opitons=x",
+            "traefik.udp..=x",
+            "R",
+        ],
+        Serves(&["elsewhere"]),
+    ),
+    (
         "typo",
         &["R.tls.opitons=open@file"],
         Broken("its tags cannot be read"),
