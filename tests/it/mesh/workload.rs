@@ -10,7 +10,7 @@ use tokio::task::block_in_place;
 use super::login::{tokens, until};
 use super::{Host, IDENTITY, Mesh, at, denying, plain_tags, tagged};
 use crate::authority::Authority;
-use crate::consul::{Consul, Http, Sidecar};
+use crate::consul::{Consul, Sidecar};
 use crate::nomad::agent::Nomad;
 use crate::peers;
 use crate::support::wait_until;
@@ -28,7 +28,7 @@ struct Scene {
 impl Scene {
     async fn start() -> Option<Self> {
         let nomad = block_in_place(|| Nomad::start(true))?;
-        let (consul, host, sidecar) = denying(NAME, Http::Tls).await?;
+        let (consul, host, sidecar) = denying(NAME).await?;
         let method = json!({
             "Name": "nomad-workloads",
             "Type": "jwt",
@@ -67,8 +67,7 @@ impl Scene {
 
     /// A gateway that logs in with this file.
     async fn gateway(self, jwt: &Path) -> (Mesh, Nomad, Host, Sidecar) {
-        let roots = self.consul.folder().join("ca.pem").display().to_string();
-        let keys = at(&self.consul) + &format!("roots = [{roots:?}]\n");
+        let keys = at(&self.consul);
         let file = jwt.display().to_string();
         let login =
             format!("[consul.login]\nauth_method = \"nomad-workloads\"\ntoken_file = {file:?}\n");
