@@ -18,7 +18,7 @@
 //! | floor | room | what stands there |
 //! |---|---|---|
 //! | 6 | `main` [`cli`] | one file a command; exit codes |
-//! | 5 | [`serve`] | wires a gateway: load, parts (what changes with the configuration), listeners, consul, nomad, publish (the only writer of snapshots), drain, dry_run (a start without listeners) |
+//! | 5 | [`serve`] | wires a gateway: load, parts (what changes with the configuration), listeners, consul, nomad, publish (the only writer of snapshots), in_vain (what the log says of those), drain, dry_run (a start without listeners) |
 //! | 4 | [`proxy`] | the data path: the story, hello, middlewares, terminate, upstream, failure |
 //! | 4 | [`client`] | `portcullis connect`: one connection's way, and what to tell a person when it fails |
 //! | 4 | [`discovery`] | what Consul's catalog and Nomad's say of services, made routes and upstreams |

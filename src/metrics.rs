@@ -52,6 +52,7 @@ const SECONDS: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 2
 /// | `portcullis_access_log_dropped_total` | counter, lines | | access log lines lost to a slow or closed output |
 /// | `portcullis_access_log_suppressed_total` | counter, lines | | refusals counted instead of logged during a flood |
 /// | `portcullis_discovery_services` | gauge | `source`, `state` | services found: `routed`, `partly` (something they ask for is skipped), `skipped` (all of it), `unrouted` (they ask for no route) |
+/// | `portcullis_routes_shadowed` | gauge | | routes that get no clients, as others take all of theirs (`shadowed_by` in `/v1/routes`) |
 /// | `portcullis_part_state` | gauge | `part`, `state` | 1 for the state that a part of the gateway is in, as in `/readyz`: `ready`, `noted`, `degraded`, `not_ready`; absent for the others |
 /// | `portcullis_snapshot_generation` | gauge | | how many snapshots were published |
 /// | `portcullis_configuration_reads_total` | counter | `outcome` | how often the configuration was read again: `taken`, `refused` (the one before serves on) |
@@ -68,6 +69,7 @@ pub struct Metrics {
     accept_errors: Family<[(&'static str, &'static str); 1], Counter>,
     lost: Family<[(&'static str, String); 1], Counter>,
     services: Family<[(&'static str, &'static str); 2], Gauge>,
+    shadowed: Gauge,
     generation: Gauge,
     reads: Family<[(&'static str, &'static str); 1], Counter>,
     sandbox: Family<[(&'static str, &'static str); 1], Gauge>,
@@ -89,6 +91,7 @@ impl Metrics {
         let accept_errors = Family::default();
         let lost = Family::default();
         let services = Family::<_, Gauge>::default();
+        let shadowed = Gauge::default();
         let generation = Gauge::default();
         let reads = Family::<_, Counter>::default();
         for outcome in ["taken", "refused"] {
@@ -125,6 +128,11 @@ impl Metrics {
             "discovery_services",
             "Services found, by what became of the routes that they ask for",
             services.clone(),
+        );
+        registry.register(
+            "routes_shadowed",
+            "Routes that get no clients, as others take all of theirs",
+            shadowed.clone(),
         );
         registry.register(
             "snapshot_generation",
@@ -176,6 +184,7 @@ impl Metrics {
             accept_errors,
             lost,
             services,
+            shadowed,
             generation,
             reads,
             sandbox,
@@ -314,6 +323,11 @@ impl Metrics {
         let labels = [("source", source), ("state", state)];
         let gauge = self.services.get_or_create(&labels);
         gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// Tells how many routes get no clients, as others take all of theirs.
+    pub fn shadowed(&self, count: usize) {
+        self.shadowed.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// Replaces the edge certificates: each one's name in the configuration, and when it ends.

@@ -244,6 +244,9 @@ fn each_tag_gives_what_the_table_says() {
             }
             "noted" => {
                 assert!(service.skipped.is_empty(), "{service:#?}");
+                if tags.iter().any(|tag| tag.starts_with("traefik.tcp.")) {
+                    serves();
+                }
                 says(&mut service.notes.iter());
             }
             "refused" => {

@@ -4,6 +4,7 @@ mod canaries;
 pub mod consul;
 mod dialling;
 mod doubt;
+mod elements;
 mod endpoints;
 pub mod exposure;
 pub mod instance;

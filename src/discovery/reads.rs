@@ -124,6 +124,11 @@ impl Reads {
         self.next_sweep = Some(self.next_sweep.map_or(at, |next| next.min(at)));
     }
 
+    /// Whether something calls for the next sweep, and not just the time.
+    pub(super) fn is_called_for(&self) -> bool {
+        self.is_called_for
+    }
+
     /// Whether a sweep is to begin; one that is under way ends first.
     pub(super) fn is_sweep_due(&self, now: Instant) -> bool {
         self.swept.is_empty() && self.next_sweep.is_some_and(|at| at <= now)

@@ -73,7 +73,7 @@ impl<T> Handles<T> {
     fn all(&mut self) -> Vec<(Arc<str>, Arc<T>)> {
         self.sweep();
         let all = self.current.iter().chain(&self.leaving);
-        all.map(|(name, handle)| (Arc::clone(name), Arc::clone(handle)))
+        all.map(|(name, handle)| (label(name), Arc::clone(handle)))
             .collect()
     }
 
@@ -81,6 +81,20 @@ impl<T> Handles<T> {
         self.leaving
             .retain(|_, handle| Arc::strong_count(handle) > 1);
     }
+}
+
+/// A name without what would command the terminal of whoever reads the text: a source may have it from a stranger.
+fn label(name: &Arc<str>) -> Arc<str> {
+    // The format has its own way with the end of a line.
+    let commands = |c: char| c.is_control() && c != '\n';
+    if !name.contains(commands) {
+        return Arc::clone(name);
+    }
+    let escaped = name.chars().map(|c| match commands(c) {
+        true => c.escape_default().to_string(),
+        false => c.to_string(),
+    });
+    escaped.collect::<String>().into()
 }
 
 impl Live {

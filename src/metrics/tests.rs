@@ -24,6 +24,7 @@ fn full() -> Arc<Metrics> {
         ..Checked::default()
     });
     metrics.services("consul", "partly", 2);
+    metrics.shadowed(4);
     metrics.sandbox("whole");
     let used = |limit, current, max| Usage {
         limit,
@@ -136,6 +137,7 @@ fn a_scrape_shows_what_was_counted() {
             r#"portcullis_discovery_services{source="consul",state="partly"}"#,
             2.0,
         ),
+        ("portcullis_routes_shadowed", 4.0),
         (r#"portcullis_limit_current{limit="connections"}"#, 5.0),
         (r#"portcullis_limit_max{limit="connections"}"#, 448.0),
         (r#"portcullis_limit_current{limit="per_route"}"#, 4.0),
@@ -275,4 +277,14 @@ fn a_forgotten_upstream_shows_until_nothing_dials_it() {
     );
     drop(gone);
     assert!(!metrics.encode().contains("gone"));
+}
+
+#[test]
+fn a_name_from_a_source_commands_no_terminal() {
+    let metrics = Metrics::new();
+    let name = "web\u{1b}[31m\r@consul";
+    metrics.ended(Some(&metrics.route(name)), Reason::Closed);
+    let text = metrics.encode();
+    assert!(!text.contains(['\u{1b}', '\r']), "{text}");
+    assert!(text.contains(r"web\\u{1b}[31m\\r@consul"), "{text}");
 }

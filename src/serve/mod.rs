@@ -15,6 +15,7 @@ mod addresses;
 mod consul;
 mod drain;
 mod dry_run;
+mod in_vain;
 mod keep;
 mod listeners;
 mod load;
@@ -130,7 +131,7 @@ pub async fn start(
     let publisher = Publisher::new(
         configured.inputs(),
         Arc::clone(&cell),
-        metrics,
+        Arc::clone(&metrics),
         status.clone(),
         kept,
         told_names,
@@ -145,6 +146,8 @@ pub async fn start(
     );
     let mut tasks = JoinSet::new();
     tasks.spawn(publisher.run(heard, learnt, read, sessions.clone()));
+    let looks = published.clone();
+    tasks.spawn(in_vain::watch(Arc::clone(&cell), looks, metrics));
     tasks.spawn(health::watch(Arc::clone(&cell), published, status.clone()));
     parts.take(prepared).await;
     let (addresses, admin) = parts.addresses();

@@ -44,6 +44,8 @@ pub(crate) struct World {
     pub(crate) known_leader: bool,
     /// In milliseconds.
     pub(crate) last_contact: u64,
+    /// Whether any server answers, whatever is asked for.
+    pub(crate) stale: bool,
     pub(crate) filtered: bool,
     pub(crate) default_deny: bool,
     /// What becomes of a question whose path and parameters hold this text; held ones are not spared.
@@ -79,6 +81,7 @@ impl FakeConsul {
             connect: BTreeMap::new(),
             known_leader: true,
             last_contact: 0,
+            stale: false,
             filtered: false,
             default_deny: false,
             faults: BTreeMap::new(),
@@ -265,6 +268,9 @@ async fn answer(
                 .header("X-Consul-Index", index)
                 .header("X-Consul-LastContact", world.last_contact)
                 .header("X-Consul-KnownLeader", world.known_leader.to_string());
+            if world.stale {
+                response = response.header("X-Consul-Effective-Consistency", "stale");
+            }
             if world.filtered {
                 response = response.header("X-Consul-Results-Filtered-By-ACLs", "true");
             }

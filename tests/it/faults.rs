@@ -18,8 +18,9 @@ use tokio_rustls::client::TlsStream;
 
 use crate::authority::Authority;
 use crate::consul::{Consul, service, sidecar};
-use crate::gateway::Gateway;
+use crate::gateway::{Gateway, ask};
 use crate::mesh;
+use crate::program::Program;
 use crate::support::PATIENCE;
 use crate::upstream::{Upstream, echo};
 
@@ -43,28 +44,79 @@ const FILE_HOST: &str = "file.domain.com";
 /// More than any connection takes that is not kept waiting; the gateway's own deadline of a dial is 5 s.
 const PROMPT: Duration = Duration::from_secs(3);
 
-/// A gateway that asks an agent, or what stands before it.
-struct Scene {
-    gateway: Gateway,
+/// A gateway that asks an agent, or what stands before it: in the test's own process, or in one of its own.
+struct Scene<G = Gateway> {
+    gateway: G,
+    admin: SocketAddr,
     way: Way,
+    _stage: Stage,
+}
+
+/// What a gateway needs besides.
+struct Stage {
     /// Its folder holds the gateway's configuration.
-    _authority: Authority,
+    authority: Authority,
     _file: Upstream,
 }
 
 impl Scene {
     /// A gateway that is ready, and has the route; these keys lead to the agent, and those stand in its section besides.
     async fn start(agent: &str, keys: &str) -> Self {
-        let scene = Self::start_unready(agent, keys).await;
-        scene.is_ready().await;
-        scene
-            .until("it has the route", async || scene.serves().await)
-            .await;
-        scene
+        Self::start_unready(agent, keys).await.settled().await
     }
 
     /// The same, which listens.
     async fn start_unready(agent: &str, keys: &str) -> Self {
+        let (stage, tables) = Stage::for_gateway(agent, keys).await;
+        let gateway = Gateway::start(&stage.authority, &tables).await;
+        let (address, admin) = (gateway.address, gateway.admin());
+        Self::on(stage, gateway, address, admin)
+    }
+}
+
+impl Scene<Program> {
+    /// The same in a process of its own, whose log is its own, too.
+    async fn start_apart(agent: &str, keys: &str) -> Self {
+        let (stage, tables) = Stage::for_gateway(agent, keys).await;
+        let tables = format!("log = {{ format = \"json\" }}\n{tables}");
+        let program = Program::start(&stage.authority, &tables);
+        let (address, admin) = (program.listener, program.admin);
+        Self::on(stage, program, address, admin).settled().await
+    }
+
+    /// Waits until this part says that it is degraded, and the same is in `/v1/routes`, the log and a metric; returns what it says.
+    async fn tells(&self, part: &str) -> String {
+        self.is_degraded(part).await;
+        let listed = self.part(part).await;
+        assert_eq!(listed["state"], "degraded", "{listed}");
+        assert!(!listed["text"].as_str().unwrap().is_empty(), "{listed}");
+        let (_, metrics) = ask(self.admin, "/metrics").await;
+        let series = format!("portcullis_part_state{{part=\"{part}\",state=\"degraded\"}} 1");
+        assert!(metrics.contains(&series), "{metrics}");
+        // Other words for it may have come since, and are not all logged.
+        self.until(&format!("the log says it of {part}"), async || {
+            let told = self.state(part).await;
+            let warnings = self.logged("WARN").into_iter();
+            let mut said =
+                warnings.flat_map(|line| [line["error"].clone(), line["message"].clone()]);
+            said.any(|words| words.as_str().is_some_and(|words| told.contains(words)))
+        })
+        .await;
+        self.state(part).await
+    }
+
+    /// What it has logged at this level.
+    fn logged(&self, level: &str) -> Vec<Value> {
+        let lines = self.gateway.child.stderr();
+        let lines = lines.iter().map(|line| serde_json::from_str(line).unwrap());
+        lines
+            .filter(|line: &Value| line["level"] == level)
+            .collect()
+    }
+}
+
+impl Stage {
+    async fn for_gateway(agent: &str, keys: &str) -> (Self, String) {
         let authority = Authority::new();
         authority.issue_files("edge", &["*.domain.com"]);
         let file = Upstream::echo().await;
@@ -75,17 +127,34 @@ impl Scene {
              [consul]\n{agent}mesh_identity = \"portcullis\"\n{keys}\n",
             file.address
         );
-        let gateway = Gateway::start(&authority, &tables).await;
+        let stage = Self {
+            authority,
+            _file: file,
+        };
+        (stage, tables)
+    }
+}
+
+impl<G> Scene<G> {
+    fn on(stage: Stage, gateway: G, address: SocketAddr, admin: SocketAddr) -> Self {
         let way = Way {
-            gateway: gateway.address,
-            client: Arc::new(authority.client(&[&TLS13])),
+            gateway: address,
+            client: Arc::new(stage.authority.client(&[&TLS13])),
         };
         Self {
             gateway,
+            admin,
             way,
-            _authority: authority,
-            _file: file,
+            _stage: stage,
         }
+    }
+
+    /// The same once it is ready, and has the route.
+    async fn settled(self) -> Self {
+        self.is_ready().await;
+        self.until("it has the route", async || self.serves().await)
+            .await;
+        self
     }
 
     /// Whether a connection to the route's host reaches the service.
@@ -106,7 +175,7 @@ impl Scene {
 
     /// The route of this name; null if there is none.
     async fn route(&self, name: &str) -> Value {
-        let (_, text) = self.gateway.ask_admin("/v1/routes").await;
+        let (_, text) = ask(self.admin, "/v1/routes").await;
         let list: Value = serde_json::from_str(&text).unwrap();
         let mut routes = list["routes"].as_array().unwrap().iter();
         let found = routes.find(|route| route["name"] == name);
@@ -115,7 +184,7 @@ impl Scene {
 
     /// What `/v1/routes` says of a part.
     async fn part(&self, name: &str) -> Value {
-        let (_, text) = self.gateway.ask_admin("/v1/routes").await;
+        let (_, text) = ask(self.admin, "/v1/routes").await;
         let list: Value = serde_json::from_str(&text).unwrap();
         let mut parts = list["parts"].as_array().unwrap().iter();
         let found = parts.find(|part| part["name"] == name);
@@ -123,7 +192,7 @@ impl Scene {
     }
 
     async fn readyz(&self) -> (u16, String) {
-        self.gateway.ask_admin("/readyz").await
+        ask(self.admin, "/readyz").await
     }
 
     /// What a part says of itself.
@@ -155,7 +224,7 @@ impl Scene {
 
     /// How many connections of the route ended for this reason, by the metrics.
     async fn ended_for(&self, reason: &str) -> u64 {
-        let (_, text) = self.gateway.ask_admin("/metrics").await;
+        let (_, text) = ask(self.admin, "/metrics").await;
         let begin = "portcullis_connections_ended_total{";
         let ended = text.lines().filter(|line| line.starts_with(begin));
         let labels = [format!("route=\"{ROUTE}\""), format!("reason=\"{reason}\"")];

@@ -123,7 +123,8 @@ impl Gateway {
         endpoints.find(is_it).unwrap().clone()
     }
 
-    fn admin(&self) -> SocketAddr {
+    /// Its admin interface, on TCP.
+    pub(crate) fn admin(&self) -> SocketAddr {
         let Some(AdminAddress::Tcp(address)) = self.admin else {
             panic!("no admin interface on TCP");
         };

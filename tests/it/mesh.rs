@@ -1,5 +1,6 @@
 //! A gateway whose services a real Consul tells it of, most of them behind real sidecars.
 
+use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -40,8 +41,12 @@ mod scale;
 mod sidecars;
 mod speed;
 mod ssh;
+mod tagged_choices;
+mod tagged_dials;
+mod tagged_routes;
 mod transports;
 mod ways;
+mod workload;
 
 /// The service that the gateway is in the mesh; nobody registers it.
 const IDENTITY: &str = "portcullis";
@@ -94,13 +99,40 @@ impl Mesh {
 
     /// Starts the gateway with these keys in `[consul]`, which must lead to the agent, and these tables besides.
     async fn starting(authority: Authority, consul: Consul, keys: &str, tables: &str) -> Self {
+        Self::without(&[], authority, consul, keys, tables).await
+    }
+
+    /// The same, where these files are lost between the check of the configuration and the start.
+    async fn without(
+        lost: &[&str],
+        authority: Authority,
+        consul: Consul,
+        keys: &str,
+        tables: &str,
+    ) -> Self {
         authority.issue_files("edge", &["*.example.test", "simple01.domain.com"]);
-        let gateway = Gateway::start(&authority, &configuration(keys, tables)).await;
+        let checked = Gateway::load(&authority, &configuration(keys, tables));
+        for name in lost {
+            fs::remove_file(authority.folder().join(name)).unwrap();
+        }
         Self {
-            gateway,
+            gateway: Gateway::serve(checked).await,
             client: Arc::new(authority.client(rustls::ALL_VERSIONS)),
             authority,
             consul,
+        }
+    }
+
+    /// Waits until a series of `/metrics` has this value.
+    async fn counts(&self, series: &str, value: u64) {
+        let late = Instant::now() + PATIENCE;
+        loop {
+            let found = self.gateway.metric(series).await;
+            if found == Some(value) {
+                return;
+            }
+            assert!(Instant::now() < late, "{series} is {found:?}, not {value}");
+            sleep(POLL).await;
         }
     }
 

@@ -15,9 +15,10 @@ use crate::gateway::Gateway;
 use crate::support::PATIENCE;
 use crate::upstream::Upstream;
 
-mod agent;
+pub(crate) mod agent;
 mod keeping;
 mod options;
+mod tagged;
 
 use agent::Nomad;
 

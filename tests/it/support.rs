@@ -160,6 +160,11 @@ impl Child {
         );
     }
 
+    /// The lines on its stderr until now.
+    pub(crate) fn stderr(&self) -> Vec<String> {
+        whole_lines(&self.said.words.lock().unwrap().stderr)
+    }
+
     /// What it has said until now, for the message of a test that fails.
     pub(crate) fn all(&self) -> String {
         let words = self.said.words.lock().unwrap();
@@ -237,17 +242,17 @@ impl Said {
 impl Words {
     /// The lines that are whole.
     fn lines(&self) -> impl Iterator<Item = String> {
-        let whole = |bytes: &'_ [u8]| {
-            bytes
-                .iter()
-                .rposition(|byte| *byte == b'\n')
-                .map_or(0, |end| end + 1)
-        };
-        let both = [&self.stdout, &self.stderr]
-            .map(|bytes| String::from_utf8_lossy(&bytes[..whole(bytes)]).into_owned());
-        both.into_iter()
-            .flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>())
+        [&self.stdout, &self.stderr]
+            .into_iter()
+            .flat_map(|bytes| whole_lines(bytes))
     }
+}
+
+fn whole_lines(bytes: &[u8]) -> Vec<String> {
+    let end = bytes.iter().rposition(|byte| *byte == b'\n');
+    let whole = &bytes[..end.map_or(0, |end| end + 1)];
+    let text = String::from_utf8_lossy(whole);
+    text.lines().map(str::to_owned).collect()
 }
 
 /// Whether a process runs; one that is dead and not yet waited for does not.

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use portcullis::net::proxy_header::Header;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -73,6 +74,30 @@ impl Upstream {
         Self::tcp(move |mut tcp| async move {
             let _ = tcp.write_all(name.as_bytes()).await;
             let _ = tcp.shutdown().await;
+            let _ = tcp.read_to_end(&mut Vec::new()).await;
+        })
+        .await
+    }
+
+    /// Says in a line which PROXY header came and of whom it tells (`v1 127.0.0.1:4711`, `nothing`) to a client that says
+    /// `word`, and ends when the client has.
+    pub(crate) async fn told() -> Self {
+        Self::tcp(|mut tcp| async move {
+            let mut all = Vec::new();
+            while !all.ends_with(b"word") {
+                // Consul looks whether somebody is there, and says nothing.
+                if tcp.read_buf(&mut all).await.unwrap_or(0) == 0 {
+                    return;
+                }
+            }
+            let header = Header::parse(&all).unwrap_or(None);
+            let source = header.and_then(|(header, _)| header.addresses);
+            let said = match (source, all.starts_with(b"PROXY ")) {
+                (None, _) => "nothing\n".to_owned(),
+                (Some(told), true) => format!("v1 {}\n", told.source),
+                (Some(told), false) => format!("v2 {}\n", told.source),
+            };
+            let _ = tcp.write_all(said.as_bytes()).await;
             let _ = tcp.read_to_end(&mut Vec::new()).await;
         })
         .await

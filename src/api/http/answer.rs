@@ -21,6 +21,9 @@ pub struct Answer<T> {
     /// How long the server that answered had not heard of its leader (`X-Consul-LastContact`, `X-Nomad-LastContact`), with millisecond precision:
     /// the answer may be as old. Unsaid is not at all, as a leader says.
     pub last_contact: Duration,
+    /// Whether a server may have given it that is not the leader (`X-Consul-Effective-Consistency: stale`), though the question did
+    /// not allow it: the agent may be configured so (`discovery_max_stale`). Nomad does not say.
+    pub stale: bool,
     /// Whether something was left out that the token may not see (`X-Consul-Results-Filtered-By-ACLs`). Nomad
     /// does not say.
     pub filtered: bool,
@@ -59,6 +62,7 @@ impl<T> Answer<T> {
             index: self.index,
             known_leader: self.known_leader,
             last_contact: self.last_contact,
+            stale: self.stale,
             filtered: self.filtered,
             default_deny: self.default_deny,
             token: self.token,
@@ -91,6 +95,7 @@ impl Answer<()> {
             index: number(index).unwrap_or(0).max(1),
             known_leader: is(known_leader, "true"),
             last_contact: Duration::from_millis(number(last_contact).unwrap_or(0)),
+            stale: is("x-consul-effective-consistency", "stale"),
             filtered: is("x-consul-results-filtered-by-acls", "true"),
             default_deny: is("x-consul-default-acl-policy", "deny"),
             token,
@@ -109,9 +114,17 @@ where
     Ok(value.unwrap_or_default())
 }
 
+/// As many values an answer may hold: what is made of the smallest of them takes many times its bytes.
+///
+/// 2,500,000: as many as stand in 64 MiB of Consul's instances with their checks.
+const MOST_VALUES: usize = 2_500_000;
+
 /// Reads JSON; otherwise what is wrong with it, and where. Bytes that are no UTF-8 spoil the text that they stand in, and no
 /// other: one tag of one service must not keep the whole answer from being read.
 pub(super) fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, String> {
+    if body.iter().filter(|byte| **byte == b',').count() > MOST_VALUES {
+        return Err(format!("more than {MOST_VALUES} values"));
+    }
     let text = String::from_utf8_lossy(body);
     serde_json::from_str(&text).map_err(|error| masked(&error.to_string()))
 }
@@ -187,6 +200,9 @@ mod tests {
         let other: Entry = decode(b"{\"Id\":\"a\",\"Tags\":[\"t\xff\",\"u\"]}").unwrap();
         assert_eq!(other.tags, ["t\u{fffd}", "u"]);
         assert!(decode::<Entry>("[".repeat(100_000).as_bytes()).is_err());
+        let many = format!("[{}0]", "0,".repeat(MOST_VALUES + 1));
+        let error = decode::<serde::de::IgnoredAny>(many.as_bytes()).unwrap_err();
+        assert_eq!(error, "more than 2500000 values");
     }
 
     #[test]
@@ -194,12 +210,14 @@ mod tests {
         let answer = Answer::read(Api::Consul, &HeaderMap::new(), TokenId::default());
         assert_eq!(answer.index, 1);
         assert!(!answer.known_leader && !answer.filtered && !answer.default_deny);
+        assert!(!answer.stale);
         assert_eq!(answer.last_contact, Duration::ZERO);
         let mut headers = HeaderMap::new();
         for (name, value) in [
             ("X-Consul-Index", "0"),
             ("X-Consul-KnownLeader", "true"),
             ("X-Consul-LastContact", "1500"),
+            ("X-Consul-Effective-Consistency", "stale"),
             ("X-Consul-Results-Filtered-By-ACLs", "true"),
             ("X-Consul-Default-ACL-Policy", "deny"),
         ] {
@@ -208,7 +226,7 @@ mod tests {
         }
         let answer = Answer::read(Api::Consul, &headers, TokenId::default());
         assert_eq!(answer.index, 1);
-        assert!(answer.known_leader && answer.filtered && answer.default_deny);
+        assert!(answer.known_leader && answer.filtered && answer.default_deny && answer.stale);
         assert_eq!(answer.last_contact, Duration::from_millis(1500));
         for strange in ["-1", "18446744073709551616", "1e3", ""] {
             headers.insert("x-consul-index", strange.parse().unwrap());

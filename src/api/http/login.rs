@@ -140,6 +140,9 @@ impl Login {
             self.renew(&mut tries, shared).await;
             if is_unknown && self.valid().is_some_and(|granted| is_same(&granted)) {
                 *self.lock() = None;
+                let trouble = self.trouble.lock();
+                let mut trouble = trouble.unwrap_or_else(PoisonError::into_inner);
+                trouble.get_or_insert_with(|| "the token of the last one is not known".to_owned());
             }
         }
         let other = self.valid().filter(|granted| !is_same(granted));
@@ -244,7 +247,13 @@ impl Login {
         let reply = reply.map_err(|_| format!("no answer within {LOGIN:?}"))?;
         let reply = reply.map_err(|failure| shared.error(failure, PATH).to_string())?;
         if reply.status != StatusCode::OK {
-            return Err(refused(shared.api, &reply, Some(&jwt), PATH).to_string());
+            return Err(refused(
+                shared.api,
+                &reply,
+                [&jwt].into_iter().chain(shared.unsaid.iter()),
+                PATH,
+            )
+            .to_string());
         }
         let answer: Answer = answer::decode(&reply.body)?;
         let ends = answer

@@ -130,6 +130,8 @@ struct Shared {
     prefix: String,
     /// What every question says, but for the token.
     headers: HeaderMap,
+    /// What of them no message may say.
+    unsaid: Arc<[Secret]>,
     tokens: Arc<Tokens>,
     reads: Semaphore,
     hold_off: Arc<HoldOff>,
@@ -167,6 +169,7 @@ impl Client {
         headers.insert(HOST, HeaderValue::from_str(&host).map_err(|_| address())?);
         let agent = concat!("portcullis/", env!("CARGO_PKG_VERSION"));
         headers.insert(USER_AGENT, HeaderValue::from_static(agent));
+        let mut unsaid = Vec::new();
         if let Some((user, password)) = server.basic_auth {
             let pair = format!("{user}:{}", password.reveal());
             let encoded = data_encoding::BASE64.encode(pair.as_bytes());
@@ -174,6 +177,7 @@ impl Client {
             let mut basic = basic.map_err(|_| address())?;
             basic.set_sensitive(true);
             headers.insert(AUTHORIZATION, basic);
+            unsaid = vec![Secret::new(encoded), password.clone()];
         }
         Uri::try_from(format!("{}/v1", server.prefix)).map_err(|_| address())?;
         Ok(Self(Arc::new(Shared {
@@ -188,6 +192,7 @@ impl Client {
             name: server.address.to_string(),
             prefix: server.prefix.to_owned(),
             headers,
+            unsaid: unsaid.into(),
             tokens: Arc::new(Tokens::new(&server)?),
             reads: Semaphore::new(limits.reads),
             hold_off: Arc::default(),
@@ -204,6 +209,7 @@ impl Client {
             name,
             prefix,
             headers,
+            unsaid,
             tokens,
             reads: _,
             hold_off,
@@ -215,6 +221,7 @@ impl Client {
             name: name.clone(),
             prefix: prefix.clone(),
             headers: headers.clone(),
+            unsaid: Arc::clone(unsaid),
             tokens: Arc::clone(tokens),
             reads: Semaphore::new(READS_APART),
             hold_off: Arc::clone(hold_off),
@@ -304,8 +311,9 @@ impl Client {
         let reply = agent.ask(request, patience).await;
         let reply = reply.map_err(|failure| self.0.error(failure, path))?;
         if reply.status != StatusCode::OK {
-            let secret = token.as_ref().map(|held| &held.secret);
-            let error = refused(*api, &reply, secret, path);
+            let token = token.as_ref().map(|held| &held.secret);
+            let secrets = token.into_iter().chain(self.0.unsaid.iter());
+            let error = refused(*api, &reply, secrets, path);
             self.0.hold_off.heed(reply.status, &reply.headers, &error);
             return Err(error);
         }
@@ -401,13 +409,16 @@ fn parameters(pairs: &[(&str, &str)]) -> Vec<String> {
         .collect()
 }
 
-/// The beginning of a refusal. A server that repeats what it was sent does not put the token into our log.
-fn refused(api: Api, reply: &Reply, secret: Option<&Secret>, path: &str) -> Error {
-    let text = String::from_utf8_lossy(&reply.body);
-    let text = match secret {
-        Some(secret) => text.replace(secret.reveal(), "MASKED"),
-        None => text.into_owned(),
-    };
+/// The beginning of a refusal. A server that repeats what it was sent does not put a secret into our log.
+fn refused<'a>(
+    api: Api,
+    reply: &Reply,
+    secrets: impl Iterator<Item = &'a Secret>,
+    path: &str,
+) -> Error {
+    let text = String::from_utf8_lossy(&reply.body).into_owned();
+    let secrets = secrets.filter(|secret| !secret.reveal().is_empty());
+    let text = secrets.fold(text, |text, secret| text.replace(secret.reveal(), "MASKED"));
     Error::Status {
         api,
         path: path.to_owned(),

@@ -9,6 +9,9 @@ use tokio::time::Instant;
 use super::{Answer, Client, Error};
 use crate::retry::Backoff;
 
+/// That an index has gone back is logged once in so long: it may do so with every answer.
+const BETWEEN_WORDS: Duration = Duration::from_secs(60);
+
 /// A blocking query ("Blocking Queries" in the documentation of either), one answer after another.
 ///
 /// The first is the state as it is. Each that follows comes when the state's index has moved, or after five minutes: that it
@@ -26,6 +29,8 @@ pub struct Watch<T> {
     backoff: Backoff,
     /// Whether the last question was answered, and nobody has complained of it.
     is_well: bool,
+    /// When it was last logged that the index has gone back.
+    told: Option<Instant>,
     answer: PhantomData<fn() -> T>,
 }
 
@@ -46,6 +51,7 @@ impl<T: DeserializeOwned + Send + 'static> Watch<T> {
             },
             backoff: limits.backoff.clone(),
             is_well: false,
+            told: None,
             answer: PhantomData,
             client,
         }
@@ -74,8 +80,20 @@ impl<T: DeserializeOwned + Send + 'static> Watch<T> {
         match &answer {
             Ok(answer) => {
                 // An index that went back is that of another history: a snapshot was restored, or a server replaced.
-                let went_back = self.index.is_some_and(|last| answer.index < last);
-                self.index = (!went_back).then_some(answer.index);
+                let last = self.index.filter(|last| answer.index < *last);
+                if let Some(last) = last
+                    && self.told.is_none_or(|at| now - at >= BETWEEN_WORDS)
+                {
+                    self.told = Some(now);
+                    let (path, index) = (&self.path, answer.index);
+                    tracing::info!(
+                        path,
+                        last,
+                        index,
+                        "an index went back: everything is asked for anew"
+                    );
+                }
+                self.index = last.is_none().then_some(answer.index);
                 self.not_before = self.pace.next(now);
                 self.is_well = true;
             }

@@ -5,9 +5,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
+use serde_json::Value;
 use serde_json::value::RawValue;
 
+use super::super::elements::{MOST, MOST_OF_ONE, each, parse, too_many};
 use super::super::instance::Health;
 use crate::api::consul::null_is_default;
 use crate::name::quoted;
@@ -34,6 +36,9 @@ impl<'de> Deserialize<'de> for Services {
                 let mut listed = BTreeMap::new();
                 while let Some((name, raw)) = names.next_entry::<String, Box<RawValue>>()? {
                     listed.insert(name.into(), tags(&raw));
+                    if listed.len() > MOST {
+                        return Err(A::Error::custom(too_many(MOST)));
+                    }
                 }
                 Ok(Services(listed))
             }
@@ -44,9 +49,8 @@ impl<'de> Deserialize<'de> for Services {
 
 /// A name whose tags cannot be read is there all the same, and asks for nothing.
 fn tags(raw: &RawValue) -> Vec<Arc<str>> {
-    let tags: Vec<&RawValue> = parse(raw).unwrap_or_default();
-    let tags = tags.into_iter().filter_map(|tag| parse::<String>(tag).ok());
-    let mut tags: Vec<Arc<str>> = tags.map(Arc::from).collect();
+    let tags = each(raw, MOST, |tag| parse::<String>(tag).ok()).unwrap_or_default();
+    let mut tags: Vec<Arc<str>> = tags.into_iter().map(Arc::from).collect();
     tags.sort_unstable();
     tags
 }
@@ -57,7 +61,7 @@ pub(super) struct Checks(pub(super) Vec<Check>);
 
 impl<'de> Deserialize<'de> for Checks {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        each(deserializer, |check| parse(check).ok()).map(Self)
+        each(deserializer, MOST, |check| parse(check).ok()).map(Self)
     }
 }
 
@@ -97,7 +101,7 @@ impl Check {
 #[derive(Debug)]
 pub(super) struct Entries(pub(super) Vec<Result<Entry, Unreadable>>);
 
-/// An entry that is none.
+/// An entry of which nobody can say what it asks for.
 #[derive(Debug)]
 pub(super) struct Unreadable {
     /// `NODE/ID`, if that can be read.
@@ -107,42 +111,16 @@ pub(super) struct Unreadable {
 
 impl<'de> Deserialize<'de> for Entries {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        each(deserializer, |raw| Some(Entry::read(raw))).map(Self)
+        each(deserializer, MOST_OF_ONE, |raw| Some(Entry::read(raw))).map(Self)
     }
-}
-
-/// The elements of a list, or of a `null` in its place, each read by itself as it comes: of a large answer nothing is held
-/// twice.
-fn each<'de, D: Deserializer<'de>, T>(
-    deserializer: D,
-    read: fn(&RawValue) -> Option<T>,
-) -> Result<Vec<T>, D::Error> {
-    struct Each<T>(fn(&RawValue) -> Option<T>);
-    impl<'de, T> Visitor<'de> for Each<T> {
-        type Value = Vec<T>;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("a sequence")
-        }
-
-        fn visit_unit<E>(self) -> Result<Vec<T>, E> {
-            Ok(Vec::new())
-        }
-
-        fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Vec<T>, A::Error> {
-            let mut all = Vec::new();
-            while let Some(raw) = elements.next_element::<Box<RawValue>>()? {
-                all.extend((self.0)(&raw));
-            }
-            Ok(all)
-        }
-    }
-    deserializer.deserialize_any(Each(read))
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub(super) struct Entry {
+    /// Why there is no more of it than what its tags ask for: nothing of it is dialled.
+    #[serde(skip)]
+    pub(super) broken: Option<String>,
     #[serde(deserialize_with = "null_is_default")]
     pub(super) node: Node,
     #[serde(deserialize_with = "null_is_default")]
@@ -157,7 +135,7 @@ pub(super) struct Nodes(pub(super) Vec<Node>);
 
 impl<'de> Deserialize<'de> for Nodes {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        each(deserializer, |node| parse(node).ok()).map(Self)
+        each(deserializer, MOST, |node| parse(node).ok()).map(Self)
     }
 }
 
@@ -168,11 +146,27 @@ pub(super) struct NodeServices {
     #[serde(deserialize_with = "null_is_default")]
     pub(super) node: Node,
     #[serde(deserialize_with = "each_service")]
-    pub(super) services: Vec<Service>,
+    pub(super) services: Vec<Registration>,
 }
 
-fn each_service<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Service>, D::Error> {
-    each(deserializer, |service| parse(service).ok())
+/// What is registered under an id, as far as it tells one state of it from another.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(super) struct Registration {
+    #[serde(deserialize_with = "null_is_default")]
+    pub(super) kind: String,
+    #[serde(rename = "ID", deserialize_with = "null_is_default")]
+    pub(super) id: String,
+    #[serde(deserialize_with = "null_is_default")]
+    pub(super) service: String,
+    #[serde(deserialize_with = "null_is_default")]
+    pub(super) proxy: Proxy,
+    #[serde(deserialize_with = "null_is_default")]
+    pub(super) modify_index: u64,
+}
+
+fn each_service<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Registration>, D::Error> {
+    each(deserializer, MOST, |service| parse(service).ok())
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -297,9 +291,13 @@ impl Service {
 
 impl Entry {
     fn read(raw: &RawValue) -> Result<Self, Unreadable> {
-        let entry: Self = parse(raw).map_err(|error| Unreadable {
-            id: id_in(raw),
-            why: format!("its entry cannot be read: {}", quoted(&error.to_string())),
+        let entry = parse::<Self>(raw).or_else(|error| {
+            let why = format!("its entry cannot be read: {}", quoted(&error.to_string()));
+            let value = parse(raw).unwrap_or_default();
+            Self::remains(&value, &why).ok_or_else(|| Unreadable {
+                id: id_in(&value),
+                why,
+            })
         })?;
         match entry.node.node.is_empty() || entry.service.id.is_empty() {
             false => Ok(entry),
@@ -310,6 +308,43 @@ impl Entry {
         }
     }
 
+    /// What it is and what its tags ask for, where no more can be read of it than that.
+    fn remains(entry: &Value, why: &str) -> Option<Self> {
+        let text = |value: Option<&Value>| match value {
+            None | Some(Value::Null) => Some(String::new()),
+            Some(Value::String(text)) => Some(text.clone()),
+            Some(_) => None,
+        };
+        let at = |path| text(entry.pointer(path));
+        let tags = match entry.get("Service")?.get("Tags") {
+            None | Some(Value::Null) => Vec::new(),
+            Some(Value::Array(tags)) => tags
+                .iter()
+                .map(|tag| text(Some(tag)))
+                .collect::<Option<_>>()?,
+            Some(_) => return None,
+        };
+        Some(Self {
+            broken: Some(why.to_owned()),
+            node: Node {
+                node: at("/Node/Node")?,
+                ..Node::default()
+            },
+            service: Service {
+                kind: at("/Service/Kind")?,
+                id: at("/Service/ID")?,
+                service: at("/Service/Service")?,
+                tags,
+                proxy: Proxy {
+                    destination_service_name: at("/Service/Proxy/DestinationServiceName")?,
+                    destination_service_id: at("/Service/Proxy/DestinationServiceID")?,
+                },
+                ..Service::default()
+            },
+            checks: Vec::new(),
+        })
+    }
+
     /// `NODE/ID`.
     pub(super) fn id(&self) -> Arc<str> {
         format!("{}/{}", self.node.node, self.service.id).into()
@@ -317,13 +352,8 @@ impl Entry {
 }
 
 /// The id of an entry that cannot be read otherwise.
-fn id_in(raw: &RawValue) -> Option<Arc<str>> {
-    let entry: serde_json::Value = parse(raw).ok()?;
-    let node = entry.get("Node")?.get("Node")?.as_str()?;
-    let id = entry.get("Service")?.get("ID")?.as_str()?;
+fn id_in(entry: &Value) -> Option<Arc<str>> {
+    let node = entry.pointer("/Node/Node")?.as_str()?;
+    let id = entry.pointer("/Service/ID")?.as_str()?;
     Some(format!("{node}/{id}").into())
-}
-
-fn parse<'a, T: Deserialize<'a>>(raw: &'a RawValue) -> serde_json::Result<T> {
-    serde_json::from_str(raw.get())
 }

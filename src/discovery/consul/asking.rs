@@ -40,10 +40,12 @@ impl Asking {
         parameters
     }
 
-    /// The answer, if it is not too old.
+    /// The answer, if it is not too old for one that a server gave which is not the leader. That may be so though it was not asked
+    /// for.
     pub(super) fn fresh<T>(&self, answer: Answer<T>) -> Result<Answer<T>, Error> {
         match self.consistency {
             Consistency::Stale => answer.fresh(),
+            Consistency::Default | Consistency::Consistent if answer.stale => answer.fresh(),
             Consistency::Default | Consistency::Consistent => Ok(answer),
         }
     }

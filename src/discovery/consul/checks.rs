@@ -1,6 +1,6 @@
 //! Which services the checks of Consul are about, and which of them changed.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::answers;
@@ -24,18 +24,14 @@ pub(super) struct Touched {
     pub(super) services: BTreeSet<Arc<str>>,
     /// Nodes, and so every service on them.
     pub(super) nodes: BTreeSet<Arc<str>>,
+    /// What speaks for services that nobody names here, and so any of them.
+    pub(super) any: bool,
 }
 
 impl Checks {
     /// Whether there is none that can be seen. Consul's own servers have one each.
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
-    }
-
-    /// How many nodes there are, as far as checks tell: each that has an agent has one.
-    pub(super) fn nodes(&self) -> usize {
-        let nodes: HashSet<_> = self.0.keys().map(|(node, _)| node).collect();
-        nodes.len()
     }
 
     /// Takes in all checks, and tells what is new about them.

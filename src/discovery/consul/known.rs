@@ -50,6 +50,8 @@ pub(super) struct Known {
     doubts: Doubts,
     reads: Reads,
     looks: Looks,
+    /// Whether the catalog is to be asked for as it is, as the services are: the poll may hang.
+    is_to_be_listed: bool,
     services: BTreeMap<Arc<str>, Held>,
     /// Those that are not read, and were told of all the same: their tags ask for nothing that is served here.
     noted: BTreeMap<Arc<str>, Arc<Service>>,
@@ -126,6 +128,7 @@ impl Known {
             withheld: before.withheld,
             reads: Reads::new(refresh),
             looks: Looks::default(),
+            is_to_be_listed: false,
             index: None,
             catalog: Catalog::default(),
             checks: None,
@@ -209,6 +212,18 @@ impl Known {
         }
     }
 
+    /// Takes in the catalog as it was asked for beside the poll; one that is behind tells nothing.
+    pub(super) fn listed(&mut self, answer: Answer<answers::Services>, now: Instant) {
+        if self.index.is_some_and(|index| answer.index > index) {
+            self.catalog(answer, false, now);
+        }
+    }
+
+    /// Whether it is to be asked for now; and then no more.
+    pub(super) fn is_to_be_listed(&mut self) -> bool {
+        std::mem::take(&mut self.is_to_be_listed)
+    }
+
     /// Takes in all checks.
     pub(super) fn checks(&mut self, answer: answers::Checks, index: u64, now: Instant) {
         let before = std::mem::replace(&mut self.checked, index);
@@ -251,6 +266,7 @@ impl Known {
             return None;
         }
         if self.reads.is_sweep_due(now) {
+            self.is_to_be_listed |= !self.reads.is_called_for();
             self.reads.sweep(self.swept(), now);
             self.is_stale = false;
         }
@@ -340,7 +356,7 @@ impl Known {
         if let Some(datacenter) = &listing.datacenter {
             self.datacenter = Some(Arc::clone(datacenter));
         }
-        if !listing.is_empty && !listing.is_unreadable {
+        if !listing.is_empty && listing.unreadable == 0 {
             for beside in self.catalog.learn(name, listing.stands_for.clone()) {
                 if self.is_read(&beside) {
                     self.reads.now(&beside);
@@ -350,8 +366,11 @@ impl Known {
         if !self.is_read(name) {
             return Ok(());
         }
-        if listing.is_unreadable {
-            return Err("none of its entries can be read".to_owned());
+        if listing.unreadable > 0 {
+            let entries = listing.unreadable;
+            return Err(format!(
+                "of {entries} of its entries nobody can say what they ask for"
+            ));
         }
         let sidecars = listing.found.sidecars.as_ref().map(Vec::len);
         if listing.is_empty {

@@ -44,8 +44,8 @@ pub(super) struct Listing {
     pub(super) newest: Newest,
     /// Whether no instance is listed, of any kind and in any state.
     pub(super) is_empty: bool,
-    /// Whether something is listed, and no entry of it can be read: that is no list of this kind.
-    pub(super) is_unreadable: bool,
+    /// Of how many entries nobody can say what they ask for.
+    pub(super) unreadable: usize,
 }
 
 /// The index at which something of it changed last. Where that is beyond the last answer of a poll, it has been read in a state
@@ -95,7 +95,7 @@ pub(super) fn listing(
             datacenter: None,
             newest: Newest::default(),
             is_empty: service.0.is_empty(),
-            is_unreadable: false,
+            unreadable: 0,
         },
         left_out: 0,
     };
@@ -129,7 +129,6 @@ impl Lister {
         take: fn(&mut Self, &Entry) -> Option<Instance>,
     ) -> Vec<Instance> {
         let mut taken = BTreeMap::new();
-        let mut is_readable = entries.0.is_empty();
         for (place, entry) in entries.0.iter().enumerate() {
             let entry = match entry {
                 Ok(entry) => entry,
@@ -138,10 +137,10 @@ impl Lister {
                         .clone()
                         .unwrap_or_else(|| format!("entry {place}").into());
                     self.unusable(id, why.clone());
+                    self.listing.unreadable += 1;
                     continue;
                 }
             };
-            is_readable = true;
             self.learn(entry);
             let Some(instance) = take(self, entry) else {
                 continue;
@@ -157,7 +156,6 @@ impl Lister {
                 btree_map::Entry::Occupied(_) => {}
             }
         }
-        self.listing.is_unreadable |= !is_readable;
         let cut = taken.values().skip(MOST_INSTANCES);
         // One without an address has been told of.
         self.left_out += cut.filter(|instance| instance.address.is_some()).count();
@@ -263,7 +261,10 @@ impl Lister {
     fn known(&mut self, entry: &Entry) -> Instance {
         let id = entry.id();
         let service = &entry.service;
-        let address = self.addressing.dialled(&entry.node, service);
+        let address = match &entry.broken {
+            Some(why) => Err(why.clone()),
+            None => self.addressing.dialled(&entry.node, service),
+        };
         let address = address.map_err(|why| self.unusable(Arc::clone(&id), why));
         let health = entry.checks.iter().map(Check::health).max();
         Instance {

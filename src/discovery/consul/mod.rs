@@ -36,7 +36,7 @@ use asking::told;
 use known::Known;
 pub use listing::Addressing;
 use listing::Listing;
-use nodes::{Registered, look};
+use nodes::{Look, look};
 use report::{Poll, Report};
 use stored::Stored;
 
@@ -168,7 +168,9 @@ enum Heard {
     Pulse(Option<String>),
     Read(Arc<str>, Box<Result<Listing, Error>>),
     /// What is registered on the nodes.
-    Looked(Result<Registered, Error>),
+    Looked(Look),
+    /// The catalog, as it is every now and then.
+    Listed(Result<Answer<Services>, Error>),
     /// The catalog, asked for the sake of a doubt.
     Asked(Result<Answer<Services>, Error>),
 }
@@ -286,9 +288,21 @@ impl Watcher {
             });
         }
         if self.look_at().is_some_and(|at| at <= now) {
-            self.known.look(now);
-            let looked = look(self.client.clone(), self.asking.clone());
-            self.tasks.spawn(async move { Heard::Looked(looked.await) });
+            let many = self.known.look(now);
+            let look = look(self.client.clone(), self.asking.clone(), many);
+            self.tasks.spawn(async move { Heard::Looked(look.await) });
+        }
+        if self.known.is_to_be_listed() {
+            let (client, asking) = (self.client.clone(), self.asking.clone());
+            self.tasks.spawn(async move {
+                let query = Query {
+                    path: &["catalog", "services"],
+                    parameters: &asking.parameters(),
+                    consistent: false,
+                };
+                let answer = client.read(&query).await;
+                Heard::Listed(answer.and_then(|answer| asking.fresh(answer)))
+            });
         }
         if !self.is_asking && self.known.ask_at(now).is_some_and(|at| at <= now) {
             self.is_asking = true;
@@ -355,22 +369,25 @@ impl Watcher {
                     aside(&mut self.known, move |known| known.read(&name, read, now)).await;
                 }
             },
-            Heard::Looked(seen) => {
-                let seen = seen
-                    .inspect_err(|error| tracing::debug!(%error, "the nodes cannot be looked at"))
-                    .ok();
-                aside(&mut self.known, move |known| known.looked(seen, now)).await;
+            Heard::Looked(look) => {
+                aside(&mut self.known, move |known| known.looked(look, now)).await;
             }
+            Heard::Listed(Ok(answer)) => {
+                aside(&mut self.known, move |known| known.listed(answer, now)).await;
+            }
+            // The polls tell of what is wrong.
+            Heard::Listed(Err(_)) => {}
             Heard::Asked(answer) => {
                 self.is_asking = false;
                 match answer {
-                    Ok(answer) => {
+                    // Nothing is given up on the word of one that may be behind.
+                    Ok(answer) if !answer.stale => {
                         aside(&mut self.known, move |known| {
                             known.catalog(answer, true, now)
                         })
                         .await;
                     }
-                    Err(_) => self.known.unanswered(now),
+                    Ok(_) | Err(_) => self.known.unanswered(now),
                 }
             }
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::answers::{NodeServices, Nodes};
 use super::asking::Asking;
@@ -18,6 +18,12 @@ const AT_ONCE: usize = 8;
 /// A look is followed by as long a pause as it took, within these bounds, though changes come without pause.
 const BETWEEN_LOOKS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
+/// So long a look may take: all services are read then, which waits for no node.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Where nodes are too many, they are counted again after so long.
+const COUNTED_AGAIN: Duration = Duration::from_secs(60);
+
 /// What was seen on the nodes, and when they are looked at again.
 #[derive(Debug, Default)]
 pub(super) struct Looks {
@@ -28,6 +34,8 @@ pub(super) struct Looks {
     next: Option<Instant>,
     /// Not before.
     rested: Option<Instant>,
+    /// Until then the nodes are taken to be too many.
+    too_many: Option<Instant>,
 }
 
 /// What the catalog has registered, by the index at which that was last changed.
@@ -43,6 +51,7 @@ struct Instance {
     service: Box<str>,
     /// The service that it speaks for, if it is a sidecar.
     beside: Box<str>,
+    is_gateway: bool,
     modified: u64,
 }
 
@@ -58,6 +67,11 @@ impl Looks {
         self.next.filter(|_| self.began.is_none())
     }
 
+    /// Whether they are worth a look.
+    pub(super) fn are_few(&self, now: Instant) -> bool {
+        self.too_many.is_none_or(|until| until <= now)
+    }
+
     /// It is under way: what is due from now on is due after it.
     pub(super) fn begin(&mut self, now: Instant) {
         self.began = Some(now);
@@ -71,29 +85,34 @@ impl Looks {
 
     /// Takes in what is seen now, if it could be. Returns what has changed since the look before, if there is something to
     /// compare.
-    pub(super) fn end(&mut self, seen: Option<Registered>, now: Instant) -> Option<Touched> {
+    pub(super) fn end(&mut self, look: Look, now: Instant) -> Option<Touched> {
         let (least, most) = BETWEEN_LOOKS;
         let took = self.began.take().map_or(least, |began| now - began);
         let rested = now + took.clamp(least, most);
         self.rested = Some(rested);
         self.next = self.next.map(|next| next.max(rested));
-        let seen = seen?;
+        self.too_many = matches!(look, Look::TooMany).then(|| now + COUNTED_AGAIN);
+        let Look::Seen(seen) = look else {
+            return None;
+        };
         let before = self.seen.replace(seen)?;
         Some(self.seen.as_ref()?.changed_since(&before))
     }
 }
 
 impl Registered {
-    /// What one node has, by id, which is the name too, and index.
+    /// What one node has, by id, which is the name too and may end in a kind, and index.
     #[cfg(test)]
     pub(super) fn of(node: &str, services: &[(&str, u64)]) -> Self {
         let mut answer = NodeServices::default();
         for (name, modified) in services {
-            let mut service = super::answers::Service::default();
-            service.id = (*name).to_owned();
-            service.service = service.id.clone();
-            service.modify_index = *modified;
-            answer.services.push(service);
+            answer.services.push(super::answers::Registration {
+                kind: name.split(' ').nth(1).unwrap_or_default().to_owned(),
+                id: (*name).to_owned(),
+                service: (*name).to_owned(),
+                modify_index: *modified,
+                ..Default::default()
+            });
         }
         let mut all = Self::default();
         all.take(node.to_owned(), answer);
@@ -113,6 +132,7 @@ impl Registered {
                 if theirs.instances.get(key) != Some(instance) {
                     let names = [&instance.service, &instance.beside].into_iter();
                     let names = names.filter(|name| !name.is_empty());
+                    touched.any |= instance.is_gateway;
                     touched.services.extend(names.map(|name| (&**name).into()));
                 }
             }
@@ -126,6 +146,7 @@ impl Registered {
             let instance = Instance {
                 service: service.service.into(),
                 beside: service.proxy.destination_service_name.into(),
+                is_gateway: service.kind == "terminating-gateway",
                 modified: service.modify_index,
             };
             let key = (node.clone(), service.id.into());
@@ -135,13 +156,36 @@ impl Registered {
     }
 }
 
-/// Asks for the nodes (`catalog/nodes`), and each for what is registered on it (`catalog/node-services/NODE`, since Consul 1.7).
-///
-/// # Errors
-/// That of the first question without an answer.
-pub(super) async fn look(client: Client, asking: Asking) -> Result<Registered, Error> {
-    let nodes: Nodes = ask(&client, &asking, &["catalog", "nodes"]).await?;
+/// What became of a look.
+#[derive(Debug)]
+pub(super) enum Look {
+    Seen(Registered),
+    /// They are more than the services: to read those is less.
+    TooMany,
+    /// One does not answer, or all do not in time.
+    Failed,
+}
+
+/// Asks for the nodes (`catalog/nodes`), and each for what is registered on it (`catalog/node-services/NODE`, since Consul 1.7),
+/// if they are fewer than so many.
+pub(super) async fn look(client: Client, asking: Asking, many: usize) -> Look {
+    match timeout(PATIENCE, seen(&client, &asking, many)).await {
+        Ok(Ok(Some(seen))) => Look::Seen(seen),
+        Ok(Ok(None)) => Look::TooMany,
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "consul's nodes cannot be looked at");
+            Look::Failed
+        }
+        Err(_) => Look::Failed,
+    }
+}
+
+async fn seen(client: &Client, asking: &Asking, many: usize) -> Result<Option<Registered>, Error> {
+    let nodes: Nodes = ask(client, asking, &["catalog", "nodes"]).await?;
     let names: HashSet<String> = nodes.0.into_iter().map(|node| node.node).collect();
+    if names.len() >= many {
+        return Ok(None);
+    }
     let (mut names, mut seen) = (names.into_iter(), Registered::default());
     let mut asked = JoinSet::new();
     loop {
@@ -156,7 +200,7 @@ pub(super) async fn look(client: Client, asking: Asking) -> Result<Registered, E
             });
         }
         match asked.join_next().await {
-            None => return Ok(seen),
+            None => return Ok(Some(seen)),
             Some(Ok(answer)) => {
                 let (node, answer) = answer?;
                 seen.take(node, answer);
@@ -284,18 +328,22 @@ mod tests {
         // What changes while it is under way may have been missed by it.
         looks.look(after(10));
         assert_eq!(looks.look_at(), None);
-        assert!(looks.end(Some(registered(BEFORE)), after(400)).is_none());
+        assert!(
+            looks
+                .end(Look::Seen(registered(BEFORE)), after(400))
+                .is_none()
+        );
         assert_eq!(looks.look_at(), Some(after(800)));
         looks.begin(after(800));
         // One that fails takes nothing away from the next.
-        assert!(looks.end(None, after(801)).is_none());
+        assert!(looks.end(Look::Failed, after(801)).is_none());
         looks.look(after(802));
         assert_eq!(looks.look_at(), Some(after(901)));
         looks.begin(after(901));
-        assert!(looks.end(Some(registered(&[])), after(902)).is_some());
+        assert!(looks.end(Look::Seen(registered(&[])), after(902)).is_some());
         looks.forget();
         looks.begin(after(2000));
-        let first = looks.end(Some(registered(BEFORE)), after(20_000));
+        let first = looks.end(Look::Seen(registered(BEFORE)), after(20_000));
         assert!(first.is_none(), "it may be of another history");
         looks.look(after(20_000));
         assert_eq!(looks.look_at(), Some(after(25_000)));

@@ -71,6 +71,7 @@ impl Court {
             index: said.index,
             known_leader: said.known_leader,
             last_contact: Duration::ZERO,
+            stale: false,
             filtered: said.filtered,
             default_deny: said.default_deny,
             token: said.token,

@@ -4,16 +4,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::de::Deserializer;
 use serde_json::value::RawValue;
 
+use super::super::elements::{MOST, MOST_OF_ONE, each, parse};
 use crate::api::http::null_is_default;
 use crate::config::nomad::is_label;
 use crate::name::quoted;
 
 /// `GET /v1/services`: by namespace, each service with the tags of all its instances, sorted: Nomad's order means nothing.
-#[derive(Debug, Default, PartialEq, Deserialize)]
-#[serde(from = "Option<Vec<Box<RawValue>>>")]
+#[derive(Debug, Default, PartialEq)]
 pub(super) struct Services {
     pub(super) namespaces: BTreeMap<Arc<str>, Names>,
     /// How many entries do not say what they are of.
@@ -28,8 +28,19 @@ pub(super) struct Names(pub(super) BTreeMap<Arc<str>, Vec<Arc<str>>>);
 #[serde(rename_all = "PascalCase")]
 struct OfNamespace {
     namespace: String,
-    #[serde(default, deserialize_with = "null_is_default")]
-    services: Vec<Box<RawValue>>,
+    #[serde(default, deserialize_with = "names")]
+    services: Listed,
+}
+
+/// Each service with its tags, or nothing where it does not say which it is.
+type Listed = Vec<Option<(Arc<str>, Vec<Arc<str>>)>>;
+
+fn names<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Listed, D::Error> {
+    each(deserializer, MOST, |raw| {
+        let named = parse::<Named>(raw).ok();
+        let named = named.filter(|named| is_label(&named.service_name));
+        Some(named.map(|named| (named.service_name.into(), tags(raw))))
+    })
 }
 
 #[derive(Deserialize)]
@@ -41,62 +52,56 @@ struct Named {
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Tagged {
-    #[serde(default, deserialize_with = "null_is_default")]
-    tags: Vec<Box<RawValue>>,
+    #[serde(default, deserialize_with = "texts")]
+    tags: Vec<String>,
 }
 
-impl From<Option<Vec<Box<RawValue>>>> for Services {
-    fn from(listed: Option<Vec<Box<RawValue>>>) -> Self {
+fn texts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    each(deserializer, MOST, |tag| parse(tag).ok())
+}
+
+impl<'de> Deserialize<'de> for Services {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let listed = each(deserializer, MOST, |raw| {
+            Some(parse::<OfNamespace>(raw).ok())
+        })?;
         let mut all = Self::default();
-        for raw in listed.into_iter().flatten() {
-            let parsed = parse::<OfNamespace>(&raw);
-            let Some(of) = parsed.ok().filter(|of| is_label(&of.namespace)) else {
+        for of in listed {
+            let Some(of) = of.filter(|of| is_label(&of.namespace)) else {
                 all.unreadable += 1;
                 continue;
             };
-            let services = all.namespaces.entry(of.namespace.into()).or_default();
-            for raw in &of.services {
-                let named = parse::<Named>(raw);
-                match named.ok().filter(|named| is_label(&named.service_name)) {
-                    Some(named) => services.0.insert(named.service_name.into(), tags(raw)),
-                    None => {
-                        all.unreadable += 1;
-                        continue;
-                    }
-                };
+            let names = all.namespaces.entry(of.namespace.into()).or_default();
+            for service in of.services {
+                match service {
+                    Some((name, tags)) => drop(names.0.insert(name, tags)),
+                    None => all.unreadable += 1,
+                }
             }
         }
-        all
+        Ok(all)
     }
 }
 
 /// Those that can be read. A service whose tags cannot is there all the same, and asks for nothing.
 fn tags(raw: &RawValue) -> Vec<Arc<str>> {
     let tagged = parse::<Tagged>(raw).map(|tagged| tagged.tags);
-    let tags = tagged.unwrap_or_default();
-    let tags = tags.iter().filter_map(|tag| parse::<String>(tag).ok());
+    let tags = tagged.unwrap_or_default().into_iter();
     let mut tags: Vec<Arc<str>> = tags.map(Arc::from).collect();
     tags.sort_unstable();
     tags
 }
 
-/// `GET /v1/service/NAME`: the instances.
-#[derive(Debug, Default, Deserialize)]
-#[serde(from = "Option<Vec<Box<RawValue>>>")]
+/// `GET /v1/service/NAME`: the instances, and why nobody can say what an entry asks for.
+#[derive(Debug, Default)]
 pub(super) struct Registrations(pub(super) Vec<Result<Registration, String>>);
 
-impl From<Option<Vec<Box<RawValue>>>> for Registrations {
-    fn from(entries: Option<Vec<Box<RawValue>>>) -> Self {
-        let entries = entries.into_iter().flatten().map(|raw| {
-            let entry: Registration = parse(&raw).map_err(|error| {
-                format!("its entry cannot be read: {}", quoted(&error.to_string()))
-            })?;
-            match entry.id.is_empty() {
-                false => Ok(entry),
-                true => Err("it does not say which instance it is".to_owned()),
-            }
-        });
-        Self(entries.collect())
+impl<'de> Deserialize<'de> for Registrations {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        each(deserializer, MOST_OF_ONE, |raw| {
+            Some(Registration::read(raw))
+        })
+        .map(Self)
     }
 }
 
@@ -104,6 +109,9 @@ impl From<Option<Vec<Box<RawValue>>>> for Registrations {
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub(super) struct Registration {
+    /// Why there is no more of it than what its tags ask for: nothing of it is dialled.
+    #[serde(skip)]
+    pub(super) broken: Option<String>,
     #[serde(rename = "ID", deserialize_with = "null_is_default")]
     pub(super) id: String,
     #[serde(deserialize_with = "null_is_default")]
@@ -122,6 +130,39 @@ pub(super) struct Registration {
     pub(super) modify_index: u64,
 }
 
-fn parse<T: DeserializeOwned>(raw: &RawValue) -> serde_json::Result<T> {
-    serde_json::from_str(raw.get())
+impl Registration {
+    fn read(raw: &RawValue) -> Result<Self, String> {
+        let entry = parse::<Self>(raw).or_else(|error| {
+            let why = format!("its entry cannot be read: {}", quoted(&error.to_string()));
+            parse::<Remains>(raw)
+                .map_err(|_| why.clone())
+                .map(|remains| Self {
+                    broken: Some(why),
+                    id: remains.id,
+                    service_name: remains.service_name,
+                    namespace: remains.namespace,
+                    node_id: remains.node_id,
+                    tags: remains.tags,
+                    ..Self::default()
+                })
+        })?;
+        match entry.id.is_empty() {
+            false => Ok(entry),
+            true => Err("it does not say which instance it is".to_owned()),
+        }
+    }
+}
+
+/// What of an entry must be readable for its tags to count.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Remains {
+    #[serde(rename = "ID")]
+    id: String,
+    service_name: String,
+    namespace: String,
+    #[serde(default, rename = "NodeID", deserialize_with = "null_is_default")]
+    node_id: String,
+    #[serde(default, deserialize_with = "null_is_default")]
+    tags: Vec<String>,
 }

@@ -348,8 +348,16 @@ impl Known {
             if is_listed {
                 return Err("nomad lists it, and nothing is listed of it".to_owned());
             }
-        } else if registrations.0.iter().all(Result::is_err) {
-            return Err("none of its entries can be read".to_owned());
+        }
+        let mut unreadable = registrations
+            .0
+            .iter()
+            .filter_map(|entry| entry.as_ref().err());
+        if let Some(why) = unreadable.next() {
+            let entries = 1 + unreadable.count();
+            return Err(format!(
+                "of {entries} of its entries nobody can say what they ask for: {why}"
+            ));
         }
         let found = found(
             name,

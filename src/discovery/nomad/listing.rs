@@ -34,14 +34,7 @@ pub(super) fn found(
 ) -> Found {
     let mut taken: BTreeMap<Arc<str>, Instance> = BTreeMap::new();
     let mut unusable: Vec<(Arc<str>, Arc<str>)> = Vec::new();
-    for (place, entry) in registrations.0.iter().enumerate() {
-        let entry = match entry {
-            Ok(entry) => entry,
-            Err(why) => {
-                unusable.push((format!("entry {place}").into(), why.as_str().into()));
-                continue;
-            }
-        };
+    for entry in registrations.0.iter().flatten() {
         let id = id(entry);
         if entry.service_name != name || entry.namespace != namespace {
             let other = quoted(&format!("{}.{}", entry.service_name, entry.namespace));
@@ -51,7 +44,10 @@ pub(super) fn found(
         match taken.entry(Arc::clone(&id)) {
             btree_map::Entry::Occupied(_) => unusable.push((id, "it is listed twice".into())),
             btree_map::Entry::Vacant(free) => {
-                let address = dialled(entry, is_local_allowed);
+                let address = match &entry.broken {
+                    Some(why) => Err(why.clone()),
+                    None => dialled(entry, is_local_allowed),
+                };
                 let address = address.map_err(|why| unusable.push((Arc::clone(&id), why.into())));
                 free.insert(Instance {
                     id,

@@ -13,6 +13,7 @@ fn answered<T: serde::de::DeserializeOwned>(value: Value) -> Result<Answer<T>, E
         index: 1,
         known_leader: true,
         last_contact: std::time::Duration::ZERO,
+        stale: false,
         filtered: false,
         default_deny: false,
         token: Default::default(),

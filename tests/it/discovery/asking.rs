@@ -39,8 +39,20 @@ async fn catalog_and_health_are_asked_as_the_operator_says() {
 
 #[tokio::test]
 async fn what_a_server_says_that_is_cut_off_for_long_changes_nothing_until_it_is_heard_again() {
-    let (consul, mut watched) = asking(Consistency::Stale).await;
+    for (consistency, stale) in [
+        (Consistency::Stale, false),
+        // As an agent with `discovery_max_stale` has it.
+        (Consistency::Default, true),
+        (Consistency::Consistent, true),
+    ] {
+        cut_off(consistency, stale).await;
+    }
+}
+
+async fn cut_off(consistency: Consistency, stale: bool) {
+    let (consul, mut watched) = asking(consistency).await;
     consul.change(|world| {
+        world.stale = stale;
         world.last_contact = 10_001;
         world.deregister("web");
         register(world, "new");

@@ -260,8 +260,7 @@ async fn an_entry_of_rubbish_hides_no_other() {
             .as_array_mut()
             .unwrap();
         entries.extend([
-            json!(7),
-            json!({"Node": {"Node": "n2"}, "Service": {"ID": "\u{1b}", "Port": []}}),
+            json!({"Node": {"Node": "n2"}, "Service": {"ID": "\u{1b}", "Service": "web", "Port": []}}),
         ]);
         world.catalog =
             Some(json!({"web": route("web.example"), "api": route("api.example"), "x": 7}));
@@ -269,7 +268,7 @@ async fn an_entry_of_rubbish_hides_no_other() {
     });
     watched
         .until("it is listed", |watched| {
-            watched.services["web"].skipped.len() == 2
+            watched.services["web"].skipped.len() == 1
         })
         .await;
     assert_eq!(watched.endpoints("web").len(), 1);
@@ -298,6 +297,69 @@ async fn a_change_without_a_trace_is_found_on_its_node_and_nothing_else_is_read(
         // The first look has nothing to compare with.
         assert_eq!(reads("/service/api"), usize::from(is_first), "{asked:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_of_which_nothing_is_told_hides_a_change_for_seconds_only() {
+    let (consul, mut watched) = ready().await;
+    consul.fail("/node-services/", Fault::Hang);
+    watched.during(Duration::from_secs(10)).await;
+    let (before, start) = (watched.endpoints("web"), Instant::now());
+    consul.change(|world| register(world, "web"));
+    watched
+        .until("it is told", |watched| watched.endpoints("web") != before)
+        .await;
+    assert!(
+        start.elapsed() < Duration::from_secs(6),
+        "{:?}",
+        start.elapsed()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_poll_of_the_catalog_that_never_ends_hides_a_new_service_for_a_minute_only() {
+    let (consul, mut watched) = ready().await;
+    watched.during(Duration::from_secs(10)).await;
+    consul.fail("catalog/services?index=", Fault::Hang);
+    consul.change(|world| register(world, "new"));
+    watched.during(Duration::from_secs(61)).await;
+    assert!(watched.has("new"));
+}
+
+/// Where what it asked for cannot be read any more, another route may not take its clients.
+#[tokio::test]
+async fn of_an_entry_that_cannot_be_read_the_tags_count_and_nothing_is_dialled() {
+    let (consul, mut watched) = ready().await;
+    let rule = |watched: &Watched| watched.services["web"].routes[0].rule.to_string();
+    let (before, all) = (rule(&watched), watched.endpoints("web"));
+    consul.change(|world| {
+        let mut broken = world.services["web"][0].clone();
+        broken["Service"]["Port"] = json!("22");
+        let mut other = world.services["web"][0].clone();
+        other["Service"]["ID"] = json!("other");
+        other["Service"]["Tags"] = json!([]);
+        other["Service"]["Port"] = json!(7);
+        world
+            .services
+            .insert("web".to_owned(), json!([broken, other]));
+        world.index[0] += 1;
+    });
+    watched
+        .until("the other is dialled", |watched| {
+            watched.endpoints("web") != all
+        })
+        .await;
+    assert_eq!(watched.endpoints("web"), ["127.0.0.1:7*1"]);
+    assert_eq!(rule(&watched), before);
+    consul.change(|world| {
+        let tags = json!([["no text"]]);
+        world.services.get_mut("web").unwrap()[0]["Service"]["Tags"] = tags;
+        world.index[0] += 1;
+    });
+    watched
+        .until_degraded("nobody can say what they ask for")
+        .await;
+    assert_eq!(rule(&watched), before);
 }
 
 /// As with a Consul before 1.7, or where nodes are more than services.

@@ -79,7 +79,40 @@ async fn an_answer_of_a_hundred_megabytes_changes_nothing_is_told_and_is_not_hel
     echoes(&mut tunnel).await;
 }
 
-fn register(world: &mut World, name: &str, address: SocketAddr) {
+/// A few bytes each, of which much would be made.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_of_a_million_little_things_is_refused_before_it_takes_all_memory() {
+    let consul = FakeConsul::start().await;
+    let echo = Upstream::echo().await;
+    consul.change(|world| register(world, "web", echo.address));
+    let gateway = Gateway::start(&consul).await;
+    let before = gateway.peak();
+    let list = |element: &str| format!("[{}{element}]", format!("{element},").repeat(4_000_000));
+    let names: Vec<String> = (0..400_000).map(|n| format!("\"{n:x}\":[]")).collect();
+    for (asked, body) in [
+        ("health/service/", list("1")),
+        ("health/service/", list("{}")),
+        ("catalog/services", format!("{{{}}}", names.join(","))),
+        ("catalog/services", format!("{{\"a\":{}}}", list("\"\""))),
+        ("health/state/any", list("{}")),
+    ] {
+        consul.change(|world| {
+            world.faults.insert(asked, Fault::Bytes(body.into_bytes()));
+            world.index = world.index.map(|index| index + 10);
+        });
+        gateway.readyz_says("more than ").await;
+        echoes(&mut gateway.open("web.example.test").await).await;
+        consul.change(|world| {
+            world.faults.clear();
+            world.index = world.index.map(|index| index + 10);
+        });
+        gateway.readyz_says("consul ready").await;
+    }
+    let most = gateway.peak() - before;
+    assert!(most < 256 * 1024, "{most} KiB more");
+}
+
+pub(super) fn register(world: &mut World, name: &str, address: SocketAddr) {
     let tags = route(&format!("{name}.example.test"));
     let tags: Vec<&str> = tags.iter().map(String::as_str).collect();
     world.register(name, &tags);
@@ -88,14 +121,14 @@ fn register(world: &mut World, name: &str, address: SocketAddr) {
 }
 
 /// The real program: what it holds in memory is nobody else's.
-struct Gateway {
-    program: Program,
+pub(super) struct Gateway {
+    pub(super) program: Program,
     client: Arc<ClientConfig>,
     _authority: Authority,
 }
 
 impl Gateway {
-    async fn start(consul: &FakeConsul) -> Self {
+    pub(super) async fn start(consul: &FakeConsul) -> Self {
         let authority = Authority::new();
         authority.issue_files("edge", &["*.example.test"]);
         let tables = format!(
@@ -145,7 +178,7 @@ impl Gateway {
         assert!(metrics.contains(series), "{metrics}");
     }
 
-    async fn open(&self, host: &str) -> TlsStream<TcpStream> {
+    pub(super) async fn open(&self, host: &str) -> TlsStream<TcpStream> {
         let late = Instant::now() + PATIENCE;
         loop {
             match self.try_open(host).await {
@@ -173,7 +206,7 @@ impl Gateway {
     }
 }
 
-async fn echoes(tunnel: &mut TlsStream<TcpStream>) {
+pub(super) async fn echoes(tunnel: &mut TlsStream<TcpStream>) {
     tunnel.write_all(b"still there?").await.unwrap();
     let mut heard = [0; 12];
     tunnel.read_exact(&mut heard).await.unwrap();

@@ -1,5 +1,7 @@
 //! Answers of Consul about its catalog that are bad, as no real agent gives them on demand.
 
+use serde_json::Value;
+
 use super::faulty::{Case, Faulty, altered, each_is_told};
 use super::register;
 use crate::consul::{Altered, Fault};
@@ -53,6 +55,9 @@ async fn an_agent_that_does_not_answer_takes_no_route_away() {
     faulty.between.heal();
     faulty.hears_of("simple02").await;
     faulty.scene.is_ready().await;
+    // One that lasts is told of.
+    faulty.tells(silence, "consul").await;
+    faulty.hears_of("simple03").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -145,6 +150,7 @@ async fn an_index_that_goes_back_or_is_none_is_asked_about_without_haste_and_hid
     let Some(faulty) = Faulty::start().await else {
         return;
     };
+    let before = faulty.between.asked().len();
     for (name, case) in [
         (
             "simple02",
@@ -168,6 +174,17 @@ async fn an_index_that_goes_back_or_is_none_is_asked_about_without_haste_and_hid
         faulty.between.heal();
         faulty.scene.is_ready().await;
     }
+    let asked = faulty.between.asked();
+    let mut later = asked.iter().skip(before);
+    let is_anew = |path: &String| path == "/v1/catalog/services";
+    assert!(later.any(is_anew), "{asked:?}");
+    // No trouble to anybody; but whoever wonders finds it.
+    let said = faulty.scene.logged("INFO");
+    let back = |line: &Value| {
+        line["message"] == "an index went back: everything is asked for anew"
+            && line["path"] == "/v1/catalog/services"
+    };
+    assert!(said.iter().any(back), "{said:?}");
 }
 
 const INDEX: &str = "X-Consul-Index";

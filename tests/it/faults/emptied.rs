@@ -69,7 +69,7 @@ async fn a_token_that_loses_its_rights_takes_no_route_away() {
     };
     let token = consul.token(&rights());
     let sidecar = register_with_own_sidecar(&consul).await;
-    let scene = Scene::start(&consul.way(), &format!("token = \"{token}\"")).await;
+    let scene = Scene::start_apart(&consul.way(), &format!("token = \"{token}\"")).await;
     let mut tunnel = scene.tunnel().await;
     let traffic = scene.traffic(HOST);
 
@@ -77,7 +77,7 @@ async fn a_token_that_loses_its_rights_takes_no_route_away() {
     consul.change_rights(&token, ITSELF);
     // A question that waits is answered when something changes.
     register(&consul, "simple02", sidecar.address, sidecar.address.port());
-    let told = scene.is_degraded("consul").await;
+    let told = scene.tells("consul").await;
     assert!(told.contains("ACL"), "{told}");
     // Longer than an empty answer is doubted that hides nothing.
     let late = Instant::now() + Duration::from_secs(12);
@@ -108,15 +108,16 @@ async fn a_token_that_is_deleted_takes_no_route_away_and_another_in_its_file_is_
     std::fs::write(file.path(), &token).unwrap();
     let sidecar = register_with_own_sidecar(&consul).await;
     let keys = format!("token_file = \"{}\"", file.path().display());
-    let scene = Scene::start(&consul.way(), &keys).await;
+    let scene = Scene::start_apart(&consul.way(), &keys).await;
     let mut tunnel = scene.tunnel().await;
     let traffic = scene.traffic(HOST);
 
     consul.delete_token(&token);
     register(&consul, "simple02", sidecar.address, sidecar.address.port());
-    let told = scene.is_degraded("consul").await;
+    let told = scene.tells("consul").await;
     assert!(told.contains("ACL not found"), "{told}");
-    assert!(!told.contains(&token), "{told}");
+    let logged = scene.gateway.child.all();
+    assert!(!told.contains(&token) && !logged.contains(&token), "{told}");
     scene.works("its token is gone").await;
 
     std::fs::write(file.path(), consul.token(&rights())).unwrap();
@@ -144,16 +145,22 @@ async fn a_token_that_expires_takes_no_route_away_and_another_in_its_file_is_tak
     std::fs::write(file.path(), &token).unwrap();
     let _sidecar = register_with_own_sidecar(&consul).await;
     let keys = format!("token_file = \"{}\"", file.path().display());
-    let scene = Scene::start(&consul.way(), &keys).await;
+    let scene = Scene::start_apart(&consul.way(), &keys).await;
     let mut tunnel = scene.tunnel().await;
     // It reaps them at its leisure, and answers a question that waits when that ends.
     let long = Duration::from_secs(180);
+    let parts = ["mesh identity", "consul"];
+    let expired = async |part| scene.state(part).await.contains("ACL not found");
     scene
         .until_within(long, "it has expired", async || {
-            let state = scene.state("mesh identity").await + &scene.state("consul").await;
-            state.contains("ACL not found")
+            expired(parts[0]).await || expired(parts[1]).await
         })
         .await;
+    for part in parts {
+        if expired(part).await {
+            scene.tells(part).await;
+        }
+    }
     scene.works("its token has expired").await;
     tunnel.lives().await;
     std::fs::write(file.path(), consul.token(&rights())).unwrap();

@@ -128,6 +128,7 @@ async fn of_two_services_for_one_name_the_same_wins_in_whatever_order_they_come(
     };
     is_in_order(&mesh.routes().await);
     assert_eq!(mesh.greets("both.example.test").await, "a");
+    mesh.counts("portcullis_routes_shadowed", 1).await;
 
     // A gateway that hears of both at once says the same.
     let text = configuration(&at(&mesh.consul), "");
@@ -136,6 +137,7 @@ async fn of_two_services_for_one_name_the_same_wins_in_whatever_order_they_come(
     mesh.is_ready().await;
     is_in_order(&mesh.routes().await);
     assert_eq!(mesh.greets("both.example.test").await, "a");
+    mesh.counts("portcullis_routes_shadowed", 1).await;
     mesh.gateway = first_gateway;
 
     mesh.consul.deregister("a");
@@ -145,6 +147,7 @@ async fn of_two_services_for_one_name_the_same_wins_in_whatever_order_they_come(
     })
     .await;
     assert_eq!(mesh.greets("both.example.test").await, "b");
+    mesh.counts("portcullis_routes_shadowed", 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

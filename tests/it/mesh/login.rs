@@ -100,15 +100,15 @@ impl Scene {
 }
 
 /// The tokens that there are by login.
-fn tokens(consul: &Consul) -> Vec<Value> {
+pub(super) fn tokens(consul: &Consul) -> Vec<Value> {
     let all = consul.get("/v1/acl/tokens");
     let all = all.as_array().unwrap().iter();
-    all.filter(|token| token["AuthMethod"] == "jwt")
+    all.filter(|token| token["AuthMethod"].is_string())
         .cloned()
         .collect()
 }
 
-async fn until(what: &str, patience: Duration, is_so: impl Fn() -> bool) {
+pub(super) async fn until(what: &str, patience: Duration, is_so: impl Fn() -> bool) {
     let late = Instant::now() + patience;
     while !is_so() {
         assert!(Instant::now() < late, "waited in vain until {what}");

@@ -140,32 +140,21 @@ async fn a_service_in_the_mesh_is_told_who_the_client_is_where_its_tags_ask_for_
     let Some(consul) = Consul::strict() else {
         return;
     };
-    // It says back where the client of the header comes from, if there is one.
-    let upstream = Upstream::tcp(|mut tcp: TcpStream| async move {
-        let mut all = Vec::new();
-        while !all.ends_with(b"word") {
-            // Consul looks whether somebody is there, and says nothing.
-            if tcp.read_buf(&mut all).await.unwrap_or(0) == 0 {
-                return;
-            }
-        }
-        let header = Header::parse(&all).unwrap_or(None);
-        let told = header.and_then(|(header, _)| header.addresses);
-        let told = told.map_or("nothing".to_owned(), |told| told.source.to_string());
-        let _ = tcp.write_all(format!("{told}\n").as_bytes()).await;
-        let _ = tcp.read_to_end(&mut Vec::new()).await;
-    })
-    .await;
+    let upstream = Upstream::told().await;
     let tables = "[transports.told]\nproxy_protocol = \"v2\"\n\
          [transports.told.tls]\nroots = [\"ca.pem\"]\nserver_name = \"nobody.internal\"\n";
     let cases = [
-        ("none", &[][..], false),
-        ("v1", &["proxyprotocol.version=1"], true),
-        ("v2", &["proxyprotocol=true", "terminationdelay=-1"], true),
+        ("none", &[][..], None),
+        ("v1", &["proxyprotocol.version=1"], Some("v1")),
+        (
+            "v2",
+            &["proxyprotocol=true", "terminationdelay=-1"],
+            Some("v2"),
+        ),
         (
             "named",
             &["server.tls=true", "serverstransport=told@file"],
-            true,
+            Some("v2"),
         ),
     ];
     let mut sidecars = Vec::new();
@@ -178,7 +167,7 @@ async fn a_service_in_the_mesh_is_told_who_the_client_is_where_its_tags_ask_for_
         sidecars.push(consul.builtin_sidecar(name));
     }
     let mut mesh = Mesh::with(consul, "", tables).await;
-    for (name, _, is_told) in cases {
+    for (name, _, version) in cases {
         let route = mesh.route(&format!("{name}@consul")).await;
         assert_eq!(route["upstream"]["mesh"], true, "{route}");
         let name = format!("{name}.example.test");
@@ -189,10 +178,7 @@ async fn a_service_in_the_mesh_is_told_who_the_client_is_where_its_tags_ask_for_
         while !answer.ends_with(b"\n") {
             assert_ne!(tls.read_buf(&mut answer).await.unwrap(), 0, "{name}");
         }
-        let expected = match is_told {
-            true => format!("{client}\n"),
-            false => "nothing\n".to_owned(),
-        };
+        let expected = version.map_or("nothing\n".to_owned(), |it| format!("{it} {client}\n"));
         assert_eq!(String::from_utf8(answer).unwrap(), expected, "{name}");
         drop(tls);
         mesh.gateway.ended().await;

@@ -20,7 +20,7 @@ use crate::{peers, ports};
 const MANAGEMENT: &str = "6f2b9a52-3c1d-4a7e-9b46-0d5f8c7e1a23";
 
 /// An agent whose data outlives a restart; dropped, it is killed. Its calls wait, and panic if it says no.
-pub(super) struct Nomad {
+pub(crate) struct Nomad {
     /// First, so that it is dead when its folder goes.
     child: Option<Child>,
     program: PathBuf,
@@ -35,7 +35,7 @@ pub(super) struct Nomad {
 
 impl Nomad {
     /// Starts an agent, which has a leader; with `acl` nothing is seen or done without a token. None where there is no Nomad.
-    pub(super) fn start(acl: bool) -> Option<Self> {
+    pub(crate) fn start(acl: bool) -> Option<Self> {
         Self::start_with(acl, false)
     }
 
@@ -81,7 +81,7 @@ impl Nomad {
     }
 
     /// What `NOMAD_ADDR` would be.
-    pub(super) fn address(&self) -> String {
+    pub(crate) fn address(&self) -> String {
         let scheme = if self.client.is_some() {
             "https"
         } else {
@@ -119,6 +119,51 @@ impl Nomad {
         self.put("/v1/jobs", &job(name, port, tags));
     }
 
+    /// Runs a job without a service, whose task has a JWT for this audience in `nomad_consul.jwt` among its secrets. Nomad
+    /// puts another one there before it is so many seconds old.
+    pub(crate) fn run_workload(&self, name: &str, audience: &str, seconds: u64) {
+        let mut job = job(name, 1, &[]);
+        let group = &mut job["Job"]["TaskGroups"][0];
+        group["Services"] = json!([]);
+        let life = seconds * 1_000_000_000;
+        group["Tasks"][0]["Identities"] =
+            json!([{ "Name": "consul", "Audience": [audience], "File": true, "TTL": life }]);
+        self.put("/v1/jobs", &job);
+    }
+
+    /// Runs such a job as another service.
+    pub(super) fn run_as(&self, service: &str, name: &str, port: u16, tags: &[&str]) {
+        let mut job = job(name, port, tags);
+        job["Job"]["TaskGroups"][0]["Services"][0]["Name"] = service.into();
+        self.put("/v1/jobs", &job);
+    }
+
+    /// Runs a job whose next version is tried out beside the last one, with other tags, until [`Nomad::promote`].
+    pub(super) fn roll_out(&self, name: &str, port: u16, tags: &[&str], canary: &[&str]) {
+        let mut job = job(name, port, tags);
+        let group = &mut job["Job"]["TaskGroups"][0];
+        group["Services"][0]["CanaryTags"] = json!(canary);
+        // What changes of a service alone is changed in its place, without a canary.
+        group["Tasks"][0]["Env"] = json!({ "PORT": port.to_string() });
+        group["Update"] = json!({ "Canary": 1, "MaxParallel": 1, "HealthCheck": "task_states", "MinHealthyTime": 0 });
+        self.put("/v1/jobs", &job);
+    }
+
+    /// Lets the version that is tried out be the only one.
+    pub(super) fn promote(&self, name: &str) {
+        let deployment = || {
+            let path = format!("/v1/job/{name}/deployment");
+            let deployment = self.ask("GET", &path, &Value::Null);
+            let group = &deployment["TaskGroups"][name];
+            let is_well = group["DesiredCanaries"] == 1 && group["HealthyAllocs"] == 1;
+            is_well.then(|| deployment["ID"].as_str().unwrap().to_owned())
+        };
+        wait_until("the canary is well", || deployment().is_some());
+        let id = deployment().unwrap();
+        let all = json!({ "DeploymentID": id, "All": true });
+        self.put(&format!("/v1/deployment/promote/{id}"), &all);
+    }
+
     /// The same in another namespace.
     pub(super) fn run_in(&self, namespace: &str, name: &str, port: u16, tags: &[&str]) {
         let mut job = job(name, port, tags);
@@ -148,18 +193,18 @@ impl Nomad {
     }
 
     /// The folder of secrets that the task of a job has, as this process sees it.
-    pub(super) fn secrets(&self, name: &str) -> PathBuf {
+    pub(crate) fn secrets(&self, name: &str) -> PathBuf {
         let process = self.child.as_ref().expect("the agent runs").id();
         // Where it has mounts of its own, they are seen by way of the process.
         let root = PathBuf::from(format!("/proc/{process}/root"));
         let data = self.data();
         let allocations = root.join(data.strip_prefix("/").unwrap()).join("alloc");
         let found = || {
-            let mut all = fs::read_dir(&allocations).ok()?.filter_map(Result::ok);
-            let secrets = all.next()?.path().join(name).join("secrets");
-            let is_whole =
-                secrets.join("nomad_token").exists() && secrets.join("api.sock").exists();
-            is_whole.then_some(secrets)
+            let all = fs::read_dir(&allocations).ok()?.filter_map(Result::ok);
+            let mut all = all.map(|one| one.path().join(name).join("secrets"));
+            all.find(|secrets| {
+                secrets.join("nomad_token").exists() && secrets.join("api.sock").exists()
+            })
         };
         wait_until("the task has its secrets", || found().is_some());
         found().unwrap()

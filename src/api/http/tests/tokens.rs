@@ -3,6 +3,7 @@
 use std::fs;
 
 use super::*;
+use crate::config::Login;
 
 /// The value of the token's header in a question.
 fn sent(head: &str) -> Option<String> {
@@ -129,6 +130,25 @@ async fn a_token_that_is_none_or_not_there_is_an_error_at_the_start_that_does_no
 }
 
 #[tokio::test]
+async fn nor_is_a_password_of_basic_authentication_in_any_form() {
+    let echo = reply(
+        "500 Oops",
+        "",
+        "Authorization: Basic Ym9iOmh1bnRlcjI=; bob has hunter2",
+    );
+    let server = Server::start([echo]).await;
+    let consul = Consul {
+        basic_auth: Some(("bob".to_owned(), Secret::new("hunter2".to_owned()))),
+        ..with_token(&server, secret("a-token"))
+    };
+    let error = ask(&Client::new(&consul).unwrap().apart())
+        .await
+        .unwrap_err();
+    let told = "Authorization: Basic MASKED; bob has MASKED";
+    assert!(error.to_string().contains(told), "{error}");
+}
+
+#[tokio::test]
 async fn no_token_is_shown_where_something_is_told() {
     let echo = reply(
         "400 Bad Request",
@@ -149,4 +169,28 @@ async fn no_token_is_shown_where_something_is_told() {
         client.0.tokens
     );
     assert!(!shown.contains("s3cr3t"), "{shown}");
+}
+
+#[tokio::test]
+async fn a_token_of_a_login_that_is_not_known_is_told_of_in_words() {
+    let directory = tempfile::tempdir().unwrap();
+    let token_file = directory.path().join("jwt");
+    fs::write(&token_file, "a.jwt.here").unwrap();
+    let granted = reply("200 OK", "", r#"{"SecretID": "s3cr3t"}"#);
+    let unknown = reply("403 Forbidden", "", "ACL not found");
+    let server = Server::start([granted, unknown]).await;
+    let consul = Consul {
+        login: Some(Login {
+            auth_method: "jwt".to_owned(),
+            token_file,
+            meta: Default::default(),
+        }),
+        ..server.consul()
+    };
+    let client = Client::new(&consul).unwrap();
+    let error = ask(&client).await.unwrap_err().to_string();
+    assert!(error.contains("ACL not found"), "{error}");
+    let error = ask(&client).await.unwrap_err().to_string();
+    let told = "the token of the last one is not known";
+    assert!(error.ends_with(told), "{error}");
 }

@@ -6,17 +6,17 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::super::super::reads::AFTER_A_CHANGE;
-use super::super::checks::{Checks, Touched};
-use super::super::nodes::Registered;
+use super::super::checks::Touched;
+use super::super::nodes::Look;
 use super::Known;
 
 impl Known {
     /// Takes in what is registered on the nodes, or that it is not known.
-    pub(in super::super) fn looked(&mut self, seen: Option<Registered>, now: Instant) {
-        match self.looks.end(seen, now) {
-            Some(touched) => self.read_touched(&touched),
+    pub(in super::super) fn looked(&mut self, look: Look, now: Instant) {
+        match self.looks.end(look, now) {
+            Some(touched) if !touched.any => self.read_touched(&touched),
             // Whatever changed is found all the same.
-            None => self.reads.sweep_now(now),
+            Some(_) | None => self.reads.sweep_now(now),
         }
     }
 
@@ -25,9 +25,10 @@ impl Known {
         self.looks.look_at()
     }
 
-    /// They are being looked at.
-    pub(in super::super) fn look(&mut self, now: Instant) {
+    /// They are being looked at, if they are fewer than this.
+    pub(in super::super) fn look(&mut self, now: Instant) -> usize {
         self.looks.begin(now);
+        self.swept().len()
     }
 
     /// Every service that a sweep reads.
@@ -42,8 +43,7 @@ impl Known {
     /// Something has changed and nobody says what, or may have beside what `is_explained`: the nodes are looked at, or all
     /// services read, whichever are fewer.
     pub(super) fn seek(&mut self, is_explained: bool, now: Instant) {
-        let nodes = self.checks.as_ref().map_or(0, Checks::nodes);
-        match (nodes < self.swept().len(), is_explained) {
+        match (self.looks.are_few(now), is_explained) {
             (true, true) => self.looks.look(now + AFTER_A_CHANGE),
             (true, false) => self.looks.look(now),
             (false, true) => self.reads.sweep_soon(now),

@@ -87,6 +87,7 @@ impl World {
             index: self.index,
             known_leader: true,
             last_contact: Duration::ZERO,
+            stale: false,
             filtered: self.filtered,
             default_deny: false,
             token: TokenId::default(),
@@ -364,7 +365,7 @@ fn a_service_that_is_listed_and_empty_stays_as_it_was_and_is_told_of() {
         .insert("web", json!([{"Node": 1}, {"Node": 2}]));
     let trouble = world.trouble_after(10);
     assert!(
-        trouble.contains("none of its entries can be read"),
+        trouble.contains("of 2 of its entries nobody can say"),
         "{trouble}"
     );
     assert!(trouble.contains("\"web\""), "{trouble}");

@@ -277,15 +277,32 @@ fn weights_are_shares_whatever_is_written() {
 }
 
 #[test]
-fn a_broken_entry_spoils_no_other() {
-    let list = json!([7, null, {"Node": [], "Service": {}}, entry(json!({})), "x", {"Service": {"Port": {}}}]);
+fn of_a_broken_entry_its_tags_count_and_nothing_is_dialled_and_it_spoils_no_other() {
+    let mut broken = entry(json!({"ID": "b", "Port": "22"}));
+    broken["Checks"] = json!([{"ModifyIndex": -1}]);
+    let listing = service(json!([entry(json!({"ID": "a"})), broken]));
+    let [a, b] = &listing.found.instances[..] else {
+        panic!("{listing:?}")
+    };
+    assert!(a.address.is_some() && b.address.is_none());
+    assert_eq!(a.tags, b.tags);
+    assert_eq!(&*listing.found.unusable[0].0, "n1/b");
+    assert_eq!(listing.unreadable, 0);
+}
+
+#[test]
+fn an_entry_of_which_not_even_the_tags_can_be_read_leaves_the_service_as_it_was() {
+    let tags = entry(json!({"Tags": ["a", 1]}));
+    let list = json!([7, null, {"Node": [], "Service": {}}, entry(json!({})), "x", {"Service": {"Port": {}}}, tags]);
     let listing = service(list);
     assert_eq!(listing.found.instances.len(), 1);
+    assert_eq!(listing.unreadable, 6);
     let ids: Vec<_> = listing.found.unusable.iter().map(|(id, _)| &**id).collect();
-    assert_eq!(ids, ["entry 0", "entry 1", "entry 2", "entry 4", "entry 5"]);
-    assert!(!listing.is_unreadable);
-    assert!(service(json!([7, {}])).is_unreadable);
-    assert!(!service(json!([])).is_unreadable);
+    let named = [
+        "entry 0", "entry 1", "entry 2", "entry 4", "entry 5", "n1/web-1",
+    ];
+    assert_eq!(ids, named);
+    assert_eq!(service(json!([])).unreadable, 0);
 }
 
 #[test]

@@ -10,6 +10,7 @@ fn a_gateway_that_may_see_nothing_says_so() {
         index: 1,
         known_leader: true,
         last_contact: Duration::ZERO,
+        stale: false,
         filtered: false,
         default_deny: true,
         token: TokenId::default(),

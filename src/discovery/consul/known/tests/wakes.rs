@@ -1,15 +1,17 @@
 //! What follows from a catalog that has changed and does not say what has.
 
 use super::*;
-use crate::discovery::consul::nodes::Registered;
+use crate::discovery::consul::nodes::{Look, Registered};
 use crate::discovery::reads::AFTER_A_CHANGE;
 
 #[test]
 fn a_wake_that_nothing_explains_reads_all_at_once_where_services_are_fewer_than_nodes() {
     let mut world = World::known();
-    world.checks(json!([["n1", "alive", "", 1], ["n2", "alive", "", 1]]));
+    world.known.look(world.now);
+    world.known.looked(Look::TooMany, world.now);
     world.settle();
     world.take_read();
+    world.now += Duration::from_secs(10);
     let names = json!({"api": tags("api"), "consul": [], "web": tags("web")});
     // The same index is a poll that has ended without a change.
     world.catalog(names.clone());
@@ -51,7 +53,7 @@ fn where_nodes_are_fewer_a_wake_is_explained_by_what_they_have() {
     world.settle();
     world.take_read();
     let mut names = json!({"api": tags("api"), "consul": [], "web": tags("web")});
-    let seen = |index| Some(Registered::of("n1", &[("api", 1), ("web", index)]));
+    let seen = |index| Look::Seen(Registered::of("n1", &[("api", 1), ("web", index)]));
     let looked = |world: &mut World, names: &Value, seen| {
         world.index += 1;
         world.catalog(names.clone());
@@ -69,7 +71,7 @@ fn where_nodes_are_fewer_a_wake_is_explained_by_what_they_have() {
     assert_eq!(looked(&mut world, &names, seen(2)), ["web"]);
     assert_eq!(looked(&mut world, &names, seen(2)), [""; 0]);
     // Where they cannot be looked at, all is read.
-    assert_eq!(looked(&mut world, &names, None), ["api", "web"]);
+    assert_eq!(looked(&mut world, &names, Look::Failed), ["api", "web"]);
     assert_eq!(looked(&mut world, &names, seen(3)), ["web"]);
 
     // What explains one change may hide another.
@@ -85,6 +87,17 @@ fn where_nodes_are_fewer_a_wake_is_explained_by_what_they_have() {
     world.settle();
     assert_eq!(world.take_read(), ["web"]);
 
+    // A gateway speaks for services that it does not name.
+    world.now += Duration::from_secs(10);
+    world.known.look(world.now);
+    let gateway = Registered::of(
+        "n1",
+        &[("api", 1), ("web", 4), ("a terminating-gateway", 5)],
+    );
+    world.known.looked(Look::Seen(gateway), world.now);
+    world.settle();
+    assert_eq!(world.take_read(), ["api", "web"]);
+
     // Another history: all is read, and what was seen compares with nothing.
     world.now += Duration::from_secs(10);
     world.index = 3;
@@ -94,7 +107,7 @@ fn where_nodes_are_fewer_a_wake_is_explained_by_what_they_have() {
     world.now += Duration::from_secs(10);
     world.index += 1;
     world.catalog(names);
-    world.known.look(world.now);
+    assert_eq!(world.known.look(world.now), 2);
     world.known.looked(seen(4), world.now);
     world.settle();
     assert_eq!(world.take_read(), ["api", "web"]);
@@ -122,6 +135,26 @@ fn what_was_read_of_a_moment_that_no_poll_has_told_of_is_read_again_when_the_nex
     world.checks(json!([]));
     assert_eq!(world.settle(), [""; 0]);
     assert_eq!(world.take_read(), [""; 0], "and then no more");
+}
+
+/// As from what answers with the same index whatever has happened.
+#[test]
+fn an_index_that_stays_behind_what_was_read_has_it_read_no_oftener() {
+    let mut world = World::known();
+    let mut web = instance("n2", "web", &tags("web"), 2);
+    web["Checks"] = json!([{"CheckID": "c", "Status": "passing", "ModifyIndex": 120}]);
+    web["Service"]["ModifyIndex"] = json!(120);
+    world.service.insert("web", json!([web]));
+    world.known.reads.now(&"web".into());
+    world.settle();
+    world.take_read();
+    let names = json!({"api": tags("api"), "consul": [], "web": tags("web")});
+    for _ in 0..3 {
+        world.checks(json!([]));
+        world.catalog(names.clone());
+        world.settle();
+        assert_eq!(world.take_read(), [""; 0]);
+    }
 }
 
 #[test]
