@@ -263,6 +263,8 @@ impl Consul {
         }
         let tcp = TcpStream::connect((Ipv4Addr::LOCALHOST, self.ports.http))?;
         tcp.set_read_timeout(Some(PATIENCE))?;
+        // Else the question waits 40 ms for what is said of the handshake's end.
+        tcp.set_nodelay(true)?;
         let Some(client) = &self.client else {
             return http::exchange(tcp, method, path, token, body);
         };

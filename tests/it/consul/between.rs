@@ -315,6 +315,7 @@ async fn connect(
     tls: &Arc<ClientConfig>,
 ) -> io::Result<client::TlsStream<TcpStream>> {
     let tcp = TcpStream::connect(address).await?;
+    tcp.set_nodelay(true)?;
     let name = ServerName::from(address.ip());
     TlsConnector::from(Arc::clone(tls)).connect(name, tcp).await
 }
