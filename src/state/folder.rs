@@ -108,6 +108,16 @@ fn is_foreign(uid: &u32) -> bool {
     *uid != 0 && *uid != rustix::process::geteuid().as_raw()
 }
 
+/// Closing the file is not enough: a process that is being started beside this one has it open too, until it runs its program.
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if let Some(lock) = &self.lock {
+            // What cannot be unlocked is when the last who has it open closes it.
+            let _ = lock.unlock();
+        }
+    }
+}
+
 impl Folder {
     pub(super) fn new(path: &Path) -> Self {
         Self {

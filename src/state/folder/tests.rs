@@ -195,3 +195,18 @@ fn one_writes_at_a_time_and_the_next_one_when_it_has_gone() {
     other.write("part", b"other").unwrap();
     assert_eq!(other.read("part", 9).unwrap().unwrap(), b"other");
 }
+
+/// As a process has every file open that is being started beside it, for the moment before it runs its program.
+#[test]
+fn it_is_free_for_the_next_process_though_somebody_has_the_lock_open_still() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("state");
+    let mut folder = Folder::new(&path);
+    folder.lock().unwrap();
+    let open = folder.lock.as_ref().unwrap().try_clone().unwrap();
+    let mut next = Folder::new(&path);
+    assert!(next.lock().is_err());
+    drop(folder);
+    next.lock().unwrap();
+    drop(open);
+}
