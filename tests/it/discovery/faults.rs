@@ -276,20 +276,26 @@ async fn an_entry_of_rubbish_hides_no_other() {
     assert_eq!(watched.state, State::Ready);
 }
 
+/// After a quiet time `web` gets another port, and no other tag; how long it takes until that is told. What is asked meanwhile
+/// stays to be looked at.
+async fn moves(consul: &FakeConsul, watched: &mut Watched) -> Duration {
+    let before = watched.endpoints("web");
+    watched.during(Duration::from_secs(10)).await;
+    consul.asked();
+    let start = Instant::now();
+    consul.change(|world| register(world, "web"));
+    watched
+        .until("it is told", |watched| watched.endpoints("web") != before)
+        .await;
+    start.elapsed()
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_change_without_a_trace_is_found_on_its_node_and_nothing_else_is_read() {
     let (consul, mut watched) = ready().await;
     for is_first in [true, false] {
-        let before = watched.endpoints("web");
-        watched.during(Duration::from_secs(10)).await;
-        consul.asked();
-        let start = Instant::now();
-        // Another port, and no other tag.
-        consul.change(|world| register(world, "web"));
-        watched
-            .until("it is told", |watched| watched.endpoints("web") != before)
-            .await;
-        assert!(start.elapsed() < Duration::from_millis(10));
+        let time = moves(&consul, &mut watched).await;
+        assert!(time < Duration::from_millis(10), "{time:?}");
         let asked = consul.asked();
         let reads = |name| asked.iter().filter(|asked| asked.ends_with(name)).count();
         assert_eq!(reads("/node-services/n1"), 1, "{asked:?}");
@@ -303,17 +309,8 @@ async fn a_change_without_a_trace_is_found_on_its_node_and_nothing_else_is_read(
 async fn a_node_of_which_nothing_is_told_hides_a_change_for_seconds_only() {
     let (consul, mut watched) = ready().await;
     consul.fail("/node-services/", Fault::Hang);
-    watched.during(Duration::from_secs(10)).await;
-    let (before, start) = (watched.endpoints("web"), Instant::now());
-    consul.change(|world| register(world, "web"));
-    watched
-        .until("it is told", |watched| watched.endpoints("web") != before)
-        .await;
-    assert!(
-        start.elapsed() < Duration::from_secs(6),
-        "{:?}",
-        start.elapsed()
-    );
+    let time = moves(&consul, &mut watched).await;
+    assert!(time < Duration::from_secs(6), "{time:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -367,20 +364,8 @@ async fn of_an_entry_that_cannot_be_read_the_tags_count_and_nothing_is_dialled()
 async fn where_nodes_tell_nothing_a_change_is_found_at_once_and_churn_is_read_once_a_second() {
     let (consul, mut watched) = ready().await;
     consul.fail("/node-services/", Fault::Status(404, "no such endpoint"));
-    let before = watched.endpoints("web");
-    watched.during(Duration::from_secs(10)).await;
-    consul.asked();
-    let start = Instant::now();
-    // Another port, and no other tag.
-    consul.change(|world| register(world, "web"));
-    watched
-        .until("it is told", |watched| watched.endpoints("web") != before)
-        .await;
-    assert!(
-        start.elapsed() < Duration::from_millis(10),
-        "{:?}",
-        start.elapsed()
-    );
+    let time = moves(&consul, &mut watched).await;
+    assert!(time < Duration::from_millis(10), "{time:?}");
     for _ in 0..50 {
         consul.change(|world| world.index[0] += 1);
         watched.during(Duration::from_millis(100)).await;
