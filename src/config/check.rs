@@ -17,8 +17,8 @@ use super::file::{File, TlsOptions};
 use super::upstreams::Own;
 use super::value::{self, Wrong, choice, read};
 use super::{
-    Config, Diagnostic, Diagnostics, Environment, Level, Log, LogFormat, Middleware, consul, files,
-    limits, listen, nomad, routes, state, syntax, transports, upstreams,
+    Config, Diagnostic, Diagnostics, Environment, Level, Log, LogFormat, Middleware, ciphers,
+    consul, files, limits, listen, nomad, routes, state, syntax, transports, upstreams,
 };
 use crate::retry;
 use crate::tls::files::Certificate;
@@ -244,6 +244,10 @@ fn option_set(
     Options {
         min_version,
         max_version,
+        ciphers: typed
+            .ciphers
+            .as_ref()
+            .and_then(|list| ciphers::mean(list, min_version..=max_version, findings)),
         alpn: typed.alpn.as_ref().map(|list| alpn(list, findings)),
         client_auth: client_auth(key, typed, folder, findings),
     }

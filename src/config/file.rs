@@ -64,6 +64,7 @@ pub(super) enum Certificate {
 pub(super) struct TlsOptions {
     pub(super) min_version: Option<Typed<String>>,
     pub(super) max_version: Option<Typed<String>>,
+    pub(super) ciphers: Option<Typed<String>>,
     pub(super) alpn: Option<List<Typed<String>>>,
     pub(super) client_auth: Option<Typed<String>>,
     pub(super) client_ca: Option<List<Typed<String>>>,
@@ -269,6 +270,7 @@ fn read_tls(
         let options = TlsOptions {
             min_version: table.take("min_version", findings, Item::string),
             max_version: table.take("max_version", findings, Item::string),
+            ciphers: table.take("ciphers", findings, Item::string),
             alpn: table.take("alpn", findings, Item::strings),
             client_auth: table.take("client_auth", findings, Item::string),
             client_ca: table.take("client_ca", findings, Item::strings),

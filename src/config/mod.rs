@@ -12,6 +12,7 @@ use ipnet::IpNet;
 
 mod agent;
 mod check;
+mod ciphers;
 mod consul;
 mod decode;
 mod diagnostic;

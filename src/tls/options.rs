@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use super::ciphers::Ciphers;
+
 /// What a listener's TLS allows and asks for. The default is what a route has that names no set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
@@ -9,6 +11,8 @@ pub struct Options {
     pub min_version: Version,
     /// The newest version allowed; never older than `min_version`.
     pub max_version: Version,
+    /// Which cipher suites of the versions allowed; `None` is all that are built in.
+    pub ciphers: Option<Ciphers>,
     /// `None`: `h2` or `http/1.1` where the client offers one, else none. A list is obeyed strictly; an empty one turns ALPN off.
     pub alpn: Option<Vec<String>>,
     /// Whether clients must prove who they are.
@@ -20,6 +24,7 @@ impl Default for Options {
         Self {
             min_version: Version::Tls12,
             max_version: Version::Tls13,
+            ciphers: None,
             alpn: None,
             client_auth: ClientAuth::None,
         }

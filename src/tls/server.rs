@@ -208,6 +208,9 @@ fn base_config(
 ) -> Result<ServerConfig, PolicyError> {
     let versions = versions(options);
     let mut provider = (*super::provider()).clone();
+    if let Some(ciphers) = &options.ciphers {
+        ciphers.restrict(&mut provider);
+    }
     // Else a client that lists TLS 1.3 suites in vain would be taken for one that can use any kind of key.
     provider
         .cipher_suites

@@ -102,6 +102,33 @@ async fn a_list_of_protocols_is_obeyed_strictly() {
 }
 
 #[tokio::test]
+async fn a_list_of_ciphers_is_obeyed_in_both_versions() {
+    let list = "ciphers = \"ECDHE-ECDSA-AES256-GCM-SHA384:TLS_CHACHA20_POLY1305_SHA256:DHE-RSA-AES256-SHA\"";
+    let Some(edge) = Edge::start(list).await else {
+        return;
+    };
+    let tls12 = |suite| ["-tls1_2", "-cipher", suite];
+    let tls13 = |suite| ["-tls1_3", "-ciphersuites", suite];
+    for (flags, says) in [
+        (
+            tls12("ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384"),
+            "New, TLSv1.2, Cipher is ECDHE-ECDSA-AES256-GCM-SHA384",
+        ),
+        (tls12("ECDHE-ECDSA-AES128-GCM-SHA256"), "Cipher is (NONE)"),
+        (
+            tls13("TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"),
+            "New, TLSv1.3, Cipher is TLS_CHACHA20_POLY1305_SHA256",
+        ),
+        (tls13("TLS_AES_256_GCM_SHA384"), "Cipher is (NONE)"),
+    ] {
+        let seen = edge
+            .seen(&[&["-servername", NAME][..], &flags].concat())
+            .await;
+        assert!(seen.contains(says), "{flags:?}: {seen}");
+    }
+}
+
+#[tokio::test]
 async fn an_unknown_name_and_none_are_refused_with_unrecognized_name() {
     let Some(mut edge) = Edge::start("").await else {
         return;

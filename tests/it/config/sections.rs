@@ -110,6 +110,31 @@ fn a_pair_of_which_both_files_are_missing_is_told_of_both() {
 }
 
 #[test]
+fn what_is_of_no_use_in_a_list_of_ciphers_is_a_warning() {
+    for (options, remedy) in [
+        (
+            "ciphers = «\"HIGH:AES128-SHA:AES256-SHA\"»",
+            "remove it from the list",
+        ),
+        (
+            "ciphers = «\"HIGH:ECDHE-RSA-AES256-GCM-SHA348\"»",
+            "did you mean ECDHE-RSA-AES256-GCM-SHA384?",
+        ),
+        (
+            "min_version = \"1.3\"\nciphers = «\"HIGH\"»",
+            "TLS_AES_128_GCM_SHA256",
+        ),
+    ] {
+        let text = format!(
+            "[routes.a]\nhost = \"ssh.vm.example.com\"\nupstream = \"10.0.0.5:22\"\n\
+             [[certificates]]\nchain = \"edge.pem\"\nkey = \"edge.key\"\n[tls.options.default]\n{options}\n"
+        );
+        let key = "tls.options.default.ciphers";
+        expect(Level::Warning, &[(&text, key, remedy)]);
+    }
+}
+
+#[test]
 fn option_sets_are_checked() {
     expect(
         Level::Error,
@@ -123,6 +148,21 @@ fn option_sets_are_checked() {
                 "[tls.options.a]\nmin_version = \"1.3\"\nmax_version = «\"1.2\"»\n",
                 "tls.options.a",
                 "raise `max_version`",
+            ),
+            (
+                "[tls.options.a]\nciphers = «\"DHE-RSA-AES256-SHA:AES128-SHA\"»\n",
+                "tls.options.a.ciphers",
+                "leave `ciphers` out",
+            ),
+            (
+                "[tls.options.a]\nciphers = «\"\"»\n",
+                "tls.options.a.ciphers",
+                "leave `ciphers` out",
+            ),
+            (
+                "[tls.options.a]\nciphers = «\"TLS_AES_128_GCM_SHA256\"»\n",
+                "tls.options.a.ciphers",
+                "`min_version = \"1.3\"`",
             ),
             (
                 "[tls.options.a]\nalpn = [\"h2\", «\"acme-tls/1\"»]\n",
