@@ -9,6 +9,7 @@ pub mod connect;
 pub mod demo;
 pub mod routes;
 pub mod serve;
+pub mod way;
 
 /// A single-port SNI edge gateway with TCP tunnelling.
 #[derive(Debug, Parser)]

@@ -2,6 +2,8 @@
 
 pub mod connect;
 pub mod gateway;
+pub mod proxy;
 pub mod report;
+pub mod way;
 
 mod stdio;
