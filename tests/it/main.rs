@@ -66,6 +66,7 @@ mod soak;
 mod spellings;
 mod splice_denied;
 mod ssh;
+mod ssh_config;
 mod start;
 mod state;
 mod stderr;
