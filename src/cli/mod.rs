@@ -5,8 +5,10 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 pub mod check;
+pub mod completions;
 pub mod connect;
 pub mod demo;
+pub mod man;
 pub mod probe;
 pub mod routes;
 pub mod serve;
@@ -39,6 +41,10 @@ pub enum Command {
     Check(check::CheckArgs),
     /// Show what a gateway routes, or would: every route, and what was skipped and why
     Routes(routes::RoutesArgs),
+    /// Print what a shell completes these commands with
+    Completions(completions::CompletionsArgs),
+    /// Print the manual, or write its pages
+    Man(man::ManArgs),
 }
 
 /// Runs the command.
@@ -51,5 +57,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Demo(args) => demo::run(args),
         Command::Check(args) => check::run(args),
         Command::Routes(args) => routes::run(args),
+        Command::Completions(args) => completions::run(args),
+        Command::Man(args) => man::run(args),
     }
 }
