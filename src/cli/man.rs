@@ -29,11 +29,8 @@ pub struct ManArgs {
 pub fn run(args: ManArgs) -> ExitCode {
     let written = match &args.dir {
         Some(dir) => pages(dir),
-        None => page().and_then(|page| {
-            // A reader that has gone wants no more.
-            let _ = io::stdout().write_all(&page);
-            Ok(())
-        }),
+        // A reader that has gone wants no more.
+        None => page().map(|page| drop(io::stdout().write_all(&page))),
     };
     match written {
         Ok(()) => ExitCode::SUCCESS,

@@ -69,11 +69,10 @@ fn failed(command: &Command, code: i32, says: &str, hints: &str) {
 fn meant(ssh: &Path, file: &Path, host: &str, keyword: &str) -> Option<String> {
     let mut command = Command::new(ssh);
     let told = said(command.arg("-G").arg("-F").arg(file).arg(host));
-    let line = told.lines().find_map(|line| {
+    told.lines().find_map(|line| {
         let (word, value) = line.split_once(' ')?;
         (word == keyword).then(|| value.to_owned())
-    });
-    line
+    })
 }
 
 #[test]

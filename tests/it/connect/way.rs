@@ -232,6 +232,22 @@ async fn the_file_says_what_flags_do_not_and_they_outrank_it() {
 }
 
 #[test]
+fn the_example_of_the_file_is_good_and_shows_every_key() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/client.toml");
+    let text = fs::read_to_string(&path).unwrap();
+    let parse =
+        |text: &str| portcullis::config::parse_client(text, &path, Some(Path::new("/home/me")));
+    let file = parse(&text).unwrap_or_else(|mistakes| panic!("{mistakes}"));
+    assert_eq!(file.domains.len(), 2);
+    let wrong = parse("[domains.\"*\"]\ngateway = \"a\"\nnonsense = 1\n").unwrap_err();
+    let help = wrong.list[0].help.clone().unwrap();
+    let (_, known) = help.split_once("known here: ").unwrap();
+    for key in known.split(", ") {
+        assert!(text.contains(&format!("\n{key} = ")), "{key} is not shown");
+    }
+}
+
+#[test]
 fn without_a_gateway_it_is_said_where_one_may_be_named() {
     let authority = Authority::new();
     let hints = format!(
