@@ -110,6 +110,16 @@ fn every_mistake_is_told_at_once_with_its_key_and_no_password() {
         assert!(told.contains(says), "{says}\n{told}");
     }
     assert!(!told.contains("secret"), "{told}");
+    for line in [
+        "proxi = \"http://me:secret@p:1\"",
+        "proxy = \"http://me:secret@p:1",
+        "proxy = 'secret' 1",
+    ] {
+        let told = parse(&format!("[domains.\"*\"]\ngateway = \"g\"\n{line}\n"))
+            .unwrap_err()
+            .to_string();
+        assert!(told.contains("prox") && !told.contains("secret"), "{told}");
+    }
     let homeless = parse_client(
         "[domains.\"*\"]\ngateway = \"g\"\nca = [\"~/a\"]\n",
         Path::new("client.toml"),
