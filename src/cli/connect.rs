@@ -1,15 +1,13 @@
 //! `portcullis connect`: stdin and stdout through the gateway, as ssh's ProxyCommand.
 
 use std::io::Write;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
 
-use jiff::SignedDuration;
+pub(super) use super::way::timeout;
 
+use super::way::WayArgs;
 use crate::client::connect::{Connect, Failure, relay};
-use crate::client::gateway::Gateway;
 use crate::name::HostName;
 
 /// What ended it, and where to look, for a script as for a person.
@@ -27,41 +25,18 @@ Exit codes:
   16  the tunnel broke off
  130  interrupted
 
-In ~/.ssh/config:
-  Host *.vm.example.com
-      ProxyCommand portcullis connect --gateway gate.example.com -- %h %p";
+Examples (portcullis ssh-config writes the first one for you):
+  ssh -o ProxyCommand='portcullis connect --gateway gate.example.com -- %h' db.vm.example.com
+  portcullis connect --ca ca.pem --cert me.pem --key me.key db.vm.example.com < request";
 
-/// A wait beyond an hour is a typing error.
-const LONGEST_TIMEOUT: Duration = Duration::from_secs(3600);
-
-/// Opens a TLS connection to the gateway, asks for HOST, and connects stdin and stdout to what stands behind it.
-/// The certificate must be valid for HOST: nothing turns that off.
+/// Connects stdin and stdout to HOST through a gateway. The gateway proves by its certificate that it may speak for HOST.
+/// What is not said here may stand in client.toml, in ~/.config/portcullis.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXIT_CODES)]
 pub struct ConnectArgs {
-    /// The gateway's address; the port is 8443 if none is given
-    #[arg(long, value_name = "HOST[:PORT]")]
-    pub gateway: Gateway,
-
-    /// Trust the CAs in this PEM file, and not the system's; may be repeated
-    #[arg(long, value_name = "FILE")]
-    pub ca: Vec<PathBuf>,
-
-    /// The certificate to show if the gateway asks for one (PEM, with its chain)
-    #[arg(long, value_name = "FILE", requires = "key")]
-    pub cert: Option<PathBuf>,
-
-    /// The certificate's key (PEM)
-    #[arg(long, value_name = "FILE", requires = "cert")]
-    pub key: Option<PathBuf>,
-
-    /// Ask for this name and check it, in place of HOST
-    #[arg(long, value_name = "NAME", value_parser = HostName::parse)]
-    pub server_name: Option<HostName>,
-
-    /// For finding, dialling and the handshake together
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = timeout)]
-    pub timeout: Duration,
+    /// The way there.
+    #[command(flatten)]
+    pub way: WayArgs,
 
     /// The target; ssh's %h
     #[arg(value_name = "HOST", value_parser = HostName::parse)]
@@ -74,13 +49,9 @@ pub struct ConnectArgs {
 
 /// Runs the command.
 pub fn run(args: ConnectArgs) -> ExitCode {
-    let connect = Connect {
-        gateway: args.gateway,
-        target: args.host,
-        server_name: args.server_name,
-        roots: args.ca,
-        certificate: args.cert.zip(args.key),
-        timeout: args.timeout,
+    let connect = match args.way.find(args.host) {
+        Ok(connect) => connect,
+        Err(code) => return code,
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -127,18 +98,10 @@ async fn tunnel(connect: &Connect) -> Ended {
     }
 }
 
-fn fail(code: u8, message: &str) -> ExitCode {
+pub(super) fn fail(code: u8, message: &str) -> ExitCode {
     // With stderr gone there is nobody to tell.
     let _ = writeln!(std::io::stderr(), "{message}");
     ExitCode::from(code)
-}
-
-/// A time that a person waits: an hour at most.
-pub(super) fn timeout(text: &str) -> Result<Duration, String> {
-    let time = text.parse::<SignedDuration>().ok();
-    time.and_then(|time| Duration::try_from(time).ok())
-        .filter(|time| !time.is_zero() && *time <= LONGEST_TIMEOUT)
-        .ok_or_else(|| "write a time such as 10s or 1m30s, an hour at most".to_owned())
 }
 
 /// What ssh, a terminal and a person send. Each is listened for from the call on.
@@ -220,6 +183,8 @@ mod signals {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
+    use std::time::Duration;
+
     use clap::Parser;
 
     use super::*;
@@ -241,18 +206,20 @@ mod tests {
         let args = parse("--gateway gate:443 -- VM1.Example.COM. 22").unwrap();
         assert_eq!(args.host.as_str(), "vm1.example.com");
         assert_eq!(args.port, Some(22));
-        assert_eq!(args.gateway.to_string(), "gate:443");
-        assert_eq!(args.timeout, Duration::from_secs(10));
+        assert_eq!(args.way.gateway.unwrap().to_string(), "gate:443");
+        assert_eq!(args.way.timeout, None);
         let args = parse("--gateway gate --timeout 1m30s --ca a --ca b vm1").unwrap();
-        assert_eq!(args.gateway.port, 8443);
-        assert_eq!(args.timeout, Duration::from_secs(90));
-        assert_eq!(args.ca.len(), 2);
+        assert_eq!(args.way.gateway.unwrap().port, 8443);
+        assert_eq!(args.way.timeout, Some(Duration::from_secs(90)));
+        assert_eq!(args.way.ca.len(), 2);
+        let args = parse("--alpn h2 --alpn postgresql --proxy none --insecure vm1").unwrap();
+        assert_eq!(args.way.alpn.len(), 2);
+        assert!(args.way.insecure);
     }
 
     #[test]
     fn what_no_tunnel_can_have_is_refused_before_it_is_tried() {
         for (line, says) in [
-            ("vm1", "--gateway"),
             ("--gateway gate", "HOST"),
             ("--gateway gate -- -oProxyCommand=x", "cannot hold"),
             ("--gateway gate -- -vm1", "starts or ends with `-`"),
@@ -263,6 +230,14 @@ mod tests {
             ("--gateway gate:x vm1", "is no port"),
             ("--gateway gate --cert a vm1", "--key"),
             ("--gateway gate --key a vm1", "--cert"),
+            ("--gateway gate --pin sha1/x vm1", "`sha256/`"),
+            ("--gateway gate --insecure --ca a vm1", "--ca"),
+            ("--gateway gate --insecure --pin a vm1", "`sha256/`"),
+            ("--gateway gate --alpn portcullis/1 vm1", "by itself"),
+            (
+                "--gateway gate --proxy https://me:secret@p:1 vm1",
+                "over TLS",
+            ),
             ("--gateway gate --timeout 0s vm1", "such as 10s"),
             ("--gateway gate --timeout 2h vm1", "an hour at most"),
             ("--gateway gate --timeout ten vm1", "such as 10s"),

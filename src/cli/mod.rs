@@ -5,10 +5,15 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 pub mod check;
+pub mod completions;
 pub mod connect;
 pub mod demo;
+pub mod man;
+pub mod probe;
 pub mod routes;
 pub mod serve;
+pub mod ssh_config;
+pub mod way;
 
 /// A single-port SNI edge gateway with TCP tunnelling.
 #[derive(Debug, Parser)]
@@ -26,12 +31,20 @@ pub enum Command {
     Serve(serve::ServeArgs),
     /// Reach a host through a gateway, as ssh's ProxyCommand
     Connect(connect::ConnectArgs),
+    /// Have ssh reach a domain's machines through a gateway: its configuration, printed or installed
+    SshConfig(ssh_config::SshConfigArgs),
+    /// Find out whether a machine can be reached without a gateway, for ssh's `Match exec`
+    Probe(probe::ProbeArgs),
     /// Try it: a gateway on this machine, with a CA and upstreams of its own
     Demo(demo::DemoArgs),
     /// Check a configuration, and report every mistake in it at once
     Check(check::CheckArgs),
     /// Show what a gateway routes, or would: every route, and what was skipped and why
     Routes(routes::RoutesArgs),
+    /// Print what a shell completes these commands with
+    Completions(completions::CompletionsArgs),
+    /// Print the manual, or write its pages
+    Man(man::ManArgs),
 }
 
 /// Runs the command.
@@ -39,8 +52,12 @@ pub fn run(cli: Cli) -> ExitCode {
     match cli.command {
         Command::Serve(args) => serve::run(args),
         Command::Connect(args) => connect::run(args),
+        Command::SshConfig(args) => ssh_config::run(args),
+        Command::Probe(args) => probe::run(args),
         Command::Demo(args) => demo::run(args),
         Command::Check(args) => check::run(args),
         Command::Routes(args) => routes::run(args),
+        Command::Completions(args) => completions::run(args),
+        Command::Man(args) => man::run(args),
     }
 }

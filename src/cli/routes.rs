@@ -26,8 +26,7 @@ const SHOWN: usize = 1024;
 
 const STATUSES: &str = "\
 Where no gateway runs, `--consul` (or another source) finds out what one would
-route: it asks the sources as a start does, listens nowhere, dials no upstream,
-and ends.
+route, as a start does. It listens nowhere, and dials no upstream.
 
 Exit statuses:
   0  every route serves, and nothing was skipped

@@ -10,14 +10,14 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
 use super::gateway::{self, Gateway, Unreachable};
+use super::proxy::{self, ProxyError};
 use super::stdio::{Over, Stdio};
-use crate::config::Limits;
+use crate::config::{HttpProxy, Limits};
 use crate::name::HostName;
 use crate::net;
 use crate::net::relay::{self, Outcome, Patience};
 use crate::net::session::Tally;
-use crate::tls::client::{self, ClientError};
-use crate::tls::verify::Proof;
+use crate::tls::client::{self, ClientError, Trust};
 use crate::tls::{self, End, HandshakeError};
 
 /// What to connect to, and how.
@@ -29,10 +29,14 @@ pub struct Connect {
     pub target: HostName,
     /// The name to ask for and to have proven; the target's when `None`.
     pub server_name: Option<HostName>,
-    /// PEM files with the CAs to trust; the system's when empty.
-    pub roots: Vec<PathBuf>,
+    /// Whom to take for the gateway.
+    pub trust: Trust,
     /// PEM files with the certificate to show, chain and key, if the gateway asks for one.
     pub certificate: Option<(PathBuf, PathBuf)>,
+    /// The HTTP proxy that connects to the gateway, if any.
+    pub proxy: Option<HttpProxy>,
+    /// The protocols to offer (RFC 7301); none when empty.
+    pub alpn: Vec<Vec<u8>>,
     /// For name, TCP and TLS together.
     pub timeout: Duration,
 }
@@ -49,6 +53,9 @@ pub enum Failure {
     /// None of its addresses takes connections.
     #[error("{0}")]
     Unreachable(Unreachable),
+    /// The proxy opened no way to it.
+    #[error("{0}")]
+    Proxy(ProxyError),
     /// No TCP connection in time.
     #[error("no connection in time")]
     DialTimeout,
@@ -76,15 +83,19 @@ pub enum Failure {
 }
 
 impl Connect {
-    /// Opens the tunnel. The chain and the name are verified always: there is no way to leave that out.
+    /// Opens the tunnel. What [`Trust`] says is verified, and the name, unless that is insecure.
     pub async fn open(&self) -> Result<Box<tls::Stream>, Failure> {
         let certificate = self.certificate.as_ref();
         let certificate = certificate.map(|(chain, key)| (chain.as_path(), key.as_path()));
         let config =
-            client::config(&self.roots, certificate, Proof::ServerName).map_err(Failure::Files)?;
+            client::person(&self.trust, certificate, &self.alpn).map_err(Failure::Files)?;
         let deadline = Instant::now() + self.timeout;
 
         let dialled = timeout_at(deadline, async {
+            if let Some(proxy) = &self.proxy {
+                let through = proxy::through(proxy, &self.gateway).await;
+                return through.map_err(Failure::Proxy);
+            }
             let addresses = self.gateway.resolve().await.map_err(Failure::Resolve)?;
             gateway::race(addresses).await.map_err(Failure::Unreachable)
         });

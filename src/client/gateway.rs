@@ -1,38 +1,20 @@
-//! Where the gateway is: its address as it is typed, and the way to the first of its addresses that answers.
+//! Where the gateway is: its addresses, and the way to the first of them that answers.
 
-use std::fmt;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::str::FromStr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 use crate::config::Keepalive;
-use crate::name::HostName;
 use crate::net::dial::{Dial, DialError};
 use crate::net::relay::Socket;
 
-/// The port of a gateway that is named without one.
-const DEFAULT_PORT: u16 = 8443;
+pub use crate::config::{Gateway, GatewayError};
 
 /// How long one address has before the next is tried beside it (RFC 8305 §5, Connection Attempt Delay).
 const HEAD_START: Duration = Duration::from_millis(250);
-
-/// A gateway's host and port, as in `gate.example.com`, `gate:443` or `[2001:db8::1]:8443`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Gateway {
-    /// A name, or an address without brackets.
-    pub host: String,
-    /// The TCP port.
-    pub port: u16,
-}
-
-/// Why a text does not name a gateway.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}; write HOST, HOST:PORT or [IPV6]:PORT")]
-pub struct GatewayError(String);
 
 /// An address that could not be connected to.
 #[derive(Debug, thiserror::Error)]
@@ -55,38 +37,6 @@ impl Gateway {
             return Err(io::Error::new(io::ErrorKind::NotFound, "it has no address"));
         }
         Ok(alternate(found))
-    }
-}
-
-impl FromStr for Gateway {
-    type Err = GatewayError;
-
-    fn from_str(text: &str) -> Result<Self, GatewayError> {
-        let (host, port) = split(text)?;
-        if !is_address(host) {
-            HostName::parse(host).map_err(|error| GatewayError(error.to_string()))?;
-        }
-        let port = match port {
-            None => DEFAULT_PORT,
-            Some(digits) => digits
-                .parse()
-                .ok()
-                .filter(|port| *port > 0)
-                .ok_or_else(|| GatewayError(format!("{digits:?} is no port")))?,
-        };
-        Ok(Self {
-            host: host.to_owned(),
-            port,
-        })
-    }
-}
-
-impl fmt::Display for Gateway {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.host.contains(':') {
-            true => write!(f, "[{}]:{}", self.host, self.port),
-            false => write!(f, "{}:{}", self.host, self.port),
-        }
     }
 }
 
@@ -138,36 +88,6 @@ fn no_address() -> Unreachable {
     }
 }
 
-/// Host and port, if there is one. An address of IPv6 needs brackets only before a port.
-fn split(text: &str) -> Result<(&str, Option<&str>), GatewayError> {
-    let Some(rest) = text.strip_prefix('[') else {
-        return Ok(match text.rsplit_once(':') {
-            Some(_) if is_address(text) => (text, None),
-            Some((host, port)) => (host, Some(port)),
-            None => (text, None),
-        });
-    };
-    let no_address = || GatewayError(format!("{text:?} has no IPv6 address in its brackets"));
-    let (host, after) = rest.split_once(']').ok_or_else(no_address)?;
-    if !host.contains(':') || !is_address(host) {
-        return Err(no_address());
-    }
-    match (after, after.strip_prefix(':')) {
-        ("", _) => Ok((host, None)),
-        (_, Some(port)) => Ok((host, Some(port))),
-        (_, None) => Err(GatewayError(format!("{after:?} follows the address"))),
-    }
-}
-
-/// An IP address; one of IPv6 may name its zone, as in `fe80::1%eth0` (RFC 4007 §11).
-fn is_address(text: &str) -> bool {
-    let address = match text.split_once('%') {
-        Some((address, zone)) if !zone.is_empty() => address,
-        _ => return text.parse::<Ipv4Addr>().is_ok() || text.parse::<Ipv6Addr>().is_ok(),
-    };
-    address.parse::<Ipv6Addr>().is_ok()
-}
-
 /// The resolver's order, with one of the other family after each (RFC 8305 §4), so that a broken one costs one delay.
 fn alternate(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let first_is_v6 = addresses.first().is_some_and(SocketAddr::is_ipv6);
@@ -190,64 +110,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_gateway_is_a_host_with_or_without_a_port() {
-        for (text, host, port, shown) in [
-            ("gate", "gate", 8443, "gate:8443"),
-            (
-                "gate.example.com:443",
-                "gate.example.com",
-                443,
-                "gate.example.com:443",
-            ),
-            ("10.0.0.1", "10.0.0.1", 8443, "10.0.0.1:8443"),
-            ("10.0.0.1:1", "10.0.0.1", 1, "10.0.0.1:1"),
-            ("::1", "::1", 8443, "[::1]:8443"),
-            ("[::1]", "::1", 8443, "[::1]:8443"),
-            (
-                "[2001:db8::1]:65535",
-                "2001:db8::1",
-                65535,
-                "[2001:db8::1]:65535",
-            ),
-            (
-                "[fe80::1%eth0]:8443",
-                "fe80::1%eth0",
-                8443,
-                "[fe80::1%eth0]:8443",
-            ),
-        ] {
-            let gateway: Gateway = text.parse().unwrap();
-            assert_eq!(
-                (gateway.host.as_str(), gateway.port),
-                (host, port),
-                "{text}"
-            );
-            assert_eq!(gateway.to_string(), shown);
-        }
-    }
-
-    #[test]
-    fn what_names_no_gateway_is_refused_with_its_reason() {
-        for (text, says) in [
-            ("", "empty"),
-            ("gate:", "is no port"),
-            ("gate:0", "is no port"),
-            ("gate:65536", "is no port"),
-            ("gate:ssh", "is no port"),
-            ("https://gate", "is no port"),
-            ("-oProxyCommand=x", "cannot hold"),
-            ("-gate", "starts or ends with `-`"),
-            ("[::1", "brackets"),
-            ("[gate]:8443", "brackets"),
-            ("[::1]8443", "follows"),
-            ("a b:1", "cannot hold"),
-        ] {
-            let error = text.parse::<Gateway>().unwrap_err().to_string();
-            assert!(error.contains(says), "{text}: {error}");
-        }
-    }
-
-    #[test]
     fn families_alternate_in_the_resolvers_order() {
         let addresses = |list: &[&str]| -> Vec<SocketAddr> {
             list.iter().map(|text| text.parse().unwrap()).collect()
@@ -260,6 +122,30 @@ mod tests {
             alternate(addresses(&["1.1.1.1:1", "2.2.2.2:1", "[::1]:1"])),
             addresses(&["1.1.1.1:1", "[::1]:1", "2.2.2.2:1"])
         );
+    }
+
+    #[tokio::test]
+    async fn an_address_that_is_silent_keeps_a_person_a_quarter_of_a_second_and_no_longer() {
+        // A listener whose queue is full answers no SYN.
+        let full =
+            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        full.bind(&any.into()).unwrap();
+        full.listen(0).unwrap();
+        let silent = full.local_addr().unwrap().as_socket().unwrap();
+        let _taken = std::net::TcpStream::connect(silent).unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let open = listener.local_addr().unwrap();
+
+        let began = std::time::Instant::now();
+        let tcp = race(vec![silent, silent, open]).await.unwrap();
+        let took = began.elapsed();
+        assert_eq!(tcp.peer_addr().unwrap(), open);
+        assert!(took >= 2 * HEAD_START, "{took:?}");
+        // The first SYN is sent again after a second, and in vain.
+        assert!(took < 8 * HEAD_START, "{took:?}");
+        let socket = socket2::SockRef::from(&tcp);
+        assert!(socket.tcp_nodelay().unwrap() && socket.keepalive().unwrap());
     }
 
     #[tokio::test]

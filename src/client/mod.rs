@@ -2,6 +2,10 @@
 
 pub mod connect;
 pub mod gateway;
+pub mod proxy;
+pub mod replace;
 pub mod report;
+pub mod ssh_config;
+pub mod way;
 
 mod stdio;

@@ -9,6 +9,7 @@ use rustls::{AlertDescription, CertificateError, Error as TlsError};
 use super::connect::{Connect, Failure};
 use super::gateway::Unreachable;
 use crate::net::dial::DialError;
+use crate::tls::pin::NotPinned;
 use crate::tls::{self, HandshakeError};
 
 /// A failure as a person is told it: `portcullis: MESSAGE`, then `hint: HINT`.
@@ -47,7 +48,7 @@ pub enum Exit {
 }
 
 impl Report {
-    fn new(exit: Exit, message: impl Into<String>, hint: impl Into<String>) -> Self {
+    pub(super) fn new(exit: Exit, message: impl Into<String>, hint: impl Into<String>) -> Self {
         Self {
             message: message.into(),
             hint: hint.into(),
@@ -82,14 +83,8 @@ impl Connect {
                 "check --gateway; a private name may need a VPN or another DNS server",
             ),
             Failure::Unreachable(unreachable) => self.unreachable(unreachable),
-            Failure::DialTimeout => Report::new(
-                Exit::Unreachable,
-                format!(
-                    "the gateway {gateway} did not answer within {:?}",
-                    self.timeout
-                ),
-                "a firewall may be in the way; check host and port, or wait longer with --timeout",
-            ),
+            Failure::Proxy(error) => self.proxy_failed(error),
+            Failure::DialTimeout => self.no_answer(self.timeout),
             Failure::HandshakeTimeout => Report::new(
                 Exit::Handshake,
                 format!(
@@ -195,8 +190,17 @@ impl Connect {
 
     fn untrusted(&self, error: &CertificateError) -> Report {
         let name = self.server_name();
+        if let CertificateError::Other(other) = error
+            && let Some(NotPinned { found }) = other.0.downcast_ref()
+        {
+            return Report::new(
+                Exit::Untrusted,
+                format!("the certificate for {name} has another key than the pinned one: {found}"),
+                "if the gateway's operator has changed its key, pin that one; if not, somebody stands in between",
+            );
+        }
         let (message, hint) = match error {
-            CertificateError::UnknownIssuer if self.roots.is_empty() => (
+            CertificateError::UnknownIssuer if self.trust.roots.is_empty() => (
                 format!("the certificate for {name} is from a CA that this system does not trust"),
                 "if the CA is a private one, name its certificate: --ca FILE".to_owned(),
             ),

@@ -160,7 +160,7 @@ impl<'a> Table<'a> {
             };
             let known = format!("known here: {}", self.asked.join(", "));
             let meant = suggest(name.get_ref(), &self.asked);
-            if meant == Some("token") {
+            if matches!(meant, Some("token" | "proxy")) {
                 findings.conceal(value.span());
             }
             let help = match meant {

@@ -352,7 +352,7 @@ impl<'a> Findings<'a> {
     }
 }
 
-/// The text with an asterisk for each byte of a secret, and of what stands behind `token =`, or what was meant to be that:
+/// The text with an asterisk for each byte of a secret, and of what stands behind `token =` or `proxy =`, or what was meant to be that:
 /// a line that is no TOML has no values.
 fn concealed(text: &str, secrets: &[Range<usize>]) -> String {
     let mut secrets = secrets.to_vec();
@@ -360,7 +360,7 @@ fn concealed(text: &str, secrets: &[Range<usize>]) -> String {
     for line in text.split_inclusive('\n') {
         if let Some((key, value)) = line.split_once('=')
             && let Some(last) = key.rsplit('.').next()
-            && suggest(last.trim(), &["token"]).is_some()
+            && suggest(last.trim(), &["token", "proxy"]).is_some()
         {
             secrets.push(start + line.len() - value.len()..start + line.len());
         }

@@ -13,13 +13,16 @@ use ipnet::IpNet;
 mod agent;
 mod check;
 mod ciphers;
+mod client;
 mod consul;
 mod decode;
 mod diagnostic;
 mod environment;
 mod file;
 mod files;
+mod gateway;
 mod health_check;
+mod http_proxy;
 mod limits;
 mod listen;
 mod middlewares;
@@ -39,13 +42,17 @@ mod weighted;
 
 pub use agent::Agent;
 pub use check::{Checked, load, parse, parse_with, reload};
+pub(crate) use client::LONGEST_TIMEOUT;
+pub use client::{ClientFile, Domain, load_client, parse_client, protocol};
 pub use consul::{
     AddressTag, Catalog, CheckState, Consistency, Consul, ConsulAddress, Login, Place, Secret,
     Token, TokenError,
 };
 pub use diagnostic::{Diagnostic, Diagnostics, Level};
 pub use environment::Environment;
+pub use gateway::{Gateway, GatewayError};
 pub use health_check::HealthCheck;
+pub use http_proxy::{HttpProxy, HttpProxyError, ProxyChoice, UnusableProxy, proxy_from};
 pub(crate) use listen::{overlap, reaches};
 pub use nomad::{Namespaces, Nomad, NomadService};
 pub use settings::{Cap, Keepalive, Limits, Rate, RemovedRoutes, Span};

@@ -19,6 +19,10 @@ use super::pem::unreadable;
 use super::verify::{Proof, Verifier};
 use crate::retry;
 
+mod person;
+
+pub use person::{Trust, person};
+
 /// A configuration, and what it was made from.
 #[derive(Clone, Debug)]
 pub struct Made {
@@ -98,22 +102,35 @@ pub fn from_parts(
     certificate: Option<Arc<CertifiedKey>>,
     proof: Proof,
 ) -> Result<Arc<ClientConfig>, ClientError> {
-    let builder = builder()?;
-    let verifier: Arc<dyn ServerCertVerifier> = match proof {
-        Proof::ServerName => WebPkiServerVerifier::builder_with_provider(roots, super::provider())
-            .build()
-            .map_err(|error| rustls::Error::General(error.to_string()))?,
+    let verifier = match proof {
+        Proof::ServerName => by_name(roots)?,
         proof => Arc::new(Verifier::new(roots, proof)),
     };
-    let builder = builder
+    let verifier = Arc::new(Known::new(verifier));
+    Ok(Arc::new(verified_by(verifier, certificate)?))
+}
+
+/// rustls's own: the chain, the dates and the name (RFC 9525).
+fn by_name(roots: Arc<RootCertStore>) -> Result<Arc<dyn ServerCertVerifier>, rustls::Error> {
+    let verifier = WebPkiServerVerifier::builder_with_provider(roots, super::provider()).build();
+    verifier
+        .map(|verifier| verifier as _)
+        .map_err(|error| rustls::Error::General(error.to_string()))
+}
+
+fn verified_by(
+    verifier: Arc<dyn ServerCertVerifier>,
+    certificate: Option<Arc<CertifiedKey>>,
+) -> Result<ClientConfig, rustls::Error> {
+    let builder = builder()?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Known::new(verifier)));
+        .with_custom_certificate_verifier(verifier);
     let mut config = match certificate {
         Some(pair) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(pair))),
         None => builder.with_no_client_auth(),
     };
     config.resumption = Resumption::disabled();
-    Ok(Arc::new(config))
+    Ok(config)
 }
 
 /// What is asked of a peer in one mesh, and shown to it.

@@ -15,7 +15,7 @@ use crate::name::HostPattern;
 
 pub use super::pem::FileError;
 use super::pem::Pem;
-pub(crate) use super::pem::missing;
+pub(crate) use super::pem::{missing, shell_word};
 
 /// A certificate with its key, checked to belong together, and what a choice among certificates needs.
 #[derive(Clone, Debug)]

@@ -9,6 +9,7 @@ pub mod mesh;
 mod names;
 pub mod options;
 mod pem;
+pub mod pin;
 pub mod records;
 mod refusal;
 pub mod server;

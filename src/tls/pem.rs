@@ -217,18 +217,30 @@ fn encrypted(path: &Path) -> FileError {
 }
 
 fn not_pem(path: &Path, bytes: &[u8]) -> FileError {
-    let path_text = path.display();
     let (message, help) = if bytes.trim_ascii().is_empty() {
         (
             "is empty",
             "write the PEM text into it; half-written files are read again once they are whole"
                 .to_owned(),
         )
-    } else if bytes.starts_with(&[0x30, 0x82]) {
+    } else if is_pkcs12(bytes) {
+        // openssl empties the new file before it reads the old one.
+        let extensions = ["pem", "new.pem"].map(|extension| path.with_extension(extension));
+        let new = extensions.into_iter().find(|new| new != path);
+        let new = new.map_or_else(String::new, |new| shell_word(&new));
         (
-            "is DER or PKCS#12, not PEM",
+            "is PKCS#12, not PEM",
             format!(
-                "convert it: openssl x509 -inform der -in {path_text} (a certificate), openssl pkey -inform der -in {path_text} (a key), or openssl pkcs12 -nodes -in {path_text} (both)"
+                "convert it, and name the new file as certificate and key: openssl pkcs12 -in {} -nodes -out {new}",
+                shell_word(path)
+            ),
+        )
+    } else if bytes.starts_with(&[0x30, 0x82]) {
+        let path_text = shell_word(path);
+        (
+            "is DER, not PEM",
+            format!(
+                "convert it: openssl x509 -inform der -in {path_text} (a certificate), or openssl pkey -inform der -in {path_text} (a key)"
             ),
         )
     } else if bytes.windows(11).any(|window| window == b"-----BEGIN ") {
@@ -244,6 +256,29 @@ fn not_pem(path: &Path, bytes: &[u8]) -> FileError {
         )
     };
     FileError::new(path, message, help)
+}
+
+/// A PFX (RFC 7292 §4): a sequence that begins with its version, 3. Its length may be left open.
+fn is_pkcs12(bytes: &[u8]) -> bool {
+    let Some((0x30, rest)) = bytes.split_first().map(|(tag, rest)| (*tag, rest)) else {
+        return false;
+    };
+    let length = match rest.first() {
+        Some(long @ 0x80..=0x84) => usize::from(long & 0x7f),
+        _ => return false,
+    };
+    rest.get(1 + length..)
+        .is_some_and(|content| content.starts_with(&[0x02, 0x01, 0x03]))
+}
+
+/// A path as it can be pasted into a shell.
+pub(crate) fn shell_word(path: &Path) -> String {
+    let text = path.display().to_string();
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+@:,".contains(c);
+    match text.chars().all(is_plain) && !text.starts_with('-') {
+        true => text,
+        false => format!("'{}'", text.replace('\'', r"'\''")),
+    }
 }
 
 /// The content is not quoted: it may be a key.

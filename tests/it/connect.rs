@@ -16,15 +16,28 @@ use crate::support::{Child, run};
 use crate::upstream::Upstream;
 
 mod failures;
+mod proxies;
+mod way;
 
 /// Whom every test wants to reach.
 const TARGET: &str = "vm.example.test";
 
 /// `portcullis connect` to this gateway, trusting this CA.
 fn connect(authority: &Authority, gateway: impl ToString) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
-    command.args(["connect", "--gateway", &gateway.to_string(), "--ca"]);
+    let mut command = bare(authority);
+    command.args(["--gateway", &gateway.to_string(), "--ca"]);
     command.arg(authority.folder().join("ca.pem"));
+    command
+}
+
+/// `portcullis connect` of a person who has said nothing yet, and has no file of his own.
+fn bare(authority: &Authority) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
+    command.arg("connect");
+    command.env("XDG_CONFIG_HOME", authority.folder());
+    for name in ["PORTCULLIS_GATEWAY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"] {
+        command.env_remove(name).env_remove(name.to_lowercase());
+    }
     command
 }
 

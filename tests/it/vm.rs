@@ -98,6 +98,32 @@ impl Vm {
         }
     }
 
+    /// ssh with a configuration that says the way, told of all else that it needs.
+    pub(crate) fn ssh_by(&self, config: &Path) -> Command {
+        let mut command = Command::new(&self.ssh);
+        command.arg("-F").arg(config).args(self.options());
+        command
+    }
+
+    /// The keys, and nothing of this machine's.
+    fn options(&self) -> Vec<String> {
+        let folder = self.folder.display();
+        let mut options = vec!["-i".to_owned(), format!("{folder}/user_key")];
+        for option in [
+            "BatchMode=yes",
+            "IdentitiesOnly=yes",
+            "IdentityAgent=none",
+            // The host's key is known by the name alone: ssh itself checks that the right sshd was reached.
+            "StrictHostKeyChecking=yes",
+            "GlobalKnownHostsFile=none",
+            &format!("UserKnownHostsFile={folder}/known_hosts"),
+            &format!("User={}", self.user),
+        ] {
+            options.extend(["-o".to_owned(), option.to_owned()]);
+        }
+        options
+    }
+
     /// A file of random bytes, a place for it on the other side, and one for what comes back.
     pub(crate) fn files(&self) -> [PathBuf; 3] {
         let files = ["here", "there", "back"].map(|name| self.folder.join(name));
@@ -122,25 +148,8 @@ impl Person<'_> {
             "sftp" => &vm.sftp,
             _ => &vm.ssh,
         });
-        command
-            .args(["-F", "none", "-i"])
-            .arg(vm.folder.join("user_key"));
-        for option in [
-            "BatchMode=yes",
-            "IdentitiesOnly=yes",
-            "IdentityAgent=none",
-            // The host's key is known by the name alone: ssh itself checks that the right sshd was reached.
-            "StrictHostKeyChecking=yes",
-            "GlobalKnownHostsFile=none",
-            &format!(
-                "UserKnownHostsFile={}",
-                vm.folder.join("known_hosts").display()
-            ),
-            &format!("User={}", vm.user),
-            &format!("ProxyCommand={}", self.proxy_command),
-        ] {
-            command.args(["-o", option]);
-        }
+        command.args(["-F", "none"]).args(vm.options());
+        command.args(["-o", &format!("ProxyCommand={}", self.proxy_command)]);
         command
     }
 

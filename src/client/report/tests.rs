@@ -5,16 +5,21 @@ use std::path::PathBuf;
 use rustls::InvalidMessage;
 use rustls_pki_types::{ServerName, UnixTime};
 
+use super::super::proxy::ProxyError;
 use super::*;
 use crate::name::HostName;
+use crate::tls::client::Trust;
+use crate::tls::pin::Pin;
 
 fn connect() -> Connect {
     Connect {
         gateway: "gate.example".parse().unwrap(),
         target: HostName::parse("vm.example").unwrap(),
         server_name: None,
-        roots: Vec::new(),
+        trust: Trust::default(),
         certificate: None,
+        proxy: None,
+        alpn: Vec::new(),
         timeout: Duration::from_secs(10),
     }
 }
@@ -91,9 +96,31 @@ fn a_certificate_is_refused_by_what_is_wrong_with_it() {
         (handshake(CertificateError::BadSignature), 12, "from another CA with the name of a trusted one", "made anew"),
         (handshake(CertificateError::Revoked), 12, "cannot be trusted", "operator"),
     ]);
-    let pinned = Connect { roots: vec![PathBuf::from("ca.pem")], ..connect() };
+    let pinned = Connect { trust: Trust { roots: vec![PathBuf::from("ca.pem")], ..Trust::default() }, ..connect() };
     check(&pinned, vec![
         (handshake(CertificateError::UnknownIssuer), 12, "not from a CA in the --ca files", "only those CAs"),
+    ]);
+    let found: Pin = "sha256/47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=".parse().unwrap();
+    let other = CertificateError::Other(rustls::OtherError(std::sync::Arc::new(NotPinned { found })));
+    check(&connect(), vec![
+        (handshake(other), 12, "another key than the pinned one: sha256/47DEQ", "somebody stands in between"),
+    ]);
+}
+
+#[test]
+#[rustfmt::skip]
+fn a_proxy_that_opens_no_way_is_told_without_its_password() {
+    let through = |proxy: &str| Connect { proxy: Some(proxy.parse().unwrap()), ..connect() };
+    let failed = |error| Failure::Proxy(error);
+    check(&through("http://me:secret@proxy.example:3128"), vec![
+        (failed(ProxyError::Refused(407, String::new())), 10, "the proxy http://proxy.example:3128 does not accept the user", "that it knows"),
+        (failed(ProxyError::Refused(403, "\"Forbidden\"".into())), 10, "does not connect to the gateway gate.example:8443: 403 \"Forbidden\"", "often 443"),
+        (failed(ProxyError::NotHttp), 10, "http://proxy.example:3128 is no HTTP proxy", "3128 is its port"),
+        (failed(ProxyError::Closed), 10, "by the proxy http://proxy.example:3128: it closed the connection", "--proxy none"),
+        (Failure::DialTimeout, 10, "the proxy http://proxy.example:3128 brought no connection to the gateway gate.example:8443 within 10s", "--timeout"),
+    ]);
+    check(&through("proxy.example:3128"), vec![
+        (failed(ProxyError::Refused(407, String::new())), 10, "asks for a user and a password", "client.toml"),
     ]);
 }
 

@@ -65,11 +65,29 @@ fn an_empty_file_is_said_to_be_empty() {
 #[test]
 fn der_is_met_with_the_command_that_converts_it() {
     let error = chain_fault(&Ca::new("ca").issue(&["a.example.com"]).chain[0]);
-    assert!(error.starts_with("is DER or PKCS#12, not PEM; "), "{error}");
+    assert!(error.starts_with("is DER, not PEM; "), "{error}");
     assert!(
         error.contains("openssl x509 -inform der -in edge.pem"),
         "{error}"
     );
+}
+
+#[test]
+fn pkcs_12_is_known_by_its_version_however_its_length_is_written() {
+    for head in [
+        [0x30, 0x80].as_slice(),
+        &[0x30, 0x82, 0x0a, 0x00],
+        &[0x30, 0x83, 0x01, 0x0a, 0x00],
+    ] {
+        let error = chain_fault([head, &[0x02, 0x01, 0x03, 0x30]].concat());
+        // The new file must not be the old one.
+        let line = "openssl pkcs12 -in edge.pem -nodes -out ";
+        assert!(
+            error.starts_with("is PKCS#12, not PEM; ") && error.contains(line),
+            "{error}"
+        );
+        assert!(error.ends_with("edge.new.pem"), "{error}");
+    }
 }
 
 #[test]

@@ -1,0 +1,218 @@
+//! `portcullis ssh-config`: the block of ssh's configuration that sends a domain through a gateway.
+
+use std::env;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use super::connect::fail;
+use crate::client::gateway::Gateway;
+use crate::client::replace::Replaceable;
+use crate::client::ssh_config::{Block, absolute, installed, removed};
+use crate::name::HostPattern;
+use crate::tls::pin::Pin;
+
+/// How it is used.
+const EXAMPLES: &str = "\
+Examples:
+  portcullis ssh-config --gateway gate.example.com:8443 --domain '*.vm.example.com' --install
+  ssh db.vm.example.com                              # scp, sftp, rsync and git find their way, too
+  portcullis ssh-config --domain '*.vm.example.com' --remove";
+
+/// Prints what ssh's configuration needs to reach the machines of a domain through a gateway, or installs it.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct SshConfigArgs {
+    /// Whose machines: '*.vm.example.com', or one name; may be repeated, each gets a block of its own
+    #[arg(long, value_name = "DOMAIN", required = true, value_parser = domain)]
+    pub domain: Vec<HostPattern>,
+
+    /// The gateway; the port is 8443 if none is given
+    #[arg(
+        long,
+        value_name = "HOST[:PORT]",
+        env = "PORTCULLIS_GATEWAY",
+        hide_env_values = true,
+        required_unless_present = "remove"
+    )]
+    pub gateway: Option<Gateway>,
+
+    /// Put the block into the file, in place of an earlier one; the file before is kept beside it
+    #[arg(long)]
+    pub install: bool,
+
+    /// Take the block out of the file
+    #[arg(long, conflicts_with = "install")]
+    pub remove: bool,
+
+    /// The file, in place of ~/.ssh/config
+    #[arg(long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+
+    /// Trust the CAs in this PEM file, and not the system's; may be repeated
+    #[arg(long, value_name = "FILE")]
+    pub ca: Vec<PathBuf>,
+
+    /// Trust this key of the gateway's, sha256/BASE64; may be repeated
+    #[arg(long, value_name = "PIN")]
+    pub pin: Vec<Pin>,
+
+    /// The certificate to show if the gateway asks for one (PEM, with its chain)
+    #[arg(long, value_name = "FILE", requires = "key")]
+    pub cert: Option<PathBuf>,
+
+    /// The certificate's key (PEM)
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    pub key: Option<PathBuf>,
+
+    /// Use the gateway only where the machine itself does not answer within a second
+    #[arg(long)]
+    pub only_away: bool,
+
+    /// Let sessions to one machine share a connection
+    #[arg(long)]
+    pub control_master: bool,
+}
+
+/// What keeps the command from its end, and what to do about it.
+struct Refused {
+    code: u8,
+    message: String,
+    hint: String,
+}
+
+/// Runs the command.
+pub fn run(args: SshConfigArgs) -> ExitCode {
+    let done = match args.install || args.remove {
+        true => change(&args),
+        false => blocks(&args).map(|blocks| {
+            let texts: Vec<_> = blocks.into_iter().map(|(_, text)| text).collect();
+            texts.join("\n")
+        }),
+    };
+    match done {
+        // A reader that has gone wants no more.
+        Ok(said) => {
+            let _ = io::stdout().write_all(said.as_bytes());
+            ExitCode::SUCCESS
+        }
+        Err(Refused {
+            code,
+            message,
+            hint,
+        }) => fail(code, &format!("portcullis: {message}\nhint: {hint}")),
+    }
+}
+
+/// The blocks with their texts.
+fn blocks(args: &SshConfigArgs) -> Result<Vec<(Block, String)>, Refused> {
+    let wrong = |message: String| Refused {
+        code: 2,
+        message,
+        hint: "name it otherwise, or move it to a place with a plain name".to_owned(),
+    };
+    let program = env::current_exe().map_err(|error| Refused {
+        code: 1,
+        message: format!("cannot find where this program is: {error}"),
+        hint: "start it by its absolute path".to_owned(),
+    })?;
+    let program = absolute(&program).map_err(wrong)?;
+    let flags = flags(args).map_err(wrong)?;
+    let blocks = args.domain.iter().map(|domain| {
+        let block = Block {
+            domain: domain.clone(),
+            program: PathBuf::from(&program),
+            flags: flags.clone(),
+            only_away: args.only_away,
+            control_master: args.control_master,
+        };
+        let text = block.text().map_err(|error| wrong(error.to_string()))?;
+        Ok((block, text))
+    });
+    blocks.collect()
+}
+
+/// What `connect` is told. Its files by their absolute paths: ssh may be started anywhere.
+fn flags(args: &SshConfigArgs) -> Result<Vec<String>, String> {
+    let mut flags = Vec::new();
+    let mut add = |flag: &str, value: String| flags.extend([format!("--{flag}"), value]);
+    if let Some(gateway) = &args.gateway {
+        add("gateway", gateway.to_string());
+    }
+    for file in &args.ca {
+        add("ca", absolute(file)?);
+    }
+    for pin in &args.pin {
+        add("pin", pin.to_string());
+    }
+    for (flag, file) in [("cert", &args.cert), ("key", &args.key)] {
+        if let Some(file) = file {
+            add(flag, absolute(file)?);
+        }
+    }
+    Ok(flags)
+}
+
+/// Changes the file; what to say of it.
+fn change(args: &SshConfigArgs) -> Result<String, Refused> {
+    let path = match &args.file {
+        Some(path) => path.clone(),
+        None => usual_file()?,
+    };
+    let unusable = |error: crate::client::replace::NotReplaced| {
+        Refused {
+        code: 1,
+        message: error.to_string(),
+        hint: "let this user write it and its folder; or print the block, and paste it where it belongs".to_owned(),
+    }
+    };
+    let file = Replaceable::read(&path).map_err(unusable)?;
+    let damaged = |error: crate::client::ssh_config::Damaged| Refused {
+        code: 1,
+        message: format!("{}: {error}", file.path.display()),
+        hint: "mend or remove that block by hand; nothing was changed".to_owned(),
+    };
+    let mut text = file.text.clone();
+    if args.remove {
+        for domain in &args.domain {
+            text = removed(&text, domain).map_err(damaged)?;
+        }
+    } else {
+        for (block, new) in blocks(args)? {
+            text = installed(&text, &block, &new).map_err(damaged)?;
+        }
+    }
+    let shown = file.path.display();
+    if text == file.text {
+        return Ok(match args.remove {
+            true => format!("{shown} has no such block: nothing to remove\n"),
+            false => format!("{shown} has it already: nothing to change\n"),
+        });
+    }
+    let backup = file.replace(&text).map_err(unusable)?;
+    let kept = backup.map_or_else(String::new, |backup| {
+        format!("; the file before is {}", backup.display())
+    });
+    Ok(match args.remove {
+        true => format!("removed from {shown}{kept}\n"),
+        false => format!("installed in {shown}{kept}\n"),
+    })
+}
+
+fn usual_file() -> Result<PathBuf, Refused> {
+    let home = env::home_dir().filter(|home| home.is_absolute());
+    let home = home.ok_or_else(|| Refused {
+        code: 1,
+        message: "this user has no home directory".to_owned(),
+        hint: "set HOME, or name the file: --file FILE".to_owned(),
+    })?;
+    Ok(home.join(".ssh").join("config"))
+}
+
+/// A pattern that ssh's `Host` and our names both understand.
+fn domain(text: &str) -> Result<HostPattern, String> {
+    match HostPattern::parse(text).map_err(|error| error.to_string())? {
+        HostPattern::Never(text) => Err(format!("{text:?} is no host name")),
+        pattern => Ok(pattern),
+    }
+}

@@ -1,0 +1,124 @@
+//! The flags that say how a target is reached, and what is done when nobody says it.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use jiff::SignedDuration;
+
+use super::connect::fail;
+use crate::client::connect::Connect;
+use crate::client::gateway::Gateway;
+use crate::client::way::{self, Lost, Typed};
+use crate::config::{LONGEST_TIMEOUT, ProxyChoice, protocol};
+use crate::log;
+use crate::name::HostName;
+use crate::tls::pin::Pin;
+
+/// The exit code of a command line, or a file, that says nothing usable.
+const USAGE: u8 = 2;
+
+/// The way to a target.
+#[derive(Debug, clap::Args)]
+pub struct WayArgs {
+    /// The gateway, on port 8443 if none is said [env: PORTCULLIS_GATEWAY]
+    #[arg(
+        long,
+        value_name = "HOST[:PORT]",
+        env = "PORTCULLIS_GATEWAY",
+        hide_env = true
+    )]
+    pub gateway: Option<Gateway>,
+
+    /// For what is not said here, not ~/.config/portcullis/client.toml
+    #[arg(long, value_name = "FILE")]
+    pub client_config: Option<PathBuf>,
+
+    /// Trust the CAs in it (PEM), not the system's; repeatable
+    #[arg(long, value_name = "FILE")]
+    pub ca: Vec<PathBuf>,
+
+    /// Trust this key, sha256/BASE64, and no CA (with --ca: both); repeatable
+    #[arg(long, value_name = "PIN")]
+    pub pin: Vec<Pin>,
+
+    /// Verify nothing: whoever is in between reads and changes all
+    #[arg(long, conflicts_with_all = ["ca", "pin"])]
+    pub insecure: bool,
+
+    /// The certificate to show if one is asked for (PEM, chain)
+    #[arg(long, value_name = "FILE", requires = "key")]
+    pub cert: Option<PathBuf>,
+
+    /// The certificate's key (PEM)
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    pub key: Option<PathBuf>,
+
+    /// Ask for this name and check it, in place of HOST
+    #[arg(long, value_name = "NAME", value_parser = HostName::parse)]
+    pub server_name: Option<HostName>,
+
+    /// Offer this protocol (ALPN); repeatable
+    #[arg(long, value_name = "PROTOCOL", value_parser = alpn)]
+    pub alpn: Vec<Alpn>,
+
+    /// Go through this HTTP proxy, or none; else as HTTPS_PROXY says
+    #[arg(long, value_name = "URL")]
+    pub proxy: Option<ProxyChoice>,
+
+    /// For finding, dialling and handshake together [default: 10s]
+    #[arg(long, value_name = "TIME", value_parser = timeout)]
+    pub timeout: Option<Duration>,
+}
+
+/// A protocol's name (RFC 7301 §3.1). A list of lists would be one to clap.
+#[derive(Clone, Debug)]
+pub struct Alpn(Vec<u8>);
+
+impl WayArgs {
+    /// The way to a target; or the exit code, when it has been said why there is none.
+    pub(super) fn find(self, target: HostName) -> Result<Connect, ExitCode> {
+        let typed = Typed {
+            gateway: self.gateway,
+            file: self.client_config,
+            ca: self.ca,
+            pins: self.pin,
+            insecure: self.insecure,
+            certificate: self.cert.zip(self.key),
+            server_name: self.server_name,
+            alpn: self.alpn.into_iter().map(|Alpn(name)| name).collect(),
+            proxy: self.proxy,
+            timeout: self.timeout,
+        };
+        let connect = way::find(typed, target, |name| std::env::var_os(name));
+        let connect = connect.map_err(|lost| {
+            if let Lost::File(diagnostics) = &lost {
+                let drawn = diagnostics.render(log::colours_stderr());
+                return fail(USAGE, drawn.trim_end());
+            }
+            fail(USAGE, &format!("portcullis: {lost}\nhint: {}", lost.hint()))
+        })?;
+        if connect.trust.insecure {
+            // With stderr gone there is nobody to warn.
+            let _ = writeln!(
+                std::io::stderr(),
+                "portcullis: warning: insecure: nothing proves that {} is the gateway; whoever is in between reads and changes all",
+                connect.gateway
+            );
+        }
+        Ok(connect)
+    }
+}
+
+fn alpn(text: &str) -> Result<Alpn, String> {
+    protocol(text).map(Alpn)
+}
+
+/// A time that a person waits: an hour at most, as more is a typing error.
+pub(super) fn timeout(text: &str) -> Result<Duration, String> {
+    let time = text.parse::<SignedDuration>().ok();
+    time.and_then(|time| Duration::try_from(time).ok())
+        .filter(|time| !time.is_zero() && *time <= LONGEST_TIMEOUT)
+        .ok_or_else(|| "write a time such as 10s or 1m30s, an hour at most".to_owned())
+}

@@ -1,0 +1,177 @@
+//! The way to a target: what is typed, what the environment says, and what stands in the person's own file.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::connect::Connect;
+use crate::config::{
+    ClientFile, Diagnostics, Domain, Gateway, ProxyChoice, UnusableProxy, load_client, proxy_from,
+};
+use crate::name::HostName;
+use crate::tls::client::Trust;
+use crate::tls::pin::Pin;
+
+/// For name, TCP and TLS together where nothing else is said.
+///
+/// 10 s: three SYNs go out in 7 s, and a person waits no longer without a word.
+pub const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What was typed. It outranks the file, key by key.
+#[derive(Clone, Debug, Default)]
+pub struct Typed {
+    /// The gateway.
+    pub gateway: Option<Gateway>,
+    /// The file, in place of the usual one. It must be there.
+    pub file: Option<PathBuf>,
+    /// PEM files with CAs.
+    pub ca: Vec<PathBuf>,
+    /// The keys that the gateway may have.
+    pub pins: Vec<Pin>,
+    /// Nothing is verified.
+    pub insecure: bool,
+    /// Chain and key.
+    pub certificate: Option<(PathBuf, PathBuf)>,
+    /// The name to ask for and to have proven.
+    pub server_name: Option<HostName>,
+    /// The protocols to offer.
+    pub alpn: Vec<Vec<u8>>,
+    /// Whether a proxy is used.
+    pub proxy: Option<ProxyChoice>,
+    /// For name, TCP and TLS together.
+    pub timeout: Option<Duration>,
+}
+
+/// Why no way is known. Nothing was tried.
+#[derive(Debug, thiserror::Error)]
+pub enum Lost {
+    /// The person's file is wrong, or not to be trusted.
+    #[error("{0}")]
+    File(Diagnostics),
+    /// Nobody has said by which gateway.
+    #[error("no gateway is named for {target}")]
+    NoGateway {
+        /// Whom to reach.
+        target: HostName,
+        /// The file that could say so; `None` if there is no place for one.
+        file: Option<PathBuf>,
+    },
+    /// The environment names a proxy that cannot be used.
+    #[error("{0}")]
+    Proxy(UnusableProxy),
+}
+
+impl Lost {
+    /// What to do about it.
+    pub fn hint(&self) -> String {
+        match self {
+            Self::File(_) => "the file is read at every start: nothing was tried".to_owned(),
+            Self::NoGateway { target, file } => {
+                let file = match file {
+                    Some(file) => format!("{}: [domains.\"{target}\"]", file.display()),
+                    None => "client.toml (set HOME for it)".to_owned(),
+                };
+                format!("name it by --gateway HOST:PORT, PORTCULLIS_GATEWAY, or in {file}")
+            }
+            Self::Proxy(_) => "mend the variable, or go without: --proxy none".to_owned(),
+        }
+    }
+}
+
+/// Finds out how to connect to a target. `variable` reads the environment.
+pub fn find(
+    typed: Typed,
+    target: HostName,
+    variable: impl Fn(&str) -> Option<OsString>,
+) -> Result<Connect, Lost> {
+    let home = directory(&variable, "HOME");
+    let usual = usual_file(&variable, home.as_deref());
+    let file = read(typed.file.as_deref(), usual.as_deref(), home.as_deref())?;
+    let domain = file.find(&target);
+    let Some(gateway) = typed
+        .gateway
+        .clone()
+        .or(domain.map(|domain| domain.gateway.clone()))
+    else {
+        return Err(Lost::NoGateway {
+            target,
+            file: typed.file.or(usual),
+        });
+    };
+    let said = typed
+        .proxy
+        .clone()
+        .or(domain.and_then(|domain| domain.proxy.clone()));
+    let proxy = match said {
+        Some(ProxyChoice::Direct) => None,
+        Some(ProxyChoice::Through(proxy)) => Some(proxy),
+        None => proxy_from(&variable, &gateway).map_err(Lost::Proxy)?,
+    };
+    let timeout = typed.timeout.or(domain.and_then(|domain| domain.timeout));
+    let server_name = typed.server_name.clone();
+    let certificate = typed.certificate.clone();
+    Ok(Connect {
+        gateway,
+        target,
+        server_name: server_name.or(domain.and_then(|domain| domain.server_name.clone())),
+        trust: trust(&typed, domain),
+        certificate: certificate.or(domain.and_then(|domain| domain.certificate.clone())),
+        proxy,
+        alpn: or(typed.alpn, domain.map(|domain| &domain.alpn)),
+        timeout: timeout.unwrap_or(TIMEOUT),
+    })
+}
+
+/// Whoever types whom to trust wants that verified, and whoever types that nothing is gets it: of the file that leaves
+/// nothing weaker than was asked for.
+fn trust(typed: &Typed, domain: Option<&Domain>) -> Trust {
+    let says_whom = !(typed.ca.is_empty() && typed.pins.is_empty());
+    let insecure = domain.is_some_and(|domain| domain.insecure);
+    if typed.insecure || insecure && !says_whom {
+        return Trust {
+            insecure: true,
+            ..Trust::default()
+        };
+    }
+    Trust {
+        roots: or(typed.ca.clone(), domain.map(|domain| &domain.ca)),
+        pins: or(typed.pins.clone(), domain.map(|domain| &domain.pins)),
+        insecure: false,
+    }
+}
+
+/// A list that was typed, or the file's.
+fn or<T: Clone>(typed: Vec<T>, file: Option<&Vec<T>>) -> Vec<T> {
+    match file {
+        Some(file) if typed.is_empty() => file.clone(),
+        _ => typed,
+    }
+}
+
+fn read(
+    named: Option<&Path>,
+    usual: Option<&Path>,
+    home: Option<&Path>,
+) -> Result<ClientFile, Lost> {
+    let path = match (named, usual) {
+        (Some(path), _) => path,
+        // Most people have none.
+        (None, Some(path)) if !matches!(path.try_exists(), Ok(false)) => path,
+        (None, _) => return Ok(ClientFile::default()),
+    };
+    load_client(path, home).map_err(Lost::File)
+}
+
+/// `portcullis/client.toml` where the person's configuration is (XDG Base Directory Specification).
+fn usual_file(variable: impl Fn(&str) -> Option<OsString>, home: Option<&Path>) -> Option<PathBuf> {
+    let folder = directory(&variable, "XDG_CONFIG_HOME");
+    let folder = folder.or_else(|| Some(home?.join(".config")))?;
+    Some(folder.join("portcullis").join("client.toml"))
+}
+
+/// A relative one is none, as that specification says.
+fn directory(variable: impl Fn(&str) -> Option<OsString>, name: &str) -> Option<PathBuf> {
+    variable(name)
+        .map(PathBuf::from)
+        .filter(|path| path.is_absolute())
+}

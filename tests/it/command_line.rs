@@ -1,0 +1,162 @@
+//! The command line itself: help that fits a screen, completions and manual, names that are none.
+
+use std::fs;
+use std::process::Command;
+
+use clap::CommandFactory;
+use portcullis::cli::Cli;
+
+use crate::peers;
+use crate::support::run;
+
+/// A screen that help has to fit, in columns and lines.
+const SCREEN: (usize, usize) = (80, 50);
+
+fn portcullis(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
+    command.args(arguments);
+    command
+}
+
+/// What it prints, when it succeeds.
+#[track_caller]
+fn printed(command: &Command) -> String {
+    let done = run(command, b"");
+    assert!(done.status.success(), "{done:?}");
+    String::from_utf8(done.stdout).unwrap()
+}
+
+fn commands() -> Vec<String> {
+    let cli = Cli::command();
+    let commands = cli.get_subcommands();
+    commands
+        .map(|command| command.get_name().to_owned())
+        .collect()
+}
+
+#[test]
+fn every_help_fits_a_screen() {
+    for command in commands() {
+        let help = printed(portcullis(&[&command, "--help"]).env("COLUMNS", SCREEN.0.to_string()));
+        let lines = help.lines().count();
+        assert!(lines <= SCREEN.1, "{command}: {lines} lines\n{help}");
+    }
+    for command in ["connect", "ssh-config", "probe", "completions", "man"] {
+        let help = printed(&portcullis(&[command, "--help"]));
+        assert!(help.contains("\nExample"), "{help}");
+        let wide = help.lines().find(|line| line.chars().count() > 100);
+        assert_eq!(wide, None);
+    }
+}
+
+#[test]
+fn what_is_no_terminal_gets_no_colours() {
+    for arguments in [["connect", "--help"], ["connect", "--nonsense"]] {
+        for no_color in ["", "1"] {
+            let done = run(portcullis(&arguments).env("NO_COLOR", no_color), b"");
+            let said = [done.stdout, done.stderr].concat();
+            assert!(!said.is_empty() && !said.contains(&0x1b), "{arguments:?}");
+        }
+    }
+}
+
+#[test]
+fn a_terminal_gets_colours_unless_no_color_says_no() {
+    let Some(script) = peers::require("script", "script") else {
+        return;
+    };
+    let help = format!("{} connect --help", env!("CARGO_BIN_EXE_portcullis"));
+    let shown = |no_color: &str| {
+        let mut command = Command::new(&script);
+        command.args(["-qec", &help, "/dev/null"]);
+        run(command.env("NO_COLOR", no_color).env("TERM", "xterm"), b"").stdout
+    };
+    assert!(shown("").contains(&0x1b));
+    assert!(!shown("1").contains(&0x1b));
+}
+
+#[test]
+fn a_host_that_is_no_name_is_refused_in_a_clear_line_before_anything_is_tried() {
+    let long = "a".repeat(300);
+    for (host, says) in [
+        ("a b.example.com", "cannot hold ' '"),
+        ("-oProxyCommand=x", "cannot hold '='"),
+        ("-vm.example.com", "starts or ends with `-`"),
+        ("%h", "cannot hold '%'"),
+        (long.as_str(), "is 300 bytes long"),
+        ("vm.example.com:22", "write the name without a port"),
+        ("ssh://vm.example.com", "without a scheme"),
+        ("10.0.0.1", "is an IP address"),
+        ("", "the host name is empty"),
+        ("v\u{1b}[2Jm", "\\u{1b}[2J"),
+    ] {
+        let command = portcullis(&["connect", "--gateway", "gate.invalid", "--", host]);
+        let done = run(&command, b"");
+        let told = String::from_utf8(done.stderr).unwrap();
+        assert_eq!(done.status.code(), Some(2), "{host}: {told}");
+        let first = told.lines().next().unwrap();
+        assert!(
+            first.starts_with("error: ") && first.contains(says),
+            "{host}: {told}"
+        );
+        assert_eq!(done.stdout, b"");
+    }
+}
+
+#[test]
+fn a_shell_completes_the_commands() {
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        let script = printed(&portcullis(&["completions", shell]));
+        for command in commands() {
+            assert!(script.contains(&command), "{shell}: {command}");
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("completions");
+    fs::write(&file, printed(&portcullis(&["completions", "bash"]))).unwrap();
+    let mut bash = Command::new("bash");
+    bash.args([
+        "--norc",
+        "-c",
+        "source \"$0\"; COMP_WORDS=(portcullis ssh-c); COMP_CWORD=1; _portcullis portcullis ssh-c portcullis; echo \"${COMPREPLY[*]}\"",
+    ]);
+    assert_eq!(printed(bash.arg(&file)), "ssh-config\n");
+    for (shell, check) in [("zsh", "-n"), ("fish", "--no-execute")] {
+        fs::write(&file, printed(&portcullis(&["completions", shell]))).unwrap();
+        // Where there is no such shell nobody completes in it.
+        if let Ok(done) = Command::new(shell).arg(check).arg(&file).output() {
+            assert!(done.status.success(), "{shell}: {done:?}");
+        }
+    }
+    let done = run(&portcullis(&["completions", "cmd"]), b"");
+    assert_eq!(done.status.code(), Some(2));
+}
+
+#[test]
+fn the_manual_has_a_page_for_each_command() {
+    assert!(printed(&portcullis(&["man"])).contains(".TH portcullis 1"));
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path().to_str().unwrap();
+    assert_eq!(printed(&portcullis(&["man", "--dir", at])), "");
+    for command in commands() {
+        let page = folder.path().join(format!("portcullis-{command}.1"));
+        let page = fs::read_to_string(page).unwrap();
+        assert!(page.contains(".SH SYNOPSIS"), "{page}");
+    }
+    let connect = fs::read_to_string(folder.path().join("portcullis-connect.1")).unwrap();
+    for says in [
+        "\\-\\-insecure",
+        "\\-\\-pin",
+        "PORTCULLIS_GATEWAY",
+        "Exit codes",
+    ] {
+        assert!(connect.contains(says), "{says}\n{connect}");
+    }
+    let done = run(&portcullis(&["man", "--dir", "/nowhere"]), b"");
+    let told = String::from_utf8(done.stderr).unwrap();
+    assert_eq!(done.status.code(), Some(1), "{told}");
+    assert!(
+        told.starts_with("portcullis: cannot write the manual: "),
+        "{told}"
+    );
+}
