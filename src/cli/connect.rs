@@ -8,25 +8,14 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 
-use crate::client::connect::{Connect, Failure, relay};
+use crate::client::connect::Connect;
+use crate::client::exit::{self, Exit};
+use crate::client::failure::Failure;
 use crate::client::gateway::Gateway;
+use crate::client::tunnel::relay;
 use crate::name::HostName;
 
-/// What ended it, and where to look, for a script as for a person.
-const EXIT_CODES: &str = "\
-Exit codes:
-   0  the tunnel ended, or its user hung up
-   1  stdin or stdout failed
-   2  wrong arguments, or a file they name does not serve
-  10  the gateway cannot be reached
-  11  no TLS handshake with it
-  12  it does not prove the target's name
-  13  it has no route for the target
-  14  it wants a client certificate, or another one
-  15  what stands behind it did not take the connection
-  16  the tunnel broke off
- 130  interrupted
-
+const EXAMPLE: &str = "
 In ~/.ssh/config:
   Host *.vm.example.com
       ProxyCommand portcullis connect --gateway gate.example.com -- %h %p";
@@ -37,7 +26,7 @@ const LONGEST_TIMEOUT: Duration = Duration::from_secs(3600);
 /// Opens a TLS connection to the gateway, asks for HOST, and connects stdin and stdout to what stands behind it.
 /// The certificate must be valid for HOST: nothing turns that off.
 #[derive(Debug, clap::Args)]
-#[command(after_help = EXIT_CODES)]
+#[command(after_help = exit::help() + "\n" + EXAMPLE)]
 pub struct ConnectArgs {
     /// The gateway's address; the port is 8443 if none is given
     #[arg(long, value_name = "HOST[:PORT]")]
@@ -63,6 +52,10 @@ pub struct ConnectArgs {
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = timeout)]
     pub timeout: Duration,
 
+    /// Tell a failure as one object of JSON: `error`, `hint`, `code`, `reason`
+    #[arg(long)]
+    pub json: bool,
+
     /// The target; ssh's %h
     #[arg(value_name = "HOST", value_parser = HostName::parse)]
     pub host: HostName,
@@ -87,18 +80,21 @@ pub fn run(args: ConnectArgs) -> ExitCode {
         .build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
-        Err(error) => return fail(1, &format!("portcullis: cannot start: {error}")),
+        Err(error) => return fail(Exit::Stdio, &format!("portcullis: cannot start: {error}")),
     };
     let ended = runtime.block_on(tunnel(&connect));
     // The thread that reads stdin may wait there for ever.
     runtime.shutdown_background();
     match ended {
-        Ended::Done(Ok(())) => ExitCode::SUCCESS,
+        Ended::Done(Ok(())) => ExitCode::from(Exit::Ended.code()),
         Ended::Done(Err(failure)) => {
             let report = connect.report(&failure);
-            fail(report.exit as u8, &report.to_string())
+            match args.json {
+                true => fail(report.exit, &report.json()),
+                false => fail(report.exit, &report.to_string()),
+            }
         }
-        Ended::Interrupted => ExitCode::from(130),
+        Ended::Interrupted => ExitCode::from(Exit::Interrupted.code()),
     }
 }
 
@@ -122,15 +118,15 @@ async fn tunnel(connect: &Connect) -> Ended {
     let input_ended = AtomicBool::new(false);
     let interrupt = signals::interrupt(&input_ended);
     tokio::select! {
-        ended = relay(tunnel, &input_ended, hang_up) => Ended::Done(ended),
+        ended = relay(tunnel, connect.timeout, &input_ended, hang_up) => Ended::Done(ended),
         () = interrupt => Ended::Interrupted,
     }
 }
 
-fn fail(code: u8, message: &str) -> ExitCode {
+fn fail(exit: Exit, message: &str) -> ExitCode {
     // With stderr gone there is nobody to tell.
     let _ = writeln!(std::io::stderr(), "{message}");
-    ExitCode::from(code)
+    ExitCode::from(exit.code())
 }
 
 /// A time that a person waits: an hour at most.

@@ -1,7 +1,10 @@
 //! The client: what runs on a person's machine, between ssh and the gateway.
 
 pub mod connect;
+pub mod exit;
+pub mod failure;
 pub mod gateway;
 pub mod report;
+pub mod tunnel;
 
 mod stdio;
