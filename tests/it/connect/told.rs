@@ -111,7 +111,7 @@ async fn ways(book: &Book) {
     book.write("no network leads there", &authority, closed, &done);
 
     let (_deaf, _queued, address) = crate::upstreams::deaf().await;
-    let patience = ["--timeout", "300ms", "vm.example.test"];
+    let patience = ["--timeout", "2s", "vm.example.test"];
     book.tell("no answer to a connection", &authority, address, &patience);
 
     let command = to(connect(&authority, "gate.invalid"), &["vm.example.test"]);

@@ -35,7 +35,7 @@ pub(super) async fn tell(book: &Book) {
         ("it says nothing", Then::Silence),
     ] {
         let gate = cut(&authority, &TLS13, 0, then).await;
-        let patience = ["--timeout", "300ms", TARGET];
+        let patience = ["--timeout", "2s", TARGET];
         book.tell(what, &authority, gate.address, &patience);
     }
 

@@ -35,7 +35,7 @@ host = "full.example.test"
 middlewares = ["none"]
 upstream = "down"
 [limits]
-dial_timeout = "200ms"
+dial_timeout = "2s"
 dial_attempts = 1
 drain_timeout = "200ms"
 "#;

@@ -91,7 +91,7 @@ pub(super) async fn tell(book: &Book) {
             }
         })
         .await;
-        let patience = ["--timeout", "400ms", TARGET];
+        let patience = ["--timeout", "2s", TARGET];
         book.tell(what, &authority, gate.address, &patience);
     }
 
