@@ -7,24 +7,13 @@ use std::sync::atomic::AtomicBool;
 pub(super) use super::way::timeout;
 
 use super::way::WayArgs;
-use crate::client::connect::{Connect, Failure, relay};
+use crate::client::connect::Connect;
+use crate::client::exit::{self, Exit};
+use crate::client::failure::Failure;
+use crate::client::tunnel::relay;
 use crate::name::HostName;
 
-/// What ended it, and where to look, for a script as for a person.
-const EXIT_CODES: &str = "\
-Exit codes:
-   0  the tunnel ended, or its user hung up
-   1  stdin or stdout failed
-   2  wrong arguments, or a file they name does not serve
-  10  the gateway cannot be reached
-  11  no TLS handshake with it
-  12  it does not prove the target's name
-  13  it has no route for the target
-  14  it wants a client certificate, or another one
-  15  what stands behind it did not take the connection
-  16  the tunnel broke off
- 130  interrupted
-
+const EXAMPLES: &str = "
 Examples (portcullis ssh-config writes the first one for you):
   ssh -o ProxyCommand='portcullis connect --gateway gate.example.com -- %h' db.vm.example.com
   portcullis connect --ca ca.pem --cert me.pem --key me.key db.vm.example.com < request";
@@ -32,11 +21,15 @@ Examples (portcullis ssh-config writes the first one for you):
 /// Connects stdin and stdout to HOST through a gateway. The gateway proves by its certificate that it may speak for HOST.
 /// What is not said here may stand in client.toml, in ~/.config/portcullis.
 #[derive(Debug, clap::Args)]
-#[command(after_help = EXIT_CODES)]
+#[command(after_help = exit::help() + "\n" + EXAMPLES)]
 pub struct ConnectArgs {
     /// The way there.
     #[command(flatten)]
     pub way: WayArgs,
+
+    /// Tell a failure as one object of JSON: `error`, `hint`, `code`, `reason`
+    #[arg(long)]
+    pub json: bool,
 
     /// The target; ssh's %h
     #[arg(value_name = "HOST", value_parser = HostName::parse)]
@@ -64,12 +57,15 @@ pub fn run(args: ConnectArgs) -> ExitCode {
     // The thread that reads stdin may wait there for ever.
     runtime.shutdown_background();
     match ended {
-        Ended::Done(Ok(())) => ExitCode::SUCCESS,
+        Ended::Done(Ok(())) => ExitCode::from(Exit::Ended.code()),
         Ended::Done(Err(failure)) => {
             let report = connect.report(&failure);
-            fail(report.exit as u8, &report.to_string())
+            match args.json {
+                true => fail(report.exit.code(), &report.json()),
+                false => fail(report.exit.code(), &report.to_string()),
+            }
         }
-        Ended::Interrupted => ExitCode::from(130),
+        Ended::Interrupted => ExitCode::from(Exit::Interrupted.code()),
     }
 }
 
@@ -93,7 +89,7 @@ async fn tunnel(connect: &Connect) -> Ended {
     let input_ended = AtomicBool::new(false);
     let interrupt = signals::interrupt(&input_ended);
     tokio::select! {
-        ended = relay(tunnel, &input_ended, hang_up) => Ended::Done(ended),
+        ended = relay(tunnel, connect.timeout, &input_ended, hang_up) => Ended::Done(ended),
         () = interrupt => Ended::Interrupted,
     }
 }

@@ -7,8 +7,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::connect::Connect;
+use super::exit::Exit;
 use super::gateway::{self, Gateway, Unreachable};
-use super::report::{Exit, Report};
+use super::report::Report;
 use crate::config::HttpProxy;
 use crate::name::quoted;
 
@@ -122,7 +123,7 @@ impl Connect {
     /// What to tell of a proxy that opened no tunnel.
     pub(super) fn proxy_failed(&self, error: &ProxyError) -> Report {
         let Some(proxy) = &self.proxy else {
-            return Report::new(Exit::Unreachable, error.to_string(), "");
+            return Report::new(Exit::Proxy, error.to_string(), "");
         };
         let gateway = &self.gateway;
         let (message, hint) = match error {
@@ -150,7 +151,7 @@ impl Connect {
                 "check --proxy, or HTTPS_PROXY in the environment; --proxy none goes without it".to_owned(),
             ),
         };
-        Report::new(Exit::Unreachable, message, hint)
+        Report::new(Exit::Proxy, message, hint)
     }
 
     /// Neither the gateway nor, if there is one, the proxy answered in time.
@@ -163,7 +164,7 @@ impl Connect {
             ),
         };
         Report::new(
-            Exit::Unreachable,
+            Exit::NoAnswer,
             message,
             "a firewall may be in the way; check host and port, or wait longer with --timeout",
         )

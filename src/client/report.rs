@@ -2,20 +2,25 @@
 
 use std::fmt;
 use std::io;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rustls::{AlertDescription, CertificateError, Error as TlsError};
+use rustls::Error as TlsError;
+use serde::Serialize;
 
-use super::connect::{Connect, Failure};
+mod alert;
+mod certificate;
+mod refusal;
+
+use super::connect::Connect;
+use super::exit::Exit;
+use super::failure::Failure;
 use super::gateway::Unreachable;
 use crate::net::dial::DialError;
-use crate::tls::pin::NotPinned;
-use crate::tls::{self, HandshakeError};
+use crate::tls::HandshakeError;
 
 /// A failure as a person is told it: `portcullis: MESSAGE`, then `hint: HINT`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
-    /// What happened, in lower case.
+    /// What happened, in lower case. What is not known but concluded is said to be.
     pub message: String,
     /// What to do about it.
     pub hint: String,
@@ -23,28 +28,13 @@ pub struct Report {
     pub exit: Exit,
 }
 
-/// What a failure is about, as an exit code.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Exit {
-    /// stdin or stdout failed.
-    Stdio = 1,
-    /// The arguments, or a file that they name.
-    Usage = 2,
-    /// The gateway: no address, no answer.
-    Unreachable = 10,
-    /// No TLS handshake with it.
-    Handshake = 11,
-    /// It did not prove the target's name.
-    Untrusted = 12,
-    /// It has no route for that name.
-    NoRoute = 13,
-    /// It wants a client certificate, or another one.
-    ClientCertificate = 14,
-    /// Nothing behind it took the connection.
-    Upstream = 15,
-    /// The tunnel broke off.
-    BrokeOff = 16,
+/// A report for a program.
+#[derive(Serialize)]
+struct Json<'a> {
+    error: &'a str,
+    hint: &'a str,
+    code: u8,
+    reason: &'a str,
 }
 
 impl Report {
@@ -54,6 +44,18 @@ impl Report {
             hint: hint.into(),
             exit,
         }
+    }
+
+    /// The same as an object of JSON, in one line: `error`, `hint`, `code` and its word, `reason`.
+    pub fn json(&self) -> String {
+        let json = Json {
+            error: &self.message,
+            hint: &self.hint,
+            code: self.exit.code(),
+            reason: self.exit.as_str(),
+        };
+        // Of texts and a number nothing can fail.
+        serde_json::to_string(&json).unwrap_or_default()
     }
 }
 
@@ -67,7 +69,7 @@ impl fmt::Display for Report {
 impl Connect {
     /// What to tell of a failure of this connection.
     pub fn report(&self, failure: &Failure) -> Report {
-        let (gateway, target) = (&self.gateway, &self.target);
+        let gateway = &self.gateway;
         match failure {
             Failure::Files(error) => Report::new(
                 Exit::Usage,
@@ -75,7 +77,7 @@ impl Connect {
                 error.help().unwrap_or("look at the files that are named"),
             ),
             Failure::Resolve(error) => Report::new(
-                Exit::Unreachable,
+                Exit::NoAddress,
                 format!(
                     "cannot find the address of the gateway {}: {error}",
                     gateway.host
@@ -86,29 +88,64 @@ impl Connect {
             Failure::Proxy(error) => self.proxy_failed(error),
             Failure::DialTimeout => self.no_answer(self.timeout),
             Failure::HandshakeTimeout => Report::new(
-                Exit::Handshake,
+                Exit::HandshakeEnded,
                 format!(
                     "{gateway} took the connection, but no TLS handshake within {:?}",
                     self.timeout
                 ),
-                format!("check that {} is the gateway's port", gateway.port),
+                format!(
+                    "check that {} is the gateway's port; if it is, the gateway hangs, or something in between does",
+                    gateway.port
+                ),
             ),
             Failure::Handshake(HandshakeError::Io(error)) => self.hung_up(error),
+            Failure::Handshake(HandshakeError::NotTls(opening)) => self.not_tls(opening),
             Failure::Handshake(HandshakeError::Tls(error)) => self.tls(error),
-            Failure::NothingCame => Report::new(
-                Exit::Upstream,
+            Failure::Refused(refusal) => self.refused(refusal),
+            failure => self.ended(failure),
+        }
+    }
+
+    /// The end of a connection whose handshake was finished.
+    fn ended(&self, failure: &Failure) -> Report {
+        let target = &self.target;
+        match failure {
+            Failure::NoFrame(time) => Report::new(
+                Exit::UpstreamDown,
+                format!("the gateway has not reached {target} within {time:?}"),
+                "what stands behind it does not answer: is it up? --timeout waits longer",
+            ),
+            Failure::NoStatus => Report::new(
+                Exit::CutOff,
+                format!("the gateway hung up before it had reached {target}"),
+                "it was probably just stopped: connect again",
+            ),
+            Failure::NothingCame { was_reached: true } => Report::new(
+                Exit::UpstreamDown,
+                format!("{target} took the connection, and ended it without a word"),
+                "what stands there is probably not ready, or refuses you at the first byte, as a mesh does: the gateway's log says which",
+            ),
+            Failure::NothingCame { .. } => Report::new(
+                Exit::UpstreamDown,
                 format!("the gateway closed the tunnel to {target} before a byte came back"),
                 format!(
-                    "what stands behind {target} is down or refuses connections; the gateway's log says which"
+                    "what stands behind {target} is probably down, or refuses connections; the gateway's log says which"
                 ),
+            ),
+            Failure::EndedAfterBanner => Report::new(
+                Exit::MeshDenial,
+                format!("{target} greeted, and hung up at the first word from here"),
+                "probably an intention of the mesh denies the gateway this service: ask who runs it (consul intention check)",
+            ),
+            Failure::CutOff => Report::new(
+                Exit::CutOff,
+                format!("the tunnel to {target} was cut off"),
+                "probably the gateway was stopped or has reached a limit, or the target broke off: connect again; the gateway's log says which",
             ),
             Failure::BrokeOff(error) => Report::new(
                 Exit::BrokeOff,
-                match error {
-                    Some(error) => format!("the tunnel to {target} broke off: {error}"),
-                    None => format!("the tunnel to {target} broke off"),
-                },
-                "connect again; if it breaks off again, the gateway's log says which side did",
+                format!("the tunnel to {target} broke off: {error}"),
+                "probably the network, or the gateway's machine, has failed: connect again; if the gateway still runs, its log says more",
             ),
             Failure::Silent(time) => Report::new(
                 Exit::BrokeOff,
@@ -125,6 +162,11 @@ impl Connect {
                 format!("cannot write to stdout: {error}"),
                 "stdout is where the answer goes: connect it to a pipe or a file",
             ),
+            other => Report::new(
+                Exit::Handshake,
+                format!("{} makes no sense: {other}", self.gateway),
+                "is there something in between that changes what the gateway says?",
+            ),
         }
     }
 
@@ -139,7 +181,7 @@ impl Connect {
         };
         if refused {
             return Report::new(
-                Exit::Unreachable,
+                Exit::Refused,
                 format!("the gateway {shown} refuses connections"),
                 format!(
                     "is it running, and is {} its port? (--gateway HOST:PORT)",
@@ -156,18 +198,21 @@ impl Connect {
 
     /// The connection ended in the middle of the handshake.
     fn hung_up(&self, error: &io::Error) -> Report {
-        let how = match error.kind() {
-            io::ErrorKind::UnexpectedEof => "closed",
-            _ => "reset",
+        let (gateway, port, name) = (&self.gateway, self.gateway.port, self.server_name());
+        let (how, why) = match error.kind() {
+            io::ErrorKind::UnexpectedEof => (
+                "closed",
+                format!("it may also have no route for {name} and be set not to say so"),
+            ),
+            _ => (
+                "reset",
+                "it may also have as many connections as it takes, from here or in all".to_owned(),
+            ),
         };
         Report::new(
-            Exit::Handshake,
-            format!("{} {how} the connection in the TLS handshake", self.gateway),
-            format!(
-                "check that {} is the gateway's port; it may also have no route for {} and be set not to say so",
-                self.gateway.port,
-                self.server_name()
-            ),
+            Exit::HandshakeEnded,
+            format!("{gateway} {how} the connection in the TLS handshake"),
+            format!("check that {port} is the gateway's port; {why}"),
         )
     }
 
@@ -175,11 +220,7 @@ impl Connect {
         match error {
             TlsError::AlertReceived(alert) => self.alert(*alert),
             TlsError::InvalidCertificate(error) => self.untrusted(error),
-            TlsError::InvalidMessage(_) => Report::new(
-                Exit::Handshake,
-                format!("{} does not speak TLS", self.gateway),
-                format!("check that {} is the gateway's port", self.gateway.port),
-            ),
+            TlsError::InvalidMessage(_) => self.not_tls(&[]),
             error => Report::new(
                 Exit::Handshake,
                 format!("no TLS handshake with {}: {error}", self.gateway),
@@ -188,157 +229,28 @@ impl Connect {
         }
     }
 
-    fn untrusted(&self, error: &CertificateError) -> Report {
-        let name = self.server_name();
-        if let CertificateError::Other(other) = error
-            && let Some(NotPinned { found }) = other.0.downcast_ref()
-        {
-            return Report::new(
-                Exit::Untrusted,
-                format!("the certificate for {name} has another key than the pinned one: {found}"),
-                "if the gateway's operator has changed its key, pin that one; if not, somebody stands in between",
-            );
-        }
-        let (message, hint) = match error {
-            CertificateError::UnknownIssuer if self.trust.roots.is_empty() => (
-                format!("the certificate for {name} is from a CA that this system does not trust"),
-                "if the CA is a private one, name its certificate: --ca FILE".to_owned(),
+    fn not_tls(&self, opening: &[u8]) -> Report {
+        let what = match opening {
+            [b'H', b'T', b'T', b'P', b'/', ..] => ": it answers in HTTP",
+            [b'S', b'S', b'H', b'-', ..] => ": an SSH server answers",
+            _ => "",
+        };
+        let gateway = &self.gateway;
+        let hint = match what {
+            "" => format!(
+                "check that {} is the gateway's port, and not one without TLS",
+                gateway.port
             ),
-            CertificateError::UnknownIssuer => (
-                format!("the certificate for {name} is not from a CA in the --ca files"),
-                "with --ca only those CAs are trusted; ask the gateway's operator for the right one".to_owned(),
-            ),
-            CertificateError::BadSignature => (
-                format!("the certificate for {name} is from another CA with the name of a trusted one"),
-                "the CA may have been made anew: get its present certificate for --ca FILE".to_owned(),
-            ),
-            CertificateError::Expired => (
-                format!("the certificate for {name} has expired"),
-                "ask the gateway's operator to renew it, and check this machine's clock".to_owned(),
-            ),
-            CertificateError::ExpiredContext { not_after, .. } => (
-                format!("the certificate for {name} expired on {}", day(not_after.as_secs())),
-                "ask the gateway's operator to renew it, and check this machine's clock".to_owned(),
-            ),
-            CertificateError::NotValidYet => (
-                format!("the certificate for {name} is not valid yet"),
-                "check this machine's clock".to_owned(),
-            ),
-            CertificateError::NotValidYetContext { not_before, .. } => (
-                format!("the certificate for {name} is valid only from {}", day(not_before.as_secs())),
-                "check this machine's clock".to_owned(),
-            ),
-            CertificateError::NotValidForNameContext { presented, .. } => (
-                format!("the certificate is not for {name}, but for {}", tls::presented(presented)),
-                format!("check the name; if it is right, the gateway's operator must get a certificate for {name}"),
-            ),
-            error => (
-                format!("the certificate for {name} cannot be trusted: {error}"),
-                "ask the gateway's operator".to_owned(),
+            _ => format!(
+                "{} is another service's port: name the gateway's (--gateway HOST:PORT)",
+                gateway.port
             ),
         };
-        Report::new(Exit::Untrusted, message, hint)
-    }
-
-    /// What the gateway answered in place of a handshake (RFC 8446 §6.2).
-    fn alert(&self, alert: AlertDescription) -> Report {
-        let name = self.server_name();
-        match (alert, &self.certificate) {
-            (AlertDescription::UnrecognisedName, _) => Report::new(
-                Exit::NoRoute,
-                format!("the gateway {} has no route for {name}", self.gateway),
-                "check the name; the gateway's operator sees its routes at /v1/routes",
-            ),
-            (AlertDescription::CertificateRequired, None) => Report::new(
-                Exit::ClientCertificate,
-                format!("the gateway asks for a client certificate for {name}"),
-                "name yours: --cert FILE --key FILE",
-            ),
-            (
-                AlertDescription::CertificateRequired
-                | AlertDescription::NoCertificate
-                | AlertDescription::BadCertificate
-                | AlertDescription::UnsupportedCertificate
-                | AlertDescription::CertificateRevoked
-                | AlertDescription::CertificateExpired
-                | AlertDescription::CertificateUnknown
-                | AlertDescription::UnknownCA
-                | AlertDescription::DecryptError,
-                certificate,
-            ) => match certificate {
-                Some((chain, _)) => Report::new(
-                    Exit::ClientCertificate,
-                    format!(
-                        "the gateway does not accept the certificate in {} ({})",
-                        chain.display(),
-                        words(alert)
-                    ),
-                    format!("it may have expired, or not be from a CA that is accepted for {name}"),
-                ),
-                None => Report::new(
-                    Exit::ClientCertificate,
-                    format!(
-                        "the gateway does not let anybody in to {name} without a certificate ({})",
-                        words(alert)
-                    ),
-                    "name yours: --cert FILE --key FILE",
-                ),
-            },
-            (AlertDescription::AccessDenied, _) => Report::new(
-                Exit::Handshake,
-                format!(
-                    "the gateway does not let you in to {name} ({})",
-                    words(alert)
-                ),
-                "it may be for other addresses than yours, for other certificates, or have enough connections of yours: the gateway's log says why",
-            ),
-            (AlertDescription::NoApplicationProtocol, _) => Report::new(
-                Exit::Handshake,
-                format!("the route for {name} takes only clients of certain protocols (ALPN)"),
-                "it is not meant for tunnels; ask the gateway's operator for one that is",
-            ),
-            (AlertDescription::InternalError, _) => Report::new(
-                Exit::Handshake,
-                format!("the gateway cannot serve {name} ({})", words(alert)),
-                "its route may be broken: the gateway's operator sees why at /v1/routes",
-            ),
-            (alert, _) => Report::new(
-                Exit::Handshake,
-                format!(
-                    "the gateway refuses the handshake for {name} ({})",
-                    words(alert)
-                ),
-                "the two may have no TLS version or cipher in common; the gateway's log says why",
-            ),
-        }
-    }
-}
-
-/// An alert as it is named in RFC 8446 §6: `UnknownCA` is `alert unknown_ca`.
-fn words(alert: AlertDescription) -> String {
-    if let AlertDescription::Unknown(number) = alert {
-        return format!("alert {number}");
-    }
-    let mut text = String::from("alert ");
-    let mut after_lower = false;
-    for c in format!("{alert:?}").chars() {
-        if c.is_ascii_uppercase() && after_lower {
-            text.push('_');
-        }
-        after_lower = c.is_ascii_lowercase();
-        text.push(c.to_ascii_lowercase());
-    }
-    text
-}
-
-/// A time as its day in UTC.
-fn day(seconds: u64) -> String {
-    let time = UNIX_EPOCH
-        .checked_add(Duration::from_secs(seconds))
-        .unwrap_or(SystemTime::UNIX_EPOCH);
-    match jiff::Timestamp::try_from(time) {
-        Ok(time) => time.strftime("%F").to_string(),
-        Err(_) => "a day beyond the calendar".to_owned(),
+        Report::new(
+            Exit::NotTls,
+            format!("{gateway} does not speak TLS{what}"),
+            hint,
+        )
     }
 }
 

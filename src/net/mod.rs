@@ -1,6 +1,7 @@
-//! Sockets, for the gateway and the client alike: listeners, dials, names, relays, PROXY headers and the record of a session.
+//! Sockets, for the gateway and the client alike: listeners, dials, names, relays, PROXY headers, status frames, sessions.
 
 pub mod dial;
+pub mod frame;
 pub mod limits;
 pub mod listener;
 pub mod proxy_header;

@@ -10,6 +10,7 @@ use crate::net::dial::ProxyHeader;
 use crate::net::proxy_header::{Addresses, Tls, Tlvs};
 use crate::net::{Stream, canonical};
 use crate::tls;
+use crate::tls::options::PORTCULLIS;
 
 /// How many random bytes are a connection's ID: as many as in a UUID, so that none comes twice.
 const ID: usize = 16;
@@ -63,9 +64,10 @@ fn v2(
     let common_name = proven(wanted.cert_cn).and_then(tls::common_name);
     let spiffe = proven(wanted.spiffe).and_then(tls::spiffe_id);
     let tlvs = Tlvs {
+        // What is between the gateway and its client is nothing to the upstream.
         alpn: agreed
             .and_then(|agreed| agreed.alpn_protocol())
-            .filter(|_| wanted.alpn),
+            .filter(|protocol| wanted.alpn && *protocol != PORTCULLIS),
         authority: record.sni.as_deref().filter(|_| wanted.authority),
         unique_id: record.unique_id.as_deref().filter(|_| wanted.unique_id),
         tls: agreed.filter(|_| wanted.ssl).map(|agreed| Tls {

@@ -6,6 +6,7 @@ use rustls::AlertDescription;
 use tokio::net::TcpStream;
 
 use super::failure::{Answer, Ending, Failure};
+use super::status;
 use crate::config::Middleware;
 use crate::net::limits::Admission;
 use crate::rule;
@@ -15,7 +16,7 @@ use crate::snapshot::{Action, Route, Snapshot};
 /// person can act on.
 pub(super) fn pass(
     tcp: TcpStream,
-    client: IpAddr,
+    (client, alpn): (IpAddr, &[Vec<u8>]),
     route: &Route,
     snapshot: &Snapshot,
     admission: &mut Admission<'_>,
@@ -25,6 +26,7 @@ pub(super) fn pass(
         Err(failure) => {
             let alert = match failure {
                 Failure::RouteBroken(_) => AlertDescription::InternalError,
+                Failure::Limit(_) => status::over_limit(alpn, AlertDescription::AccessDenied),
                 _ => AlertDescription::AccessDenied,
             };
             Err(failure.answered(tcp, Answer::Alert(alert)))

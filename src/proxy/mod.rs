@@ -13,6 +13,7 @@ mod failure;
 pub mod hello;
 mod middlewares;
 mod origin;
+mod status;
 mod terminate;
 mod upstream;
 
@@ -163,11 +164,11 @@ async fn establish(
     };
     session.routed(&route.name, &route.upstream, &route.metrics);
     let client = session.record.client.ip();
-    let tcp = middlewares::pass(tcp, client, route, &snapshot, admission)?;
+    let tcp = middlewares::pass(tcp, (client, &hello.alpn), route, &snapshot, admission)?;
     let cap = route.max_connections.unwrap_or(limits.per_route);
     if let Err(limit) = admission.routed(&route.metrics, cap) {
-        let failure = Failure::Limit(limit);
-        return Err(failure.answered(tcp, Answer::Alert(AlertDescription::InternalError)));
+        let alert = status::over_limit(&hello.alpn, AlertDescription::InternalError);
+        return Err(Failure::Limit(limit).answered(tcp, Answer::Alert(alert)));
     }
     let upstream = match upstream::of(route, &snapshot) {
         Ok(upstream) => upstream,

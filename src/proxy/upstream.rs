@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::announce;
 use super::failure::{Answer, Ending, Failure};
 use super::origin::Origin;
+use super::status;
 use crate::metrics::{Limit, UpstreamMetrics};
 use crate::net::Stream;
 use crate::net::dial::{self, Dial, DialError, ProxyHeader};
@@ -65,9 +66,9 @@ impl Dialled {
 }
 
 impl Pair {
-    /// Dials the upstream for a client that is ready, and closes it if nobody answers.
+    /// Dials the upstream for a client that is ready, and closes it if nobody answers. A client that asked for it is told which.
     pub(super) async fn join(
-        client: Stream,
+        mut client: Stream,
         early: Vec<u8>,
         origin: &Origin,
         upstream: &Upstream,
@@ -90,14 +91,17 @@ impl Pair {
             proxy_header.map(|send| announce::header(send, origin, &client, &mut session.record));
         let sends_first = !early.is_empty();
         match dial(upstream, sends_first, proxy_header, snapshot, session).await {
-            Ok(stream) => Ok(Self {
-                client,
-                upstream: stream,
-                early,
-                patience,
-                dialled: Dialled::at(session.record.endpoint, upstream),
-            }),
-            Err(failure) => Err(failure.answered(client.into_tcp(), Answer::Close)),
+            Ok(stream) => {
+                status::ok(&mut client).await?;
+                Ok(Self {
+                    client,
+                    upstream: stream,
+                    early,
+                    patience,
+                    dialled: Dialled::at(session.record.endpoint, upstream),
+                })
+            }
+            Err(failure) => Err(status::failed(client, failure).await),
         }
     }
 }

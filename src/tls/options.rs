@@ -4,6 +4,9 @@ use std::path::PathBuf;
 
 use super::ciphers::Ciphers;
 
+/// The ALPN by which `portcullis connect` asks for the status frame, and a gateway of ours promises it.
+pub const PORTCULLIS: &[u8] = b"portcullis/1";
+
 /// What a listener's TLS allows and asks for. The default is what a route has that names no set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
@@ -14,6 +17,7 @@ pub struct Options {
     /// Which cipher suites of the versions allowed; `None` is all that are built in.
     pub ciphers: Option<Ciphers>,
     /// `None`: `h2` or `http/1.1` where the client offers one, else none. A list is obeyed strictly; an empty one turns ALPN off.
+    /// [`PORTCULLIS`] is agreed on with whoever offers it, listed or not, unless ALPN is off: it carries no application's meaning.
     pub alpn: Option<Vec<String>>,
     /// Whether clients must prove who they are.
     pub client_auth: ClientAuth,

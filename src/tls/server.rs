@@ -8,7 +8,7 @@ use rustls::server::{
 use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion};
 
 use super::files::{FileError, load_roots};
-use super::options::{ClientAuth, Options, Version};
+use super::options::{ClientAuth, Options, PORTCULLIS, Version};
 
 /// What ends TLS for the routes that share an option set.
 ///
@@ -22,6 +22,8 @@ pub struct ServerPolicy {
     client_roots: Option<Arc<RootCertStore>>,
     tickets: Option<Tickets>,
     configs: Configs,
+    /// For clients that are to be told what becomes of the dial; none where ALPN is off.
+    telling: Option<Arc<ServerConfig>>,
 }
 
 /// The keys that seal the session tickets of one policy: they end with it. Kept when only the certificates change.
@@ -98,28 +100,27 @@ impl ServerPolicy {
             client_roots.clone(),
             tickets.as_ref(),
         )?;
-        let answering = |protocols: &[&str]| {
+        let answering = |protocols: &[&[u8]]| {
             let mut config = base.clone();
-            config.alpn_protocols = protocols
-                .iter()
-                .map(|name| name.as_bytes().to_vec())
-                .collect();
+            config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
             Arc::new(config)
         };
         let configs = match &options.alpn {
             Some(list) => {
                 list.iter().try_for_each(|name| check_protocol(name))?;
                 Configs::One(answering(
-                    &list.iter().map(String::as_str).collect::<Vec<_>>(),
+                    &list.iter().map(String::as_bytes).collect::<Vec<_>>(),
                 ))
             }
             None => Configs::ByOffer {
-                h2: answering(&["h2"]),
-                http11: answering(&["http/1.1"]),
+                h2: answering(&[b"h2"]),
+                http11: answering(&[b"http/1.1"]),
                 none: answering(&[]),
             },
         };
+        let is_off = options.alpn.as_ref().is_some_and(Vec::is_empty);
         Ok(Self {
+            telling: (!is_off).then(|| answering(&[PORTCULLIS])),
             options: options.clone(),
             certificates,
             client_roots,
@@ -128,9 +129,12 @@ impl ServerPolicy {
         })
     }
 
-    /// The configuration for a client that offers these protocols.
+    /// The configuration for a client that offers these protocols. [`PORTCULLIS`] goes before all others.
     pub fn config(&self, offered: &[Vec<u8>]) -> &Arc<ServerConfig> {
         let offers = |name: &[u8]| offered.iter().any(|one| one == name);
+        if let Some(telling) = self.telling.as_ref().filter(|_| offers(PORTCULLIS)) {
+            return telling;
+        }
         match &self.configs {
             Configs::One(config) => config,
             Configs::ByOffer { h2, .. } if offers(b"h2") => h2,

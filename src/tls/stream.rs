@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 
 use rustix::net::SendFlags;
 use rustls::server::AcceptedAlert;
-use rustls::{ClientConfig, CommonState, ProtocolVersion, ServerConfig};
+use rustls::{ClientConfig, CommonState, InvalidMessage, ProtocolVersion, ServerConfig};
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
@@ -78,10 +78,16 @@ pub enum HandshakeError {
     /// The two sides did not agree, or one did not prove who it is.
     #[error("{}", describe(.0))]
     Tls(#[from] rustls::Error),
+    /// What the peer said first begins no record of TLS (RFC 8446 §5.1); this is how it began.
+    #[error("the peer speaks no TLS; it says `{}`", .0.escape_ascii())]
+    NotTls([u8; OPENING]),
     /// The peer went away in the middle of it.
     #[error("{0}")]
     Io(#[from] io::Error),
 }
+
+/// How much is told of what is no TLS: enough to know HTTP and SSH by.
+const OPENING: usize = 8;
 
 impl Stream {
     /// Ends the TLS of a client of which `received` has been read, its hello first.
@@ -160,6 +166,9 @@ impl Stream {
             match ready!(self.poll_gather(cx, take)) {
                 Ok(()) => {}
                 Err(HandshakeError::Io(e)) => return Poll::Ready(Err(e)),
+                Err(HandshakeError::NotTls(_)) => {
+                    return Poll::Ready(Err(invalid(InvalidMessage::InvalidContentType.into())));
+                }
                 Err(HandshakeError::Tls(e)) => {
                     // The alert, if rustls made one: best effort, nobody waits for it.
                     self.held = false;
@@ -344,14 +353,25 @@ impl Stream {
                 self.end = Some(End::Truncated);
                 return Poll::Ready(Ok(()));
             }
-            let opened = self
-                .records
-                .open(buffer.get_mut(..kept + new).unwrap_or_default(), take);
+            let came = buffer.get_mut(..kept + new).unwrap_or_default();
+            let opened = self.records.open(came, take);
             if self.records.ended() {
                 self.end = Some(End::Clean);
             }
-            Poll::Ready(opened.map_err(HandshakeError::Tls))
+            Poll::Ready(opened.map_err(|error| self.refused(error, came)))
         })
+    }
+
+    /// Why what came cannot be opened: nothing of TLS looks like it, where nothing was agreed on before.
+    fn refused(&self, error: rustls::Error, came: &[u8]) -> HandshakeError {
+        match (&error, came.first_chunk()) {
+            (rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType), Some(opening))
+                if self.agreed().protocol_version().is_none() =>
+            {
+                HandshakeError::NotTls(*opening)
+            }
+            _ => HandshakeError::Tls(error),
+        }
     }
 }
 

@@ -5,6 +5,8 @@
 
 #[path = "../../src/config/mod.rs"]
 pub mod config;
+#[path = "../../src/reason.rs"]
+pub mod reason;
 #[path = "../../src/retry.rs"]
 pub mod retry;
 #[path = "../../src/rule/mod.rs"]
@@ -23,6 +25,7 @@ pub mod discovery {
 #[path = "../../src/net"]
 pub mod net {
     mod address;
+    pub mod frame;
     pub mod proxy_header;
 
     pub use address::canonical;

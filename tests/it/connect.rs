@@ -1,5 +1,6 @@
 //! `portcullis connect` as ssh runs it: the program itself, its two pipes, its words and its exit code.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::Arc;
@@ -17,6 +18,9 @@ use crate::upstream::Upstream;
 
 mod failures;
 mod proxies;
+mod stalls;
+mod status;
+mod told;
 mod way;
 
 /// Whom every test wants to reach.
@@ -57,6 +61,12 @@ where
 {
     let config = authority.issue(&[TARGET]).server(&[&TLS12, &TLS13]);
     Upstream::tls(config, serve).await
+}
+
+/// An address where nobody listens.
+fn nobody() -> SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap()
 }
 
 /// Checks that the command failed with this code, nothing on stdout, and two lines: what happened and a hint.
@@ -133,8 +143,8 @@ async fn what_goes_in_comes_back_and_the_end_of_the_input_is_passed_on() {
     failed(
         &run(&command, b""),
         15,
-        "closed the tunnel to vm.example.test before",
-        "down or refuses",
+        "no way to vm.example.test: what stands behind it takes no connections",
+        "is it up?",
     );
 }
 

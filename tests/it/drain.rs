@@ -432,7 +432,10 @@ async fn a_person_whose_tunnel_is_cut_sees_an_end_and_not_a_hang() {
     let ended = tokio::task::spawn_blocking(|| connect.finish())
         .await
         .unwrap();
-    assert_eq!(ended.status.code(), Some(16), "{ended:?}");
+    assert_eq!(ended.status.code(), Some(32), "{ended:?}");
     let told = String::from_utf8(ended.stderr).unwrap();
-    assert!(told.contains("broke off\nhint: connect again"), "{told}");
+    assert!(
+        told.contains("cut off\nhint: probably the gateway was stopped"),
+        "{told}"
+    );
 }

@@ -1,4 +1,4 @@
-//! Texts, hellos and PROXY headers that nobody would write: those that are kept for the fuzz targets, and new ones like them.
+//! Texts, hellos, PROXY headers and status frames that nobody would write: those that are kept for the fuzz targets, and new ones like them.
 
 use std::process::Command;
 
@@ -9,6 +9,8 @@ use crate::records::{run_kept, run_like_those_kept};
 mod config;
 #[path = "../fuzz/constraint/mod.rs"]
 mod constraint;
+#[path = "../fuzz/frame/mod.rs"]
+mod frame;
 #[path = "../fuzz/hello/mod.rs"]
 mod hello;
 #[path = "../fuzz/proxy_header/mod.rs"]
@@ -66,6 +68,12 @@ fn the_configurations_that_are_kept_and_those_like_them_break_no_promise() {
 fn the_proxy_headers_that_are_kept_and_those_like_them_break_no_promise() {
     run_kept("proxy_header", proxy_header::run);
     run_like_those_kept("proxy_header", TRIES, proxy_header::run);
+}
+
+#[test]
+fn the_status_frames_that_are_kept_and_those_like_them_break_no_promise() {
+    run_kept("frame", frame::run);
+    run_like_those_kept("frame", TRIES, frame::run);
 }
 
 #[test]

@@ -176,7 +176,7 @@ async fn a_passed_through_client_is_closed_too_when_no_endpoint_answers() {
 }
 
 /// A listener that completes one handshake and drops every SYN after it: its queue is full.
-async fn deaf() -> (Socket, tokio::net::TcpStream, SocketAddr) {
+pub(crate) async fn deaf() -> (Socket, tokio::net::TcpStream, SocketAddr) {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket
         .bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())

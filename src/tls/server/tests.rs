@@ -188,6 +188,25 @@ fn an_empty_list_turns_alpn_off() {
 }
 
 #[test]
+fn the_status_is_promised_to_whoever_asks_for_it_unless_alpn_is_off() {
+    let world = World::new();
+    let told: Option<&[u8]> = Some(b"portcullis/1");
+    for (options, answer) in [
+        (Options::default(), told),
+        (options_with_alpn(&["ssh", "h2"]), told),
+        (options_with_alpn(&[]), None),
+        (world.optional(), told),
+    ] {
+        let policy = world.policy(&options);
+        for offered in [&["portcullis/1"][..], &["h2", "portcullis/1"]] {
+            let handshake = meet_with_alpn(&world, &policy, offered);
+            assert!(handshake.is_ok(), "{offered:?}");
+            assert_eq!(handshake.alpn(), answer, "{offered:?}");
+        }
+    }
+}
+
+#[test]
 fn a_protocol_that_cannot_be_offered_makes_no_policy() {
     let world = World::new();
     let too_long = "x".repeat(256);

@@ -24,7 +24,7 @@ async fn the_name_of_the_target_is_checked_always() {
     let done = run(&to(connect(&authority, gate.address), &[TARGET]), b"");
     failed(
         &done,
-        12,
+        27,
         "not for vm.example.test, but for gate.example.test, *.other.test",
         "check the name",
     );
@@ -69,16 +69,26 @@ async fn a_certificate_of_an_unknown_ca_or_another_time_is_refused() {
     command.env("SSL_CERT_FILE", authority.folder().join("absent.pem"));
     failed(&run(&command, b""), 2, "trusted CAs", "ca-certificates");
 
-    for (from, until, says) in [
-        (2000, 2001, "expired on 2001-01-01"),
-        (2999, 3000, "valid only from 2999-01-01"),
+    for (from, until, code, says) in [
+        (
+            2000,
+            2001,
+            25,
+            "expired at 2001-01-01 00:00 UTC; this machine's clock says 2",
+        ),
+        (
+            2999,
+            3000,
+            26,
+            "valid only from 2999-01-01 00:00 UTC; this machine's clock says 2",
+        ),
     ] {
         let mut params = CertificateParams::new(vec![TARGET.to_owned()]).unwrap();
         params.not_before = rcgen::date_time_ymd(from, 1, 1);
         params.not_after = rcgen::date_time_ymd(until, 1, 1);
         let gate = Upstream::tls(authority.sign(params).server(&[&TLS13]), echo).await;
         let done = run(&to(connect(&authority, gate.address), &[TARGET]), b"");
-        failed(&done, 12, says, "clock");
+        failed(&done, code, says, "clock");
     }
 }
 
@@ -92,7 +102,7 @@ async fn a_gateway_that_cannot_be_reached_is_told_by_what_is_in_the_way() {
     let done = run(&to(connect(&authority, closed), &[TARGET]), b"");
     failed(
         &done,
-        10,
+        21,
         &format!("the gateway {closed} refuses connections"),
         "is it running",
     );
@@ -100,7 +110,7 @@ async fn a_gateway_that_cannot_be_reached_is_told_by_what_is_in_the_way() {
     let done = run(&to(connect(&authority, "gate.invalid"), &[TARGET]), b"");
     failed(
         &done,
-        10,
+        20,
         "cannot find the address of the gateway gate.invalid",
         "--gateway",
     );
@@ -124,7 +134,7 @@ async fn a_gateway_that_cannot_be_reached_is_told_by_what_is_in_the_way() {
         ),
         b"",
     );
-    failed(&done, 10, "did not answer within 300ms", "--timeout");
+    failed(&done, 22, "did not answer within 300ms", "--timeout");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -133,19 +143,25 @@ async fn a_port_without_tls_is_told_from_one_that_refuses() {
     for (answer, code, says, hints) in [
         (
             b"SSH-2.0-OpenSSH_9.9\r\n".as_slice(),
-            11,
-            "does not speak TLS",
-            "is the gateway's port",
+            23,
+            "does not speak TLS: an SSH server answers",
+            "is another service's port",
         ),
         (
             b"HTTP/1.1 400 Bad Request\r\n\r\n",
-            11,
+            23,
+            "does not speak TLS: it answers in HTTP",
+            "is another service's port",
+        ),
+        (
+            b"220 mail.example.test ESMTP\r\n",
+            23,
             "does not speak TLS",
             "is the gateway's port",
         ),
         (
             b"",
-            11,
+            24,
             "closed the connection in the TLS handshake",
             "no route for vm.example.test",
         ),
@@ -157,7 +173,7 @@ async fn a_port_without_tls_is_told_from_one_that_refuses() {
         ),
         (
             &[21, 3, 3, 0, 2, 2, 80],
-            11,
+            34,
             "alert internal_error",
             "/v1/routes",
         ),
@@ -186,7 +202,7 @@ async fn a_port_without_tls_is_told_from_one_that_refuses() {
     );
     failed(
         &done,
-        11,
+        24,
         "no TLS handshake within 300ms",
         "is the gateway's port",
     );
@@ -204,7 +220,7 @@ async fn an_end_that_tls_did_not_announce_is_a_failure_and_one_that_it_did_is_no
         &done,
         15,
         "closed the tunnel to vm.example.test before a byte came back",
-        "down or refuses",
+        "down, or refuses",
     );
 
     let later = gate(&authority, |mut stream| async move {
@@ -216,8 +232,8 @@ async fn an_end_that_tls_did_not_announce_is_a_failure_and_one_that_it_did_is_no
     let done = run(&to(connect(&authority, later.address), &[TARGET]), b"");
     failed(
         &done,
-        16,
-        "the tunnel to vm.example.test broke off",
+        32,
+        "the tunnel to vm.example.test was cut off",
         "connect again",
     );
     assert_eq!(done.stdout, b"half an ans");
@@ -263,9 +279,9 @@ async fn a_client_certificate_is_shown_and_its_refusal_is_told() {
     brought(&with(authority.folder(), "me.pem", "me.key"), b"hello");
     failed(
         &with(stranger.folder(), "me.pem", "me.key"),
-        14,
+        28,
         "me.pem (alert ",
-        "may have expired",
+        "a CA that is accepted",
     );
     let done = run(&to(connect(&authority, gate.address), &[TARGET]), b"hello");
     failed(
@@ -297,7 +313,7 @@ async fn a_client_certificate_is_shown_and_its_refusal_is_told() {
 }
 
 /// A gateway that answers every hello with these bytes and closes.
-async fn answering(bytes: &'static [u8]) -> Upstream {
+pub(super) async fn answering(bytes: &'static [u8]) -> Upstream {
     Upstream::tcp(move |mut tcp| async move {
         tcp.readable().await.unwrap();
         let _ = tcp.write_all(bytes).await;

@@ -207,6 +207,7 @@ impl From<HandshakeError> for Why {
     fn from(error: HandshakeError) -> Self {
         match error {
             HandshakeError::Tls(error) => Self::Tls(error),
+            HandshakeError::NotTls(_) => Self::Tls(InvalidMessage::InvalidContentType.into()),
             HandshakeError::Io(error) => error.into(),
         }
     }
