@@ -233,7 +233,7 @@ async fn the_file_says_what_flags_do_not_and_they_outrank_it() {
 
 #[test]
 fn the_example_of_the_file_is_good_and_shows_every_key() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/client.toml");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/client/client.toml");
     let text = fs::read_to_string(&path).unwrap();
     let parse =
         |text: &str| portcullis::config::parse_client(text, &path, Some(Path::new("/home/me")));
