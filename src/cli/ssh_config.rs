@@ -9,7 +9,8 @@ use super::connect::fail;
 use crate::client::gateway::Gateway;
 use crate::client::replace::Replaceable;
 use crate::client::ssh_config::{Block, absolute, installed, removed};
-use crate::name::HostPattern;
+use crate::client::way::{self, Lost, Typed};
+use crate::name::{HostName, HostPattern};
 use crate::tls::pin::Pin;
 
 /// How it is used.
@@ -27,13 +28,12 @@ pub struct SshConfigArgs {
     #[arg(long, value_name = "DOMAIN", required = true, value_parser = domain)]
     pub domain: Vec<HostPattern>,
 
-    /// The gateway; the port is 8443 if none is given
+    /// The gateway; what client.toml says of the domain if none is given [env: PORTCULLIS_GATEWAY]
     #[arg(
         long,
         value_name = "HOST[:PORT]",
         env = "PORTCULLIS_GATEWAY",
-        hide_env_values = true,
-        required_unless_present = "remove"
+        hide_env = true
     )]
     pub gateway: Option<Gateway>,
 
@@ -117,6 +117,9 @@ fn blocks(args: &SshConfigArgs) -> Result<Vec<(Block, String)>, Refused> {
         hint: "start it by its absolute path".to_owned(),
     })?;
     let program = absolute(&program).map_err(wrong)?;
+    if args.gateway.is_none() {
+        args.domain.iter().try_for_each(has_gateway)?;
+    }
     let flags = flags(args).map_err(wrong)?;
     let blocks = args.domain.iter().map(|domain| {
         let block = Block {
@@ -130,6 +133,27 @@ fn blocks(args: &SshConfigArgs) -> Result<Vec<(Block, String)>, Refused> {
         Ok((block, text))
     });
     blocks.collect()
+}
+
+/// Without a flag the person's file must know the way, which `connect` asks anew each time. Of a pattern any name will do.
+fn has_gateway(domain: &HostPattern) -> Result<(), Refused> {
+    let name = domain.to_string().replace('*', "any");
+    let name = HostName::parse(&name).map_err(|error| Refused {
+        code: 2,
+        message: error.to_string(),
+        hint: "name a domain, such as '*.vm.example.com'".to_owned(),
+    })?;
+    match way::find(Typed::default(), name, |name| env::var_os(name)) {
+        Ok(_) => Ok(()),
+        Err(lost) => Err(Refused {
+            code: 2,
+            hint: lost.hint(),
+            message: match lost {
+                Lost::NoGateway { .. } => format!("no gateway is named for {domain}"),
+                lost => lost.to_string(),
+            },
+        }),
+    }
 }
 
 /// What `connect` is told. Its files by their absolute paths: ssh may be started anywhere.

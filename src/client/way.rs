@@ -68,7 +68,7 @@ impl Lost {
             Self::File(_) => "the file is read at every start: nothing was tried".to_owned(),
             Self::NoGateway { target, file } => {
                 let file = match file {
-                    Some(file) => format!("{}: [domains.\"{target}\"]", file.display()),
+                    Some(file) => format!("{} under [domains.\"{target}\"]", file.display()),
                     None => "client.toml (set HOME for it)".to_owned(),
                 };
                 format!("name it by --gateway HOST:PORT, PORTCULLIS_GATEWAY, or in {file}")

@@ -235,6 +235,27 @@ fn a_second_install_changes_nothing_and_remove_leaves_what_was_there() {
 }
 
 #[test]
+fn a_gateway_that_the_file_knows_is_left_to_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("portcullis/client.toml");
+    fs::create_dir(file.parent().unwrap()).unwrap();
+    fs::write(&file, "[domains.\"*.example.test\"]\ngateway = \"gate\"\n").unwrap();
+    fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
+    let mut command = ssh_config(ours(), &[]);
+    let block = said(command.env("XDG_CONFIG_HOME", folder.path()));
+    let line = format!(
+        "    ProxyCommand {} connect -- '%h' '%p'\n",
+        ours().display()
+    );
+    assert!(block.contains(&line), "{block}");
+    fs::write(&file, "[domains.\"*.example.test\"]\ngatway = \"gate\"\n").unwrap();
+    let done = run(&command, b"");
+    let told = String::from_utf8(done.stderr).unwrap();
+    assert_eq!(done.status.code(), Some(2), "{told}");
+    assert!(told.contains("did you mean `gateway`?"), "{told}");
+}
+
+#[test]
 fn a_home_without_ssh_gets_its_folder_and_one_that_cannot_be_written_is_told() {
     let folder = tempfile::tempdir().unwrap();
     let install = |program: &str, home: &Path| {
@@ -316,8 +337,14 @@ fn what_cannot_be_done_is_told_in_two_lines_and_changes_nothing() {
         "cannot stand in a `Match exec`",
         "plain name",
     );
-    let wrong = run(&ssh_config(ours(), &["--install"]), b"");
-    assert_eq!(wrong.status.code(), Some(2));
+    let mut nowhere = ssh_config(ours(), &["--file", at, "--install"]);
+    nowhere.env("XDG_CONFIG_HOME", folder.path());
+    failed(
+        &nowhere,
+        2,
+        "no gateway is named for *.vm.example.test",
+        "--gateway HOST:PORT",
+    );
     let mut command = Command::new(ours());
     command.args(["ssh-config", "--gateway", "gate", "--domain", "a.*.test"]);
     assert_eq!(run(&command, b"").status.code(), Some(2));

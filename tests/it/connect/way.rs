@@ -233,7 +233,7 @@ async fn the_file_says_what_flags_do_not_and_they_outrank_it() {
 
 #[test]
 fn the_example_of_the_file_is_good_and_shows_every_key() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/client.toml");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/client/client.toml");
     let text = fs::read_to_string(&path).unwrap();
     let parse =
         |text: &str| portcullis::config::parse_client(text, &path, Some(Path::new("/home/me")));
@@ -251,7 +251,7 @@ fn the_example_of_the_file_is_good_and_shows_every_key() {
 fn without_a_gateway_it_is_said_where_one_may_be_named() {
     let authority = Authority::new();
     let hints = format!(
-        "PORTCULLIS_GATEWAY, or in {}/portcullis/client.toml: [domains.\"{TARGET}\"]",
+        "PORTCULLIS_GATEWAY, or in {}/portcullis/client.toml under [domains.\"{TARGET}\"]",
         authority.folder().display()
     );
     let says = "no gateway is named for vm.example.test";
