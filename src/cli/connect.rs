@@ -8,9 +8,12 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 
+use super::passphrase::{self, Asking, PassphraseArgs, Stops};
 use crate::client::connect::{Connect, Failure, relay};
 use crate::client::gateway::Gateway;
 use crate::name::HostName;
+use crate::tls::key::KeyFile;
+use crate::tls::passphrase::Source;
 
 /// What ended it, and where to look, for a script as for a person.
 const EXIT_CODES: &str = "\
@@ -55,6 +58,10 @@ pub struct ConnectArgs {
     #[arg(long, value_name = "FILE", requires = "cert")]
     pub key: Option<PathBuf>,
 
+    /// What opens the key if it is encrypted
+    #[command(flatten)]
+    pub passphrase: PassphraseArgs,
+
     /// Ask for this name and check it, in place of HOST
     #[arg(long, value_name = "NAME", value_parser = HostName::parse)]
     pub server_name: Option<HostName>,
@@ -74,12 +81,20 @@ pub struct ConnectArgs {
 
 /// Runs the command.
 pub fn run(args: ConnectArgs) -> ExitCode {
+    let given = match args.passphrase.given(&Asking::AtTerminal(Stops::Connect)) {
+        Ok(given) => given,
+        Err(error) => return fail(2, &passphrase::told(&error)),
+    };
+    let with_passphrase = |path| KeyFile {
+        path,
+        passphrase: Source::Start(given),
+    };
     let connect = Connect {
         gateway: args.gateway,
         target: args.host,
         server_name: args.server_name,
         roots: args.ca,
-        certificate: args.cert.zip(args.key),
+        certificate: args.cert.zip(args.key.map(with_passphrase)),
         timeout: args.timeout,
     };
     let runtime = tokio::runtime::Builder::new_current_thread()

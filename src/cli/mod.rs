@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 pub mod check;
 pub mod connect;
 pub mod demo;
+pub mod passphrase;
 pub mod routes;
 pub mod serve;
 

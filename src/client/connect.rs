@@ -17,6 +17,7 @@ use crate::net;
 use crate::net::relay::{self, Outcome, Patience};
 use crate::net::session::Tally;
 use crate::tls::client::{self, ClientError};
+use crate::tls::key::KeyFile;
 use crate::tls::verify::Proof;
 use crate::tls::{self, End, HandshakeError};
 
@@ -32,7 +33,7 @@ pub struct Connect {
     /// PEM files with the CAs to trust; the system's when empty.
     pub roots: Vec<PathBuf>,
     /// PEM files with the certificate to show, chain and key, if the gateway asks for one.
-    pub certificate: Option<(PathBuf, PathBuf)>,
+    pub certificate: Option<(PathBuf, KeyFile)>,
     /// For name, TCP and TLS together.
     pub timeout: Duration,
 }
@@ -79,7 +80,7 @@ impl Connect {
     /// Opens the tunnel. The chain and the name are verified always: there is no way to leave that out.
     pub async fn open(&self) -> Result<Box<tls::Stream>, Failure> {
         let certificate = self.certificate.as_ref();
-        let certificate = certificate.map(|(chain, key)| (chain.as_path(), key.as_path()));
+        let certificate = certificate.map(|(chain, key)| (chain.as_path(), key));
         let config =
             client::config(&self.roots, certificate, Proof::ServerName).map_err(Failure::Files)?;
         let deadline = Instant::now() + self.timeout;

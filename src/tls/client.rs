@@ -14,6 +14,7 @@ use rustls_native_certs::CertificateResult;
 use rustls_pki_types::ServerName;
 
 use super::files::{FileError, Pair, load_roots};
+use super::key::KeyFile;
 use super::known::Known;
 use super::pem::unreadable;
 use super::verify::{Proof, Verifier};
@@ -38,7 +39,7 @@ impl Made {
     /// As for [`config`].
     pub fn following<'a>(
         roots: &[PathBuf],
-        certificate: Option<(&Path, &Path)>,
+        certificate: Option<(&Path, &KeyFile)>,
         proof: Proof,
         previous: impl IntoIterator<Item = &'a Self>,
     ) -> Result<Self, ClientError> {
@@ -67,7 +68,7 @@ impl Made {
 /// and shows `certificate` (chain, key) if the peer asks for one. Offers no ALPN.
 pub fn config(
     roots: &[PathBuf],
-    certificate: Option<(&Path, &Path)>,
+    certificate: Option<(&Path, &KeyFile)>,
     proof: Proof,
 ) -> Result<Arc<ClientConfig>, ClientError> {
     let (roots, certificate) = read(roots, certificate)?;
@@ -76,7 +77,7 @@ pub fn config(
 
 fn read(
     roots: &[PathBuf],
-    certificate: Option<(&Path, &Path)>,
+    certificate: Option<(&Path, &KeyFile)>,
 ) -> Result<(Arc<RootCertStore>, Option<Arc<CertifiedKey>>), ClientError> {
     let roots = match roots {
         [] => system_roots()?,
@@ -317,7 +318,7 @@ mod tests {
         let (chain, key) = laptop.write(directory.path(), "laptop");
 
         let shown = meet(
-            &config(&roots, Some((&chain, &key)), Proof::ServerName).unwrap(),
+            &config(&roots, Some((&chain, &key.into())), Proof::ServerName).unwrap(),
             NAME,
             &peer,
         );
@@ -360,7 +361,7 @@ mod tests {
         let (chain, key) = ca.issue(&[NAME]).write(directory.path(), "laptop");
         let error = config(
             std::slice::from_ref(&roots),
-            Some((&key, &chain)),
+            Some((&key, &KeyFile::from(chain))),
             Proof::ServerName,
         )
         .unwrap_err();

@@ -2,14 +2,18 @@
 
 pub mod client;
 mod directory;
+mod encrypted;
 pub mod files;
+pub mod key;
 mod known;
 pub mod mesh;
 mod names;
 pub mod options;
+pub mod passphrase;
 mod pem;
 pub mod records;
 mod refusal;
+mod sections;
 pub mod server;
 mod stream;
 #[cfg(test)]
