@@ -229,7 +229,6 @@ fn read_certificate(item: Item<'_>, findings: &mut Findings<'_>) -> Option<Certi
     let mut table = item.table(findings)?;
     let is_pair = table.place("chain").is_some() || table.place("key").is_some();
     let directory = table.place("directory");
-    let passphrase = passphrase::Keys::take(&mut table, findings);
     let certificate = match directory {
         Some(place) if is_pair => {
             findings.error(
@@ -240,23 +239,19 @@ fn read_certificate(item: Item<'_>, findings: &mut Findings<'_>) -> Option<Certi
             for key in ["chain", "key", "directory"] {
                 table.take(key, findings, Item::string);
             }
+            passphrase::Keys::take(&mut table, findings);
             None
         }
         Some(_) => {
             let directory = table.take("directory", findings, Item::string);
+            let passphrase = passphrase::Keys::take(&mut table, findings);
             directory.map(|directory| Certificate::Directory(directory, passphrase))
         }
         None => {
-            let chain = table.require("chain", "\"edge.pem\"", findings, Item::string);
-            let key = table.require("key", "\"edge.key\"", findings, Item::string);
+            let examples = ["\"edge.pem\"", "\"edge.key\""];
+            let pair = TypedPair::require(&mut table, examples, findings);
             table.take("directory", findings, Item::string);
-            chain.zip(key).map(|(chain, key)| {
-                Certificate::Pair(TypedPair {
-                    chain,
-                    key,
-                    passphrase,
-                })
-            })
+            pair.map(Certificate::Pair)
         }
     };
     table.finish(findings);

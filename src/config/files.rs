@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use super::decode::{List, Typed};
+use super::decode::{Item, List, Table, Typed};
 use super::diagnostic::{Findings, NOWHERE};
 use super::{CertificateFiles, file, passphrase};
 use crate::tls::files::{Certificate, FileError, Pair, load_roots, missing};
@@ -15,6 +15,24 @@ pub(super) struct TypedPair {
     pub(super) chain: Typed<String>,
     pub(super) key: Typed<String>,
     pub(super) passphrase: passphrase::Keys,
+}
+
+impl TypedPair {
+    /// Takes its keys from a table, which must have the first two; of those an example each.
+    pub(super) fn require(
+        table: &mut Table<'_>,
+        [chain, key]: [&str; 2],
+        findings: &mut Findings<'_>,
+    ) -> Option<Self> {
+        let chain = table.require("chain", chain, findings, Item::string);
+        let key = table.require("key", key, findings, Item::string);
+        let passphrase = passphrase::Keys::take(table, findings);
+        chain.zip(key).map(|(chain, key)| Self {
+            chain,
+            key,
+            passphrase,
+        })
+    }
 }
 
 /// The edge certificates: where they are, and what was read from there.

@@ -13,13 +13,17 @@ const COMMAND: &str = "key_passphrase_command";
 /// What is typed; `None` is a key that is absent, or wrong and reported.
 #[derive(Debug, Default)]
 pub(super) struct Keys {
-    /// Whether one of them stands there, right or wrong.
-    pub(super) is_there: bool,
+    is_there: bool,
     file: Option<Typed<String>>,
     command: Option<List<Typed<String>>>,
 }
 
 impl Keys {
+    /// Whether one of them stands there, right or wrong.
+    pub(super) fn are_in(table: &Table<'_>) -> bool {
+        [FILE, COMMAND].iter().any(|key| table.place(key).is_some())
+    }
+
     pub(super) fn take(table: &mut Table<'_>, findings: &mut Findings<'_>) -> Self {
         let (file, command) = (table.place(FILE), table.place(COMMAND));
         let is_there = file.is_some() || command.is_some();
@@ -34,10 +38,18 @@ impl Keys {
                 "keep one: a key has one passphrase",
             );
         }
-        Self {
+        let typed = Self {
             is_there,
             file: table.take(FILE, findings, Item::string),
             command: table.take(COMMAND, findings, Item::strings),
+        };
+        match (&typed.file, &typed.command) {
+            // Which is meant cannot be told.
+            (Some(_), Some(_)) => Self {
+                is_there,
+                ..Self::default()
+            },
+            _ => typed,
         }
     }
 

@@ -56,9 +56,8 @@ impl Section {
         let is_there = |key| table.place(key).is_some();
         let [roots, server_name, spiffe, sans] =
             ["roots", "server_name", "spiffe", "sans"].map(is_there);
-        let passphrase = passphrase::Keys::take(&mut table, findings);
-        let is_there = |key| table.place(key).is_some();
-        let has_certificate = is_there("chain") || is_there("key") || passphrase.is_there;
+        let has_certificate =
+            is_there("chain") || is_there("key") || passphrase::Keys::are_in(&table);
         if let Some(place) = table.place("sans").filter(|_| spiffe) {
             findings.error(
                 place,
@@ -85,16 +84,11 @@ impl Section {
                 value: table.take("sans", findings, Item::strings),
             },
             certificate: if has_certificate {
-                let chain = table.require("chain", "\"gateway.pem\"", findings, Item::string);
-                let key = table.require("key", "\"gateway.key\"", findings, Item::string);
-                chain.zip(key).map(|(chain, key)| TypedPair {
-                    chain,
-                    key,
-                    passphrase,
-                })
+                TypedPair::require(&mut table, ["\"gateway.pem\"", "\"gateway.key\""], findings)
             } else {
                 table.take("chain", findings, Item::string);
                 table.take("key", findings, Item::string);
+                passphrase::Keys::take(&mut table, findings);
                 None
             },
         };
