@@ -34,6 +34,7 @@ mod hello_bytes;
 mod hostile;
 mod identity;
 mod intentions;
+mod keys;
 mod limits;
 mod listed;
 mod loops;
