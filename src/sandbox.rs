@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 #[cfg(target_os = "linux")]
 mod linux;
+#[cfg(target_os = "linux")]
+mod program;
 
 /// Where the process may still write. The directories must be there when the sandbox is entered: what takes the place of
 /// one later is another.
@@ -70,18 +72,22 @@ impl Sandbox {
     /// - no-new-privileges: no program started from here gets more than this one has;
     /// - of the capabilities none stays but CAP_NET_BIND_SERVICE if it was there, in no set;
     /// - no core dumps: they would hold keys. `/proc/self` belongs to root from then on, and nobody but root can attach;
-    /// - writing beneath `writable` only, and executing nothing (Landlock). What is open stays so: logs on stdout and
+    /// - writing beneath `writable` only, and executing these `programs` only, with what the kernel needs to start them
+    ///   (Landlock): no program that one of them would start. What is open stays so: logs on stdout and
     ///   stderr go to whatever they go to. Reading, connecting and listening are as free as before.
     ///
     /// # Errors
     /// A directory of `writable` cannot be opened, or the system refuses what every system that has it grants. The process
     /// may then be in a part of the sandbox, and should end. That the kernel has no Landlock is no error: see
     /// [`extent`](Self::extent).
-    pub fn enter(writable: Writable) -> Result<Self, SandboxError> {
+    pub fn enter(writable: Writable, programs: &[PathBuf]) -> Result<Self, SandboxError> {
         #[cfg(target_os = "linux")]
-        let (extent, has_dropped) = linux::enter(&writable)?;
+        let (extent, has_dropped) = linux::enter(&writable, programs)?;
         #[cfg(not(target_os = "linux"))]
-        let (extent, has_dropped) = (Extent::ButFiles, false);
+        let (extent, has_dropped) = {
+            let _ = programs;
+            (Extent::ButFiles, false)
+        };
         Ok(Self {
             writable,
             extent,

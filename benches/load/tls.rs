@@ -1,5 +1,7 @@
 //! The TLS of both sides: one certificate, TLS 1.3, one suite, one key exchange.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -47,7 +49,7 @@ pub(crate) fn write_certificate(folder: &Path) -> anyhow::Result<()> {
     let names = [TERMINATED, PASSED, MESHED].map(str::to_owned);
     let made = rcgen::generate_simple_self_signed(names)?;
     std::fs::write(folder.join("edge.pem"), made.cert.pem())?;
-    std::fs::write(folder.join("edge.key"), made.signing_key.serialize_pem())?;
+    write_key(&folder.join("edge.key"), &made.signing_key)?;
 
     let mut ca = CertificateParams::default();
     ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -63,9 +65,18 @@ pub(crate) fn write_certificate(folder: &Path) -> anyhow::Result<()> {
         let key = KeyPair::generate()?;
         let issued = params.signed_by(&key, &issuer)?;
         std::fs::write(folder.join(format!("{file}.pem")), issued.pem())?;
-        std::fs::write(folder.join(format!("{file}.key")), key.serialize_pem())?;
+        write_key(&folder.join(format!("{file}.key")), &key)?;
     }
     Ok(())
+}
+
+/// Writes a key that only its owner may read.
+fn write_key(path: &Path, key: &KeyPair) -> anyhow::Result<()> {
+    std::fs::write(path, key.serialize_pem())?;
+    Ok(std::fs::set_permissions(
+        path,
+        Permissions::from_mode(0o600),
+    )?)
 }
 
 /// A server that shows the certificate of this folder.

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use super::passphrase::{self, Asking, PassphraseArgs};
 use crate::config::{Checked, Diagnostic, Level};
 use crate::net::limits::files;
 use crate::{config, log};
@@ -25,6 +26,10 @@ pub struct CheckArgs {
         default_value = "portcullis.toml"
     )]
     pub config: PathBuf,
+
+    /// What opens encrypted keys that name no passphrase of their own: nobody is asked
+    #[command(flatten)]
+    pub passphrase: PassphraseArgs,
 }
 
 /// Runs the command: mistakes and warnings go to stderr, a line that says all is well to stdout.
@@ -45,7 +50,17 @@ struct Outcome {
 }
 
 fn check(args: &CheckArgs, colour: bool) -> Outcome {
-    match config::load(&args.config).map(with_room) {
+    let given = match args.passphrase.given(&Asking::Never) {
+        Ok(given) => given,
+        Err(error) => {
+            return Outcome {
+                code: BROKEN,
+                out: String::new(),
+                err: format!("{}\n", passphrase::told(&error)),
+            };
+        }
+    };
+    match config::load_with(&args.config, &given).map(with_room) {
         Ok(checked) => Outcome {
             code: 0,
             out: format!(
@@ -92,11 +107,18 @@ fn count(number: usize, word: &str) -> String {
 mod tests {
     use super::*;
 
+    fn args(config: PathBuf) -> CheckArgs {
+        CheckArgs {
+            config,
+            passphrase: PassphraseArgs::default(),
+        }
+    }
+
     fn outcome(text: &str) -> (u8, String, String) {
         let folder = tempfile::tempdir().unwrap();
         let config = folder.path().join("portcullis.toml");
         std::fs::write(&config, text).unwrap();
-        let outcome = check(&CheckArgs { config }, false);
+        let outcome = check(&args(config), false);
         let folder = format!("{}/", folder.path().display());
         let shown = |text: String| text.replace(&folder, "");
         (outcome.code, shown(outcome.out), shown(outcome.err))
@@ -133,7 +155,7 @@ mod tests {
     #[test]
     fn a_file_that_is_not_there_exits_2_with_the_reason_and_a_remedy() {
         let config = PathBuf::from("/nonexistent/portcullis.toml");
-        let Outcome { code, err, .. } = check(&CheckArgs { config }, false);
+        let Outcome { code, err, .. } = check(&args(config), false);
         assert_eq!(code, 2);
         assert!(err.contains("No such file or directory"), "{err}");
         assert!(err.contains("help: give the path"), "{err}");

@@ -9,6 +9,7 @@ pub mod completions;
 pub mod connect;
 pub mod demo;
 pub mod man;
+pub mod passphrase;
 pub mod probe;
 pub mod routes;
 pub mod serve;

@@ -1,5 +1,6 @@
 //! `portcullis serve`: runs a gateway until a signal ends it.
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -7,7 +8,8 @@ use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::config::{AdminAddress, Config};
+use super::passphrase::{self, Asking, PassphraseArgs, Stops};
+use crate::config::{AdminAddress, Checked};
 use crate::lifecycle::{Early, Handed, NotListening, Notify, Reload, Shutdown, Sockets};
 use crate::log::AccessLog;
 use crate::sandbox::{Extent, Sandbox, SandboxError, Writable};
@@ -26,6 +28,10 @@ pub struct ServeArgs {
         default_value = "portcullis.toml"
     )]
     pub config: PathBuf,
+
+    /// What opens encrypted keys that name no passphrase of their own
+    #[command(flatten)]
+    pub passphrase: PassphraseArgs,
 }
 
 /// Whoever stops a gateway has what it wanted when it has stopped: systemd, Nomad and Kubernetes take any other status for a
@@ -49,7 +55,15 @@ pub fn run(args: ServeArgs) -> ExitCode {
     };
     // Before there is a second thread.
     let sockets = Sockets::from_env();
-    let mut checked = match config::load(&args.config) {
+    let asking = Asking::AtTerminal(Stops::Serve(early.ends()));
+    let given = match args.passphrase.given(&asking) {
+        Ok(given) => given,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "{}", passphrase::told(&error));
+            return ExitCode::from(2);
+        }
+    };
+    let mut checked = match config::load_with(&args.config, &given) {
         Ok(checked) => checked,
         Err(diagnostics) => {
             say(&diagnostics);
@@ -57,10 +71,11 @@ pub fn run(args: ServeArgs) -> ExitCode {
         }
     };
     // There is no thread yet: those to come inherit it.
-    let sandbox = enter(&checked.config);
+    let sandbox = enter(&checked);
+    given.stop_asking();
     if sandbox.as_ref().is_ok_and(Sandbox::has_dropped) {
         // As a reload will read it. What only a capability could read is better missed now than then.
-        checked = match config::load(&args.config) {
+        checked = match config::load_with(&args.config, &given) {
             Ok(checked) => checked,
             Err(diagnostics) => {
                 say(&diagnostics);
@@ -82,7 +97,8 @@ const OUT_OF_REACH: &str = "hint: root may read any file until its capabilities 
 const LAST_TASKS: Duration = Duration::from_millis(500);
 
 /// The sandbox that this configuration needs.
-fn enter(config: &Config) -> Result<Sandbox, SandboxError> {
+fn enter(checked: &Checked) -> Result<Sandbox, SandboxError> {
+    let config = &checked.config;
     if !config.sandbox {
         return Ok(Sandbox::off());
     }
@@ -93,10 +109,12 @@ fn enter(config: &Config) -> Result<Sandbox, SandboxError> {
     // In the sandbox it could not be made. What keeps it from being made, or used, is told by what would write there.
     let folder = config.state.as_ref().map(|settings| &settings.folder);
     let files = folder.filter(|folder| state::make(folder).is_ok() || folder.is_dir());
-    Sandbox::enter(Writable {
+    let writable = Writable {
         files: files.into_iter().cloned().collect(),
         sockets,
-    })
+    };
+    let programs: Vec<_> = checked.programs.iter().cloned().collect();
+    Sandbox::enter(writable, &programs)
 }
 
 /// Nothing, if nothing is wrong.
@@ -138,7 +156,7 @@ fn gateway(
             return ExitCode::FAILURE;
         }
     };
-    tell(sandbox.extent());
+    tell(sandbox.extent(), &checked.programs);
     raise_file_limit();
     let access = match access {
         true => AccessLog::start(format, Box::new(io::stdout())),
@@ -177,8 +195,12 @@ fn gateway(
 }
 
 /// What is lacking is told at every start.
-fn tell(sandbox: Extent) {
+fn tell(sandbox: Extent, programs: &BTreeSet<PathBuf>) {
     match sandbox.lack() {
+        None if !programs.is_empty() => tracing::info!(
+            ?programs,
+            "the sandbox is whole: no privileges, no core dumps, writing nowhere else, executing these programs only"
+        ),
         None => tracing::info!(
             "the sandbox is whole: no privileges, no core dumps, writing nowhere else, executing nothing"
         ),

@@ -8,12 +8,14 @@ use std::time::Duration;
 use jiff::SignedDuration;
 
 use super::connect::fail;
+use super::passphrase::{self, Asking, PassphraseArgs, Stops};
 use crate::client::connect::Connect;
 use crate::client::gateway::Gateway;
 use crate::client::way::{self, Lost, Typed};
 use crate::config::{LONGEST_TIMEOUT, ProxyChoice, protocol};
 use crate::log;
 use crate::name::HostName;
+use crate::tls::passphrase::Source;
 use crate::tls::pin::Pin;
 
 /// The exit code of a command line, or a file, that says nothing usable.
@@ -55,6 +57,10 @@ pub struct WayArgs {
     #[arg(long, value_name = "FILE", requires = "cert")]
     pub key: Option<PathBuf>,
 
+    /// What opens the key if it is encrypted.
+    #[command(flatten)]
+    pub passphrase: PassphraseArgs,
+
     /// Ask for this name and check it, in place of HOST
     #[arg(long, value_name = "NAME", value_parser = HostName::parse)]
     pub server_name: Option<HostName>,
@@ -79,6 +85,9 @@ pub struct Alpn(Vec<u8>);
 impl WayArgs {
     /// The way to a target; or the exit code, when it has been said why there is none.
     pub(super) fn find(self, target: HostName) -> Result<Connect, ExitCode> {
+        let asking = Asking::AtTerminal(Stops::Connect);
+        let given = self.passphrase.given(&asking);
+        let given = given.map_err(|error| fail(USAGE, &passphrase::told(&error)))?;
         let typed = Typed {
             gateway: self.gateway,
             file: self.client_config,
@@ -86,6 +95,7 @@ impl WayArgs {
             pins: self.pin,
             insecure: self.insecure,
             certificate: self.cert.zip(self.key),
+            passphrase: Source::Start(given),
             server_name: self.server_name,
             alpn: self.alpn.into_iter().map(|Alpn(name)| name).collect(),
             proxy: self.proxy,

@@ -15,6 +15,7 @@ use crate::config::HttpProxy;
 use crate::name::HostName;
 use crate::net;
 use crate::tls::client::{self, Trust};
+use crate::tls::key::KeyFile;
 use crate::tls::options::PORTCULLIS;
 use crate::tls::{self, HandshakeError};
 
@@ -30,7 +31,7 @@ pub struct Connect {
     /// Whom to take for the gateway.
     pub trust: Trust,
     /// PEM files with the certificate to show, chain and key, if the gateway asks for one.
-    pub certificate: Option<(PathBuf, PathBuf)>,
+    pub certificate: Option<(PathBuf, KeyFile)>,
     /// The HTTP proxy that connects to the gateway, if any.
     pub proxy: Option<HttpProxy>,
     /// The protocols to offer (RFC 7301); `portcullis/1` when empty.
@@ -46,7 +47,7 @@ impl Connect {
     /// server that refuses whoever offers what it does not know (RFC 7301 §3.2) is asked once more, without.
     pub async fn open(&self) -> Result<Box<tls::Stream>, Failure> {
         let certificate = self.certificate.as_ref();
-        let certificate = certificate.map(|(chain, key)| (chain.as_path(), key.as_path()));
+        let certificate = certificate.map(|(chain, key)| (chain.as_path(), key));
         let chosen =
             client::person(&self.trust, certificate, &self.alpn).map_err(Failure::Files)?;
         let deadline = Instant::now() + self.timeout;

@@ -10,6 +10,8 @@ use crate::config::{
 };
 use crate::name::HostName;
 use crate::tls::client::Trust;
+use crate::tls::key::KeyFile;
+use crate::tls::passphrase::Source;
 use crate::tls::pin::Pin;
 
 /// For name, TCP and TLS together where nothing else is said.
@@ -32,6 +34,8 @@ pub struct Typed {
     pub insecure: bool,
     /// Chain and key.
     pub certificate: Option<(PathBuf, PathBuf)>,
+    /// What opens a key that is encrypted, wherever it is named.
+    pub passphrase: Source,
     /// The name to ask for and to have proven.
     pub server_name: Option<HostName>,
     /// The protocols to offer.
@@ -110,12 +114,17 @@ pub fn find(
     let timeout = typed.timeout.or(domain.and_then(|domain| domain.timeout));
     let server_name = typed.server_name.clone();
     let certificate = typed.certificate.clone();
+    let certificate = certificate.or(domain.and_then(|domain| domain.certificate.clone()));
+    let with_passphrase = |path| KeyFile {
+        path,
+        passphrase: typed.passphrase.clone(),
+    };
     Ok(Connect {
         gateway,
         target,
         server_name: server_name.or(domain.and_then(|domain| domain.server_name.clone())),
         trust: trust(&typed, domain),
-        certificate: certificate.or(domain.and_then(|domain| domain.certificate.clone())),
+        certificate: certificate.map(|(chain, key)| (chain, with_passphrase(key))),
         proxy,
         alpn: or(typed.alpn, domain.map(|domain| &domain.alpn)),
         timeout: timeout.unwrap_or(TIMEOUT),

@@ -12,6 +12,7 @@ use super::decode::{List, Typed};
 use super::diagnostic::{Findings, NOWHERE};
 use super::value::{choice, read};
 use super::{ConsulAddress, Environment, Secret, Token, files};
+use crate::tls::key::KeyFile;
 
 /// An agent, and how it is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,7 +30,7 @@ pub struct Agent {
     /// CAs of the agent's certificate, PEM; empty means the system's.
     pub roots: Vec<PathBuf>,
     /// The chain and key, PEM, that is shown to an agent which asks for one.
-    pub certificate: Option<(PathBuf, PathBuf)>,
+    pub certificate: Option<(PathBuf, KeyFile)>,
     /// The name that the agent proves, if it is not the one in its address.
     pub server_name: Option<String>,
 }

@@ -1,11 +1,11 @@
 //! From what is typed to what it means: every mistake at once, each with its place and its remedy.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::OpenOptions;
 use std::io::{self, Read};
 #[cfg(unix)]
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 #[cfg(unix)]
 use rustix::fs::OFlags;
@@ -23,6 +23,7 @@ use super::{
 use crate::retry;
 use crate::tls::files::Certificate;
 use crate::tls::options::{ClientAuth, Options, Version};
+use crate::tls::passphrase::Given;
 use crate::watch::Files;
 
 /// A configuration that is good, with what an operator should still know.
@@ -34,17 +35,28 @@ pub struct Checked {
     pub certificates: Vec<Certificate>,
     /// Warnings, never errors; and what it was read from.
     pub warnings: Diagnostics,
+    /// What the process was given for keys that name no passphrase: it reads the next configuration too.
+    pub given: Given,
+    /// The programs that are run to read it, and will be to read it again.
+    pub programs: BTreeSet<PathBuf>,
 }
 
 /// Reads and checks a file; relative paths in it start at its folder, and the environment of this process completes it.
+///
+/// An encrypted key must name its passphrase.
 pub fn load(path: &Path) -> Result<Checked, Diagnostics> {
-    read_as(path, std::fs::read(path))
+    load_with(path, &Given::default())
+}
+
+/// The same for a process that was given passphrases.
+pub fn load_with(path: &Path, given: &Given) -> Result<Checked, Diagnostics> {
+    read_as(path, std::fs::read(path), given)
 }
 
 /// The same for a file that serves already. It must be a regular one: a FIFO in its place would keep whoever reads it waiting,
 /// and every later change with him.
-pub fn reload(path: &Path) -> Result<Checked, Diagnostics> {
-    read_as(path, read_regular(path))
+pub fn reload(path: &Path, given: &Given) -> Result<Checked, Diagnostics> {
+    read_as(path, read_regular(path), given)
 }
 
 fn read_regular(path: &Path) -> io::Result<Vec<u8>> {
@@ -62,9 +74,12 @@ fn read_regular(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn read_as(path: &Path, bytes: io::Result<Vec<u8>>) -> Result<Checked, Diagnostics> {
+fn read_as(path: &Path, bytes: io::Result<Vec<u8>>, given: &Given) -> Result<Checked, Diagnostics> {
     let mut files = Files::default();
     files.note(path);
+    if let Some(path) = given.watched() {
+        files.note(path);
+    }
     let unreadable = |message: String, help: &str| Diagnostics {
         path: path.to_owned(),
         text: String::new(),
@@ -98,7 +113,7 @@ fn read_as(path: &Path, bytes: io::Result<Vec<u8>>) -> Result<Checked, Diagnosti
             "save it as UTF-8",
         )
     })?;
-    check(&text, path, &Environment::of_process(), files)
+    check(&text, path, &Environment::of_process(), files, given)
 }
 
 /// Checks a text as if it stood in `path`, which need not exist, in an empty environment. The files it names are read.
@@ -112,7 +127,7 @@ pub fn parse_with(
     path: &Path,
     environment: &Environment,
 ) -> Result<Checked, Diagnostics> {
-    check(text, path, environment, Files::default())
+    check(text, path, environment, Files::default(), &Given::default())
 }
 
 fn check(
@@ -120,14 +135,16 @@ fn check(
     path: &Path,
     environment: &Environment,
     files: Files,
+    given: &Given,
 ) -> Result<Checked, Diagnostics> {
     let folder = path.parent().unwrap_or(Path::new(""));
-    let mut findings = Findings::new(text, files);
+    let mut findings = Findings::new(text, files, given.clone());
     let (tree, errors) = DeTable::parse_recoverable(text);
     syntax::report(&errors, &mut findings);
     let file = File::read(tree.get_ref(), &mut findings);
     let (config, certificates) = mean(&file, folder, environment, &mut findings);
     let is_broken = findings.has_errors();
+    let programs = findings.programs();
     let diagnostics = findings.finish(path.to_owned());
     if is_broken {
         return Err(diagnostics);
@@ -136,6 +153,8 @@ fn check(
         config,
         certificates,
         warnings: diagnostics,
+        given: given.clone(),
+        programs,
     })
 }
 

@@ -20,6 +20,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::Tagging;
+use crate::tls::key::KeyFile;
 
 /// How Consul is asked, and what is made of its answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,7 +40,7 @@ pub struct Consul {
     /// CAs of the agent's certificate, PEM; empty means the system's.
     pub roots: Vec<PathBuf>,
     /// The chain and key, PEM, that is shown to an agent which asks for one.
-    pub certificate: Option<(PathBuf, PathBuf)>,
+    pub certificate: Option<(PathBuf, KeyFile)>,
     /// The name that the agent proves, if it is not the one in its address.
     pub server_name: Option<String>,
     /// The catalogs that are read: the first one first, and at least one.

@@ -1,5 +1,6 @@
 //! One mistake, its place and its remedy, and how they are shown.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -10,6 +11,7 @@ use annotate_snippets::{
 };
 
 use super::value::suggest;
+use crate::tls::passphrase::Given;
 use crate::watch::Files;
 
 /// How bad it is.
@@ -203,13 +205,20 @@ pub(super) struct Findings<'a> {
     secrets: Vec<Range<usize>>,
     /// What is read.
     files: Files,
+    /// What is run.
+    programs: BTreeSet<PathBuf>,
+    /// What opens the keys that name no passphrase.
+    given: Given,
     may_pass: bool,
 }
 
 impl<'a> Findings<'a> {
-    /// Nothing was found in this text yet, and these files were looked at for it.
-    pub(super) fn new(text: &'a str, files: Files) -> Self {
+    /// Nothing was found in this text yet, and these files were looked at for it. What the process was given opens the keys
+    /// that name no passphrase.
+    pub(super) fn new(text: &'a str, files: Files, given: Given) -> Self {
         Self {
+            programs: given.program().map(Path::to_owned).into_iter().collect(),
+            given,
             text,
             list: Vec::new(),
             unreadable: Vec::new(),
@@ -227,6 +236,21 @@ impl<'a> Findings<'a> {
     /// This file or directory is read next.
     pub(super) fn reads(&mut self, path: &Path) {
         self.files.note(path);
+    }
+
+    /// This program is run next.
+    pub(super) fn runs(&mut self, path: &Path) {
+        self.programs.insert(path.to_owned());
+    }
+
+    /// The programs that are run.
+    pub(super) fn programs(&self) -> BTreeSet<PathBuf> {
+        self.programs.clone()
+    }
+
+    /// What the process was given at its start for keys that name no passphrase.
+    pub(super) fn given(&self) -> &Given {
+        &self.given
     }
 
     pub(super) fn text(&self) -> &'a str {

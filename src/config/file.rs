@@ -5,10 +5,11 @@ use toml::de::{DeTable, DeValue};
 use super::consul::Section;
 use super::decode::{Item, List, Table, Typed};
 use super::diagnostic::Findings;
+use super::files::TypedPair;
 use super::upstreams::UNSUPPORTED;
 use super::{
-    Cap, health_check, limits, middlewares, nomad, proxy_protocol, state, transports, upstream_tls,
-    weighted,
+    Cap, health_check, limits, middlewares, nomad, passphrase, proxy_protocol, state, transports,
+    upstream_tls, weighted,
 };
 
 /// The whole file. `None` is a key that is absent, or wrong and reported.
@@ -52,11 +53,8 @@ pub(super) enum Admin {
 /// An entry of `[[certificates]]`.
 #[derive(Debug)]
 pub(super) enum Certificate {
-    Pair {
-        chain: Typed<String>,
-        key: Typed<String>,
-    },
-    Directory(Typed<String>),
+    Pair(TypedPair),
+    Directory(Typed<String>, passphrase::Keys),
 }
 
 /// `[tls.options.NAME]`.
@@ -242,19 +240,19 @@ fn read_certificate(item: Item<'_>, findings: &mut Findings<'_>) -> Option<Certi
             for key in ["chain", "key", "directory"] {
                 table.take(key, findings, Item::string);
             }
+            passphrase::Keys::take(&mut table, findings);
             None
         }
         Some(_) => {
             let directory = table.take("directory", findings, Item::string);
-            directory.map(Certificate::Directory)
+            let passphrase = passphrase::Keys::take(&mut table, findings);
+            directory.map(|directory| Certificate::Directory(directory, passphrase))
         }
         None => {
-            let chain = table.require("chain", "\"edge.pem\"", findings, Item::string);
-            let key = table.require("key", "\"edge.key\"", findings, Item::string);
+            let examples = ["\"edge.pem\"", "\"edge.key\""];
+            let pair = TypedPair::require(&mut table, examples, findings);
             table.take("directory", findings, Item::string);
-            chain
-                .zip(key)
-                .map(|(chain, key)| Certificate::Pair { chain, key })
+            pair.map(Certificate::Pair)
         }
     };
     table.finish(findings);

@@ -3,11 +3,37 @@
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use super::CertificateFiles;
-use super::decode::{List, Typed};
+use super::decode::{Item, List, Table, Typed};
 use super::diagnostic::{Findings, NOWHERE};
-use super::file;
+use super::{CertificateFiles, file, passphrase};
 use crate::tls::files::{Certificate, FileError, Pair, load_roots, missing};
+use crate::tls::key::KeyFile;
+
+/// A chain, its key, and where the key's passphrase comes from, as they are typed.
+#[derive(Debug)]
+pub(super) struct TypedPair {
+    pub(super) chain: Typed<String>,
+    pub(super) key: Typed<String>,
+    pub(super) passphrase: passphrase::Keys,
+}
+
+impl TypedPair {
+    /// Takes its keys from a table, which must have the first two; of those an example each.
+    pub(super) fn require(
+        table: &mut Table<'_>,
+        [chain, key]: [&str; 2],
+        findings: &mut Findings<'_>,
+    ) -> Option<Self> {
+        let chain = table.require("chain", chain, findings, Item::string);
+        let key = table.require("key", key, findings, Item::string);
+        let passphrase = passphrase::Keys::take(table, findings);
+        chain.zip(key).map(|(chain, key)| Self {
+            chain,
+            key,
+            passphrase,
+        })
+    }
+}
 
 /// The edge certificates: where they are, and what was read from there.
 #[derive(Debug, Default)]
@@ -24,11 +50,11 @@ pub(super) fn certificates(
     let mut certificates = Certificates::default();
     for entry in entries {
         match entry {
-            file::Certificate::Pair { chain, key } => {
-                pair(chain, key, folder, &mut certificates, findings);
+            file::Certificate::Pair(typed) => {
+                pair(typed, folder, &mut certificates, findings);
             }
-            file::Certificate::Directory(path) => {
-                directory(path, folder, &mut certificates, findings);
+            file::Certificate::Directory(path, passphrase) => {
+                directory(path, passphrase, folder, &mut certificates, findings);
             }
         }
     }
@@ -36,20 +62,19 @@ pub(super) fn certificates(
 }
 
 fn pair(
-    chain: &Typed<String>,
-    key: &Typed<String>,
+    typed: &TypedPair,
     folder: &Path,
     certificates: &mut Certificates,
     findings: &mut Findings<'_>,
 ) {
-    let Some((paths, loaded)) = load_pair(chain, key, folder, findings, Certificate::load) else {
+    let Some((files, loaded)) = load_pair(typed, folder, findings, Certificate::load) else {
         return;
     };
     if let Some(certificate) = loaded {
-        warn(&certificate, chain, findings);
+        warn(&certificate, &typed.chain, findings);
         certificates.loaded.push(certificate);
     }
-    let (chain, key) = paths;
+    let (chain, KeyFile { path: key, .. }) = files;
     certificates
         .files
         .push(CertificateFiles::Pair { chain, key });
@@ -57,56 +82,70 @@ fn pair(
 
 /// The certificate that the gateway itself shows to somebody, with its key; looked at, and read again when it is used.
 pub(super) fn own_certificate(
-    chain: &Typed<String>,
-    key: &Typed<String>,
+    typed: &TypedPair,
     folder: &Path,
     findings: &mut Findings<'_>,
-) -> Option<(PathBuf, PathBuf)> {
-    let (paths, loaded) = load_pair(chain, key, folder, findings, Pair::load)?;
+) -> Option<(PathBuf, KeyFile)> {
+    let (files, loaded) = load_pair(typed, folder, findings, Pair::load)?;
     let pair = loaded?;
-    warn_of(&pair.warnings, chain, findings);
+    warn_of(&pair.warnings, &typed.chain, findings);
     let refused = "renew it: whoever asks for it will refuse it";
-    warn_if_expired(pair.not_after, &paths.0, chain, refused, findings);
-    Some(paths)
+    warn_if_expired(pair.not_after, &files.0, &typed.chain, refused, findings);
+    Some(files)
 }
 
 /// Two paths, and what was read from there; a file that does not serve is reported at the key that names it.
 fn load_pair<T>(
-    chain: &Typed<String>,
-    key: &Typed<String>,
+    typed: &TypedPair,
     folder: &Path,
     findings: &mut Findings<'_>,
-    load: impl FnOnce(&Path, &Path) -> Result<T, FileError>,
-) -> Option<((PathBuf, PathBuf), Option<T>)> {
+    load: impl FnOnce(&Path, &KeyFile) -> Result<T, FileError>,
+) -> Option<((PathBuf, KeyFile), Option<T>)> {
+    let TypedPair {
+        chain,
+        key,
+        passphrase,
+    } = typed;
     let paths = path(chain, folder, findings).zip(path(key, folder, findings));
-    let (chain_path, key_path) = paths?;
-    let loaded = load(&chain_path, &key_path).map_err(|error| {
-        let blamed = if error.path == key_path { key } else { chain };
+    let source = passphrase.source(folder, findings);
+    let ((chain_path, path), source) = paths.zip(source)?;
+    let key_file = KeyFile {
+        path,
+        passphrase: source,
+    };
+    let loaded = load(&chain_path, &key_file).map_err(|error| {
+        if let Some(named) = passphrase.naming(&key_file.passphrase, &error.path) {
+            return report(&named, &error, findings);
+        }
+        let is_chain = error.path == chain_path && chain_path != key_file.path;
+        let blamed = if is_chain { chain } else { key };
         report(blamed, &error, findings);
         // Reading stopped at the chain: the key's absence would only be told the next time.
-        if blamed.span == chain.span
-            && let Some(error) = missing(&key_path)
-        {
+        if is_chain && let Some(error) = missing(&key_file.path) {
             report(key, &error, findings);
         }
     });
-    Some(((chain_path, key_path), loaded.ok()))
+    Some(((chain_path, key_file), loaded.ok()))
 }
 
 /// A broken pair in a directory does not stop the others, as it will not when the directory is read again.
 fn directory(
     typed: &Typed<String>,
+    passphrase: &passphrase::Keys,
     folder: &Path,
     certificates: &mut Certificates,
     findings: &mut Findings<'_>,
 ) {
-    let Some(directory) = path(typed, folder, findings) else {
+    let source = passphrase.source(folder, findings);
+    let Some((directory, source)) = path(typed, folder, findings).zip(source) else {
         return;
     };
-    let (loaded, errors) = Certificate::load_directory(&directory);
+    let (loaded, errors) = Certificate::load_directory(&directory, &source);
     for error in errors {
+        if let Some(named) = passphrase.naming(&source, &error.path) {
+            report(&named, &error, findings);
         // One that cannot be read just now is not broken.
-        if error.path == directory || error.may_pass {
+        } else if error.path == directory || error.may_pass {
             report(typed, &error, findings);
         } else {
             let (message, help) = told(typed, &error);

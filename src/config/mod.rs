@@ -27,6 +27,7 @@ mod limits;
 mod listen;
 mod middlewares;
 pub(crate) mod nomad;
+mod passphrase;
 mod place;
 mod proxy_protocol;
 mod routes;
@@ -41,7 +42,7 @@ mod value;
 mod weighted;
 
 pub use agent::Agent;
-pub use check::{Checked, load, parse, parse_with, reload};
+pub use check::{Checked, load, load_with, parse, parse_with, reload};
 pub(crate) use client::LONGEST_TIMEOUT;
 pub use client::{ClientFile, Domain, load_client, parse_client, protocol};
 pub use consul::{
@@ -60,6 +61,7 @@ pub use tags::Tagging;
 
 use crate::rule::{self, Rule};
 use crate::state::Settings;
+use crate::tls::key::KeyFile;
 use crate::tls::options::Options;
 use crate::tls::verify::Proof;
 
@@ -367,7 +369,7 @@ pub struct UpstreamTls {
     /// What it must prove.
     pub proof: Proof,
     /// The chain and key, PEM, that the gateway shows if it is asked.
-    pub certificate: Option<(PathBuf, PathBuf)>,
+    pub certificate: Option<(PathBuf, KeyFile)>,
 }
 
 /// A service of Consul, as an upstream of the file names it.

@@ -8,8 +8,9 @@ use toml::de::DeValue;
 
 use super::decode::{Item, List, Typed};
 use super::diagnostic::Findings;
+use super::files::TypedPair;
 use super::value::{Wrong, read};
-use super::{Endpoint, EndpointAddress, UpstreamTls, files};
+use super::{Endpoint, EndpointAddress, UpstreamTls, files, passphrase};
 use crate::name::{HostName, SpiffeId};
 use crate::tls::client;
 use crate::tls::verify::{AltName, Proof};
@@ -22,7 +23,7 @@ pub(super) struct Section {
     server_name: Written<Typed<String>>,
     spiffe: Written<Typed<String>>,
     sans: Written<List<Typed<String>>>,
-    certificate: Option<(Typed<String>, Typed<String>)>,
+    certificate: Option<TypedPair>,
 }
 
 /// A key: whether it stands there, and its value if that is right.
@@ -55,7 +56,8 @@ impl Section {
         let is_there = |key| table.place(key).is_some();
         let [roots, server_name, spiffe, sans] =
             ["roots", "server_name", "spiffe", "sans"].map(is_there);
-        let has_certificate = is_there("chain") || is_there("key");
+        let has_certificate =
+            is_there("chain") || is_there("key") || passphrase::Keys::are_in(&table);
         if let Some(place) = table.place("sans").filter(|_| spiffe) {
             findings.error(
                 place,
@@ -82,12 +84,11 @@ impl Section {
                 value: table.take("sans", findings, Item::strings),
             },
             certificate: if has_certificate {
-                let chain = table.require("chain", "\"gateway.pem\"", findings, Item::string);
-                let key = table.require("key", "\"gateway.key\"", findings, Item::string);
-                chain.zip(key)
+                TypedPair::require(&mut table, ["\"gateway.pem\"", "\"gateway.key\""], findings)
             } else {
                 table.take("chain", findings, Item::string);
                 table.take("key", findings, Item::string);
+                passphrase::Keys::take(&mut table, findings);
                 None
             },
         };
@@ -118,8 +119,7 @@ impl Section {
             None => Vec::new(),
         };
         let certificate = self.certificate.as_ref();
-        let certificate =
-            certificate.map(|(chain, key)| files::own_certificate(chain, key, folder, findings));
+        let certificate = certificate.map(|typed| files::own_certificate(typed, folder, findings));
         let proof = self.proof(findings);
         let server_name = self.name(endpoints, findings);
         Some(UpstreamTls {

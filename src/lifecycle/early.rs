@@ -35,6 +35,12 @@ impl Early {
         Ok(early)
     }
 
+    /// Whether SIGTERM and SIGINT end the process. Who changes something that outlives it, such as a terminal, makes it false
+    /// for that time, and sends himself what has come by then.
+    pub fn ends(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.ends)
+    }
+
     /// The handlers of [`signals`](super::signals) are there. A SIGHUP that came before them is a wish for a reload: the
     /// configuration may have been read before it.
     pub fn hand_over(self, reload: &Reload) {

@@ -1,7 +1,7 @@
 //! The sandbox as Linux has it: prctl(2), capset(2), Landlock.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use landlock::{
     ABI, AccessFs, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr,
@@ -15,7 +15,7 @@ use rustix::thread::{
     set_no_new_privs,
 };
 
-use super::{Extent, SandboxError, Writable, directory_of};
+use super::{Extent, SandboxError, Writable, directory_of, program};
 
 /// Landlock with the right to truncate: the one after it is about ports, which stay free.
 const LANDLOCK: ABI = ABI::V3;
@@ -24,7 +24,10 @@ const LANDLOCK: ABI = ABI::V3;
 const KEPT: CapabilitySet = CapabilitySet::NET_BIND_SERVICE;
 
 /// How much of it holds, and whether capabilities are gone.
-pub(super) fn enter(writable: &Writable) -> Result<(Extent, bool), SandboxError> {
+pub(super) fn enter(
+    writable: &Writable,
+    programs: &[PathBuf],
+) -> Result<(Extent, bool), SandboxError> {
     let none = Rlimit {
         current: Some(0),
         maximum: Some(0),
@@ -32,7 +35,7 @@ pub(super) fn enter(writable: &Writable) -> Result<(Extent, bool), SandboxError>
     setrlimit(Resource::Core, none).map_err(refused("the limit of core dumps"))?;
     set_no_new_privs(true).map_err(refused("no new privileges"))?;
     let has_dropped = drop_capabilities().map_err(refused("the capabilities"))?;
-    let extent = limit_files(writable)?;
+    let extent = limit_files(writable, programs)?;
     // The limit above does not count where core_pattern is a pipe (core(5)), as to systemd-coredump; this does. Last, as
     // a change of credentials may take it back (prctl(2), PR_SET_DUMPABLE).
     set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(refused("no dumps at all"))?;
@@ -77,7 +80,7 @@ fn drop_capabilities() -> Result<bool, Errno> {
 }
 
 /// Limits writing and executing, as far as the kernel can.
-fn limit_files(writable: &Writable) -> Result<Extent, SandboxError> {
+fn limit_files(writable: &Writable, programs: &[PathBuf]) -> Result<Extent, SandboxError> {
     let files = AccessFs::from_write(LANDLOCK);
     // A socket is made in a directory that nobody else can enter, and moved from there to its place.
     let sockets = AccessFs::MakeSock
@@ -102,6 +105,12 @@ fn limit_files(writable: &Writable) -> Result<Extent, SandboxError> {
     }
     for socket in &writable.sockets {
         ruleset = permit(ruleset, directory_of(socket), sockets)?;
+    }
+    for file in programs.iter().flat_map(|path| program::started_by(path)) {
+        // One that is not there now is another when it is.
+        if file.is_file() {
+            ruleset = permit(ruleset, &file, AccessFs::Execute.into())?;
+        }
     }
     let restricted = ruleset.restrict_self();
     let restricted = restricted.map_err(|error| SandboxError::Landlock(error.to_string()))?;

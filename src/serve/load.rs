@@ -134,7 +134,7 @@ impl Loaded {
 
 fn client_config(tls: &UpstreamTls, before: &Loaded) -> Result<Result<Made, String>, Shortage> {
     let certificate = tls.certificate.as_ref();
-    let certificate = certificate.map(|(chain, key)| (chain.as_path(), key.as_path()));
+    let certificate = certificate.map(|(chain, key)| (chain.as_path(), key));
     let transports = before.transport_configs.values();
     let before = before.client_configs.values().chain(transports).flatten();
     match Made::following(&tls.roots, certificate, tls.proof.clone(), before) {

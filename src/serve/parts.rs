@@ -30,6 +30,7 @@ use crate::net::resolve::Answer;
 use crate::retry::Backoff;
 use crate::snapshot::service::Change;
 use crate::status::{State, Status};
+use crate::tls::passphrase::Given;
 use crate::watch::{self, Files};
 
 /// The part of the status that tells of the configuration.
@@ -64,6 +65,8 @@ pub(super) struct Parts {
     status: Status,
     news: News,
     path: PathBuf,
+    /// What opens encrypted keys that name no passphrase.
+    given: Given,
     /// What the last configuration was read from, good or not.
     files: Files,
     log: Log,
@@ -118,6 +121,7 @@ impl Parts {
             status,
             news,
             path: first.warnings.path.clone(),
+            given: first.given.clone(),
             files: first.warnings.files.clone(),
             log: first.config.log,
             wants_sandbox: first.config.sandbox,
@@ -311,8 +315,8 @@ impl Parts {
 
     /// Reads the configuration, and serves from it if it is good. `quietly` only what happens is logged, nothing that was found.
     async fn follow(&mut self, quietly: bool) -> Result<(), Refused> {
-        let path = self.path.clone();
-        let checked = tokio::task::spawn_blocking(move || config::reload(&path)).await;
+        let (path, given) = (self.path.clone(), self.given.clone());
+        let checked = tokio::task::spawn_blocking(move || config::reload(&path, &given)).await;
         let checked = checked.map_err(|defect| Refused::new(defect.to_string(), false))?;
         self.files = match &checked {
             Ok(checked) => checked.warnings.files.clone(),

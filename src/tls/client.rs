@@ -14,6 +14,7 @@ use rustls_native_certs::CertificateResult;
 use rustls_pki_types::ServerName;
 
 use super::files::{FileError, Pair, load_roots};
+use super::key::KeyFile;
 use super::known::Known;
 use super::pem::unreadable;
 use super::verify::{Proof, Verifier};
@@ -42,7 +43,7 @@ impl Made {
     /// As for [`config`].
     pub fn following<'a>(
         roots: &[PathBuf],
-        certificate: Option<(&Path, &Path)>,
+        certificate: Option<(&Path, &KeyFile)>,
         proof: Proof,
         previous: impl IntoIterator<Item = &'a Self>,
     ) -> Result<Self, ClientError> {
@@ -71,7 +72,7 @@ impl Made {
 /// and shows `certificate` (chain, key) if the peer asks for one. Offers no ALPN.
 pub fn config(
     roots: &[PathBuf],
-    certificate: Option<(&Path, &Path)>,
+    certificate: Option<(&Path, &KeyFile)>,
     proof: Proof,
 ) -> Result<Arc<ClientConfig>, ClientError> {
     let (roots, certificate) = read(roots, certificate)?;
@@ -80,7 +81,7 @@ pub fn config(
 
 fn read(
     roots: &[PathBuf],
-    certificate: Option<(&Path, &Path)>,
+    certificate: Option<(&Path, &KeyFile)>,
 ) -> Result<(Arc<RootCertStore>, Option<Arc<CertifiedKey>>), ClientError> {
     let roots = match roots {
         [] => system_roots()?,
@@ -334,7 +335,7 @@ mod tests {
         let (chain, key) = laptop.write(directory.path(), "laptop");
 
         let shown = meet(
-            &config(&roots, Some((&chain, &key)), Proof::ServerName).unwrap(),
+            &config(&roots, Some((&chain, &key.into())), Proof::ServerName).unwrap(),
             NAME,
             &peer,
         );
@@ -377,7 +378,7 @@ mod tests {
         let (chain, key) = ca.issue(&[NAME]).write(directory.path(), "laptop");
         let error = config(
             std::slice::from_ref(&roots),
-            Some((&key, &chain)),
+            Some((&key, &KeyFile::from(chain))),
             Proof::ServerName,
         )
         .unwrap_err();

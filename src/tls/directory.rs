@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::files::{Certificate, FileError, parse};
+use super::key::KeyFile;
+use super::passphrase::Source;
 use super::pem::{Pem, unreadable};
 
 impl Certificate {
@@ -11,18 +13,22 @@ impl Certificate {
     /// `privkey.pem`, or `NAME.pem` with both; there and in its direct subdirectories, in the order of their names.
     ///
     /// One bad pair does not hide the others. Hidden files are left alone (Kubernetes keeps the targets of its links
-    /// in `..data`), and so are CA certificates without a key; other halves of a pair are errors.
-    pub fn load_directory(directory: &Path) -> (Vec<Self>, Vec<FileError>) {
+    /// in `..data`), and so are CA certificates without a key; other halves of a pair are errors. Of every key that is
+    /// encrypted the passphrase comes from the same source.
+    pub fn load_directory(directory: &Path, passphrase: &Source) -> (Vec<Self>, Vec<FileError>) {
         let mut certificates = Vec::new();
         let mut errors = Vec::new();
         for directory in with_subdirectories(directory, &mut errors) {
             let files = visible_entries(&directory, &mut errors);
             for (chain, key) in pairs(&files) {
                 match key {
-                    Some(key) => match Self::load(&chain, &key) {
-                        Ok(certificate) => certificates.push(certificate),
-                        Err(error) => errors.push(error),
-                    },
+                    Some(path) => {
+                        let passphrase = passphrase.clone();
+                        match Self::load(&chain, &KeyFile { path, passphrase }) {
+                            Ok(certificate) => certificates.push(certificate),
+                            Err(error) => errors.push(error),
+                        }
+                    }
                     None => errors.extend(lone_chain(&chain)),
                 }
             }
@@ -172,7 +178,7 @@ mod tests {
 
     /// The sources of what loads, and the errors, both relative to the directory.
     fn load(directory: &Path) -> (Vec<String>, Vec<String>) {
-        let (certificates, errors) = Certificate::load_directory(directory);
+        let (certificates, errors) = Certificate::load_directory(directory, &Source::default());
         let relative = |path: &Path| path.strip_prefix(directory).unwrap().display().to_string();
         (
             certificates
@@ -282,7 +288,7 @@ mod tests {
     #[test]
     fn a_directory_without_any_certificate_or_none_at_all_is_an_error() {
         let root = tempfile::tempdir().unwrap();
-        let (_, errors) = Certificate::load_directory(root.path());
+        let (_, errors) = Certificate::load_directory(root.path(), &Source::default());
         assert_eq!(errors[0].message, "holds no certificate with its key");
         assert!(
             errors[0]
@@ -291,7 +297,8 @@ mod tests {
                 .unwrap()
                 .contains("fullchain.pem with privkey.pem")
         );
-        let (_, errors) = Certificate::load_directory(&root.path().join("missing"));
+        let (_, errors) =
+            Certificate::load_directory(&root.path().join("missing"), &Source::default());
         assert_eq!(errors.len(), 1);
         assert_eq!(errors[0].message, "does not exist");
     }

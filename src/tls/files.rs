@@ -5,14 +5,16 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use rustls::RootCertStore;
+use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::sign::CertifiedKey;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::CertificateDer;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::time::ASN1Time;
 
 use crate::name::HostPattern;
 
+use super::key::{KeyFile, SecretKey};
 pub use super::pem::FileError;
 use super::pem::Pem;
 pub(crate) use super::pem::{missing, shell_word};
@@ -35,9 +37,9 @@ pub struct Certificate {
 }
 
 impl Certificate {
-    /// Reads a chain and its key, and checks that they belong together and that the key is not encrypted.
-    /// Both may stand in one file.
-    pub fn load(chain: &Path, key: &Path) -> Result<Self, FileError> {
+    /// Reads a chain and its key, and checks that they belong together. Both may stand in one file. An encrypted key is
+    /// opened, which may ask for its passphrase, and takes seconds.
+    pub fn load(chain: &Path, key: &KeyFile) -> Result<Self, FileError> {
         let pair = Pair::load(chain, key)?;
         let mut certificate = Self::new(pair.key, chain)?;
         certificate.warnings.splice(..0, pair.warnings);
@@ -113,23 +115,20 @@ pub struct Pair {
 }
 
 impl Pair {
-    /// Reads a chain and its key, and checks that they belong together. Both may stand in one file.
-    pub fn load(chain: &Path, key: &Path) -> Result<Self, FileError> {
-        let chain_pem = Pem::read(chain)?;
-        let apart = (chain != key).then(|| Pem::read(key)).transpose()?;
-        let key_pem = apart.as_ref().unwrap_or(&chain_pem);
-        let pair = certify(chain_pem.certificates()?, key_pem.key()?, chain, key)?;
+    /// Reads a chain and its key, and checks that they belong together, as [`Certificate::load`] does.
+    pub fn load(chain: &Path, key: &KeyFile) -> Result<Self, FileError> {
+        let key_pem = Pem::read_with_key(&key.path);
+        let apart = (chain != key.path).then(|| Pem::read(chain)).transpose()?;
+        let key_pem = key_pem?;
+        let chain_pem = apart.as_ref().unwrap_or(&key_pem);
+        let certificates = chain_pem.certificates()?;
+        let opened = key.open(key_pem.key()?)?;
+        let pair = certify(certificates, &opened, chain, &key.path)?;
         let mut warnings = Vec::new();
         if apart.is_some() && chain_pem.holds_key() {
             warnings.push(format!(
                 "{}: holds a private key too, which is not used",
                 chain.display()
-            ));
-        }
-        if key_pem.open_to_others {
-            warnings.push(format!(
-                "{}: every user of this machine may read the key: chmod o= it",
-                key.display()
             ));
         }
         let leaf = pair.cert.first().and_then(parse);
@@ -145,7 +144,7 @@ impl Pair {
 /// Puts a chain and its key together. Half of a rotation (a new chain with the old key) ends here.
 pub(super) fn certify(
     chain: &[CertificateDer<'static>],
-    key: &PrivateKeyDer<'static>,
+    key: &SecretKey,
     chain_path: &Path,
     key_path: &Path,
 ) -> Result<CertifiedKey, FileError> {
@@ -163,16 +162,14 @@ pub(super) fn certify(
             "the file was cut or edited: write it again",
         ));
     }
-    let signer = super::provider()
-        .key_provider
-        .load_private_key(key.clone_key())
-        .map_err(|_| {
-            FileError::new(
-                key_path,
-                "the key is damaged, or of a kind that TLS does not use",
-                "use an ECDSA (P-256, P-384, P-521), Ed25519 or RSA (2048 to 8192 bits) key",
-            )
-        })?;
+    // As the provider would, which wants a copy for itself.
+    let signer = any_supported_type(key.der()).map_err(|_| {
+        FileError::new(
+            key_path,
+            "the key is damaged, or of a kind that TLS does not use",
+            "use an ECDSA (P-256, P-384, P-521), Ed25519 or RSA (2048 to 8192 bits) key",
+        )
+    })?;
     let pair = CertifiedKey::new(chain.to_vec(), Arc::clone(&signer));
     if pair.keys_match().is_ok() {
         return Ok(pair);

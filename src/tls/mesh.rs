@@ -124,7 +124,12 @@ impl Leaf {
         let (chain_source, key_source) = (Path::new(chain.source), Path::new(key.source));
         let chain = Pem::parse(chain.text.as_bytes(), chain_source)?;
         let key = Pem::parse(key.text.as_bytes(), key_source)?;
-        let pair = certify(chain.certificates()?, key.key()?, chain_source, key_source)?;
+        let pair = certify(
+            chain.certificates()?,
+            key.plain_key()?,
+            chain_source,
+            key_source,
+        )?;
         let own = pair.cert.first().ok_or(LeafError::Unreadable)?;
         let (not_before, not_after) = parse(own)
             .map(|own| validity(&own))

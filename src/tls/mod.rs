@@ -3,15 +3,19 @@
 pub mod ciphers;
 pub mod client;
 mod directory;
+mod encrypted;
 pub mod files;
+pub mod key;
 mod known;
 pub mod mesh;
 mod names;
 pub mod options;
+pub mod passphrase;
 mod pem;
 pub mod pin;
 pub mod records;
 mod refusal;
+mod sections;
 pub mod server;
 mod stream;
 #[cfg(test)]

@@ -1,13 +1,18 @@
 //! PEM, from files read whole and bounded or from memory: taken apart, and described when it does not hold what was asked for.
 
-use std::fs::File;
-use std::io::{ErrorKind, Read};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::{self, PemObject, SectionKind};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
+use super::key::{Key, SecretKey};
+use super::sections::{Malformed, sections};
 use crate::retry;
+
+mod reading;
+
+pub(super) use reading::{fill, read_bounded, read_private};
 
 /// In bytes. Room for a bundle of every public CA (250 KiB), not for a disk image named by mistake.
 const MAX_FILE_SIZE: u64 = 1024 * 1024;
@@ -43,19 +48,18 @@ pub(super) struct Pem {
     path: PathBuf,
     labels: Vec<String>,
     certificates: Vec<CertificateDer<'static>>,
-    keys: Vec<PrivateKeyDer<'static>>,
-    /// Whether users outside the file's group may read it.
-    pub(super) open_to_others: bool,
+    keys: Vec<Key>,
 }
 
 impl Pem {
-    /// Reads a file; fails when it holds no section at all, a damaged one, or an encrypted key.
+    /// Reads a file; fails when it holds no section at all, or a damaged one.
     pub(super) fn read(path: &Path) -> Result<Self, FileError> {
-        let (bytes, open_to_others) = read_bounded(path)?;
-        Ok(Self {
-            open_to_others,
-            ..Self::parse(&bytes, path)?
-        })
+        Self::parse(&read_bounded(path, MAX_FILE_SIZE)?, path)
+    }
+
+    /// The same of a file whose key will be used: nobody but its owner and its group may have access to it.
+    pub(super) fn read_with_key(path: &Path) -> Result<Self, FileError> {
+        Self::parse(&read_private(path, MAX_FILE_SIZE)?, path)
     }
 
     /// The same from memory; `source` stands for the file in messages.
@@ -72,20 +76,21 @@ impl Pem {
             labels: labels(bytes),
             certificates: Vec::new(),
             keys: Vec::new(),
-            open_to_others: false,
         };
         if pem.labels.is_empty() {
             return Err(not_pem(source, bytes));
         }
-        if is_encrypted(&pem.labels, bytes) {
-            return Err(encrypted(source));
-        }
-        for section in <(SectionKind, Vec<u8>)>::pem_slice_iter(bytes) {
-            let (kind, der) = section.map_err(|error| damaged(source, &error))?;
-            if let Some(key) = PrivateKeyDer::from_pem(kind, der.clone()) {
-                pem.keys.push(key);
-            } else if let Some(certificate) = CertificateDer::from_pem(kind, der) {
-                pem.certificates.push(certificate);
+        for section in sections(bytes) {
+            let section = section.map_err(|malformed| damaged(source, malformed))?;
+            if section.label.ends_with(b"PRIVATE KEY") {
+                // Not by the library, which leaves copies of what it decodes in memory.
+                let key = Key::of(&section).map_err(|malformed| damaged(source, malformed))?;
+                pem.keys.extend(key);
+                continue;
+            }
+            for part in <(SectionKind, Vec<u8>)>::pem_slice_iter(section.whole) {
+                let (kind, der) = part.map_err(|error| damaged(source, malformed(&error)))?;
+                pem.certificates.extend(CertificateDer::from_pem(kind, der));
             }
         }
         Ok(pem)
@@ -123,8 +128,21 @@ impl Pem {
         Err(FileError::new(&self.path, message, help))
     }
 
-    /// The one private key.
-    pub(super) fn key(&self) -> Result<&PrivateKeyDer<'static>, FileError> {
+    /// The one private key, which must not be encrypted: there is no passphrase.
+    pub(super) fn plain_key(&self) -> Result<&SecretKey, FileError> {
+        match self.key()? {
+            Key::Plain(key) => Ok(key),
+            Key::Encrypted(_) => Err(FileError::new(
+                &self.path,
+                "the key is encrypted, and nobody is there to type its passphrase",
+                "give it unencrypted to whoever hands it out",
+            )),
+            Key::Traditional => Err(super::key::traditional(&self.path)),
+        }
+    }
+
+    /// The one private key, encrypted or not.
+    pub(super) fn key(&self) -> Result<&Key, FileError> {
         let (message, help) = match (self.keys.as_slice(), self.labels.first().map(String::as_str)) {
             ([key], _) => return Ok(key),
             ([], _) if self.labels.iter().any(|label| label == "OPENSSH PRIVATE KEY") => (
@@ -155,39 +173,6 @@ impl Pem {
     }
 }
 
-/// Reads a file whole, or more of it than is allowed; also whether its mode lets every user read it.
-fn read_bounded(path: &Path) -> Result<(Vec<u8>, bool), FileError> {
-    let failed = |error: std::io::Error| unreadable(path, &error);
-    // Asked before opening: opening a FIFO would wait for its writer.
-    let metadata = std::fs::metadata(path).map_err(failed)?;
-    if !metadata.is_file() {
-        let message = if metadata.is_dir() {
-            "this is a directory, not a file"
-        } else {
-            "this is not a regular file"
-        };
-        return Err(FileError::new(path, message, "name a PEM file"));
-    }
-    let mut bytes = Vec::new();
-    let file = File::open(path).map_err(failed)?;
-    file.take(MAX_FILE_SIZE + 1)
-        .read_to_end(&mut bytes)
-        .map_err(failed)?;
-    Ok((bytes, readable_by_all(&metadata)))
-}
-
-/// A group may be meant to read (Debian's `ssl-cert` is made for it); everybody never is.
-#[cfg(unix)]
-fn readable_by_all(metadata: &std::fs::Metadata) -> bool {
-    use std::os::unix::fs::PermissionsExt;
-    metadata.permissions().mode() & 0o007 != 0
-}
-
-#[cfg(not(unix))]
-fn readable_by_all(_: &std::fs::Metadata) -> bool {
-    false
-}
-
 /// What stands between `-----BEGIN ` and `-----`, for each section; the beginning of one that is none.
 fn labels(bytes: &[u8]) -> Vec<String> {
     const SHOWN: usize = 64;
@@ -197,23 +182,6 @@ fn labels(bytes: &[u8]) -> Vec<String> {
         .map(|rest| rest.strip_suffix(b"-----").unwrap_or(rest))
         .map(|label| String::from_utf8_lossy(label.get(..SHOWN).unwrap_or(label)).into_owned())
         .collect()
-}
-
-fn is_encrypted(labels: &[String], bytes: &[u8]) -> bool {
-    let header = b"Proc-Type: 4,ENCRYPTED"; // RFC 1421 §4.6.1.1, as openssl's old key files have it.
-    labels.iter().any(|label| label == "ENCRYPTED PRIVATE KEY")
-        || bytes.windows(header.len()).any(|window| window == header)
-}
-
-fn encrypted(path: &Path) -> FileError {
-    let path_text = path.display();
-    FileError::new(
-        path,
-        "the key is encrypted, and nobody is there to type its passphrase",
-        format!(
-            "decrypt it: openssl pkey -in {path_text} -out {path_text}.plain, and let only the gateway read it"
-        ),
-    )
 }
 
 fn not_pem(path: &Path, bytes: &[u8]) -> FileError {
@@ -282,16 +250,23 @@ pub(crate) fn shell_word(path: &Path) -> String {
 }
 
 /// The content is not quoted: it may be a key.
-fn damaged(path: &Path, error: &pem::Error) -> FileError {
-    let message = match error {
-        pem::Error::MissingSectionEnd { .. } => "a section has no `-----END` line",
-        pem::Error::IllegalSectionStart { .. } => {
-            "a `-----BEGIN` line does not end with five dashes"
-        }
-        pem::Error::Base64Decode(_) => "a section is not valid base64",
-        _ => "a section cannot be read",
+fn damaged(path: &Path, malformed: Malformed) -> FileError {
+    let message = match malformed {
+        Malformed::NoEnd => "a section has no `-----END` line",
+        Malformed::Begin => "a `-----BEGIN` line does not end with five dashes",
+        Malformed::Base64 => "a section is not valid base64",
+        Malformed::Other => "a section cannot be read",
     };
     FileError::new(path, message, "the file was cut or edited: write it again")
+}
+
+fn malformed(error: &pem::Error) -> Malformed {
+    match error {
+        pem::Error::MissingSectionEnd { .. } => Malformed::NoEnd,
+        pem::Error::IllegalSectionStart { .. } => Malformed::Begin,
+        pem::Error::Base64Decode(_) => Malformed::Base64,
+        _ => Malformed::Other,
+    }
 }
 
 /// Why a file cannot be opened; `None` if it is there and can be looked at.

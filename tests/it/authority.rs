@@ -1,5 +1,7 @@
 //! A certificate authority for one test, in a folder of its own.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -45,10 +47,10 @@ impl Authority {
         self.folder.path()
     }
 
-    /// Writes a file into the folder.
+    /// Writes a file into the folder; only its owner may read one with a key.
     pub(crate) fn write(&self, name: &str, content: &str) -> PathBuf {
         let path = self.folder.path().join(name);
-        std::fs::write(&path, content).unwrap();
+        write(&path, content);
         path
     }
 
@@ -110,6 +112,14 @@ impl Authority {
             .unwrap()
             .with_root_certificates(self.roots())
             .with_no_client_auth()
+    }
+}
+
+/// Writes a file; only its owner may read one with a key.
+pub(crate) fn write(path: &Path, content: &str) {
+    std::fs::write(path, content).unwrap();
+    if content.contains("PRIVATE KEY") {
+        std::fs::set_permissions(path, Permissions::from_mode(0o600)).unwrap();
     }
 }
 

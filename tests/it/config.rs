@@ -25,6 +25,17 @@ mod upstream_tls;
 mod values;
 mod weighted;
 
+/// A key that nobody uses, encrypted by `openssl pkcs8 -topk8`.
+const ENCRYPTED: &str = "\
+-----BEGIN ENCRYPTED PRIVATE KEY-----
+MIHsMFcGCSqGSIb3DQEFDTBKMCkGCSqGSIb3DQEFDDAcBAjH+w6KFWrpBwICCAAw
+DAYIKoZIhvcNAgkFADAdBglghkgBZQMEASoEEMkZS5LXAp5Cf9iycmZVbT8EgZBg
+cfxlhnxtBq3Lm5gWCsERKT3SK1hhFGvicZauA7kKoFkXbz5XYU1vdhgpWsBjujdW
+SUFeEK1SbttZM2kQxER5kRBQpBqKN94/7aCtHceDnRHDglPFFHxR9SQD8lg32Dmn
+/gCsKkQgS/Zd5ysfP+u3+P2WcaH48cz5Dbn8QjQAWempxtyFjqMAz2si7+NsI5U=
+-----END ENCRYPTED PRIVATE KEY-----
+";
+
 /// A folder with every file that the examples and the cases below name.
 fn folder() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
@@ -59,6 +70,14 @@ fn folder() -> TempDir {
     write("note.txt", "not a certificate\n");
     write("half/new.crt", &edge.0);
     write("half/new.key", "not a key\n");
+    write("encrypted.key", ENCRYPTED);
+    write(
+        "old-form.key",
+        "-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n\nAAAA\n-----END EC PRIVATE KEY-----\n",
+    );
+    write("readable.key", &edge.1);
+    let readable = folder.path().join("readable.key");
+    fs::set_permissions(readable, fs::Permissions::from_mode(0o644)).unwrap();
     fs::create_dir(folder.path().join("empty")).unwrap();
     folder
 }

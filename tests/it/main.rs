@@ -35,6 +35,7 @@ mod hello_bytes;
 mod hostile;
 mod identity;
 mod intentions;
+mod keys;
 mod limits;
 mod listed;
 mod loops;

@@ -209,7 +209,7 @@ fn in_the_sandbox_files_are_written_where_it_is_said_and_nothing_is_executed() {
             files: vec![state.clone()],
             sockets: vec![run.join("admin.sock")],
         };
-        let sandbox = Sandbox::enter(writable).unwrap();
+        let sandbox = Sandbox::enter(writable, &[]).unwrap();
         assert_eq!(sandbox.extent(), Extent::Whole);
         assert_eq!(sandbox.has_dropped(), is_root());
 
@@ -258,7 +258,7 @@ fn a_directory_that_must_stay_writable_and_is_not_there_is_named() {
             files: vec![place.join("none")],
             sockets: Vec::new(),
         };
-        match Sandbox::enter(writable) {
+        match Sandbox::enter(writable, &[]) {
             Err(SandboxError::Directory { path, .. }) => assert_eq!(path, place.join("none")),
             other => panic!("{other:?}"),
         }

@@ -19,7 +19,7 @@ pub use token::TokenId;
 pub use watch::Watch;
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,6 +39,7 @@ use token::{Held, Tokens};
 
 use crate::config::{self, ConsulAddress, Secret, Token};
 use crate::tls;
+use crate::tls::key::KeyFile;
 use crate::tls::verify::Proof;
 
 /// What stands in a path or a query as it is (RFC 3986 §2.3).
@@ -109,7 +110,7 @@ pub struct Server<'a> {
     /// CAs of its certificate, PEM; empty means the system's.
     pub roots: &'a [PathBuf],
     /// The chain and key, PEM, that it is shown if it asks.
-    pub certificate: Option<&'a (PathBuf, PathBuf)>,
+    pub certificate: Option<&'a (PathBuf, KeyFile)>,
     /// The name that it proves, if it is not the one in its address.
     pub server_name: Option<&'a str>,
 }
@@ -386,8 +387,7 @@ fn security(
     let proved = ServerName::try_from(name.to_owned())
         .map_err(|_| ClientError::ServerName(name.to_owned()))?;
     let certificate = server.certificate;
-    let certificate: Option<(&Path, &Path)> =
-        certificate.map(|(chain, key)| (chain.as_path(), key.as_path()));
+    let certificate = certificate.map(|(chain, key)| (chain.as_path(), key));
     let config = tls::client::config(server.roots, certificate, Proof::ServerName)?;
     Ok(Some((config, proved)))
 }

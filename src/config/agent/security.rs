@@ -11,12 +11,14 @@ use crate::config::diagnostic::{Findings, NOWHERE};
 use crate::config::files;
 use crate::config::value::{Wrong, read};
 use crate::tls::client::{self, ClientError};
+use crate::tls::key::KeyFile;
+use crate::tls::passphrase::Source;
 use crate::tls::verify::Proof;
 
 /// What TLS is made from; of plain HTTP, what is written for it nevertheless.
 pub(super) struct Security {
     pub(super) roots: Vec<PathBuf>,
-    pub(super) certificate: Option<(PathBuf, PathBuf)>,
+    pub(super) certificate: Option<(PathBuf, KeyFile)>,
     pub(super) server_name: Option<String>,
 }
 
@@ -93,14 +95,21 @@ impl Reader<'_> {
     }
 
     /// The chain and the key, and where each is named.
-    fn certificate(&self, findings: &mut Findings<'_>) -> Option<(Typed<PathBuf>, Typed<PathBuf>)> {
+    fn certificate(&self, findings: &mut Findings<'_>) -> Option<(Typed<PathBuf>, Typed<KeyFile>)> {
         let chain = self.either(self.written.chain, self.program.chain, findings);
         let key = self.either(self.written.key, self.program.key, findings);
         let (there, missing) = match (chain, key) {
             (None, None) => return None,
             (Some(chain), Some(key)) => {
                 let chain = self.path(&chain, findings);
-                let key = self.path(&key, findings);
+                let key = self.path(&key, findings).map(|key| Typed {
+                    value: KeyFile {
+                        path: key.value,
+                        passphrase: Source::Start(findings.given().clone()),
+                    },
+                    key: key.key,
+                    span: key.span,
+                });
                 return chain.zip(key);
             }
             (Some(chain), None) => (chain, ("key", self.program.key)),
@@ -181,20 +190,20 @@ impl Reader<'_> {
 /// What the client will be made from, tried: the chain and its key, and the system's CAs where no others are named.
 fn check(
     roots: Option<&[PathBuf]>,
-    certificate: Option<&(Typed<PathBuf>, Typed<PathBuf>)>,
+    certificate: Option<&(Typed<PathBuf>, Typed<KeyFile>)>,
     place: &Typed<()>,
     findings: &mut Findings<'_>,
 ) {
     let Some(roots) = roots else { return };
-    let pair = certificate.map(|(chain, key)| (chain.value.as_path(), key.value.as_path()));
+    let pair = certificate.map(|(chain, key)| (chain.value.as_path(), &key.value));
     let Err(error) = client::config(roots, pair, Proof::ServerName) else {
         return;
     };
     let blamed = match (&error, certificate) {
         // Told already, where it is named.
         (ClientError::File(file), _) if roots.contains(&file.path) => return,
-        (ClientError::File(file), Some((_, key))) if file.path == key.value => key.place(),
-        (ClientError::File(_), Some((chain, _))) => chain.place(),
+        (ClientError::File(file), Some((chain, _))) if file.path == chain.value => chain.place(),
+        (ClientError::File(_), Some((_, key))) => key.place(),
         _ => place.clone(),
     };
     findings.error(

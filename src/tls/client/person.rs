@@ -7,6 +7,7 @@ use rustls::ClientConfig;
 use rustls::client::danger::ServerCertVerifier;
 
 use super::super::files::{Pair, load_roots};
+use super::super::key::KeyFile;
 use super::super::pin::{ByKey, Pin};
 use super::{ClientError, by_name, system_roots, verified_by};
 
@@ -30,7 +31,7 @@ pub struct Trust {
 /// A file that is named, or the system's CAs, do not serve.
 pub fn person(
     trust: &Trust,
-    certificate: Option<(&Path, &Path)>,
+    certificate: Option<(&Path, &KeyFile)>,
     alpn: &[Vec<u8>],
 ) -> Result<Arc<ClientConfig>, ClientError> {
     let certificate = match certificate {

@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 fn load(issued: &Issued) -> Result<Certificate, FileError> {
     let directory = tempfile::tempdir().unwrap();
     let (chain, key) = issued.write(directory.path(), "edge");
-    Certificate::load(&chain, &key)
+    Certificate::load(&chain, &KeyFile::from(key))
 }
 
 fn names(certificate: &Certificate) -> Vec<String> {
@@ -147,7 +147,7 @@ fn chain_and_key_may_stand_in_one_file() {
         "edge.pem",
         format!("{}{}", issued.key_pem, issued.chain_pem),
     );
-    let certificate = Certificate::load(&both, &both).unwrap();
+    let certificate = Certificate::load(&both, &KeyFile::from(&both)).unwrap();
     assert_eq!(certificate.warnings, [""; 0]);
     assert_eq!(certificate.key.cert, issued.chain);
 }
@@ -158,17 +158,46 @@ fn what_serves_but_should_be_mended_is_a_warning() {
     let mut issued = Ca::new("ca").issue(&["a.example.com"]);
     issued.chain_pem.push_str(&issued.key_pem);
     let (chain, key) = issued.write(directory.path(), "edge");
-    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).unwrap();
-    let [unused, open] =
-        <[String; 2]>::try_from(Certificate::load(&chain, &key).unwrap().warnings).unwrap();
+    let loaded = Certificate::load(&chain, &KeyFile::from(key)).unwrap();
+    let [unused] = <[String; 1]>::try_from(loaded.warnings).unwrap();
     assert!(
         unused.ends_with("edge.pem: holds a private key too, which is not used"),
         "{unused}"
     );
-    assert!(
-        open.contains("edge.key: every user of this machine may read the key"),
-        "{open}"
-    );
+}
+
+#[test]
+fn a_key_that_others_may_read_or_change_is_refused_with_the_chmod_to_run() {
+    let directory = tempfile::tempdir().unwrap();
+    let issued = Ca::new("ca").issue(&["a.example.com"]);
+    let (chain, key) = issued.write(directory.path(), "edge");
+    let load = |mode| {
+        std::fs::set_permissions(&key, std::fs::Permissions::from_mode(mode)).unwrap();
+        Certificate::load(&chain, &KeyFile::from(&key)).map(drop)
+    };
+    for mode in [0o400, 0o600, 0o440, 0o640, 0o660] {
+        assert_eq!(load(mode), Ok(()), "{mode:o}");
+    }
+    for (mode, may) in [(0o644, "read"), (0o604, "read"), (0o602, "change")] {
+        let error = load(mode).unwrap_err();
+        assert_eq!(error.path, key);
+        let says = format!("every user of this machine may {may} this file");
+        assert!(error.message.starts_with(&says), "{error}");
+        let help = error.help.unwrap();
+        assert_eq!(help, format!("run: chmod 600 {}", key.display()));
+    }
+    // Kubernetes mounts a Secret so, through links, unless it is told otherwise.
+    let mounted = directory.path().join("mounted");
+    std::fs::create_dir(&mounted).unwrap();
+    std::os::unix::fs::symlink("..", mounted.join("..data")).unwrap();
+    std::os::unix::fs::symlink("..data/edge.key", mounted.join("edge.key")).unwrap();
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let link = KeyFile::from(mounted.join("edge.key"));
+    let error = Certificate::load(&chain, &link).unwrap_err();
+    assert!(error.help.unwrap().contains("`defaultMode: 0440`"));
+    // A chain is for everybody.
+    std::fs::set_permissions(&chain, std::fs::Permissions::from_mode(0o666)).unwrap();
+    assert_eq!(load(0o600), Ok(()));
 }
 
 #[test]
@@ -179,7 +208,9 @@ fn a_ca_certificate_served_as_a_servers_is_a_warning() {
     let signer = rcgen::KeyPair::generate().unwrap();
     let own = params.self_signed(&signer).unwrap().pem();
     let file = write(directory.path(), "edge.pem", own + &signer.serialize_pem());
-    let warnings = Certificate::load(&file, &file).unwrap().warnings;
+    let warnings = Certificate::load(&file, &KeyFile::from(&file))
+        .unwrap()
+        .warnings;
     assert!(
         warnings[0].ends_with("the certificate is a CA's; many clients refuse it as a server's")
     );

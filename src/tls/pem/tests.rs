@@ -15,7 +15,7 @@ fn faults(content: impl AsRef<[u8]>) -> (Option<String>, Option<String>) {
     match Pem::read(&path) {
         Ok(pem) => (
             pem.certificates().err().map(describe),
-            pem.key().err().map(describe),
+            pem.plain_key().err().map(describe),
         ),
         Err(error) => (Some(describe(error.clone())), Some(describe(error))),
     }
@@ -117,19 +117,22 @@ fn a_damaged_section_is_described_and_not_quoted() {
 }
 
 #[test]
-fn an_encrypted_key_is_refused_with_the_command_that_decrypts_it() {
-    let pkcs8 = section("ENCRYPTED PRIVATE KEY", "AAAA");
-    let traditional = section(
-        "RSA PRIVATE KEY",
-        "Proc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n\nAAAA",
+fn an_encrypted_key_is_refused_where_there_is_no_passphrase_and_an_old_one_with_the_command_that_converts_it()
+ {
+    let error = key_fault(section("ENCRYPTED PRIVATE KEY", "AAAA"));
+    assert!(
+        error.starts_with("the key is encrypted, and nobody"),
+        "{error}"
     );
-    for text in [pkcs8, traditional] {
-        let error = key_fault(text);
-        assert!(error.starts_with("the key is encrypted"), "{error}");
+    for label in ["RSA PRIVATE KEY", "EC PRIVATE KEY"] {
+        let old = "Proc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n\nAAAA";
+        let error = key_fault(section(label, old));
         assert!(
-            error.contains("openssl pkey -in edge.pem -out edge.pem.plain"),
+            error.starts_with("the key is encrypted in openssl's old way"),
             "{error}"
         );
+        let line = "openssl pkcs8 -topk8 -in edge.pem -out edge.pem.new";
+        assert!(error.contains(line), "{error}");
     }
 }
 

@@ -117,7 +117,7 @@ fn every_key_is_read() {
         places: vec![Place::default()],
         basic_auth: None,
         roots: vec![path("internal-ca.pem")],
-        certificate: Some((path("edge.pem"), path("edge.key"))),
+        certificate: Some((path("edge.pem"), path("edge.key").into())),
         server_name: Some("server.dc1.consul".to_owned()),
         mesh_identity: Some("edge".to_owned()),
         tagging: Tagging {

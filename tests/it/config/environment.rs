@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
 use portcullis::config::{self, Consul, Environment, Level, Secret, Token};
+use portcullis::tls::key::KeyFile;
 
 use super::consul::{consul, default, parse_with, secret, tcp, told};
 use super::{folder, shown};
@@ -43,7 +44,7 @@ fn what_is_not_written_comes_from_the_environment() {
         token: secret("a-token"),
         basic_auth: Some(("user".to_owned(), Secret::new("pass:word".to_owned()))),
         roots: vec![PathBuf::from(&ca)],
-        certificate: Some((PathBuf::from(&chain), PathBuf::from(&key))),
+        certificate: Some((PathBuf::from(&chain), KeyFile::from(&key))),
         server_name: Some("server.dc1.consul".to_owned()),
         ..default()
     };

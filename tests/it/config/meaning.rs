@@ -183,7 +183,8 @@ fn the_full_example_means_what_its_comments_say() {
     assert_eq!(tls.roots, [folder.path().join("internal-ca.pem")]);
     assert_eq!(tls.proof, Proof::ServerName);
     let gateway = ["gateway.pem", "gateway.key"].map(|name| folder.path().join(name));
-    assert_eq!(tls.certificate, Some(gateway.into()));
+    let [chain, key] = gateway;
+    assert_eq!(tls.certificate, Some((chain, key.into())));
     let tls = config.upstreams["metrics"].tls.as_ref().unwrap();
     assert_eq!(tls.server_name, no_server_name());
     assert!(matches!(&tls.proof, Proof::AnyOf(names) if names.len() == 2));

@@ -9,6 +9,7 @@ use portcullis::config::{
     Agent, Checked, ConsulAddress, Level, Namespaces, Nomad, NomadService, Secret, Tagging, Token,
 };
 use portcullis::rule::Syntax;
+use portcullis::tls::key::KeyFile;
 
 use super::consul::{parse_with, secret, tcp};
 use super::{expect, folder, good};
@@ -76,7 +77,7 @@ fn what_is_not_written_comes_from_the_environment() {
             token: secret("a-token"),
             basic_auth: Some(("user".to_owned(), Secret::new("pass".to_owned()))),
             roots: vec![PathBuf::from(&ca)],
-            certificate: Some((PathBuf::from(&chain), PathBuf::from(&key))),
+            certificate: Some((PathBuf::from(&chain), KeyFile::from(&key))),
             server_name: Some("server.global.nomad".to_owned()),
             ..default().agent
         },

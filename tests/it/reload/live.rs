@@ -14,7 +14,7 @@ use rustls::version::TLS13;
 use tokio::time::sleep;
 
 use super::{EDGE, eventually, route};
-use crate::authority::Authority;
+use crate::authority::{self, Authority};
 use crate::gateway::Gateway;
 use crate::support::PATIENCE;
 use crate::upstream::Upstream;
@@ -86,7 +86,7 @@ fn edge(authority: &Authority) {
 fn pair(authority: &Authority, folder: &Path, chain: &str, key: &str) {
     let issued = authority.issue(&["*.example.test"]);
     fs::write(folder.join(chain), issued.certificate.pem()).unwrap();
-    fs::write(folder.join(key), issued.key.serialize_pem()).unwrap();
+    authority::write(&folder.join(key), &issued.key.serialize_pem());
 }
 
 #[tokio::test]

@@ -123,11 +123,11 @@ async fn a_certificate_is_shown_to_an_agent_that_asks() {
     let consul = trusting(&server, roots);
     let error = ask(&Client::new(&consul).unwrap()).await.unwrap_err();
     assert!(error.to_string().contains("CertificateRequired"), "{error}");
-    let shown = clients
+    let (chain, key) = clients
         .issue(&["gateway"])
         .write(directory.path(), "gateway");
     let consul = Consul {
-        certificate: Some(shown),
+        certificate: Some((chain, key.into())),
         ..consul
     };
     ask(&Client::new(&consul).unwrap()).await.unwrap();

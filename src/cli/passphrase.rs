@@ -1,0 +1,146 @@
+//! Where the passphrases of encrypted keys come from, for every command that uses keys: flags, or the terminal.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use crate::tls::files::FileError;
+use crate::tls::passphrase::{Command, Given};
+
+mod terminal;
+
+/// What opens encrypted keys (PKCS#8) that name no passphrase of their own; without any of these the terminal is asked.
+#[derive(Debug, Default, clap::Args)]
+pub struct PassphraseArgs {
+    /// Open encrypted keys with the first line of FILE
+    #[arg(long, value_name = "FILE", group = "passphrase")]
+    pub passphrase_file: Option<PathBuf>,
+
+    /// The same with what is read from the open descriptor N
+    #[arg(long, value_name = "N", value_parser = descriptor, group = "passphrase")]
+    pub passphrase_fd: Option<u32>,
+
+    /// The same with what COMMAND writes: a program and its arguments, between spaces; no shell reads them
+    #[arg(long, value_name = "COMMAND", value_parser = command, group = "passphrase")]
+    pub passphrase_command: Option<Command>,
+}
+
+/// Whether a person is asked where no flag says otherwise.
+#[derive(Debug)]
+pub(super) enum Asking {
+    Never,
+    AtTerminal(Stops),
+}
+
+/// Which signals end the command while it asks, in place of leaving a terminal behind that shows nothing.
+#[derive(Debug)]
+pub(super) enum Stops {
+    /// stdin is the tunnel's, and a SIGHUP means that whoever has started the command is done with it.
+    Connect,
+    /// By this switch, as [`Early`](crate::lifecycle::Early) has it. SIGHUP is a wish for later.
+    Serve(Arc<AtomicBool>),
+}
+
+impl PassphraseArgs {
+    /// What they give. A descriptor is read now.
+    pub(super) fn given(&self, asking: &Asking) -> Result<Given, FileError> {
+        if let Some(path) = &self.passphrase_file {
+            return Ok(Given::file(path.clone()));
+        }
+        if let Some(command) = &self.passphrase_command {
+            return Ok(Given::command(command.clone()));
+        }
+        match (self.passphrase_fd, asking) {
+            (Some(0), Asking::AtTerminal(Stops::Connect)) => Err(FileError {
+                path: "--passphrase-fd 0".into(),
+                message: "stdin carries the tunnel".to_owned(),
+                help: Some("choose another descriptor, such as 3".to_owned()),
+                may_pass: false,
+            }),
+            (Some(number), _) => Given::descriptor(number),
+            (None, Asking::Never) => Ok(Given::default()),
+            (None, Asking::AtTerminal(Stops::Connect)) => Ok(at_terminal(None)),
+            (None, Asking::AtTerminal(Stops::Serve(ends))) => {
+                Ok(at_terminal(Some(Arc::clone(ends))))
+            }
+        }
+    }
+}
+
+fn at_terminal(ends: Option<Arc<AtomicBool>>) -> Given {
+    Given::typed(Box::new(move |key: &Path, number| {
+        let key = key.display().to_string();
+        let again = if number > 1 {
+            "that does not open it; "
+        } else {
+            ""
+        };
+        let prompt = format!("{again}passphrase for {}: ", key.escape_debug());
+        terminal::ask(&prompt, ends.as_deref())
+    }))
+}
+
+/// What a command says that cannot begin for want of a passphrase.
+pub(super) fn told(error: &FileError) -> String {
+    let help = error.help.as_deref();
+    let hint = help.map_or_else(String::new, |help| format!("\nhint: {help}"));
+    format!("portcullis: {error}{hint}")
+}
+
+fn descriptor(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(1 | 2) => Err("1 and 2 are written to: open another one, as in `3<FILE`".to_owned()),
+        Ok(number) => Ok(number),
+        Err(_) => Err("write the number of an open descriptor, such as 3".to_owned()),
+    }
+}
+
+/// A program as a shell would find it, and its arguments.
+fn command(text: &str) -> Result<Command, String> {
+    let mut words = text.split_whitespace();
+    let program = words.next().ok_or("write a program and its arguments")?;
+    let found = if program.contains('/') {
+        std::path::absolute(program).ok()
+    } else {
+        let folders = std::env::var_os("PATH").unwrap_or_default();
+        let mut files = std::env::split_paths(&folders).map(|folder| folder.join(program));
+        files.find(|file| file.is_absolute() && file.is_file())
+    };
+    let found = found.ok_or_else(|| format!("no folder of $PATH holds {program:?}"))?;
+    Ok(Command::new(found, words.map(str::to_owned).collect()))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_is_words_and_its_program_is_found_as_a_shell_finds_it() {
+        let sh = command("sh -c  true").unwrap();
+        assert!(sh.program().is_absolute() && sh.program().ends_with("sh"));
+        assert!(format!("{sh:?}").contains(r#"["-c", "true"]"#), "{sh:?}");
+        assert_eq!(command("/opt/a b").unwrap().program(), Path::new("/opt/a"));
+        for (text, says) in [(" ", "a program"), ("none-such-program x", "$PATH")] {
+            assert!(command(text).unwrap_err().contains(says));
+        }
+    }
+
+    #[test]
+    fn a_descriptor_is_one_that_can_be_read() {
+        assert_eq!(descriptor("3"), Ok(3));
+        for text in ["1", "2", "-1", "x", ""] {
+            assert!(descriptor(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_tunnels_stdin_holds_no_passphrase() {
+        let args = PassphraseArgs {
+            passphrase_fd: Some(0),
+            ..PassphraseArgs::default()
+        };
+        let refused = args.given(&Asking::AtTerminal(Stops::Connect)).unwrap_err();
+        assert!(told(&refused).starts_with("portcullis: --passphrase-fd 0: stdin carries"));
+    }
+}

@@ -1,0 +1,113 @@
+//! Files read whole and bounded, into memory that is overwritten when it is dropped; and who else may read them.
+
+use std::fs::{File, Metadata};
+use std::io::{self, Read};
+use std::path::Path;
+
+use zeroize::Zeroizing;
+
+use super::{FileError, unreadable};
+
+/// Reads a regular file whole, or one byte more than is allowed.
+pub(in crate::tls) fn read_bounded(
+    path: &Path,
+    most: u64,
+) -> Result<Zeroizing<Vec<u8>>, FileError> {
+    read(path, most, |_| Ok(()))
+}
+
+/// The same of a file that holds a secret: refused when users have access to it who are neither its owner nor of its group.
+///
+/// A group may be meant to read (Debian's `ssl-cert` is made for it); everybody never is.
+pub(in crate::tls) fn read_private(
+    path: &Path,
+    most: u64,
+) -> Result<Zeroizing<Vec<u8>>, FileError> {
+    read(path, most, |metadata| refuse_others(path, metadata))
+}
+
+fn read(
+    path: &Path,
+    most: u64,
+    look: impl FnOnce(&Metadata) -> Result<(), FileError>,
+) -> Result<Zeroizing<Vec<u8>>, FileError> {
+    let failed = |error: io::Error| unreadable(path, &error);
+    // Asked before opening: opening a FIFO would wait for its writer.
+    let metadata = std::fs::metadata(path).map_err(failed)?;
+    if !metadata.is_file() {
+        let message = if metadata.is_dir() {
+            "this is a directory, not a file"
+        } else {
+            "this is not a regular file"
+        };
+        return Err(FileError::new(path, message, "name a regular file"));
+    }
+    let file = File::open(path).map_err(failed)?;
+    look(&file.metadata().map_err(failed)?)?;
+    fill(file, most).map_err(failed)
+}
+
+/// Reads to the end, or one byte more than is allowed. Of what is read there is one copy: the vector does not move.
+pub(in crate::tls) fn fill(mut from: impl Read, most: u64) -> io::Result<Zeroizing<Vec<u8>>> {
+    let most = usize::try_from(most).unwrap_or(usize::MAX);
+    let mut bytes = Zeroizing::new(Vec::with_capacity(CHUNK));
+    let mut chunk = Zeroizing::new([0; CHUNK]);
+    loop {
+        let room = chunk.len().min(most + 1 - bytes.len());
+        let read = match from.read(chunk.get_mut(..room).unwrap_or_default()) {
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        append(&mut bytes, chunk.get(..read).unwrap_or_default());
+        if read == 0 || bytes.len() > most {
+            return Ok(bytes);
+        }
+    }
+}
+
+/// 16 KiB: every key is smaller, and a file of them needs no second read.
+const CHUNK: usize = 16 * 1024;
+
+/// Appends, and leaves no copy behind where the vector must move.
+fn append(bytes: &mut Zeroizing<Vec<u8>>, more: &[u8]) {
+    if bytes.capacity() - bytes.len() < more.len() {
+        let mut larger = Zeroizing::new(Vec::with_capacity(bytes.capacity() * 2));
+        larger.extend_from_slice(bytes);
+        *bytes = larger;
+    }
+    bytes.extend_from_slice(more);
+}
+
+/// Refuses what users outside the file's group may read or change.
+#[cfg(unix)]
+fn refuse_others(path: &Path, metadata: &Metadata) -> Result<(), FileError> {
+    use std::os::unix::fs::MetadataExt;
+    let mode = metadata.mode();
+    let may = match (mode & 0o004 != 0, mode & 0o002 != 0) {
+        (false, false) => return Ok(()),
+        (true, _) => "read",
+        (false, true) => "change",
+    };
+    let message = format!("every user of this machine may {may} this file, which holds a secret");
+    let mounted = path
+        .parent()
+        .is_some_and(|folder| folder.join("..data").is_symlink());
+    let help = if mounted {
+        "it is a mounted Secret of Kubernetes: give its volume `defaultMode: 0440`, and the pod an `fsGroup`"
+            .to_owned()
+    } else if metadata.uid() == rustix::process::geteuid().as_raw() {
+        format!("run: chmod 600 {}", path.display())
+    } else {
+        format!(
+            "run: chmod 640 {}, and let the group of the user who needs it own it",
+            path.display()
+        )
+    };
+    Err(FileError::new(path, message, help))
+}
+
+#[cfg(not(unix))]
+fn refuse_others(_: &Path, _: &Metadata) -> Result<(), FileError> {
+    Ok(())
+}

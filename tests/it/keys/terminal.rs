@@ -1,0 +1,249 @@
+//! A passphrase that a person types at a terminal, which shows nothing of it and is as it was before in the end.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{LocalModes, tcgetattr};
+
+use super::{NAME, PASSPHRASE, Scene, connecting, portcullis};
+use crate::gateway::Gateway;
+use crate::peers;
+use crate::support::{Child, run, wait_until};
+use crate::upstream::Upstream;
+
+/// A terminal with a test in the place of the person.
+struct Terminal {
+    person: File,
+    /// The end that a program has; as long as it is open, the other one can be looked at.
+    program: OwnedFd,
+    shown: Arc<Mutex<String>>,
+}
+
+impl Terminal {
+    fn new() -> Self {
+        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+        let person = openpt(flags).unwrap();
+        grantpt(&person).unwrap();
+        unlockpt(&person).unwrap();
+        let name = ptsname(&person, Vec::new()).unwrap();
+        let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let program = rustix::fs::open(&name, flags, Mode::empty()).unwrap();
+        let person = File::from(person);
+        let shown = Arc::new(Mutex::new(String::new()));
+        let (mut reads, told) = (person.try_clone().unwrap(), Arc::clone(&shown));
+        thread::spawn(move || {
+            let mut chunk = [0; 1024];
+            while let Ok(read) = reads.read(&mut chunk) {
+                let text = String::from_utf8_lossy(&chunk[..read]);
+                told.lock().unwrap().push_str(&text);
+            }
+        });
+        Self {
+            person,
+            program,
+            shown,
+        }
+    }
+
+    /// Starts a program at this terminal, in a session of its own; its stdin is this file, if there is one.
+    fn start(&self, command: &Command, stdin: Option<&Path>) -> Child {
+        let mut session = Command::new("setsid");
+        session.arg("--ctty").args(["sh", "-c"]);
+        session.arg(match stdin {
+            Some(_) => "exec \"$@\" <\"$0\"",
+            None => "exec \"$@\"",
+        });
+        session.arg(stdin.unwrap_or(Path::new("sh")));
+        session.arg(command.get_program()).args(command.get_args());
+        Child::spawn_with(&session, self.program.try_clone().unwrap())
+    }
+
+    /// Waits until so many questions stand there.
+    fn asked(&self, times: usize) {
+        wait_until("it asks", || {
+            let shown = self.shown.lock().unwrap();
+            shown.matches("passphrase for").count() == times
+        });
+        // It asks when nothing is shown any more, and not before.
+        assert!(!self.echoes());
+    }
+
+    fn types(&self, text: &str) {
+        (&self.person).write_all(text.as_bytes()).unwrap();
+    }
+
+    /// Whether it shows what is typed.
+    fn echoes(&self) -> bool {
+        let modes = tcgetattr(&self.person).unwrap().local_modes;
+        modes.contains(LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG)
+    }
+
+    fn shows(&self, text: &str) -> bool {
+        self.shown.lock().unwrap().contains(text)
+    }
+}
+
+/// What ends a program while it asks.
+enum End {
+    Key(&'static str),
+    Signal(&'static str),
+}
+
+/// What starts a gateway with an encrypted key and no other source.
+async fn serving(scene: &Scene, upstream: &Upstream) -> Command {
+    scene.encrypt("edge.key", "");
+    scene.encrypt("second.key", "");
+    let tables = format!(
+        "listen = [\"127.0.0.1:0\"]\nadmin = \"127.0.0.1:0\"\nlog = {{ format = \"json\" }}\n\
+         [[certificates]]\nchain = \"edge.pem\"\nkey = \"edge.key\"\n\
+         [[certificates]]\nchain = \"edge.pem\"\nkey = \"second.key\"\n\
+         [routes.vm]\nhost = \"{NAME}\"\nupstream = \"{}\"\n",
+        upstream.address
+    );
+    let config = scene.authority.write("portcullis.toml", &tables);
+    portcullis(&["serve", "--config", config.to_str().unwrap()])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn serve_asks_at_the_start_until_the_key_opens_and_a_reload_asks_nobody() {
+    let Some(scene) = Scene::new() else { return };
+    let upstream = Upstream::echo().await;
+    let terminal = Terminal::new();
+    let child = terminal.start(&serving(&scene, &upstream).await, None);
+    terminal.asked(1);
+    terminal.types("wrong\n");
+    terminal.asked(2);
+    terminal.types(&format!("oops\u{15}{PASSPHRASE}\n"));
+    // The second key has the same, and is opened without a word.
+    let serves = |line: &str| line.contains("admin interface").then_some(());
+    child.wait_for("that it serves", serves);
+    assert!(terminal.echoes());
+    assert!(terminal.shows("that does not open it; passphrase for"));
+    assert!(!terminal.shows(PASSPHRASE) && !terminal.shows("wrong"));
+
+    child.signal("HUP");
+    child.wait_for("that it serves", |line| {
+        line.contains("the new configuration serves").then_some(())
+    });
+    scene.passphrase("passphrase", "another one");
+    scene.encrypt("edge.key", "");
+    child.signal("HUP");
+    child.wait_for("a refusal", |line| {
+        line.contains("a reload asks nobody").then_some(())
+    });
+    assert_eq!(
+        terminal
+            .shown
+            .lock()
+            .unwrap()
+            .matches("passphrase for")
+            .count(),
+        2
+    );
+    assert!(!child.all().contains(PASSPHRASE));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_wrong_answers_or_none_at_all_end_the_start() {
+    let Some(scene) = Scene::new() else { return };
+    let upstream = Upstream::echo().await;
+    let command = serving(&scene, &upstream).await;
+    let refused = |answers: &[&str], says: &str| {
+        let terminal = Terminal::new();
+        let child = terminal.start(&command, None);
+        for (number, answer) in answers.iter().enumerate() {
+            terminal.asked(number + 1);
+            terminal.types(answer);
+        }
+        let done = child.finish();
+        let told = String::from_utf8(done.stderr).unwrap();
+        assert_eq!(done.status.code(), Some(2), "{told}");
+        assert!(told.contains(says), "{told}");
+        assert!(terminal.echoes());
+    };
+    // Both keys are asked for.
+    let wrong = ["1\n", "2\n", "3\n", "4\n", "5\n", "6\n"];
+    refused(&wrong, "the passphrase does not open the key");
+    refused(&["\u{4}", "\n"], "there was no answer");
+    // Without a terminal there is nobody to ask.
+    let mut alone = Command::new("setsid");
+    alone.arg(command.get_program()).args(command.get_args());
+    let done = run(&alone, b"");
+    let told = String::from_utf8(done.stderr).unwrap();
+    assert!(
+        told.contains("cannot be asked for: there is no terminal"),
+        "{told}"
+    );
+    for way in ["--passphrase-file", "`key_passphrase_command`"] {
+        assert!(told.contains(way), "{told}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_ends_it_while_it_asks_leaves_a_terminal_that_shows_what_is_typed() {
+    let Some(scene) = Scene::new() else { return };
+    let upstream = Upstream::echo().await;
+    let serve = serving(&scene, &upstream).await;
+    let gateway = "127.0.0.1:1";
+    let connect = connecting(&scene, gateway, &scene.path("edge.key"));
+    let connect: Vec<&str> = connect.iter().map(String::as_str).chain([NAME]).collect();
+    let connect = portcullis(&connect);
+    let ends = [
+        (&serve, End::Key("half\u{3}")),
+        (&serve, End::Signal("TERM")),
+        (&serve, End::Signal("INT")),
+        (&connect, End::Key("half\u{3}")),
+        (&connect, End::Signal("TERM")),
+        (&connect, End::Signal("HUP")),
+    ];
+    for (number, (command, end)) in ends.into_iter().enumerate() {
+        let terminal = Terminal::new();
+        let child = terminal.start(command, None);
+        terminal.asked(1);
+        match end {
+            End::Key(keys) => terminal.types(keys),
+            End::Signal(name) => child.signal(name),
+        }
+        let done = child.finish();
+        assert!(terminal.echoes(), "{number}: {done:?}");
+        if number < 3 {
+            // As a stop before it serves.
+            assert_eq!(done.status.code(), Some(0), "{number}: {done:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connect_asks_at_the_terminal_while_its_stdin_is_the_tunnels() {
+    let Some(scene) = Scene::new() else { return };
+    if peers::require("setsid", "setsid").is_none() {
+        return;
+    }
+    scene.encrypt("client.key", "");
+    let upstream = Upstream::echo().await;
+    let tables = format!(
+        "certificates = [{{ chain = \"edge.pem\", key = \"plain.key\" }}]\n\
+         [tls.options.default]\nclient_auth = \"required\"\nclient_ca = [\"ca.pem\"]\n\
+         [routes.vm]\nhost = \"{NAME}\"\nupstream = \"{}\"\n",
+        upstream.address
+    );
+    let gateway = Gateway::start(&scene.authority, &tables).await;
+    let arguments = connecting(&scene, gateway.address, &scene.path("client.key"));
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).chain([NAME]).collect();
+    let input = scene.authority.write("input", "hello\n");
+    let terminal = Terminal::new();
+    let child = terminal.start(&portcullis(&arguments), Some(&input));
+    terminal.asked(1);
+    terminal.types(&format!("{PASSPHRASE}\r"));
+    let done = child.finish();
+    assert_eq!(String::from_utf8_lossy(&done.stderr), "");
+    assert_eq!(done.stdout, b"hello\n");
+    assert!(terminal.echoes());
+}
