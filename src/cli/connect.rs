@@ -48,7 +48,7 @@ pub struct ConnectArgs {
     #[arg(long, value_name = "NAME", value_parser = HostName::parse)]
     pub server_name: Option<HostName>,
 
-    /// For finding, dialling and the handshake together
+    /// For finding, dialling and the handshake together; and once more for the gateway's own dial
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = timeout)]
     pub timeout: Duration,
 
