@@ -73,7 +73,7 @@ pub struct WayArgs {
     #[arg(long, value_name = "URL")]
     pub proxy: Option<ProxyChoice>,
 
-    /// For finding, dialling and handshake together [default: 10s]
+    /// For finding, dialling, handshake; and the gateway's dial [default: 10s]
     #[arg(long, value_name = "TIME", value_parser = timeout)]
     pub timeout: Option<Duration>,
 }

@@ -77,6 +77,53 @@ fn text(reason: Reason) -> &'static str {
         Reason::DeniedByIntention => "an intention of the mesh denies it to the gateway",
         Reason::Shortage => "the gateway has nothing left to connect with",
         Reason::RouteBroken => "its route is broken",
-        _ => "the gateway's log says why",
+        _ => OTHERWISE,
+    }
+}
+
+/// Of what comes before the dial, or after it, no frame tells.
+const OTHERWISE: &str = "the gateway's log says why";
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::reason::Fault;
+
+    #[test]
+    fn the_document_has_every_reason_that_a_frame_tells() {
+        let document = include_str!("../../docs/status-frame.md");
+        let table = document.split("| reason | what it means |").nth(1);
+        let table = table.and_then(|rest| rest.split("\n\n").next()).unwrap();
+        for reason in Reason::ALL {
+            let is_told = text(*reason) != OTHERWISE;
+            let is_there = table.contains(&format!("`{reason}`"));
+            assert_eq!(is_told, is_there, "{reason}");
+        }
+    }
+
+    #[test]
+    fn every_failure_of_a_dial_has_words_of_its_own() {
+        let later = [Reason::UpstreamReset, Reason::PossibleIntentionDenial];
+        for reason in Reason::ALL {
+            if reason.fault() == Fault::Upstream && !later.contains(reason) {
+                assert_ne!(text(*reason), OTHERWISE, "{reason}");
+            }
+        }
+    }
+
+    #[test]
+    fn who_asks_for_nothing_gets_the_usual_alert_for_one_connection_too_many() {
+        let usual = AlertDescription::InternalError;
+        for (offered, alert) in [
+            (&[][..], usual),
+            (&[b"h2".to_vec()], usual),
+            (
+                &[b"h2".to_vec(), PORTCULLIS.to_vec()],
+                AlertDescription::UserCanceled,
+            ),
+        ] {
+            assert_eq!(over_limit(offered, usual), alert);
+        }
     }
 }
