@@ -9,6 +9,7 @@ pub mod connect;
 pub mod demo;
 pub mod routes;
 pub mod serve;
+pub mod tunnel;
 
 /// A single-port SNI edge gateway with TCP tunnelling.
 #[derive(Debug, Parser)]
@@ -26,6 +27,8 @@ pub enum Command {
     Serve(serve::ServeArgs),
     /// Reach a host through a gateway, as ssh's ProxyCommand
     Connect(connect::ConnectArgs),
+    /// Listen for plain bytes on this machine, and carry them on over mutual TLS
+    Tunnel(Box<tunnel::TunnelArgs>),
     /// Try it: a gateway on this machine, with a CA and upstreams of its own
     Demo(demo::DemoArgs),
     /// Check a configuration, and report every mistake in it at once
@@ -39,6 +42,7 @@ pub fn run(cli: Cli) -> ExitCode {
     match cli.command {
         Command::Serve(args) => serve::run(args),
         Command::Connect(args) => connect::run(args),
+        Command::Tunnel(args) => tunnel::run(*args),
         Command::Demo(args) => demo::run(args),
         Command::Check(args) => check::run(args),
         Command::Routes(args) => routes::run(args),

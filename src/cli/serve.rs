@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::config::{AdminAddress, Config};
+use crate::config::{Config, ListenAddress};
 use crate::lifecycle::{Early, Handed, NotListening, Notify, Reload, Shutdown, Sockets};
 use crate::log::AccessLog;
 use crate::sandbox::{Extent, Sandbox, SandboxError, Writable};
@@ -40,6 +40,14 @@ Exit statuses:
 
 /// Runs the command.
 pub fn run(args: ServeArgs) -> ExitCode {
+    run_by(|_| config::load(&args.config), say)
+}
+
+/// Serves by what `load` reads, which may look at the sockets that were handed over; what is wrong with it is told by `tell`.
+pub(super) fn run_by(
+    load: impl Fn(&Sockets) -> Result<config::Checked, config::Diagnostics>,
+    tell: impl Fn(&config::Diagnostics),
+) -> ExitCode {
     let early = match Early::listen() {
         Ok(early) => early,
         Err(error) => {
@@ -49,10 +57,12 @@ pub fn run(args: ServeArgs) -> ExitCode {
     };
     // Before there is a second thread.
     let sockets = Sockets::from_env();
-    let mut checked = match config::load(&args.config) {
+    let none = Sockets::default();
+    let handed = sockets.as_ref().unwrap_or(&none);
+    let mut checked = match load(handed) {
         Ok(checked) => checked,
         Err(diagnostics) => {
-            say(&diagnostics);
+            tell(&diagnostics);
             return ExitCode::from(2);
         }
     };
@@ -60,10 +70,10 @@ pub fn run(args: ServeArgs) -> ExitCode {
     let sandbox = enter(&checked.config);
     if sandbox.as_ref().is_ok_and(Sandbox::has_dropped) {
         // As a reload will read it. What only a capability could read is better missed now than then.
-        checked = match config::load(&args.config) {
+        checked = match load(handed) {
             Ok(checked) => checked,
             Err(diagnostics) => {
-                say(&diagnostics);
+                tell(&diagnostics);
                 let _ = writeln!(io::stderr(), "{OUT_OF_REACH}");
                 return ExitCode::from(2);
             }
@@ -86,21 +96,22 @@ fn enter(config: &Config) -> Result<Sandbox, SandboxError> {
     if !config.sandbox {
         return Ok(Sandbox::off());
     }
-    let sockets = match &config.admin {
-        Some(AdminAddress::Unix(path)) => vec![path.clone()],
-        Some(AdminAddress::Tcp(_)) | None => Vec::new(),
-    };
+    let tunnels = config.tunnels.values().flat_map(|tunnel| &tunnel.listen);
+    let sockets = (config.admin.iter().chain(tunnels)).filter_map(|address| match address {
+        ListenAddress::Unix(path) => Some(path.clone()),
+        ListenAddress::Tcp(_) => None,
+    });
     // In the sandbox it could not be made. What keeps it from being made, or used, is told by what would write there.
     let folder = config.state.as_ref().map(|settings| &settings.folder);
     let files = folder.filter(|folder| state::make(folder).is_ok() || folder.is_dir());
     Sandbox::enter(Writable {
         files: files.into_iter().cloned().collect(),
-        sockets,
+        sockets: sockets.collect(),
     })
 }
 
 /// Nothing, if nothing is wrong.
-fn say(diagnostics: &config::Diagnostics) {
+pub(super) fn say(diagnostics: &config::Diagnostics) {
     let text = diagnostics.render(log::colours_stderr());
     // With stderr gone there is nobody to tell, and no reason not to serve.
     let _ = io::stderr().write_all(text.as_bytes());
@@ -138,7 +149,7 @@ fn gateway(
             return ExitCode::FAILURE;
         }
     };
-    tell(sandbox.extent());
+    tell_extent(sandbox.extent());
     raise_file_limit();
     let access = match access {
         true => AccessLog::start(format, Box::new(io::stdout())),
@@ -177,7 +188,7 @@ fn gateway(
 }
 
 /// What is lacking is told at every start.
-fn tell(sandbox: Extent) {
+fn tell_extent(sandbox: Extent) {
     match sandbox.lack() {
         None => tracing::info!(
             "the sandbox is whole: no privileges, no core dumps, writing nowhere else, executing nothing"

@@ -1,11 +1,13 @@
 //! From what is typed to what it means: every mistake at once, each with its place and its remedy.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::OpenOptions;
 use std::io::{self, Read};
 #[cfg(unix)]
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 #[cfg(unix)]
 use rustix::fs::OFlags;
@@ -17,8 +19,8 @@ use super::file::{File, TlsOptions};
 use super::upstreams::Own;
 use super::value::{self, Wrong, choice, read};
 use super::{
-    Config, Diagnostic, Diagnostics, Environment, Level, Log, LogFormat, Middleware, consul, files,
-    limits, listen, nomad, routes, state, syntax, transports, upstreams,
+    Config, Diagnostic, Diagnostics, Environment, Flags, Level, Log, LogFormat, Middleware, consul,
+    files, limits, listen, nomad, routes, state, syntax, transports, tunnels, upstreams,
 };
 use crate::retry;
 use crate::tls::files::Certificate;
@@ -34,6 +36,40 @@ pub struct Checked {
     pub certificates: Vec<Certificate>,
     /// Warnings, never errors; and what it was read from.
     pub warnings: Diagnostics,
+    /// Where it is read again.
+    pub source: Source,
+}
+
+/// Where a configuration comes from.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// A file.
+    File(PathBuf),
+    /// A command line: it stays as it is, and the files that it names may change.
+    Flags(Arc<Flags>),
+}
+
+impl Source {
+    /// Reads and checks again what serves already: see [`reload`].
+    ///
+    /// # Errors
+    /// Every mistake at once.
+    pub fn reload(&self) -> Result<Checked, Diagnostics> {
+        match self {
+            Self::File(path) => reload(path),
+            Self::Flags(flags) => flags.check(),
+        }
+    }
+}
+
+/// For the log.
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "{}", path.display()),
+            Self::Flags(_) => f.write_str("the command line"),
+        }
+    }
 }
 
 /// Reads and checks a file; relative paths in it start at its folder, and the environment of this process completes it.
@@ -136,6 +172,7 @@ fn check(
         config,
         certificates,
         warnings: diagnostics,
+        source: Source::File(path.to_owned()),
     })
 }
 
@@ -148,11 +185,14 @@ fn mean(
 ) -> (Config, Vec<Certificate>) {
     let listeners = listen::listeners(file, findings);
     let admin = listen::admin(file, &listeners, folder, findings);
+    let tunnels_listen = tunnels::listen(file, &listeners, admin.as_ref(), folder, findings);
     let admin_token = listen::admin_token(file, folder, findings);
     let certificates = files::certificates(&file.certificates, folder, findings);
     let tls_options = tls_options(file, folder, findings);
+    let plain = tunnels::tcp(&tunnels_listen);
     let own = Own {
         listeners: &listeners,
+        tunnels: &plain,
         admin: admin.as_ref(),
     };
     let limits = limits::limits(&file.limits, findings);
@@ -161,6 +201,7 @@ fn mean(
     let loaded = &certificates.loaded;
     let middlewares = middlewares(file, findings);
     let routes = routes::routes(file, own, &mut upstreams, loaded, findings);
+    let tunnels = tunnels::tunnels(file, tunnels_listen, own, &mut upstreams, folder, findings);
     let consul = file.consul.as_ref();
     let consul = consul.map(|section| consul::consul(section, folder, environment, findings));
     if let Some(consul) = &consul {
@@ -182,6 +223,7 @@ fn mean(
         middlewares,
         routes,
         upstreams,
+        tunnels,
         transports,
         limits,
         log,
@@ -260,7 +302,7 @@ fn version(text: &str) -> Result<Version, Wrong> {
 }
 
 /// Protocol names (RFC 7301 §3.1): 1 to 255 bytes each. Two are not for the taking.
-fn alpn(list: &List<Typed<String>>, findings: &mut Findings<'_>) -> Vec<String> {
+pub(super) fn alpn(list: &List<Typed<String>>, findings: &mut Findings<'_>) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
     for typed in &list.value {
         let name = read(typed, findings, |text| match text.as_str() {

@@ -4,9 +4,11 @@ pub mod dial;
 pub mod limits;
 pub mod listener;
 pub mod proxy_header;
+pub mod raw;
 pub mod relay;
 pub mod resolve;
 pub mod session;
+pub mod unix;
 
 mod address;
 mod close;

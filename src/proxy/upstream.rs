@@ -5,23 +5,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::announce;
-use super::failure::{Answer, Ending, Failure};
-use super::origin::Origin;
+use super::client::Client;
+use super::failure::{Ending, Failure};
 use crate::metrics::{Limit, UpstreamMetrics};
 use crate::net::Stream;
 use crate::net::dial::{self, Dial, DialError, ProxyHeader};
-use crate::net::relay::{self, Outcome, Patience, Socket};
+use crate::net::relay::{self, Outcome, Patience};
 use crate::net::session::Session;
 use crate::reason::Fault;
 use crate::retry::chance;
 use crate::snapshot::ejection::EndpointState;
 use crate::snapshot::upstream::{Intention, Transport, Upstream};
-use crate::snapshot::{Action, Route, Snapshot};
+use crate::snapshot::{Action, Raw, Route, Snapshot};
 use crate::tls;
 
 /// A client and its upstream, ready for bytes.
 pub(super) struct Pair {
-    client: Stream,
+    client: Client,
     upstream: Stream,
     /// What the client has sent already.
     early: Vec<u8>,
@@ -65,11 +65,12 @@ impl Dialled {
 }
 
 impl Pair {
-    /// Dials the upstream for a client that is ready, and closes it if nobody answers.
+    /// Dials the upstream for a client that is ready, and closes it if nobody answers. `destination` is where a PROXY header
+    /// says that it has connected to.
     pub(super) async fn join(
-        client: Stream,
+        client: Client,
         early: Vec<u8>,
-        origin: &Origin,
+        destination: Option<SocketAddr>,
         upstream: &Upstream,
         snapshot: &Snapshot,
         session: &mut Session,
@@ -86,18 +87,23 @@ impl Pair {
             exceeded: Arc::clone(session.exceeded()),
         });
         let proxy_header = upstream.send_proxy.as_ref();
-        let proxy_header =
-            proxy_header.map(|send| announce::header(send, origin, &client, &mut session.record));
+        let proxy_header = proxy_header
+            .map(|send| announce::header(send, destination, &client, &mut session.record));
         let sends_first = !early.is_empty();
         match dial(upstream, sends_first, proxy_header, snapshot, session).await {
-            Ok(stream) => Ok(Self {
+            Ok(mut stream) => Ok(Self {
+                upstream: {
+                    if let (Client::Raw(_), Stream::Tls(tls)) = (&client, &mut stream) {
+                        tls.must_end();
+                    }
+                    stream
+                },
                 client,
-                upstream: stream,
                 early,
                 patience,
                 dialled: Dialled::at(session.record.endpoint, upstream),
             }),
-            Err(failure) => Err(failure.answered(client.into_tcp(), Answer::Close)),
+            Err(failure) => Err(client.fail(failure)),
         }
     }
 }
@@ -110,6 +116,13 @@ pub(super) fn of<'a>(route: &Route, snapshot: &'a Snapshot) -> Result<&'a Upstre
     }
     let chosen = snapshot.choose(route, now()).map(|upstream| &**upstream);
     chosen.map_err(|why| Failure::RouteBroken(format!("upstream `{}`: {why}", route.upstream)))
+}
+
+/// The same for a tunnel.
+pub(super) fn of_tunnel<'a>(raw: &Raw, snapshot: &'a Snapshot) -> Result<&'a Upstream, Failure> {
+    let chosen = snapshot.choose_of(&raw.upstream, false, now());
+    let chosen = chosen.map(|upstream| &**upstream);
+    chosen.map_err(|why| Failure::RouteBroken(format!("upstream `{}`: {why}", raw.upstream)))
 }
 
 /// Dials the endpoint whose turn it is; while none answers, the next, as often as the limits allow.
@@ -214,8 +227,7 @@ pub(super) fn relay(
                     }
                     None => denial.unwrap_or(Failure::UpstreamReset(e)),
                 };
-                // The client may still be sending; a reset on top would cost it the upstream's last words.
-                return Err(failure.answered(pair.client.into_tcp(), Answer::Close));
+                return Err(pair.client.fail(failure));
             }
             Outcome::Idle => Some(Failure::Limit(Limit::Idle)),
             Outcome::Lifetime => Some(Failure::Limit(Limit::Lifetime)),
