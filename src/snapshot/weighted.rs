@@ -23,7 +23,11 @@ impl Snapshot {
         self.way_to(&route.upstream, route.mesh)
     }
 
-    fn way_to<'a>(&'a self, name: &str, mesh: bool) -> Result<&'a Arc<Upstream>, Cow<'a, str>> {
+    /// The same for whatever leads to an upstream of this name, which must be one of the mesh if that is asked for.
+    ///
+    /// # Errors
+    /// Why nothing goes there.
+    pub fn way_to<'a>(&'a self, name: &str, mesh: bool) -> Result<&'a Arc<Upstream>, Cow<'a, str>> {
         let upstream = self.sound(name, mesh)?;
         if upstream.members.is_empty() {
             return Ok(upstream);
@@ -47,7 +51,7 @@ impl Snapshot {
         self.choose_of(&route.upstream, route.mesh, now)
     }
 
-    /// The same for whatever leads to an upstream of this name, which must be one of the mesh if that is asked for.
+    /// The same for whatever leads to an upstream of this name, as for [`way_to`](Self::way_to).
     pub fn choose_of<'a>(
         &'a self,
         name: &str,

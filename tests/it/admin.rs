@@ -220,7 +220,7 @@ async fn routes_are_json_of_the_snapshot_that_is_published_now() {
     let parse = |body: &str| serde_json::from_str::<serde_json::Value>(body).unwrap();
     assert_eq!(
         parse(&answer.body),
-        serde_json::json!({ "generation": 7, "parts": [], "routes": [], "shadows_complete": true, "skipped": [] })
+        serde_json::json!({ "generation": 7, "parts": [], "routes": [], "shadows_complete": true, "tunnels": [], "skipped": [] })
     );
     let why = State::Degraded("it answers 500".to_owned());
     admin.set("consul", why);

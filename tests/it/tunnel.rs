@@ -170,6 +170,16 @@ async fn a_tunnel_has_its_name_in_the_log_and_the_metrics_as_a_route_has() {
         pair.worker.address
     );
     assert_eq!(pair.worker.metric(&accepted).await, Some(1));
+    let (_, routes) = pair.worker.ask_admin("/v1/routes").await;
+    let routes: serde_json::Value = serde_json::from_str(&routes).unwrap();
+    let tunnel = &routes["tunnels"][0];
+    assert_eq!(tunnel["name"], "clusterd", "{routes}");
+    assert_eq!(tunnel["upstream"]["server_name"], NAME);
+    assert_eq!(
+        tunnel["endpoints"][0]["address"],
+        pair.master.address.to_string()
+    );
+    assert!(tunnel["broken_reason"].is_null() && routes["routes"] == serde_json::json!([]));
     let (status, ready) = pair.worker.ask_admin("/readyz").await;
     assert_eq!(status, 200, "{ready}");
     assert!(!ready.contains("insecure"), "{ready}");
