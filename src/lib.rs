@@ -19,14 +19,14 @@
 //! |---|---|---|
 //! | 6 | `main` [`cli`] | one file a command; exit codes |
 //! | 5 | [`serve`] | wires a gateway: load, parts (what changes with the configuration), listeners, consul, nomad, publish (the only writer of snapshots), in_vain (what the log says of those), drain, dry_run (a start without listeners) |
-//! | 4 | [`proxy`] | the data path: the story, hello, middlewares, terminate, upstream, status (what the client hears of the dial), failure |
+//! | 4 | [`proxy`] | the data path: the story, hello, middlewares, terminate, raw (what a tunnel does in place of these), upstream, status (what the client hears of the dial), failure |
 //! | 4 | [`client`] | `portcullis connect`: the way to a target (flags, environment, a person's file), the gateway's addresses, the proxy before it, what flows through it, and what to tell a person when it fails; ssh's configuration |
 //! | 4 | [`discovery`] | what Consul's catalog and Nomad's say of services, made routes and upstreams |
 //! | 4 | [`identity`] | who the gateway is in a mesh: its certificate and the roots, from Consul |
 //! | 4 | [`health`] | active checks of upstreams: when each is due, so many at once, and what they come to |
 //! | 4 | [`admin`] | livez, readyz, metrics, `/v1`: reads the snapshot and the status |
 //! | 3 | [`snapshot`] | the model: service, compile, table, middlewares, upstream, ejection, certificates; no I/O |
-//! | 2 | [`net`] | listener, limits, dial, resolve, relay, splice, frame (what ALPN `portcullis/1` promises), session: sockets, for proxy and client alike |
+//! | 2 | [`net`] | listener, unix, limits, dial, resolve, relay, raw, splice, frame (what ALPN `portcullis/1` promises), session: sockets, for proxy, client and admin alike |
 //! | 2 | [`api`] | the client of Consul and Nomad that several rooms share |
 //! | 2 | [`status`] | what each part reports of itself, in one vocabulary |
 //! | 1 | [`config`] | what is typed, in a gateway's file and a person's, what it means, every mistake at once; limits and timeouts, each default defended |

@@ -13,7 +13,7 @@ mod notify;
 mod reload;
 
 pub use early::Early;
-pub use handed::{Handed, Malformed, NotListening, Sockets};
+pub use handed::{Handed, Malformed, NotListening, Socket, Sockets};
 pub use notify::Notify;
 pub use reload::{Reload, Wish};
 

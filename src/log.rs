@@ -1,5 +1,6 @@
 //! The log: diagnostics on stderr, and one line for each ended connection on stdout from a writer that never stalls one.
 
+use std::fmt;
 use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ pub use access::AccessLog;
 pub use diagnostics::Diagnostics;
 pub(crate) use line::{escape, printable};
 
-use crate::config::LogFormat;
+use crate::config::{ListenAddress, LogFormat};
 use crate::reason::Reason;
 
 /// Starts the diagnostic log (`tracing`) on stderr: text on a terminal, JSON elsewhere, filtered by `PORTCULLIS_LOG` (default `info`).
@@ -72,19 +73,54 @@ fn wants_colours() -> bool {
     std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
+/// Who has connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Client {
+    /// Over TCP, from this address.
+    Tcp(SocketAddr),
+    /// Over a UNIX socket: the user's ID.
+    Unix(u32),
+}
+
+impl Client {
+    /// The address, if it has one.
+    pub fn address(self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(address) => Some(address),
+            Self::Unix(_) => None,
+        }
+    }
+}
+
+/// `192.0.2.7:50123`, or `unix`: a user is no address.
+impl fmt::Display for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(f, "{address}"),
+            Self::Unix(_) => f.write_str("unix"),
+        }
+    }
+}
+
+impl From<SocketAddr> for Client {
+    fn from(address: SocketAddr) -> Self {
+        Self::Tcp(address)
+    }
+}
+
 /// What is known of a connection when it ends.
 #[derive(Clone, Debug)]
 pub struct Record {
     /// When it was accepted.
     pub time: SystemTime,
-    /// The client's address; with a PROXY header, the one that it tells of.
-    pub client: SocketAddr,
+    /// The client; with a PROXY header, the one that it tells of.
+    pub client: Client,
     /// Who has sent the PROXY header.
     pub peer: Option<SocketAddr>,
     /// What the connection is called in PROXY headers, if it is called anything there.
     pub unique_id: Option<Box<[u8]>>,
     /// The address that the listener is bound to.
-    pub listener: SocketAddr,
+    pub listener: ListenAddress,
     /// The name in the hello as sent, not normalised; `None` if there was none or no hello was read.
     pub sni: Option<String>,
     /// The protocol agreed with the client on a terminated route, or the first one offered on another.
@@ -117,7 +153,7 @@ pub struct Record {
 
 impl Record {
     /// That of a connection that was accepted now, of which no more is known: if nothing is ever added, it is a defect.
-    pub fn new(client: SocketAddr, listener: SocketAddr) -> Self {
+    pub fn new(client: Client, listener: ListenAddress) -> Self {
         Self {
             time: SystemTime::now(),
             client,

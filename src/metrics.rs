@@ -1,7 +1,6 @@
 //! Every metric there is, and its Prometheus text; labels are configured names and closed sets only.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
@@ -22,6 +21,7 @@ pub use exceeded::{Exceeded, Limit, Usage};
 pub use in_flight::InFlight;
 use scrape::{Ended, Live};
 
+use crate::config::ListenAddress;
 use crate::log::AccessLog;
 use crate::reason::Reason;
 
@@ -198,7 +198,7 @@ impl Metrics {
     }
 
     /// The counter of a listener's connections, by the address it is bound to.
-    pub fn accepted(&self, listener: SocketAddr) -> Counter {
+    pub fn accepted(&self, listener: &ListenAddress) -> Counter {
         self.accepted
             .get_or_create_owned(&[("listener", listener.to_string())])
     }
@@ -216,7 +216,7 @@ impl Metrics {
     }
 
     /// Counts those who waited when a listener was closed, and could not be accepted.
-    pub fn lost(&self, listener: SocketAddr, count: usize) {
+    pub fn lost(&self, listener: &ListenAddress, count: usize) {
         let count = u64::try_from(count).unwrap_or(u64::MAX);
         self.lost
             .get_or_create_owned(&[("listener", listener.to_string())])

@@ -85,7 +85,7 @@ reasons! {
     UnknownName = "unknown_name", Client;
     /// The route cannot serve: what it needs, or asks for by its tags, is missing, broken or not supported.
     RouteBroken = "route_broken", Gateway;
-    /// The client's address is in none of the networks that a middleware of the route lets in.
+    /// The client's address is in none of the networks that a middleware of the route lets in, or its user not among those of the tunnel.
     ClientNotAllowed = "client_not_allowed", Client;
     /// The client's address, or its IPv6 network, had as many connections on the route as a middleware lets one have.
     InFlightLimit = "in_flight_limit", Client;

@@ -8,6 +8,8 @@ use std::time::Instant;
 
 use serde::Serialize;
 
+mod tunnels;
+
 use crate::config::{Middleware, ProxyVersion};
 use crate::log::printable;
 use crate::name::SpiffeId;
@@ -17,6 +19,7 @@ use crate::snapshot::{Action, Route, Snapshot};
 use crate::state::written;
 use crate::status::State;
 use crate::tls::client;
+use tunnels::{TunnelEntry, tunnels};
 
 /// As much is shown of what a part says of itself, in bytes: it may quote a peer.
 const PART_SHOWN: usize = 1000;
@@ -44,6 +47,7 @@ pub fn json(snapshot: &Snapshot, parts: &BTreeMap<Arc<str>, State>) -> Vec<u8> {
             .collect(),
         routes,
         shadows_complete: shadows.is_complete(),
+        tunnels: tunnels(snapshot, now),
         skipped: services
             .iter()
             .flat_map(|service| {
@@ -67,6 +71,7 @@ struct List<'a> {
     routes: Vec<Entry<'a>>,
     /// Whether it was found out of every route if another hides it: with very many regular expressions it is not.
     shadows_complete: bool,
+    tunnels: Vec<TunnelEntry<'a>>,
     skipped: Vec<SkippedEntry<'a>>,
 }
 

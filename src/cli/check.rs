@@ -64,10 +64,14 @@ fn check(args: &CheckArgs, colour: bool) -> Outcome {
         Ok(checked) => Outcome {
             code: 0,
             out: format!(
-                "{}: ok, {}, {}\n",
+                "{}: ok, {}, {}{}\n",
                 args.config.display(),
                 count(checked.config.routes.len(), "route"),
                 count(checked.certificates.len(), "certificate"),
+                match checked.config.tunnels.len() {
+                    0 => String::new(),
+                    number => format!(", {}", count(number, "tunnel")),
+                }
             ),
             err: checked.warnings.render(colour),
         },
@@ -131,6 +135,17 @@ mod tests {
         );
         assert_eq!((code, err.as_str()), (0, ""));
         assert_eq!(out, "portcullis.toml: ok, 1 route, 0 certificates\n");
+    }
+
+    #[test]
+    fn tunnels_are_counted_where_there_are_some_and_need_no_routes() {
+        let (code, out, err) =
+            outcome("[tunnels.a]\nlisten = \"127.0.0.1:8899\"\nto = \"a.example.com:8443\"\n");
+        assert_eq!((code, err.as_str()), (0, ""));
+        assert_eq!(
+            out,
+            "portcullis.toml: ok, 0 routes, 0 certificates, 1 tunnel\n"
+        );
     }
 
     #[test]

@@ -14,7 +14,7 @@ mod echo;
 mod files;
 mod screen;
 
-use crate::config::{self, AdminAddress, LogFormat};
+use crate::config::{self, ListenAddress, LogFormat};
 use crate::lifecycle::{Handed, Reload, Shutdown};
 use crate::log::AccessLog;
 use crate::serve::{self, Gateway};
@@ -88,7 +88,7 @@ async fn demo(args: &DemoArgs) -> anyhow::Result<()> {
         program: std::env::current_exe().context("cannot find this program's own path")?,
         listen: reachable(first(&gateway)?),
         admin: match gateway.admin {
-            Some(AdminAddress::Tcp(address)) => reachable(address),
+            Some(ListenAddress::Tcp(address)) => reachable(address),
             _ => args.admin,
         },
         folder: files.folder().to_owned(),

@@ -14,6 +14,7 @@ pub mod probe;
 pub mod routes;
 pub mod serve;
 pub mod ssh_config;
+pub mod tunnel;
 pub mod way;
 
 /// A single-port SNI edge gateway with TCP tunnelling.
@@ -32,6 +33,8 @@ pub enum Command {
     Serve(serve::ServeArgs),
     /// Reach a host through a gateway, as ssh's ProxyCommand
     Connect(connect::ConnectArgs),
+    /// Listen for plain bytes on this machine, and carry them on over mutual TLS
+    Tunnel(Box<tunnel::TunnelArgs>),
     /// Have ssh reach a domain's machines through a gateway: its configuration, printed or installed
     SshConfig(ssh_config::SshConfigArgs),
     /// Find out whether a machine can be reached without a gateway, for ssh's `Match exec`
@@ -53,6 +56,7 @@ pub fn run(cli: Cli) -> ExitCode {
     match cli.command {
         Command::Serve(args) => serve::run(args),
         Command::Connect(args) => connect::run(args),
+        Command::Tunnel(args) => tunnel::run(*args),
         Command::SshConfig(args) => ssh_config::run(args),
         Command::Probe(args) => probe::run(args),
         Command::Demo(args) => demo::run(args),

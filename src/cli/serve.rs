@@ -9,10 +9,11 @@ use std::time::Duration;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::passphrase::{self, Asking, PassphraseArgs, Stops};
-use crate::config::{AdminAddress, Checked};
+use crate::config::ListenAddress;
 use crate::lifecycle::{Early, Handed, NotListening, Notify, Reload, Shutdown, Sockets};
 use crate::log::AccessLog;
 use crate::sandbox::{Extent, Sandbox, SandboxError, Writable};
+use crate::tls::passphrase::Given;
 use crate::{config, lifecycle, log, serve, state};
 
 /// Exits 0 after a stop that was asked for, also where it had to cut connections; 1 when the gateway cannot start, or a part
@@ -46,6 +47,16 @@ Exit statuses:
 
 /// Runs the command.
 pub fn run(args: ServeArgs) -> ExitCode {
+    let load = |_: &Sockets, given: &Given| config::load_with(&args.config, given);
+    run_by(&args.passphrase, load, say)
+}
+
+/// Serves by what `load` reads, which may look at the sockets that were handed over; what is wrong with it is told by `tell`.
+pub(super) fn run_by(
+    passphrase: &PassphraseArgs,
+    load: impl Fn(&Sockets, &Given) -> Result<config::Checked, config::Diagnostics>,
+    tell: impl Fn(&config::Diagnostics),
+) -> ExitCode {
     let early = match Early::listen() {
         Ok(early) => early,
         Err(error) => {
@@ -56,17 +67,19 @@ pub fn run(args: ServeArgs) -> ExitCode {
     // Before there is a second thread.
     let sockets = Sockets::from_env();
     let asking = Asking::AtTerminal(Stops::Serve(early.ends()));
-    let given = match args.passphrase.given(&asking) {
+    let given = match passphrase.given(&asking) {
         Ok(given) => given,
         Err(error) => {
             let _ = writeln!(io::stderr(), "{}", passphrase::told(&error));
             return ExitCode::from(2);
         }
     };
-    let mut checked = match config::load_with(&args.config, &given) {
+    let none = Sockets::default();
+    let handed = sockets.as_ref().unwrap_or(&none);
+    let mut checked = match load(handed, &given) {
         Ok(checked) => checked,
         Err(diagnostics) => {
-            say(&diagnostics);
+            tell(&diagnostics);
             return ExitCode::from(2);
         }
     };
@@ -75,10 +88,10 @@ pub fn run(args: ServeArgs) -> ExitCode {
     given.stop_asking();
     if sandbox.as_ref().is_ok_and(Sandbox::has_dropped) {
         // As a reload will read it. What only a capability could read is better missed now than then.
-        checked = match config::load_with(&args.config, &given) {
+        checked = match load(handed, &given) {
             Ok(checked) => checked,
             Err(diagnostics) => {
-                say(&diagnostics);
+                tell(&diagnostics);
                 let _ = writeln!(io::stderr(), "{OUT_OF_REACH}");
                 return ExitCode::from(2);
             }
@@ -102,23 +115,24 @@ fn enter(checked: &Checked) -> Result<Sandbox, SandboxError> {
     if !config.sandbox {
         return Ok(Sandbox::off());
     }
-    let sockets = match &config.admin {
-        Some(AdminAddress::Unix(path)) => vec![path.clone()],
-        Some(AdminAddress::Tcp(_)) | None => Vec::new(),
-    };
+    let tunnels = config.tunnels.values().flat_map(|tunnel| &tunnel.listen);
+    let sockets = (config.admin.iter().chain(tunnels)).filter_map(|address| match address {
+        ListenAddress::Unix(path) => Some(path.clone()),
+        ListenAddress::Tcp(_) => None,
+    });
     // In the sandbox it could not be made. What keeps it from being made, or used, is told by what would write there.
     let folder = config.state.as_ref().map(|settings| &settings.folder);
     let files = folder.filter(|folder| state::make(folder).is_ok() || folder.is_dir());
     let writable = Writable {
         files: files.into_iter().cloned().collect(),
-        sockets,
+        sockets: sockets.collect(),
     };
     let programs: Vec<_> = checked.programs.iter().cloned().collect();
     Sandbox::enter(writable, &programs)
 }
 
 /// Nothing, if nothing is wrong.
-fn say(diagnostics: &config::Diagnostics) {
+pub(super) fn say(diagnostics: &config::Diagnostics) {
     let text = diagnostics.render(log::colours_stderr());
     // With stderr gone there is nobody to tell, and no reason not to serve.
     let _ = io::stderr().write_all(text.as_bytes());
@@ -156,7 +170,7 @@ fn gateway(
             return ExitCode::FAILURE;
         }
     };
-    tell(sandbox.extent(), &checked.programs);
+    tell_extent(sandbox.extent(), &checked.programs);
     raise_file_limit();
     let access = match access {
         true => AccessLog::start(format, Box::new(io::stdout())),
@@ -195,7 +209,7 @@ fn gateway(
 }
 
 /// What is lacking is told at every start.
-fn tell(sandbox: Extent, programs: &BTreeSet<PathBuf>) {
+fn tell_extent(sandbox: Extent, programs: &BTreeSet<PathBuf>) {
     match sandbox.lack() {
         None if !programs.is_empty() => tracing::info!(
             ?programs,

@@ -1,11 +1,13 @@
 //! From what is typed to what it means: every mistake at once, each with its place and its remedy.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::fs::OpenOptions;
 use std::io::{self, Read};
 #[cfg(unix)]
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 #[cfg(unix)]
 use rustix::fs::OFlags;
@@ -17,8 +19,9 @@ use super::file::{File, TlsOptions};
 use super::upstreams::Own;
 use super::value::{self, Wrong, choice, read};
 use super::{
-    Config, Diagnostic, Diagnostics, Environment, Level, Log, LogFormat, Middleware, ciphers,
-    consul, files, limits, listen, nomad, routes, state, syntax, transports, upstreams,
+    Config, Diagnostic, Diagnostics, Environment, Flags, Level, Log, LogFormat, Middleware,
+    ciphers, consul, files, limits, listen, nomad, routes, state, syntax, transports, tunnels,
+    upstreams,
 };
 use crate::retry;
 use crate::tls::files::Certificate;
@@ -39,6 +42,40 @@ pub struct Checked {
     pub given: Given,
     /// The programs that are run to read it, and will be to read it again.
     pub programs: BTreeSet<PathBuf>,
+    /// Where it is read again.
+    pub source: Source,
+}
+
+/// Where a configuration comes from.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// A file.
+    File(PathBuf),
+    /// A command line: it stays as it is, and the files that it names may change.
+    Flags(Arc<Flags>),
+}
+
+impl Source {
+    /// Reads and checks again what serves already: see [`reload`].
+    ///
+    /// # Errors
+    /// Every mistake at once.
+    pub fn reload(&self, given: &Given) -> Result<Checked, Diagnostics> {
+        match self {
+            Self::File(path) => reload(path, given),
+            Self::Flags(flags) => flags.check(given),
+        }
+    }
+}
+
+/// For the log.
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "{}", path.display()),
+            Self::Flags(_) => f.write_str("the command line"),
+        }
+    }
 }
 
 /// Reads and checks a file; relative paths in it start at its folder, and the environment of this process completes it.
@@ -130,6 +167,11 @@ pub fn parse_with(
     check(text, path, environment, Files::default(), &Given::default())
 }
 
+/// The same in an empty environment, for a process that was given passphrases.
+pub(super) fn parse_given(text: &str, path: &Path, given: &Given) -> Result<Checked, Diagnostics> {
+    check(text, path, &Environment::default(), Files::default(), given)
+}
+
 fn check(
     text: &str,
     path: &Path,
@@ -155,6 +197,7 @@ fn check(
         warnings: diagnostics,
         given: given.clone(),
         programs,
+        source: Source::File(path.to_owned()),
     })
 }
 
@@ -167,11 +210,14 @@ fn mean(
 ) -> (Config, Vec<Certificate>) {
     let listeners = listen::listeners(file, findings);
     let admin = listen::admin(file, &listeners, folder, findings);
+    let tunnels_listen = tunnels::listen(file, &listeners, admin.as_ref(), folder, findings);
     let admin_token = listen::admin_token(file, folder, findings);
     let certificates = files::certificates(&file.certificates, folder, findings);
     let tls_options = tls_options(file, folder, findings);
+    let plain = tunnels::tcp(&tunnels_listen);
     let own = Own {
         listeners: &listeners,
+        tunnels: &plain,
         admin: admin.as_ref(),
     };
     let limits = limits::limits(&file.limits, findings);
@@ -180,6 +226,7 @@ fn mean(
     let loaded = &certificates.loaded;
     let middlewares = middlewares(file, findings);
     let routes = routes::routes(file, own, &mut upstreams, loaded, findings);
+    let tunnels = tunnels::tunnels(file, tunnels_listen, own, &mut upstreams, folder, findings);
     let consul = file.consul.as_ref();
     let consul = consul.map(|section| consul::consul(section, folder, environment, findings));
     if let Some(consul) = &consul {
@@ -201,6 +248,7 @@ fn mean(
         middlewares,
         routes,
         upstreams,
+        tunnels,
         transports,
         limits,
         log,
@@ -283,7 +331,7 @@ fn version(text: &str) -> Result<Version, Wrong> {
 }
 
 /// Protocol names (RFC 7301 §3.1): 1 to 255 bytes each. Two are not for the taking.
-fn alpn(list: &List<Typed<String>>, findings: &mut Findings<'_>) -> Vec<String> {
+pub(super) fn alpn(list: &List<Typed<String>>, findings: &mut Findings<'_>) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
     for typed in &list.value {
         let name = read(typed, findings, |text| match text.as_str() {

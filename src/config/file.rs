@@ -9,7 +9,7 @@ use super::files::TypedPair;
 use super::upstreams::UNSUPPORTED;
 use super::{
     Cap, health_check, limits, middlewares, nomad, passphrase, proxy_protocol, state, transports,
-    upstream_tls, weighted,
+    tunnels, upstream_tls, weighted,
 };
 
 /// The whole file. `None` is a key that is absent, or wrong and reported.
@@ -27,6 +27,7 @@ pub(super) struct File {
     pub(super) routes: Vec<(Typed<String>, Route)>,
     pub(super) upstreams: Vec<(Typed<String>, Upstream)>,
     pub(super) transports: Vec<(Typed<String>, transports::Section)>,
+    pub(super) tunnels: Vec<(Typed<String>, tunnels::Section)>,
     pub(super) consul: Option<Section>,
     pub(super) nomad: Option<nomad::Section>,
     pub(super) limits: limits::Section,
@@ -145,6 +146,7 @@ impl File {
             routes: read_named(&mut root, "routes", findings, read_route),
             upstreams: read_named(&mut root, "upstreams", findings, read_upstream),
             transports: read_named(&mut root, "transports", findings, transports::Section::read),
+            tunnels: read_named(&mut root, "tunnels", findings, tunnels::Section::read),
             consul: root.take("consul", findings, |item, findings| {
                 Some(Section::read(item, findings))
             }),
@@ -159,6 +161,15 @@ impl File {
         };
         root.finish(findings);
         file
+    }
+
+    /// Whether nothing in it is for clients that speak TLS to this gateway.
+    pub(super) fn is_for_tunnels_alone(&self) -> bool {
+        !self.tunnels.is_empty()
+            && self.routes.is_empty()
+            && self.certificates.is_empty()
+            && self.consul.is_none()
+            && self.nomad.is_none()
     }
 }
 

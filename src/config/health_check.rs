@@ -148,7 +148,7 @@ impl Section {
                 EndpointAddress::Dns(name, _) => EndpointAddress::Dns(name.clone(), port),
             };
             let (key, place) = (typed.key.as_str(), typed.span.clone());
-            listen::refuse_loop(&checked, own.listeners, own.admin, key, place, findings);
+            listen::refuse_loop(&checked, own, key, place, findings);
         }
         Some(port)
     }

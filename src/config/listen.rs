@@ -8,13 +8,15 @@ use std::sync::Arc;
 use super::decode::Typed;
 use super::diagnostic::Findings;
 use super::file::{self, File};
+use super::upstreams::Own;
 use super::value::{Wrong, choice, listen_address, read};
-use super::{AdminAddress, EndpointAddress, Listener, Token, UnknownName, files};
+use super::{EndpointAddress, ListenAddress, Listener, Token, UnknownName, files};
 
 /// Linux: `sun_path` has 108 bytes, one of them the NUL at the end.
 pub(super) const LONGEST_SOCKET_PATH: usize = 107;
 
-/// The listeners, in the order of the file. `[::]:8443` if none is written: the port clients of the gateway are told of.
+/// The listeners, in the order of the file. `[::]:8443` if none is written: the port clients of the gateway are told of;
+/// none where there are tunnels, and nobody could get anything there.
 pub(super) fn listeners(file: &File, findings: &mut Findings<'_>) -> Vec<Listener> {
     let unknown_name = file.unknown_name.as_ref().and_then(|typed| {
         let choices = [
@@ -26,6 +28,9 @@ pub(super) fn listeners(file: &File, findings: &mut Findings<'_>) -> Vec<Listene
     });
     let unknown_name = unknown_name.unwrap_or_default();
     let Some(listen) = &file.listen else {
+        if file.is_for_tunnels_alone() {
+            return Vec::new();
+        }
         let address = SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, 8443));
         return vec![Listener {
             address,
@@ -77,26 +82,26 @@ pub(super) fn admin(
     listeners: &[Listener],
     folder: &Path,
     findings: &mut Findings<'_>,
-) -> Option<AdminAddress> {
+) -> Option<ListenAddress> {
     let is_insecure = file
         .insecure_admin
         .as_ref()
         .is_some_and(|typed| typed.value);
     let admin = match &file.admin {
-        None => Some(AdminAddress::Tcp(SocketAddr::from((
+        None => Some(ListenAddress::Tcp(SocketAddr::from((
             Ipv4Addr::LOCALHOST,
             9443,
         )))),
         Some(file::Admin::Off) => None,
         Some(file::Admin::Address(typed)) => {
-            let admin = admin_address(typed, folder, findings)?;
-            if let AdminAddress::Tcp(address) = admin {
+            let admin = address(typed, "unix:/run/portcullis/admin.sock", folder, findings)?;
+            if let ListenAddress::Tcp(address) = admin {
                 check_exposure(address, is_insecure, typed, findings);
             }
             Some(admin)
         }
     };
-    if let Some(AdminAddress::Tcp(address)) = admin
+    if let Some(ListenAddress::Tcp(address)) = admin
         && let Some(other) = listeners
             .iter()
             .find(|other| overlap(other.address, address))
@@ -115,7 +120,7 @@ pub(super) fn admin(
             "give `admin` a port of its own, such as \"127.0.0.1:9444\"",
         );
     }
-    let is_open = matches!(admin, Some(AdminAddress::Tcp(address)) if !address.ip().to_canonical().is_loopback());
+    let is_open = matches!(admin, Some(ListenAddress::Tcp(address)) if !address.ip().to_canonical().is_loopback());
     match &file.insecure_admin {
         Some(typed) if typed.value && !is_open => findings.warning(
             Some(typed.span.clone()),
@@ -145,13 +150,15 @@ pub(super) fn admin_token(
     Some(token)
 }
 
-fn admin_address(
+/// A TCP address, or a UNIX socket as `unix:/path`. `example` is such a socket.
+pub(super) fn address(
     typed: &Typed<String>,
+    example: &str,
     folder: &Path,
     findings: &mut Findings<'_>,
-) -> Option<AdminAddress> {
+) -> Option<ListenAddress> {
     let Some(socket) = typed.value.strip_prefix("unix:") else {
-        return read(typed, findings, |text| listen_address(text)).map(AdminAddress::Tcp);
+        return read(typed, findings, |text| listen_address(text)).map(ListenAddress::Tcp);
     };
     let socket = Typed {
         value: socket.to_owned(),
@@ -165,10 +172,10 @@ fn admin_address(
                 format!(
                     "the socket's path has {length} bytes, more than the {LONGEST_SOCKET_PATH} that the system allows"
                 ),
-                "choose a shorter one, such as \"unix:/run/portcullis/admin.sock\"",
+                format!("choose a shorter one, such as \"{example}\""),
             ));
         }
-        Ok(AdminAddress::Unix(path))
+        Ok(ListenAddress::Unix(path))
     })
 }
 
@@ -206,8 +213,7 @@ fn check_exposure(
 /// or would hand the admin interface to whoever may use the route.
 pub(super) fn refuse_loop(
     endpoint: &EndpointAddress,
-    listeners: &[Listener],
-    admin: Option<&AdminAddress>,
+    own: Own<'_>,
     key: &str,
     place: Range<usize>,
     findings: &mut Findings<'_>,
@@ -221,7 +227,7 @@ pub(super) fn refuse_loop(
         EndpointAddress::Dns(..) => return,
     };
     let reaches = |ours: SocketAddr| dialled.iter().any(|address| reaches(*address, ours));
-    if let Some(listener) = listeners.iter().find(|listener| reaches(listener.address)) {
+    if let Some(listener) = (own.listeners.iter()).find(|listener| reaches(listener.address)) {
         findings.error(
             place,
             format!(
@@ -230,7 +236,13 @@ pub(super) fn refuse_loop(
             ),
             "write the address of the service itself",
         );
-    } else if let Some(AdminAddress::Tcp(address)) = admin
+    } else if let Some(tunnel) = own.tunnels.iter().find(|tunnel| reaches(**tunnel)) {
+        findings.error(
+            place,
+            format!("`{key}` may loop: it dials {tunnel}, where a tunnel of this gateway listens"),
+            "write the address that the tunnel leads to, with the `tls` of the tunnel",
+        );
+    } else if let Some(ListenAddress::Tcp(address)) = own.admin
         && reaches(*address)
     {
         findings.error(

@@ -20,6 +20,7 @@ mod diagnostic;
 mod environment;
 mod file;
 mod files;
+mod flags;
 mod gateway;
 mod health_check;
 mod http_proxy;
@@ -36,13 +37,14 @@ mod state;
 mod syntax;
 mod tags;
 mod transports;
+mod tunnels;
 mod upstream_tls;
 mod upstreams;
 mod value;
 mod weighted;
 
 pub use agent::Agent;
-pub use check::{Checked, load, load_with, parse, parse_with, reload};
+pub use check::{Checked, Source, load, load_with, parse, parse_with, reload};
 pub(crate) use client::LONGEST_TIMEOUT;
 pub use client::{ClientFile, Domain, load_client, parse_client, protocol};
 pub use consul::{
@@ -51,6 +53,7 @@ pub use consul::{
 };
 pub use diagnostic::{Diagnostic, Diagnostics, Level};
 pub use environment::Environment;
+pub use flags::Flags;
 pub use gateway::{Gateway, GatewayError};
 pub use health_check::HealthCheck;
 pub use http_proxy::{HttpProxy, HttpProxyError, ProxyChoice, UnusableProxy, proxy_from};
@@ -58,6 +61,7 @@ pub(crate) use listen::{overlap, reaches};
 pub use nomad::{Namespaces, Nomad, NomadService};
 pub use settings::{Cap, Keepalive, Limits, Rate, RemovedRoutes, Span};
 pub use tags::Tagging;
+pub use tunnels::Tunnel;
 
 use crate::rule::{self, Rule};
 use crate::state::Settings;
@@ -71,7 +75,7 @@ pub struct Config {
     /// Where clients connect.
     pub listeners: Vec<Listener>,
     /// Where operators look, if anywhere.
-    pub admin: Option<AdminAddress>,
+    pub admin: Option<ListenAddress>,
     /// What whoever changes something over a TCP address of the admin interface must show.
     pub admin_token: Option<Token>,
     /// Where the edge certificates are.
@@ -82,8 +86,11 @@ pub struct Config {
     pub middlewares: BTreeMap<String, Middleware>,
     /// The routes of the file, by name.
     pub routes: BTreeMap<String, Route>,
-    /// The upstreams of the file, by name; a route with a bare address has one of its own, named like the address.
+    /// The upstreams of the file, by name; a route with a bare address has one of its own, named like the address, and so
+    /// has a tunnel that says itself where it leads: `tunnels/NAME`.
     pub upstreams: BTreeMap<String, Upstream>,
+    /// Where programs of this machine connect in the clear, by name; none of them has the name of a route.
+    pub tunnels: BTreeMap<String, Tunnel>,
     /// How upstreams may be dialled, by name.
     pub transports: BTreeMap<String, Transport>,
     /// Every limit and timeout.
@@ -150,17 +157,33 @@ pub enum UnknownName {
     Reset,
 }
 
-/// The address of the admin interface.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AdminAddress {
-    /// TCP. Not a loopback address only if `insecure_admin = true` was written.
+/// Where the admin interface or a tunnel listens.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ListenAddress {
+    /// TCP. Not a loopback address only if `insecure_admin = true`, or `insecure_listen = true` of the tunnel, was written.
     Tcp(SocketAddr),
     /// A UNIX socket, written `unix:/path`.
     Unix(PathBuf),
 }
 
+impl ListenAddress {
+    /// The TCP address, if it is one.
+    pub fn tcp(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(address) => Some(*address),
+            Self::Unix(_) => None,
+        }
+    }
+}
+
+impl From<SocketAddr> for ListenAddress {
+    fn from(address: SocketAddr) -> Self {
+        Self::Tcp(address)
+    }
+}
+
 /// As it is written in the configuration.
-impl fmt::Display for AdminAddress {
+impl fmt::Display for ListenAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(address) => write!(f, "{address}"),
@@ -370,6 +393,9 @@ pub struct UpstreamTls {
     pub proof: Proof,
     /// The chain and key, PEM, that the gateway shows if it is asked.
     pub certificate: Option<(PathBuf, KeyFile)>,
+    /// The protocols that are offered by ALPN (RFC 7301), the one preferred first; empty is no ALPN. What the upstream answers is its
+    /// affair: none is no failure.
+    pub alpn: Vec<String>,
 }
 
 /// A service of Consul, as an upstream of the file names it.

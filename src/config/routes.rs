@@ -25,7 +25,11 @@ pub(super) fn routes(
     findings: &mut Findings<'_>,
 ) -> BTreeMap<String, Route> {
     // With Consul or Nomad they may come from there.
-    if file.routes.is_empty() && file.consul.is_none() && file.nomad.is_none() {
+    if file.routes.is_empty()
+        && file.consul.is_none()
+        && file.nomad.is_none()
+        && !own.listeners.is_empty()
+    {
         findings.warning(
             None,
             "there are no `routes`: every client is refused",

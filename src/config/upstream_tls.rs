@@ -1,6 +1,7 @@
 //! TLS towards an upstream: what is typed in `[upstreams.NAME.tls]`, and what it means.
 
 use std::net::IpAddr;
+use std::ops::Range;
 use std::path::Path;
 
 use rustls_pki_types::ServerName;
@@ -10,13 +11,13 @@ use super::decode::{Item, List, Typed};
 use super::diagnostic::Findings;
 use super::files::TypedPair;
 use super::value::{Wrong, read};
-use super::{Endpoint, EndpointAddress, UpstreamTls, files, passphrase};
+use super::{Endpoint, EndpointAddress, UpstreamTls, check, files, passphrase};
 use crate::name::{HostName, SpiffeId};
 use crate::tls::client;
 use crate::tls::verify::{AltName, Proof};
 
 /// `[upstreams.NAME.tls]`, or `tls = true` for its defaults.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Section {
     pub(super) place: Typed<()>,
     roots: Written<List<Typed<String>>>,
@@ -24,10 +25,11 @@ pub(super) struct Section {
     spiffe: Written<Typed<String>>,
     sans: Written<List<Typed<String>>>,
     certificate: Option<TypedPair>,
+    alpn: Option<List<Typed<String>>>,
 }
 
 /// A key: whether it stands there, and its value if that is right.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Written<T> {
     is_there: bool,
     value: Option<T>,
@@ -37,18 +39,61 @@ impl Section {
     /// Reads the section; `None` for `tls = false`.
     pub(super) fn read(item: Item<'_>, findings: &mut Findings<'_>) -> Option<Self> {
         match item.value() {
-            DeValue::Boolean(true) => Some(Self {
-                place: item.typed(()),
-                roots: Written::nothing(),
-                server_name: Written::nothing(),
-                spiffe: Written::nothing(),
-                sans: Written::nothing(),
-                certificate: None,
-            }),
+            DeValue::Boolean(true) => Some(Self::of_defaults(item.typed(()))),
             DeValue::Boolean(false) => None,
             DeValue::Table(_) => Self::read_table(item, findings),
             _ => item.wrong("true, false or a table", findings),
         }
+    }
+
+    /// What `tls = true` stands for.
+    pub(super) fn of_defaults(place: Typed<()>) -> Self {
+        Self {
+            place,
+            roots: Written::nothing(),
+            server_name: Written::nothing(),
+            spiffe: Written::nothing(),
+            sans: Written::nothing(),
+            certificate: None,
+            alpn: None,
+        }
+    }
+
+    /// With a name and protocols that were written elsewhere. What is written here too is reported.
+    pub(super) fn completed(
+        mut self,
+        server_name: Option<&Typed<String>>,
+        alpn: Option<&List<Typed<String>>>,
+        findings: &mut Findings<'_>,
+    ) -> Self {
+        let mut twice = |here: Range<usize>, key: &str, there: &str| {
+            findings.error(
+                here,
+                format!("`{}.{key}` beside `{there}`", self.place.key),
+                "keep one of the two: they say the same",
+            );
+        };
+        if let Some(typed) = server_name {
+            if let Some(here) = &self.server_name.value {
+                twice(here.span.clone(), "server_name", &typed.key);
+            }
+            self.server_name = Written {
+                is_there: true,
+                value: Some(typed.clone()),
+            };
+        }
+        if let Some(list) = alpn {
+            if let Some(here) = &self.alpn {
+                twice(here.span.clone(), "alpn", &list.key);
+            }
+            self.alpn = Some(list.clone());
+        }
+        self
+    }
+
+    /// Whether something else than the name must be proven, or a name is written.
+    pub(super) fn says_who(&self) -> bool {
+        self.spiffe.is_there || self.sans.is_there || self.server_name.is_there
     }
 
     fn read_table(item: Item<'_>, findings: &mut Findings<'_>) -> Option<Self> {
@@ -91,6 +136,7 @@ impl Section {
                 passphrase::Keys::take(&mut table, findings);
                 None
             },
+            alpn: table.take("alpn", findings, Item::strings),
         };
         table.finish(findings);
         Some(section)
@@ -121,6 +167,8 @@ impl Section {
         let certificate = self.certificate.as_ref();
         let certificate = certificate.map(|typed| files::own_certificate(typed, folder, findings));
         let proof = self.proof(findings);
+        let alpn = self.alpn.as_ref();
+        let alpn = alpn.map(|list| check::alpn(list, findings));
         let server_name = self.name(endpoints, findings);
         Some(UpstreamTls {
             roots,
@@ -130,6 +178,7 @@ impl Section {
                 Some(certificate) => Some(certificate?),
                 None => None,
             },
+            alpn: alpn.unwrap_or_default(),
         })
     }
 

@@ -1,6 +1,7 @@
 //! The upstreams and their endpoints.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::Path;
 
 use super::consul::{self, Section};
@@ -10,7 +11,7 @@ use super::file::{self, File};
 use super::proxy_protocol::Way;
 use super::value::{self, endpoint_address, read};
 use super::{
-    AdminAddress, ConsulService, Endpoint, EndpointAddress, Listener, NomadService, SendProxy,
+    ConsulService, Endpoint, EndpointAddress, ListenAddress, Listener, NomadService, SendProxy,
     Transport, Upstream, listen, nomad, transports, weighted,
 };
 
@@ -50,7 +51,9 @@ pub(super) const UNSUPPORTED: &[(&str, &str)] = &[
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Own<'a> {
     pub(super) listeners: &'a [Listener],
-    pub(super) admin: Option<&'a AdminAddress>,
+    /// Where tunnels listen over TCP.
+    pub(super) tunnels: &'a [SocketAddr],
+    pub(super) admin: Option<&'a ListenAddress>,
 }
 
 /// The upstreams of the file, those that are broken left out.
@@ -232,7 +235,7 @@ pub(super) fn endpoint(
 ) -> Option<EndpointAddress> {
     let endpoint = read(address, findings, |text| endpoint_address(text))?;
     let (key, place) = (address.key.as_str(), address.span.clone());
-    listen::refuse_loop(&endpoint, own.listeners, own.admin, key, place, findings);
+    listen::refuse_loop(&endpoint, own, key, place, findings);
     Some(endpoint)
 }
 

@@ -2,13 +2,15 @@
 
 use std::env;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 
 use listenfd::ListenFd;
 use socket2::SockRef;
 
 use super::Notify;
+use crate::config::ListenAddress;
 use crate::sandbox::Sandbox;
 
 /// What was handed over; nothing, by default.
@@ -25,8 +27,26 @@ pub struct Handed {
 /// Sockets that were bound by somebody else, who keeps them when this process ends.
 #[derive(Clone, Debug, Default)]
 pub struct Sockets {
-    listening: Arc<[(SocketAddr, TcpListener)]>,
+    listening: Arc<[(ListenAddress, Socket)]>,
     malformed: Option<Malformed>,
+}
+
+/// A socket that listens.
+#[derive(Debug)]
+pub enum Socket {
+    /// Over TCP.
+    Tcp(TcpListener),
+    /// A UNIX socket.
+    Unix(UnixListener),
+}
+
+impl Socket {
+    fn try_clone(&self) -> io::Result<Self> {
+        match self {
+            Self::Tcp(socket) => socket.try_clone().map(Self::Tcp),
+            Self::Unix(socket) => socket.try_clone().map(Self::Unix),
+        }
+    }
 }
 
 /// Variables that should hand over sockets and make no sense. What they say is not done (sd_listen_fds(3): EINVAL).
@@ -51,17 +71,15 @@ pub enum Malformed {
 /// What was handed over cannot be listened on.
 #[derive(Debug, thiserror::Error)]
 pub enum NotListening {
-    /// It is no TCP socket.
+    /// It is no socket of TCP, and no UNIX socket that has a path.
     #[error("the service manager has handed over what is no TCP socket: {0}")]
     NotTcp(io::Error),
     /// It does not listen: `Accept=yes` hands over the connections themselves.
-    #[error(
-        "the service manager has handed over a TCP socket that does not listen (descriptor {0})"
-    )]
+    #[error("the service manager has handed over a socket that does not listen (descriptor {0})")]
     Connected(usize),
     /// Two listen on one address: the clients of one of them would never be served.
     #[error("the service manager has handed over two sockets that listen on {0}")]
-    Twice(SocketAddr),
+    Twice(ListenAddress),
 }
 
 /// The first descriptor that is handed over (`SD_LISTEN_FDS_START`).
@@ -86,14 +104,14 @@ impl Sockets {
             Some(Malformed::Count(_) | Malformed::Process(_)) => ListenFd::empty(),
             Some(Malformed::Names { .. }) | None => ListenFd::from_env(),
         };
-        let mut sockets: Vec<(SocketAddr, TcpListener)> = Vec::new();
+        let mut sockets: Vec<(ListenAddress, Socket)> = Vec::new();
         for at in 0..handed.len() {
-            let socket = handed.take_tcp_listener(at).map_err(NotListening::NotTcp)?;
-            let Some(socket) = socket else { continue };
-            if !SockRef::from(&socket).is_listener().unwrap_or(false) {
+            let Some((address, socket, listens)) = take(&mut handed, at)? else {
+                continue;
+            };
+            if !listens {
                 return Err(NotListening::Connected(FIRST + at));
             }
-            let address = socket.local_addr().map_err(NotListening::NotTcp)?;
             if sockets.iter().any(|(other, _)| *other == address) {
                 return Err(NotListening::Twice(address));
             }
@@ -111,19 +129,44 @@ impl Sockets {
     }
 
     /// Their addresses, in the order in which they were handed over.
-    pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
-        self.listening.iter().map(|(address, _)| *address)
+    pub fn addresses(&self) -> impl Iterator<Item = &ListenAddress> {
+        self.listening.iter().map(|(address, _)| address)
     }
 
     /// The one that is bound to this address. It may be taken again when it was given back.
     ///
     /// # Errors
     /// The system has no descriptor left.
-    pub fn at(&self, address: SocketAddr) -> io::Result<Option<TcpListener>> {
+    pub fn at(&self, address: &ListenAddress) -> io::Result<Option<Socket>> {
         let mut sockets = self.listening.iter();
-        let found = sockets.find(|(bound, _)| *bound == address);
+        let found = sockets.find(|(bound, _)| bound == address);
         found.map(|(_, socket)| socket.try_clone()).transpose()
     }
+}
+
+/// The next one, with its address, and whether it listens.
+fn take(
+    handed: &mut ListenFd,
+    at: usize,
+) -> Result<Option<(ListenAddress, Socket, bool)>, NotListening> {
+    let not_tcp = match handed.take_tcp_listener(at) {
+        Ok(None) => return Ok(None),
+        Ok(Some(socket)) => {
+            let listens = SockRef::from(&socket).is_listener().unwrap_or(false);
+            let address = socket.local_addr().map_err(NotListening::NotTcp)?;
+            return Ok(Some((address.into(), Socket::Tcp(socket), listens)));
+        }
+        Err(error) => NotListening::NotTcp(error),
+    };
+    let Ok(Some(socket)) = handed.take_unix_listener(at) else {
+        return Err(not_tcp);
+    };
+    let listens = SockRef::from(&socket).is_listener().unwrap_or(false);
+    let address = socket.local_addr().map_err(NotListening::NotTcp)?;
+    // One of the abstract namespace has no rights, and whoever is on the machine may connect (unix(7)).
+    let path = address.as_pathname().ok_or(not_tcp)?;
+    let address = ListenAddress::Unix(path.to_owned());
+    Ok(Some((address, Socket::Unix(socket), listens)))
 }
 
 /// What makes no sense in these variables, where they are meant for this process.

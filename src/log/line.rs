@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
-use super::Record;
+use super::{Client, Record};
 use crate::reason::Reason;
 
 /// How many bytes of one value a line shows: the longest name DNS has (RFC 1035 §2.3.4), and the longest ALPN (RFC 7301 §3.1).
@@ -23,12 +23,16 @@ pub(super) struct Line {
 
 impl Line {
     /// Appends one JSON object and a newline. Every key is always there, `null` where nothing is known, so that columns are
-    /// stable; but for those of PROXY headers, which only some have.
+    /// stable; but for those of PROXY headers, and of users, which only some have.
     pub(super) fn json(&self, out: &mut String) {
         let record = &self.record;
         let object = Object {
             time: timestamp(record.time),
             client: record.client.to_string(),
+            uid: match record.client {
+                Client::Unix(uid) => Some(uid),
+                Client::Tcp(_) => None,
+            },
             peer: record.peer.map(|peer| peer.to_string()),
             unique_id: record.unique_id.as_deref().map(name),
             listener: record.listener.to_string(),
@@ -66,10 +70,16 @@ impl Line {
             .map_or_else(|| "(no name)".to_owned(), escape);
         // Writing into a String does not fail.
         let _ = write!(out, "{} {}", timestamp(record.time), record.client);
+        if let Client::Unix(uid) = record.client {
+            let _ = write!(out, " (user {uid})");
+        }
         if let Some(peer) = record.peer {
             let _ = write!(out, " via {peer}");
         }
-        let _ = write!(out, " {sni}");
+        // Nobody names a host on a UNIX socket.
+        if record.client.address().is_some() || record.sni.is_some() {
+            let _ = write!(out, " {sni}");
+        }
         if let Some(route) = &record.route {
             let _ = write!(out, " -> {}", escape(&**route));
         }
@@ -110,6 +120,8 @@ impl Line {
 struct Object {
     time: String,
     client: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    uid: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     peer: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -218,15 +230,16 @@ pub(super) mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::config::ListenAddress;
 
     /// A tunnel that ran well.
     pub(in crate::log) fn record() -> Record {
         Record {
             time: SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_123),
-            client: "192.0.2.7:50123".parse().unwrap(),
+            client: Client::Tcp("192.0.2.7:50123".parse().unwrap()),
             peer: None,
             unique_id: None,
-            listener: "[::]:8443".parse().unwrap(),
+            listener: ListenAddress::Tcp("[::]:8443".parse().unwrap()),
             sni: Some("ssh.vm.example.com".into()),
             alpn: Some(b"h2".to_vec()),
             tls: Some("1.3"),
@@ -303,6 +316,21 @@ pub(super) mod tests {
         let part = " 192.0.2.7:50123 via 10.0.0.1:4711 ssh.vm.example.com -> ";
         assert!(line.contains(part), "{line}");
         assert_eq!(name(b"req-7"), "req-7");
+    }
+
+    #[test]
+    fn both_forms_tell_the_user_who_connects_to_a_unix_socket_and_no_address() {
+        let local = Record {
+            client: Client::Unix(1000),
+            listener: ListenAddress::Unix("/run/x.sock".into()),
+            sni: None,
+            ..record()
+        };
+        let line = json(local.clone());
+        let part = r#""client":"unix","uid":1000,"listener":"unix:/run/x.sock","sni":null,"#;
+        assert!(line.contains(part), "{line}");
+        let line = text(local);
+        assert!(line.contains("Z unix (user 1000) -> vm -> "), "{line}");
     }
 
     #[test]

@@ -4,13 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::*;
+use crate::config::ListenAddress;
 
 /// A registry in which every family has at least one sample.
 fn full() -> Arc<Metrics> {
     let metrics = Metrics::new();
-    metrics.accepted("[::]:8443".parse().unwrap()).inc();
+    let listener = ListenAddress::Tcp("[::]:8443".parse().unwrap());
+    metrics.accepted(&listener).inc();
     metrics.accept_failed(&io::Error::from_raw_os_error(24));
-    metrics.lost("[::]:8443".parse().unwrap(), 2);
+    metrics.lost(&listener, 2);
     let route = metrics.route("vm");
     route.active.inc();
     route.bytes_up.inc_by(7);

@@ -10,7 +10,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
 mod closing;
+mod either;
+mod local;
 mod queue;
+
+pub use either::Listener;
+pub use local::Local;
 
 use super::{canonical, set_options};
 use crate::config::Keepalive;
@@ -28,16 +33,16 @@ const FIRST_PAUSE: Duration = Duration::from_millis(5);
 /// is the same one, whoever has left a place in between: it is not asked about anew every 5 ms.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// A socket that listens.
+/// A socket that listens over TCP.
 #[derive(Debug)]
-pub struct Listener {
+pub struct Tcp {
     tcp: TcpListener,
     address: SocketAddr,
     /// Of one that somebody else has bound: who waited there before has none of our options.
     adopted: Option<Mutex<Keepalive>>,
 }
 
-impl Listener {
+impl Tcp {
     /// Binds and listens. `[::]` takes IPv4 clients too; port 0 lets the system choose.
     pub fn bind(address: SocketAddr, keepalive: &Keepalive) -> io::Result<Self> {
         let socket = Socket::new(
@@ -228,13 +233,13 @@ mod tests {
         Some(())
     }
 
-    fn listener() -> Listener {
+    fn listener() -> Tcp {
         let keepalive = Keepalive {
             idle: Duration::from_secs(77),
             interval: Duration::from_secs(7),
             count: 3,
         };
-        Listener::bind("127.0.0.1:0".parse().unwrap(), &keepalive).unwrap()
+        Tcp::bind("127.0.0.1:0".parse().unwrap(), &keepalive).unwrap()
     }
 
     #[tokio::test]
@@ -266,7 +271,7 @@ mod tests {
             idle: Duration::from_secs(77),
             ..Keepalive::default()
         };
-        let listener = Listener::adopt(socket, &keepalive).unwrap();
+        let listener = Tcp::adopt(socket, &keepalive).unwrap();
         let mut taken = Vec::new();
         let failed = |e: &io::Error| panic!("{e}");
         let closed = listener.close(room, |tcp, _, ()| taken.push(tcp), failed, pending());
@@ -318,7 +323,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_ipv4_client_of_an_ipv6_listener_has_an_ipv4_address() {
-        let Ok(listener) = Listener::bind("[::]:0".parse().unwrap(), &Keepalive::default()) else {
+        let Ok(listener) = Tcp::bind("[::]:0".parse().unwrap(), &Keepalive::default()) else {
             // No IPv6 on this machine.
             return;
         };

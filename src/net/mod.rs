@@ -5,9 +5,11 @@ pub mod frame;
 pub mod limits;
 pub mod listener;
 pub mod proxy_header;
+pub mod raw;
 pub mod relay;
 pub mod resolve;
 pub mod session;
+pub mod unix;
 
 mod address;
 mod close;

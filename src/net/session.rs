@@ -1,6 +1,5 @@
 //! The record of one connection, from accept to end: written exactly once, by `Drop`.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -11,7 +10,8 @@ use tokio::time::Instant;
 
 mod running;
 
-use crate::log::{AccessLog, Record};
+use crate::config::ListenAddress;
+use crate::log::{AccessLog, Client, Record};
 use crate::metrics::{Exceeded, Metrics, RouteMetrics};
 use crate::reason::Reason;
 use running::Running;
@@ -67,8 +67,8 @@ impl Sessions {
     /// [`Reason::Internal`]: a task that panics ends so. The receiver hears why others want it to end, if they do.
     pub fn begin(
         &self,
-        client: SocketAddr,
-        listener: SocketAddr,
+        client: Client,
+        listener: ListenAddress,
     ) -> (Session, oneshot::Receiver<Reason>) {
         let now = Instant::now();
         let (id, told) = self.running.begin();
@@ -216,6 +216,7 @@ impl Tally {
 #[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
     use std::io::{self, Write};
+    use std::net::SocketAddr;
     use std::sync::{Mutex, PoisonError};
 
     use crate::config::LogFormat;
@@ -259,8 +260,8 @@ mod tests {
         }
 
         fn begin(&self) -> Session {
-            let address = "192.0.2.1:2222".parse().unwrap();
-            self.sessions.begin(address, address).0
+            let address: SocketAddr = "192.0.2.1:2222".parse().unwrap();
+            self.sessions.begin(address.into(), address.into()).0
         }
 
         /// The reasons of the records so far.

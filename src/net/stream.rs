@@ -92,19 +92,28 @@ impl relay::Socket for Stream {
     }
 }
 
+/// Reads once from a stream without TLS.
+pub(super) fn receive(
+    stream: &mut (impl AsyncRead + Unpin),
+    cx: &mut Context<'_>,
+    take: &mut dyn FnMut(&[u8]),
+) -> Poll<io::Result<Option<End>>> {
+    READ.with_borrow_mut(|buffer| {
+        let mut read = ReadBuf::new(buffer);
+        ready!(Pin::new(stream).poll_read(cx, &mut read))?;
+        take(read.filled());
+        let ended = read.filled().is_empty();
+        Poll::Ready(Ok(ended.then_some(End::Clean)))
+    })
+}
+
 impl relay::Stream for TcpStream {
     fn poll_receive(
         &mut self,
         cx: &mut Context<'_>,
         take: &mut dyn FnMut(&[u8]),
     ) -> Poll<io::Result<Option<End>>> {
-        READ.with_borrow_mut(|buffer| {
-            let mut read = ReadBuf::new(buffer);
-            ready!(Pin::new(self).poll_read(cx, &mut read))?;
-            take(read.filled());
-            let ended = read.filled().is_empty();
-            Poll::Ready(Ok(ended.then_some(End::Clean)))
-        })
+        receive(self, cx, take)
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {

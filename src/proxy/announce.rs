@@ -1,14 +1,15 @@
 //! What an upstream is told of the client: the PROXY header that goes before its bytes.
 
+use std::net::SocketAddr;
+
 use rustls::ProtocolVersion;
 
-use super::origin::Origin;
+use super::client::Client;
 use crate::config::{ProxyTlvs, ProxyVersion, SendProxy};
 use crate::log::Record;
 use crate::name::SpiffeId;
 use crate::net::dial::ProxyHeader;
-use crate::net::proxy_header::{Addresses, Tls, Tlvs};
-use crate::net::{Stream, canonical};
+use crate::net::proxy_header::{Addresses, Tls, Tlvs, of_its_own};
 use crate::tls;
 use crate::tls::options::PORTCULLIS;
 
@@ -16,20 +17,25 @@ use crate::tls::options::PORTCULLIS;
 const ID: usize = 16;
 
 /// Makes the header for this client. An ID that goes up stands in the record too; one that came in goes on.
+///
+/// Of a client of a UNIX socket there is no address to tell: the header says so much.
 pub(super) fn header(
     send: &SendProxy,
-    origin: &Origin,
-    client: &Stream,
+    destination: Option<SocketAddr>,
+    client: &Client,
     record: &mut Record,
 ) -> ProxyHeader {
-    let local = match client {
-        Stream::Tcp(tcp) => tcp.local_addr(),
-        Stream::Tls(tls) => tls.tcp().local_addr(),
+    let destination = destination.or_else(|| client.local_address());
+    let destination = destination.or_else(|| record.listener.tcp());
+    let Some((source, destination)) = record.client.address().zip(destination) else {
+        return ProxyHeader {
+            bytes: of_its_own(send.version),
+            inside_tls: send.inside_tls,
+        };
     };
-    let destination = origin.destination();
     let addresses = Addresses {
-        source: record.client,
-        destination: destination.unwrap_or_else(|| local.map_or(record.listener, canonical)),
+        source,
+        destination,
     };
     let bytes = match &send.version {
         ProxyVersion::V1 => addresses.to_v1(),
@@ -37,11 +43,7 @@ pub(super) fn header(
             if wanted.unique_id && record.unique_id.is_none() {
                 record.unique_id = new_id();
             }
-            let tls = match client {
-                Stream::Tcp(_) => None,
-                Stream::Tls(tls) => Some(&**tls),
-            };
-            v2(&addresses, wanted, tls, record)
+            v2(&addresses, wanted, client.tls(), record)
         }
     };
     ProxyHeader {

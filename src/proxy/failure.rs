@@ -14,6 +14,7 @@ use crate::metrics::Limit;
 use crate::name::HostName;
 use crate::net::dial::DialError;
 use crate::net::proxy_header::HeaderError;
+use crate::net::raw::Socket;
 use crate::net::relay::Socket as _;
 use crate::reason::Reason;
 use crate::snapshot::upstream::Intention;
@@ -28,6 +29,8 @@ pub(super) enum Failure {
     Limit(Limit),
     #[error("{0} is not in `ip_allow_list` of a middleware of its route")]
     NotAllowed(IpAddr),
+    #[error("the user {0} is not in `allow_uids` of the tunnel")]
+    UserNotAllowed(u32),
     #[error("{0} is not in `proxy_protocol.from` of this listener")]
     NotListed(IpAddr),
     #[error("{0}")]
@@ -106,7 +109,7 @@ impl Failure {
                 Limit::Lifetime => Reason::LifetimeLimit,
                 Limit::Idle => Reason::IdleTimeout,
             },
-            Self::NotAllowed(_) => Reason::ClientNotAllowed,
+            Self::NotAllowed(_) | Self::UserNotAllowed(_) => Reason::ClientNotAllowed,
             Self::NotListed(_) | Self::ProxyHeader(HeaderError::Absent) => Reason::NoProxyHeader,
             Self::ProxyHeader(_) => Reason::BadProxyHeader,
             Self::Hello(HelloError::Gone { .. }) => Reason::ClientGone,
@@ -175,6 +178,16 @@ impl Failure {
         Ending {
             failure: self,
             tcp: Some(tcp),
+        }
+    }
+}
+
+impl Failure {
+    /// Nothing is said to one who is only accepted.
+    pub(super) fn reset(self, socket: Socket) -> Ending {
+        match socket {
+            Socket::Tcp(tcp) => self.answered(tcp, Answer::Reset),
+            Socket::Unix(_) => self.into(),
         }
     }
 }

@@ -9,22 +9,27 @@ use tokio::net::TcpStream;
 use tokio::time::timeout_at;
 
 mod announce;
+mod client;
 mod failure;
 pub mod hello;
 mod middlewares;
 mod origin;
+mod raw;
 mod status;
 mod terminate;
 mod upstream;
 
-use crate::config::Limits;
+use crate::config::{Limits, ListenAddress};
+use crate::log;
 use crate::metrics::Limit;
 use crate::net::limits::{Admission, Limiter, Room};
+use crate::net::raw::{Accepted, Raw, Socket};
 use crate::net::session::{Session, Sessions};
 use crate::net::{self, Stream};
 use crate::reason::Reason;
 use crate::rule::Facts;
-use crate::snapshot::{Action, Listener, ListenerId, Snapshot};
+use crate::snapshot::{Action, Listener, ListenerId, Names, Snapshot};
+use client::Client;
 use failure::{Answer, Ending, Failure};
 use hello::Hello;
 use upstream::Pair;
@@ -59,17 +64,12 @@ impl Proxy {
     }
 
     /// One connection, from accept to the end of its session. `address` is the listener's, for the record.
-    pub async fn handle(
-        &self,
-        tcp: TcpStream,
-        client: SocketAddr,
-        listener: ListenerId,
-        address: SocketAddr,
-    ) {
+    pub async fn handle(&self, accepted: Accepted, listener: ListenerId, address: ListenAddress) {
+        let (socket, client) = accepted.into_parts();
         let (mut session, told) = self.sessions.begin(client, address);
         let mut admission = Admission::new(&self.limiter);
         let ended = tokio::select! {
-            ended = self.serve(tcp, listener, &mut session, &mut admission) => ended,
+            ended = self.serve(socket, listener, &mut session, &mut admission) => ended,
             Ok(reason) = told => Err(Failure::Told(reason).into()),
         };
         match ended {
@@ -84,10 +84,11 @@ impl Proxy {
         }
     }
 
-    /// Admission, origin, hello, route, its middlewares, terminate or pass, dial, relay.
+    /// Admission, origin, hello, route, its middlewares, terminate or pass, dial, relay. A raw listener's are fewer: admission,
+    /// user, dial, relay.
     async fn serve(
         &self,
-        tcp: TcpStream,
+        socket: Socket,
         listener: ListenerId,
         session: &mut Session,
         admission: &mut Admission<'_>,
@@ -95,44 +96,70 @@ impl Proxy {
         let snapshot = self.snapshot.load_full();
         // Nothing weaker takes the place of what it asked for.
         let Some(at) = snapshot.listener(listener).cloned() else {
-            return Err(Failure::ListenerGone.answered(tcp, Answer::Reset));
+            return Err(Failure::ListenerGone.reset(socket));
         };
         if let Err(limit) = admit(session.record.client, &at, &snapshot.limits, admission) {
-            return Err(Failure::Limit(limit).answered(tcp, Answer::Reset));
+            return Err(Failure::Limit(limit).reset(socket));
         }
         // The snapshot and the hello end here, so that no tunnel keeps an old one alive; the box, so that none keeps the
         // room that a handshake takes.
-        let pair = Box::pin(establish(snapshot, tcp, (listener, at), session, admission)).await?;
+        let at = (listener, at);
+        let pair = Box::pin(enter(snapshot, socket, at, session, admission)).await?;
         upstream::relay(pair, session).await
+    }
+}
+
+/// By the kind of the listener. No UNIX socket hears names.
+async fn enter(
+    snapshot: Arc<Snapshot>,
+    socket: Socket,
+    (listener, at): (ListenerId, Listener),
+    session: &mut Session,
+    admission: &mut Admission<'_>,
+) -> Result<Pair, Ending> {
+    match (socket, session.record.client, at) {
+        (socket, _, Listener::Raw(at)) => {
+            let client = Box::new(Raw::new(socket));
+            raw::establish(snapshot, client, at, session, admission).await
+        }
+        (Socket::Tcp(tcp), log::Client::Tcp(peer), Listener::Tls(at)) => {
+            establish(snapshot, (tcp, peer), (listener, at), session, admission).await
+        }
+        (socket, _, Listener::Tls(_)) => Err(Failure::ListenerGone.reset(socket)),
     }
 }
 
 /// Before anything is made for it.
 fn admit(
-    client: SocketAddr,
+    client: log::Client,
     at: &Listener,
     limits: &Limits,
     admission: &mut Admission<'_>,
 ) -> Result<(), Limit> {
     admission.accepted(limits)?;
+    // A user of this machine comes from no network.
+    let Some(ip) = client.address().map(|address| address.ip()) else {
+        return Ok(());
+    };
     // A proxy is not where its clients come from: its header tells that.
-    if (at.accept_proxy.as_ref()).is_some_and(|proxies| proxies.lists(client.ip())) {
+    if let Listener::Tls(at) = at
+        && (at.accept_proxy.as_ref()).is_some_and(|proxies| proxies.lists(ip))
+    {
         return Ok(());
     }
-    admission.source(client.ip(), limits)
+    admission.source(ip, limits)
 }
 
 async fn establish(
     snapshot: Arc<Snapshot>,
-    mut tcp: TcpStream,
-    (listener, at): (ListenerId, Listener),
+    (mut tcp, peer): (TcpStream, SocketAddr),
+    (listener, at): (ListenerId, Names),
     session: &mut Session,
     admission: &mut Admission<'_>,
 ) -> Result<Pair, Ending> {
     let limits = &snapshot.limits;
     let deadline = session.started() + limits.handshake;
 
-    let peer = session.record.client;
     let origin = origin::read(&mut tcp, peer, at.accept_proxy.as_deref());
     let (origin, early) = match timeout_at(deadline, origin).await {
         Ok(Ok(origin)) => origin,
@@ -140,7 +167,8 @@ async fn establish(
         Err(_) => return Err(Failure::HelloTimeout.into()),
     };
     origin.record(&mut session.record);
-    if let Err(limit) = admission.source(session.record.client.ip(), limits) {
+    let client = origin.client().ip();
+    if let Err(limit) = admission.source(client, limits) {
         return Err(Failure::Limit(limit).answered(tcp, Answer::Reset));
     }
 
@@ -154,7 +182,7 @@ async fn establish(
 
     let facts = Facts {
         name: hello.name.as_ref(),
-        client: session.record.client.ip(),
+        client,
         alpn: &hello.alpn,
         wildcard: at.wildcard,
     };
@@ -163,8 +191,8 @@ async fn establish(
         return Err(failure.answered(tcp, at.unknown_name.into()));
     };
     session.routed(&route.name, &route.upstream, &route.metrics);
-    let client = session.record.client.ip();
-    let tcp = middlewares::pass(tcp, (client, &hello.alpn), route, &snapshot, admission)?;
+    let asks = (client, hello.alpn.as_slice());
+    let tcp = middlewares::pass(tcp, asks, route, &snapshot, admission)?;
     let cap = route.max_connections.unwrap_or(limits.per_route);
     if let Err(limit) = admission.routed(&route.metrics, cap) {
         let alert = status::over_limit(&hello.alpn, AlertDescription::InternalError);
@@ -198,20 +226,21 @@ async fn establish(
         }
     };
     admission.established();
-    Pair::join(client, early, &origin, upstream, &snapshot, session).await
+    let (client, destination) = (Client::Edge(client), origin.destination());
+    Pair::join(client, early, destination, upstream, &snapshot, session).await
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// 1,344 B: the session's record, both ends and what a relay remembers; what establishing takes, twice as much, is in
+    /// 1,376 B: the session's record, both ends and what a relay remembers; what establishing takes, twice as much, is in
     /// a box that ends with it. A hundred thousand tunnels are 130 MB of futures.
-    const LARGEST: usize = 1344;
+    const LARGEST: usize = 1376;
 
     /// The size of the future that a function makes of these.
     fn size<'a, F: Future + 'a>(
-        _: impl Fn(&'a Proxy, TcpStream, SocketAddr, ListenerId, SocketAddr) -> F,
+        _: impl Fn(&'a Proxy, Accepted, ListenerId, ListenAddress) -> F,
     ) -> usize {
         size_of::<F>()
     }

@@ -64,10 +64,16 @@ impl Origin {
     /// From now on the client is who the header says that it is.
     pub(super) fn record(&self, record: &mut Record) {
         if let Some(addresses) = &self.header.addresses {
-            record.client = addresses.source;
+            record.client = addresses.source.into();
             record.peer = Some(self.peer);
         }
         record.unique_id = self.header.unique_id.as_deref().map(Box::from);
+    }
+
+    /// Who the client is: whom the header tells of, or the other end.
+    pub(super) fn client(&self) -> SocketAddr {
+        let addresses = self.header.addresses.as_ref();
+        addresses.map_or(self.peer, |addresses| addresses.source)
     }
 
     /// Where the client has connected to, if the header says so.

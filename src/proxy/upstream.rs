@@ -5,24 +5,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::announce;
-use super::failure::{Answer, Ending, Failure};
-use super::origin::Origin;
-use super::status;
+use super::client::Client;
+use super::failure::{Ending, Failure};
 use crate::metrics::{Limit, UpstreamMetrics};
 use crate::net::Stream;
 use crate::net::dial::{self, Dial, DialError, ProxyHeader};
-use crate::net::relay::{self, Outcome, Patience, Socket};
+use crate::net::relay::{self, Outcome, Patience};
 use crate::net::session::Session;
 use crate::reason::Fault;
 use crate::retry::chance;
 use crate::snapshot::ejection::EndpointState;
 use crate::snapshot::upstream::{Intention, Transport, Upstream};
-use crate::snapshot::{Action, Route, Snapshot};
+use crate::snapshot::{Action, Raw, Route, Snapshot};
 use crate::tls;
 
 /// A client and its upstream, ready for bytes.
 pub(super) struct Pair {
-    client: Stream,
+    client: Client,
     upstream: Stream,
     /// What the client has sent already.
     early: Vec<u8>,
@@ -67,10 +66,11 @@ impl Dialled {
 
 impl Pair {
     /// Dials the upstream for a client that is ready, and closes it if nobody answers. A client that asked for it is told which.
+    /// `destination` is where a PROXY header says that it has connected to.
     pub(super) async fn join(
-        mut client: Stream,
+        mut client: Client,
         early: Vec<u8>,
-        origin: &Origin,
+        destination: Option<SocketAddr>,
         upstream: &Upstream,
         snapshot: &Snapshot,
         session: &mut Session,
@@ -87,12 +87,12 @@ impl Pair {
             exceeded: Arc::clone(session.exceeded()),
         });
         let proxy_header = upstream.send_proxy.as_ref();
-        let proxy_header =
-            proxy_header.map(|send| announce::header(send, origin, &client, &mut session.record));
+        let proxy_header = proxy_header
+            .map(|send| announce::header(send, destination, &client, &mut session.record));
         let sends_first = !early.is_empty();
         match dial(upstream, sends_first, proxy_header, snapshot, session).await {
-            Ok(stream) => {
-                status::ok(&mut client).await?;
+            Ok(mut stream) => {
+                client.reached(&mut stream).await?;
                 Ok(Self {
                     client,
                     upstream: stream,
@@ -101,7 +101,7 @@ impl Pair {
                     dialled: Dialled::at(session.record.endpoint, upstream),
                 })
             }
-            Err(failure) => Err(status::failed(client, failure).await),
+            Err(failure) => Err(client.fail(failure).await),
         }
     }
 }
@@ -114,6 +114,13 @@ pub(super) fn of<'a>(route: &Route, snapshot: &'a Snapshot) -> Result<&'a Upstre
     }
     let chosen = snapshot.choose(route, now()).map(|upstream| &**upstream);
     chosen.map_err(|why| Failure::RouteBroken(format!("upstream `{}`: {why}", route.upstream)))
+}
+
+/// The same for a tunnel.
+pub(super) fn of_tunnel<'a>(raw: &Raw, snapshot: &'a Snapshot) -> Result<&'a Upstream, Failure> {
+    let chosen = snapshot.choose_of(&raw.upstream, false, now());
+    let chosen = chosen.map(|upstream| &**upstream);
+    chosen.map_err(|why| Failure::RouteBroken(format!("upstream `{}`: {why}", raw.upstream)))
 }
 
 /// Dials the endpoint whose turn it is; while none answers, the next, as often as the limits allow.
@@ -218,8 +225,7 @@ pub(super) fn relay(
                     }
                     None => denial.unwrap_or(Failure::UpstreamReset(e)),
                 };
-                // The client may still be sending; a reset on top would cost it the upstream's last words.
-                return Err(failure.answered(pair.client.into_tcp(), Answer::Close));
+                return Err(pair.client.fail(failure));
             }
             Outcome::Idle => Some(Failure::Limit(Limit::Idle)),
             Outcome::Lifetime => Some(Failure::Limit(Limit::Lifetime)),

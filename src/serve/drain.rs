@@ -70,6 +70,7 @@ pub(super) async fn drain(
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
+    use std::net::SocketAddr;
     use std::time::Duration;
 
     use tokio::task::JoinSet;
@@ -107,8 +108,8 @@ mod tests {
         }
 
         fn tunnel(&mut self) {
-            let address = "192.0.2.1:2222".parse().unwrap();
-            let (session, told) = self.sessions.begin(address, address);
+            let address: SocketAddr = "192.0.2.1:2222".parse().unwrap();
+            let (session, told) = self.sessions.begin(address.into(), address.into());
             let begin = self.begin;
             self.tunnels.spawn(self.shutdown.track(async move {
                 assert_eq!(told.await, Ok(Reason::Drained));
@@ -185,10 +186,10 @@ mod tests {
         let late = desk.begin + Duration::from_secs(delay + timeout - spread / 2);
         let (shutdown, sessions) = (desk.shutdown.clone(), desk.sessions.clone());
         let begin = desk.begin;
-        let address = "192.0.2.1:2222".parse().unwrap();
+        let address: SocketAddr = "192.0.2.1:2222".parse().unwrap();
         desk.tunnels.spawn(desk.shutdown.track(async move {
             sleep_until(late).await;
-            let (_session, told) = sessions.begin(address, address);
+            let (_session, told) = sessions.begin(address.into(), address.into());
             assert!(shutdown.is_draining());
             assert_eq!(told.await, Ok(Reason::Drained));
             begin.elapsed()

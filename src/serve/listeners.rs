@@ -14,9 +14,10 @@ mod missing;
 mod operators;
 mod replace;
 mod running;
+mod wanted;
 
 use crate::admin::{self, BindError};
-use crate::config::{self, AdminAddress, Config, Keepalive};
+use crate::config::{Config, Keepalive, ListenAddress};
 use crate::lifecycle::{Handed, Shutdown, Sockets};
 use crate::metrics::Metrics;
 use crate::net::listener::Listener;
@@ -27,6 +28,7 @@ use missing::Missing;
 use operators::Admin;
 use replace::Blocked;
 use running::{Running, bind};
+use wanted::{Wanted, wanted};
 
 /// What every listener needs to serve those who come, and the admin interface.
 #[derive(Clone, Debug)]
@@ -41,7 +43,8 @@ pub(super) struct Serving {
 /// Whether each socket that was handed over is one of these listeners': the clients of another would wait in vain. Those
 /// for which there is none are bound, which is logged.
 pub(super) fn claim(sockets: &Sockets, config: &Config) -> anyhow::Result<()> {
-    let written = || config.listeners.iter().map(|listener| listener.address);
+    let wanted = wanted(config);
+    let written = || wanted.iter().map(|wanted| &wanted.address);
     for address in sockets.addresses() {
         anyhow::ensure!(
             written().any(|written| written == address),
@@ -80,23 +83,23 @@ pub(super) struct Listeners {
 /// The listeners of the next configuration, in its order. Nobody is accepted by the new ones yet.
 #[derive(Debug)]
 pub(super) struct Opened {
-    listeners: Vec<(ListenerId, config::Listener, Socket)>,
-    admin: Option<(AdminAddress, AdminSocket)>,
-    /// Those that end with it: who comes in by them until then must meet what they ask for.
-    going: Vec<(ListenerId, config::Listener)>,
+    listeners: Vec<(ListenerId, Wanted, Socket)>,
+    admin: Option<(ListenAddress, AdminSocket)>,
+    /// What each one does, and those that end with it: who comes in by them until then must meet what they ask for.
+    described: BTreeMap<ListenerId, snapshot::Listener>,
 }
 
 #[derive(Debug)]
 enum Socket {
     /// It runs already.
-    Running(SocketAddr),
+    Running(ListenAddress),
     New(Listener),
 }
 
 #[derive(Debug)]
 enum AdminSocket {
     /// It runs already.
-    Running(AdminAddress),
+    Running(ListenAddress),
     New(admin::Listener),
 }
 
@@ -105,16 +108,16 @@ enum AdminSocket {
 pub(super) enum OpenError {
     #[error("cannot listen on {address}: {error}")]
     Listen {
-        address: SocketAddr,
+        address: ListenAddress,
         error: io::Error,
     },
     #[error(transparent)]
-    Admin(#[from] BindError),
+    Bind(#[from] BindError),
     #[error(
-        "`admin` cannot become {0}: the sandbox was entered at the start, and a UNIX socket can be made in no other \
+        "`{key}` cannot become {address}: the sandbox was entered at the start, and a UNIX socket can be made in no other \
          directory until the next one; restart, or keep the directory"
     )]
-    Sandboxed(AdminAddress),
+    Sandboxed { key: String, address: ListenAddress },
     /// Each try would close once more what serves.
     #[error(
         "{0} (what it was to replace was closed for it, and serves again; so it is not tried again before a file \
@@ -134,8 +137,8 @@ impl OpenError {
     pub(super) fn may_pass(&self) -> bool {
         match self {
             Self::Listen { error, .. } => retry::may_pass(error),
-            Self::Admin(error) => error.may_pass(),
-            Self::Sandboxed(_) | Self::InPlace(_) | Self::InVain(..) => false,
+            Self::Bind(error) => error.may_pass(),
+            Self::Sandboxed { .. } | Self::InPlace(_) | Self::InVain(..) => false,
         }
     }
 }
@@ -161,19 +164,22 @@ impl Listeners {
             let _: Result<Infallible, _> = ended.await;
         }
         let keepalive = &config.limits.keepalive;
-        let mut opened = Vec::new();
+        let mut opened: Vec<(usize, ListenerId, Wanted, Socket)> = Vec::new();
         let mut blocked = Blocked::default();
-        for (place, listener) in config.listeners.iter().enumerate() {
-            let written = listener.address;
-            let same = |running: &&Running| running.written.address == written;
+        for (place, wanted) in wanted(config).into_iter().enumerate() {
+            // Two may have port 0: each goes on with its own.
+            let same = |running: &&Running| {
+                let is_taken = opened.iter().any(|(_, id, ..)| *id == running.id);
+                running.written.address == wanted.address && !is_taken
+            };
             if let Some(running) = self.running.iter().find(same) {
-                let socket = Socket::Running(running.bound);
-                opened.push((place, running.id, listener.clone(), socket));
-            } else if self.is_in_the_way(written, config) {
-                blocked.listeners.push((place, listener.clone()));
+                let socket = Socket::Running(running.bound.clone());
+                opened.push((place, running.id, wanted, socket));
+            } else if (wanted.address.tcp()).is_some_and(|it| self.is_in_the_way(it, config)) {
+                blocked.listeners.push((place, wanted));
             } else {
-                let socket = Socket::New(listen(written, keepalive, serving)?);
-                opened.push((place, self.number(), listener.clone(), socket));
+                let socket = Socket::New(listen(&wanted, keepalive, serving)?);
+                opened.push((place, self.number(), wanted, socket));
             }
         }
         let mut admin = None;
@@ -182,12 +188,12 @@ impl Listeners {
             let running = running.filter(|running| running.is_at(written));
             admin = match (running, written) {
                 (Some(running), _) => Some(AdminSocket::Running(running.bound.clone())),
-                (None, AdminAddress::Tcp(address)) if self.is_in_the_way(*address, config) => {
+                (None, ListenAddress::Tcp(address)) if self.is_in_the_way(*address, config) => {
                     blocked.admin = Some(*address);
                     None
                 }
                 (None, written) => {
-                    permits(written, serving)?;
+                    permits("admin", written, serving)?;
                     Some(AdminSocket::New(admin::Listener::bind(written).await?))
                 }
             };
@@ -209,9 +215,14 @@ impl Listeners {
         }
         let going = self.going(config);
         let going = going.map(|running| (running.id, running.written.clone()));
+        let going: Vec<(ListenerId, Wanted)> = going.collect();
+        let described = (opened.iter().map(|(_, id, wanted, _)| (id, wanted)))
+            .chain(going.iter().map(|(id, wanted)| (id, wanted)))
+            .filter_map(|(id, wanted)| Some((*id, wanted.describe(config)?)))
+            .collect();
         let listeners = opened.into_iter();
         Ok(Opened {
-            going: going.collect(),
+            described,
             admin: config.admin.clone().zip(admin),
             listeners: listeners
                 .map(|(_, id, listener, socket)| (id, listener, socket))
@@ -234,7 +245,12 @@ impl Listeners {
         for (id, listener, socket) in opened.listeners {
             let running = match socket {
                 Socket::New(socket) => {
-                    tracing::info!(address = %socket.address(), "listening");
+                    match listener.tunnel() {
+                        Some(tunnel) => {
+                            tracing::info!(address = %socket.address(), %tunnel, "listening for a tunnel");
+                        }
+                        None => tracing::info!(address = %socket.address(), "listening"),
+                    }
                     if socket.refuses_ipv4() {
                         tracing::warn!(
                             address = %socket.address(),
@@ -259,7 +275,7 @@ impl Listeners {
         for gone in before {
             tracing::info!(address = %gone.bound, "no longer listening");
             let handed = &serving.handed.sockets;
-            if handed.addresses().any(|address| address == gone.bound) {
+            if handed.addresses().any(|address| *address == gone.bound) {
                 tracing::warn!(
                     address = %gone.bound,
                     "the service manager holds this socket: clients wait there until it lets go of it"
@@ -288,7 +304,8 @@ impl Listeners {
 
     /// Those that this configuration does not have.
     fn going(&self, config: &Config) -> impl Iterator<Item = &Running> {
-        let wanted: BTreeSet<SocketAddr> = config.listeners.iter().map(|one| one.address).collect();
+        let wanted: BTreeSet<ListenAddress> =
+            wanted(config).into_iter().map(|one| one.address).collect();
         (self.running.iter()).filter(move |running| !wanted.contains(&running.written.address))
     }
 
@@ -298,11 +315,21 @@ impl Listeners {
         admin.filter(|admin| !config.admin.as_ref().is_some_and(|to| admin.is_at(to)))
     }
 
-    /// Where clients connect, in the order of the configuration, and operators.
-    pub(super) fn addresses(&self) -> (Vec<SocketAddr>, Option<AdminAddress>) {
-        let listeners = self.running.iter().map(|running| running.bound);
-        let admin = self.admin.as_ref().map(|admin| admin.bound.clone());
-        (listeners.collect(), admin)
+    /// Where clients connect, in the order of the configuration, those of tunnels, and operators.
+    pub(super) fn addresses(&self) -> Bound {
+        let tls = self
+            .running
+            .iter()
+            .filter(|running| running.written.is_tls());
+        let tunnels = self.running.iter().filter_map(|running| {
+            let name = running.written.tunnel()?;
+            Some((Arc::clone(name), running.bound.clone()))
+        });
+        Bound {
+            listeners: tls.filter_map(|running| running.bound.tcp()).collect(),
+            tunnels: tunnels.collect(),
+            admin: self.admin.as_ref().map(|admin| admin.bound.clone()),
+        }
     }
 
     fn number(&mut self) -> ListenerId {
@@ -312,32 +339,33 @@ impl Listeners {
     }
 }
 
+/// What is bound.
+#[derive(Debug)]
+pub(super) struct Bound {
+    pub(super) listeners: Vec<SocketAddr>,
+    /// With the names of the tunnels.
+    pub(super) tunnels: Vec<(Arc<str>, ListenAddress)>,
+    pub(super) admin: Option<ListenAddress>,
+}
+
 impl Opened {
     /// What each one does, those that end with it among them.
     pub(super) fn described(&self) -> BTreeMap<ListenerId, snapshot::Listener> {
-        let opened = (self.listeners.iter()).map(|(id, listener, _)| (id, listener));
-        let going = self.going.iter().map(|(id, listener)| (id, listener));
-        let listeners = opened.chain(going);
-        listeners
-            .map(|(id, listener)| (*id, describe(listener)))
-            .collect()
+        self.described.clone()
     }
 
     /// Every TCP address that is bound, the admin interface's too.
     pub(super) fn addresses(&self) -> Arc<[SocketAddr]> {
         let sockets = self.listeners.iter().map(|(_, _, socket)| match socket {
-            Socket::Running(bound) => *bound,
+            Socket::Running(bound) => bound.clone(),
             Socket::New(listener) => listener.address(),
         });
         let admin = self.admin.as_ref().map(|(_, socket)| match socket {
             AdminSocket::Running(bound) => bound.clone(),
             AdminSocket::New(listener) => listener.address(),
         });
-        let admin = admin.and_then(|address| match address {
-            AdminAddress::Tcp(address) => Some(address),
-            AdminAddress::Unix(_) => None,
-        });
-        sockets.chain(admin).collect()
+        let all = sockets.chain(admin);
+        all.filter_map(|address| address.tcp()).collect()
     }
 }
 
@@ -345,38 +373,43 @@ impl Opened {
 pub(super) fn planned(
     config: &Config,
 ) -> (BTreeMap<ListenerId, snapshot::Listener>, Arc<[SocketAddr]>) {
-    let listeners = (0..).map(ListenerId).zip(&config.listeners);
-    let listeners = listeners.map(|(id, listener)| (id, describe(listener)));
-    let admin = config.admin.as_ref().and_then(|admin| match admin {
-        AdminAddress::Tcp(address) => Some(*address),
-        AdminAddress::Unix(_) => None,
-    });
-    let addresses = config.listeners.iter().map(|listener| listener.address);
-    (listeners.collect(), addresses.chain(admin).collect())
-}
-
-fn describe(listener: &config::Listener) -> snapshot::Listener {
-    snapshot::Listener {
-        unknown_name: listener.unknown_name,
-        accept_proxy: listener.accept_proxy.clone(),
-        ..Default::default()
-    }
+    let wanted = wanted(config);
+    let listeners = (0..).map(ListenerId).zip(&wanted);
+    let listeners = listeners.filter_map(|(id, wanted)| Some((id, wanted.describe(config)?)));
+    let addresses = wanted.iter().map(|wanted| &wanted.address);
+    let addresses = addresses.chain(&config.admin);
+    let own = addresses.filter_map(ListenAddress::tcp).collect();
+    (listeners.collect(), own)
 }
 
 fn listen(
-    address: SocketAddr,
+    wanted: &Wanted,
     keepalive: &Keepalive,
     serving: &Serving,
 ) -> Result<Listener, OpenError> {
-    bind(address, keepalive, serving).map_err(|error| OpenError::Listen { address, error })
+    if let Some(tunnel) = wanted.tunnel() {
+        permits(
+            &format!("tunnels.{tunnel}.listen"),
+            &wanted.address,
+            serving,
+        )?;
+    }
+    bind(&wanted.address, wanted.mode(), keepalive, serving)
 }
 
 /// # Errors
-/// The admin interface would be where the sandbox lets nothing be made.
-fn permits(admin: &AdminAddress, serving: &Serving) -> Result<(), OpenError> {
-    match (admin, &serving.handed.sandbox) {
-        (AdminAddress::Unix(path), Some(sandbox)) if !sandbox.permits_socket(path) => {
-            Err(OpenError::Sandboxed(admin.clone()))
+/// A socket would be where the sandbox lets nothing be made. One that was handed over is there already.
+fn permits(key: &str, address: &ListenAddress, serving: &Serving) -> Result<(), OpenError> {
+    let mut handed = serving.handed.sockets.addresses();
+    let is_handed = handed.any(|one| one == address);
+    match (address, &serving.handed.sandbox) {
+        (ListenAddress::Unix(path), Some(sandbox))
+            if !is_handed && !sandbox.permits_socket(path) =>
+        {
+            Err(OpenError::Sandboxed {
+                key: key.to_owned(),
+                address: address.clone(),
+            })
         }
         _ => Ok(()),
     }

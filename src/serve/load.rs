@@ -111,8 +111,8 @@ impl Loaded {
         for (name, tls, is_transport) in upstreams.chain(transports) {
             let Some(tls) = tls else { continue };
             let same = |other: &UpstreamTls| {
-                (&other.roots, &other.proof, &other.certificate)
-                    == (&tls.roots, &tls.proof, &tls.certificate)
+                (&other.roots, &other.proof, &other.certificate, &other.alpn)
+                    == (&tls.roots, &tls.proof, &tls.certificate, &tls.alpn)
             };
             let config = match made.iter().find(|(other, _)| same(other)) {
                 Some((_, config)) => config.clone(),
@@ -137,7 +137,8 @@ fn client_config(tls: &UpstreamTls, before: &Loaded) -> Result<Result<Made, Stri
     let certificate = certificate.map(|(chain, key)| (chain.as_path(), key));
     let transports = before.transport_configs.values();
     let before = before.client_configs.values().chain(transports).flatten();
-    match Made::following(&tls.roots, certificate, tls.proof.clone(), before) {
+    let proof = tls.proof.clone();
+    match Made::following(&tls.roots, certificate, proof, &tls.alpn, before) {
         Err(ClientError::File(error)) if error.may_pass => Err(Shortage(error)),
         made => Ok(made.map_err(|error| error.to_string())),
     }

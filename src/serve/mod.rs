@@ -26,7 +26,7 @@ mod publish;
 
 use crate::admin::{self, BindError};
 use crate::api::consul::Client;
-use crate::config::{AdminAddress, Checked};
+use crate::config::{Checked, ListenAddress};
 use crate::health;
 use crate::lifecycle::{Handed, Notify, Reload, Shutdown, Wish};
 use crate::log::AccessLog;
@@ -49,8 +49,10 @@ use publish::Publisher;
 pub struct Gateway {
     /// The addresses bound, in the order of the configuration.
     pub addresses: Vec<SocketAddr>,
+    /// Where tunnels begin, by their names.
+    pub tunnels: Vec<(Arc<str>, ListenAddress)>,
     /// The admin address bound, if there is one.
-    pub admin: Option<AdminAddress>,
+    pub admin: Option<ListenAddress>,
     shutdown: Shutdown,
     cell: Arc<ArcSwap<Snapshot>>,
     sessions: Sessions,
@@ -150,14 +152,15 @@ pub async fn start(
     tasks.spawn(in_vain::watch(Arc::clone(&cell), looks, metrics));
     tasks.spawn(health::watch(Arc::clone(&cell), published, status.clone()));
     parts.take(prepared).await;
-    let (addresses, admin) = parts.addresses();
+    let bound = parts.addresses();
     let asking = parts.asking();
     notify.ready("serving").await;
     tasks.spawn(notify.clone().live());
     tasks.spawn(parts.run(wishes));
     Ok(Gateway {
-        addresses,
-        admin,
+        addresses: bound.listeners,
+        tunnels: bound.tunnels,
+        admin: bound.admin,
         shutdown,
         cell,
         sessions,
@@ -208,7 +211,7 @@ impl Gateway {
 pub fn is_in_use(error: &anyhow::Error) -> bool {
     let system = |cause: &(dyn Error + 'static)| match cause.downcast_ref() {
         Some(
-            OpenError::Listen { error, .. } | OpenError::Admin(BindError::System { error, .. }),
+            OpenError::Listen { error, .. } | OpenError::Bind(BindError::System { error, .. }),
         ) => Some(error.kind()),
         _ => None,
     };

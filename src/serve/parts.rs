@@ -1,9 +1,7 @@
 //! What runs because of the configuration, and changes with it while the gateway runs.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
 use std::panic::resume_unwind;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,13 +15,13 @@ mod prepared;
 
 use super::consul::Consul;
 use super::keep::Keeping;
-use super::listeners::{Listeners, OpenError, Serving};
+use super::listeners::{Bound, Listeners, OpenError, Serving};
 use super::load::{self, Loaded, Shortage};
 use super::names::Names;
 use super::nomad::Nomad;
 use super::publish::Configured;
 use crate::api::consul::Client;
-use crate::config::{self, AdminAddress, Checked, Log};
+use crate::config::{self, Checked, Log};
 use crate::lifecycle::Wish;
 use crate::name::HostName;
 use crate::net::resolve::Answer;
@@ -38,6 +36,9 @@ const CONFIGURATION: &str = "configuration";
 
 /// The part of the status that tells of the listeners.
 const LISTENERS: &str = "listeners";
+
+/// The part of the status that tells which tunnels are open to the network; absent where none is.
+const INSECURE_LISTEN: &str = "insecure_listen";
 
 /// What systemd is told.
 const SERVING: &str = "serving";
@@ -64,7 +65,8 @@ pub(super) struct Parts {
     serving: Serving,
     status: Status,
     news: News,
-    path: PathBuf,
+    /// Where the configuration is read again.
+    source: config::Source,
     /// What opens encrypted keys that name no passphrase.
     given: Given,
     /// What the last configuration was read from, good or not.
@@ -120,7 +122,7 @@ impl Parts {
             serving,
             status,
             news,
-            path: first.warnings.path.clone(),
+            source: first.source.clone(),
             given: first.given.clone(),
             files: first.warnings.files.clone(),
             log: first.config.log,
@@ -199,7 +201,7 @@ impl Parts {
         }
         let notify = self.serving.handed.notify.clone();
         notify.reloading().await;
-        tracing::info!(by, path = %self.path.display(), "reading the configuration");
+        tracing::info!(by, path = %self.source, "reading the configuration");
         self.retrying = None;
         let read = self.follow(false).await;
         let told = match read {
@@ -315,8 +317,8 @@ impl Parts {
 
     /// Reads the configuration, and serves from it if it is good. `quietly` only what happens is logged, nothing that was found.
     async fn follow(&mut self, quietly: bool) -> Result<(), Refused> {
-        let (path, given) = (self.path.clone(), self.given.clone());
-        let checked = tokio::task::spawn_blocking(move || config::reload(&path, &given)).await;
+        let (source, given) = (self.source.clone(), self.given.clone());
+        let checked = tokio::task::spawn_blocking(move || source.reload(&given)).await;
         let checked = checked.map_err(|defect| Refused::new(defect.to_string(), false))?;
         self.files = match &checked {
             Ok(checked) => checked.warnings.files.clone(),
@@ -354,8 +356,8 @@ impl Parts {
         Arc::clone(&self.asking)
     }
 
-    /// Where clients connect, in the order of the configuration, and operators.
-    pub(super) fn addresses(&self) -> (Vec<SocketAddr>, Option<AdminAddress>) {
+    /// Where clients connect, and operators.
+    pub(super) fn addresses(&self) -> Bound {
         self.listeners.addresses()
     }
 }

@@ -385,7 +385,7 @@ impl Publisher {
 async fn end(gone: Vec<RouteId>, span: Duration, sessions: Sessions, cell: Arc<ArcSwap<Snapshot>>) {
     let chosen = |route: Option<&str>| {
         let gone = gone.iter().find(|id| Some(&*id.name) == route);
-        gone.is_some_and(|id| cell.load().table.route(id).is_none())
+        gone.is_some_and(|id| !cell.load().has(id))
     };
     sessions.end(Reason::RouteGone, span, chosen).await;
 }

@@ -12,7 +12,7 @@ use super::service::{Service, ServiceKey};
 use super::table::RouteId;
 use super::upstream::{Endpoint, Transport, Upstream};
 use super::weighted::Member;
-use super::{Action, Listener, ListenerId, Listeners, Route, Snapshot, Source};
+use super::{Action, Listener, ListenerId, Listeners, Raw, Route, Snapshot, Source};
 use crate::config::{self, Config, EndpointAddress};
 use crate::metrics::Metrics;
 use crate::name::HostName;
@@ -56,7 +56,6 @@ pub fn compile(inputs: &Inputs, previous: Option<&Snapshot>, metrics: &Metrics) 
     let mut next = Snapshot {
         generation: previous.map_or(1, |previous| previous.generation + 1),
         certificates: Arc::clone(&inputs.certificates),
-        listeners: inputs.listeners.clone(),
         own: Arc::clone(&inputs.own),
         limits: Arc::new(inputs.config.limits.clone()),
         gone: Vec::new(),
@@ -73,6 +72,7 @@ pub fn compile(inputs: &Inputs, previous: Option<&Snapshot>, metrics: &Metrics) 
     for service in services {
         compiler.service(&service);
     }
+    compiler.tunnels();
     compiler.finish();
     next
 }
@@ -170,6 +170,34 @@ impl Compiler<'_> {
         }
     }
 
+    /// What the connections of tunnels count on, and the end of those tunnels that there are no more.
+    fn tunnels(&mut self) {
+        let mut next = self.inputs.listeners.clone();
+        let mut names = BTreeSet::new();
+        for listener in next.values_mut() {
+            if let Listener::Raw(raw) = listener {
+                let metrics = self.metrics.route(&raw.name);
+                names.insert(Arc::clone(&raw.name));
+                *raw = Arc::new(Raw {
+                    metrics,
+                    ..Raw::clone(raw)
+                });
+            }
+        }
+        let before: BTreeSet<Arc<str>> = self.next.tunnels().map(|raw| raw.name.clone()).collect();
+        for name in before.difference(&names) {
+            // A route may have the name by now.
+            if !self.inputs.config.routes.contains_key(&**name) {
+                self.metrics.forget_route(name);
+            }
+            self.removed.push(RouteId {
+                source: Source::File,
+                name: Arc::clone(name),
+            });
+        }
+        self.next.listeners = next;
+    }
+
     fn set_route(&mut self, route: Route) {
         let last = self.next.table.route(&route.id());
         debug_assert!(
@@ -189,11 +217,8 @@ impl Compiler<'_> {
 
     /// Notes which routes are gone in the end.
     fn finish(self) {
-        let table = &self.next.table;
-        let gone = self
-            .removed
-            .into_iter()
-            .filter(|id| table.route(id).is_none());
+        let next = &*self.next;
+        let gone = self.removed.into_iter().filter(|id| !next.has(id));
         self.next.gone = gone.collect();
     }
 

@@ -57,6 +57,22 @@ impl Snapshot {
         self.listeners.get(&id)
     }
 
+    /// The tunnels, in no order; one for each of their addresses.
+    pub fn tunnels(&self) -> impl Iterator<Item = &Arc<Raw>> {
+        self.listeners
+            .values()
+            .filter_map(|listener| match listener {
+                Listener::Raw(raw) => Some(raw),
+                Listener::Tls(_) => None,
+            })
+    }
+
+    /// Whether there is such a route, or tunnel.
+    pub fn has(&self, id: &RouteId) -> bool {
+        let is_tunnel = || self.tunnels().any(|raw| raw.name == id.name);
+        self.table.route(id).is_some() || (id.source == Source::File && is_tunnel())
+    }
+
     /// An upstream by its name: as the file has it, or `NAME@SOURCE`.
     pub fn upstream(&self, name: &str) -> Option<&Arc<Upstream>> {
         self.upstreams.find(name)
@@ -98,9 +114,39 @@ impl Snapshot {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ListenerId(pub u32);
 
-/// What a listener does with the names it hears. (Every listener speaks TLS.)
+/// What a listener does with those who come.
+#[derive(Clone, Debug)]
+pub enum Listener {
+    /// It speaks TLS, and the names that it hears lead on.
+    Tls(Names),
+    /// It takes bytes as they are: there is one way for them.
+    Raw(Arc<Raw>),
+}
+
+impl Default for Listener {
+    fn default() -> Self {
+        Self::Tls(Names::default())
+    }
+}
+
+/// The one way of a raw listener: a tunnel of the file.
+#[derive(Clone, Debug)]
+pub struct Raw {
+    /// The tunnel's name. No route of the file has it: sessions, metrics and the log know the tunnel by it as they know a route.
+    pub name: Arc<str>,
+    /// Where its bytes go: an upstream by its name in the snapshot.
+    pub upstream: Arc<str>,
+    /// The users who may connect to its UNIX sockets; `None` is whoever can.
+    pub allow_uids: Option<Arc<[u32]>>,
+    /// How many connections it may have; `None` is what the limits say for every route.
+    pub max_connections: Option<Cap>,
+    /// What its connections count on.
+    pub metrics: Arc<RouteMetrics>,
+}
+
+/// What a listener does with the names it hears.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Listener {
+pub struct Names {
     /// What happens to a client whose name no route matches.
     pub unknown_name: UnknownName,
     /// Whose PROXY headers are believed; `None` is nobody's.

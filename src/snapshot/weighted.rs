@@ -20,13 +20,21 @@ impl Snapshot {
     /// Where a route's bytes go, or why they go nowhere: nothing weaker than what it asks for takes its place. A weighted
     /// upstream serves while one of its members can.
     pub fn way(&self, route: &Route) -> Result<&Arc<Upstream>, Cow<'_, str>> {
-        let upstream = self.sound(&route.upstream, route)?;
+        self.way_to(&route.upstream, route.mesh)
+    }
+
+    /// The same for whatever leads to an upstream of this name, which must be one of the mesh if that is asked for.
+    ///
+    /// # Errors
+    /// Why nothing goes there.
+    pub fn way_to<'a>(&'a self, name: &str, mesh: bool) -> Result<&'a Arc<Upstream>, Cow<'a, str>> {
+        let upstream = self.sound(name, mesh)?;
         if upstream.members.is_empty() {
             return Ok(upstream);
         }
         let mut reasons = Vec::new();
         for member in upstream.members.iter().filter(|member| member.weight > 0) {
-            match self.sound(&member.upstream, route) {
+            match self.sound(&member.upstream, mesh) {
                 Ok(_) => return Ok(upstream),
                 Err(why) => reasons.push(format!("`{}`: {why}", member.upstream)),
             }
@@ -40,14 +48,24 @@ impl Snapshot {
     /// Weighted round robin, as [among endpoints](Upstream::turn): among the members that have an endpoint which is not
     /// passed over; if none has, among those that have any; if none has, among those that may have some again.
     pub fn choose(&self, route: &Route, now: Instant) -> Result<&Arc<Upstream>, Cow<'_, str>> {
-        let upstream = self.way(route)?;
+        self.choose_of(&route.upstream, route.mesh, now)
+    }
+
+    /// The same for whatever leads to an upstream of this name, as for [`way_to`](Self::way_to).
+    pub fn choose_of<'a>(
+        &'a self,
+        name: &str,
+        mesh: bool,
+        now: Instant,
+    ) -> Result<&'a Arc<Upstream>, Cow<'a, str>> {
+        let upstream = self.way_to(name, mesh)?;
         if upstream.members.is_empty() {
             return Ok(upstream);
         }
         let members = upstream.members.iter();
         let sound: Vec<(u64, &Arc<Upstream>)> = members
             .filter_map(|member| {
-                let found = self.sound(&member.upstream, route).ok()?;
+                let found = self.sound(&member.upstream, mesh).ok()?;
                 Some((u64::from(member.weight), found))
             })
             .collect();
@@ -74,7 +92,7 @@ impl Snapshot {
         route: &Route,
         now: Instant,
     ) -> Option<Cow<'_, str>> {
-        match self.sound(&member.upstream, route) {
+        match self.sound(&member.upstream, route.mesh) {
             Err(why) => Some(why.into()),
             Ok(upstream) if !upstream.has_endpoint() => {
                 let why = upstream.empty.as_deref();
@@ -87,14 +105,14 @@ impl Snapshot {
         }
     }
 
-    /// An upstream that this route may lead to, if what dials it could be made.
-    fn sound(&self, name: &str, route: &Route) -> Result<&Arc<Upstream>, &str> {
+    /// An upstream that such a route may lead to, if what dials it could be made.
+    fn sound<'a>(&'a self, name: &str, mesh: bool) -> Result<&'a Arc<Upstream>, &'a str> {
         let upstream = self.upstream(name);
         let upstream = upstream.ok_or("its upstream does not exist")?;
         match &upstream.transport {
             Transport::Broken(why) => Err(why),
             Transport::Plain | Transport::Tls(_)
-                if route.mesh && upstream.members.is_empty() && !upstream.is_mesh() =>
+                if mesh && upstream.members.is_empty() && !upstream.is_mesh() =>
             {
                 Err("its service asks for the mesh, and its upstream is not in it")
             }

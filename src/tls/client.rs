@@ -32,10 +32,11 @@ pub struct Made {
     roots: Arc<RootCertStore>,
     certificate: Option<Arc<CertifiedKey>>,
     proof: Proof,
+    alpn: Vec<String>,
 }
 
 impl Made {
-    /// As [`config`] makes it; or one of those, if it was made from the same: with it go the chains that it has verified.
+    /// As [`config`] makes it, but that it offers these protocols; or one of those, if it was made from the same: with it go the chains that it has verified.
     ///
     /// Files are compared by what they hold, and are read for it. Of a certificate the chain tells of its key too.
     ///
@@ -45,6 +46,7 @@ impl Made {
         roots: &[PathBuf],
         certificate: Option<(&Path, &KeyFile)>,
         proof: Proof,
+        alpn: &[String],
         previous: impl IntoIterator<Item = &'a Self>,
     ) -> Result<Self, ClientError> {
         let (roots, certificate) = read(roots, certificate)?;
@@ -53,14 +55,19 @@ impl Made {
         };
         let same = |made: &&Self| {
             made.proof == proof
+                && made.alpn == alpn
                 && made.roots.roots == roots.roots
                 && chain(&made.certificate) == chain(&certificate)
         };
         if let Some(same) = previous.into_iter().find(same) {
             return Ok(same.clone());
         }
+        let config = from_parts(Arc::clone(&roots), certificate.clone(), proof.clone())?;
+        let mut config = Arc::unwrap_or_clone(config);
+        config.alpn_protocols = alpn.iter().map(|name| name.clone().into_bytes()).collect();
         Ok(Self {
-            config: from_parts(Arc::clone(&roots), certificate.clone(), proof.clone())?,
+            config: Arc::new(config),
+            alpn: alpn.to_vec(),
             roots,
             certificate,
             proof,

@@ -52,6 +52,8 @@ pub struct Stream {
     end: Option<End>,
     /// Why nothing can be sent any more. The kernel tells of a reset only once.
     broken: Option<io::ErrorKind>,
+    /// Whether an end without `close_notify` is an error.
+    must_end: bool,
 }
 
 /// How a direction of a stream ended.
@@ -182,8 +184,19 @@ impl Stream {
             Some(End::Truncated) if self.broken == Some(io::ErrorKind::ConnectionReset) => {
                 Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()))
             }
+            Some(End::Truncated) if self.must_end => {
+                let what = "tls ended without close_notify: bytes may be missing";
+                let cut = io::Error::new(io::ErrorKind::UnexpectedEof, what);
+                Poll::Ready(Err(cut))
+            }
             end => Poll::Ready(Ok(end)),
         }
+    }
+
+    /// From now on an end without `close_notify` is an error, for bytes that go on where nothing else could tell that some are
+    /// missing (RFC 8446 §6.1).
+    pub fn must_end(&mut self) {
+        self.must_end = true;
     }
 
     /// Takes bytes to encrypt and send. Ready with how many were taken, once all that were taken before are in the kernel.
@@ -260,6 +273,7 @@ impl Stream {
             held: false,
             end: None,
             broken: None,
+            must_end: false,
         })
     }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use portcullis::admin::{self, BindError, Listener, Sources};
-use portcullis::config::{AdminAddress, LogFormat};
+use portcullis::config::{ListenAddress, LogFormat};
 use portcullis::lifecycle::{Reload, Shutdown};
 use portcullis::log::{AccessLog, Record};
 use portcullis::metrics::Metrics;
@@ -25,14 +25,14 @@ use tokio_util::sync::CancellationToken;
 
 /// A running admin interface with nothing behind it.
 struct Admin {
-    address: AdminAddress,
+    address: ListenAddress,
     sources: Sources,
     shutdown: Shutdown,
     task: JoinHandle<()>,
 }
 
 impl Admin {
-    async fn start(address: AdminAddress) -> Self {
+    async fn start(address: ListenAddress) -> Self {
         let listener = Listener::bind(&address).await.unwrap();
         let mut snapshot = Snapshot::default();
         snapshot.generation = 7;
@@ -62,11 +62,11 @@ impl Admin {
     }
 
     async fn on_loopback() -> Self {
-        Self::start(AdminAddress::Tcp("127.0.0.1:0".parse().unwrap())).await
+        Self::start(ListenAddress::Tcp("127.0.0.1:0".parse().unwrap())).await
     }
 
     async fn connect(&self) -> TcpStream {
-        let AdminAddress::Tcp(address) = &self.address else {
+        let ListenAddress::Tcp(address) = &self.address else {
             panic!("a UNIX socket")
         };
         TcpStream::connect(address).await.unwrap()
@@ -194,7 +194,7 @@ async fn what_the_access_log_left_out_is_counted_in_the_metrics() {
     let unspecified = SocketAddr::from(([0, 0, 0, 0], 0));
     let refusal = Record {
         reason: Reason::NotTls,
-        ..Record::new(unspecified, unspecified)
+        ..Record::new(unspecified.into(), unspecified.into())
     };
     for _ in 0..10_000 {
         log.write(refusal.clone());
@@ -220,7 +220,7 @@ async fn routes_are_json_of_the_snapshot_that_is_published_now() {
     let parse = |body: &str| serde_json::from_str::<serde_json::Value>(body).unwrap();
     assert_eq!(
         parse(&answer.body),
-        serde_json::json!({ "generation": 7, "parts": [], "routes": [], "shadows_complete": true, "skipped": [] })
+        serde_json::json!({ "generation": 7, "parts": [], "routes": [], "shadows_complete": true, "tunnels": [], "skipped": [] })
     );
     let why = State::Degraded("it answers 500".to_owned());
     admin.set("consul", why);
@@ -264,7 +264,7 @@ async fn a_request_for_a_foreign_name_is_refused_on_loopback() {
         assert_eq!(answer.status, 421, "{path}");
         assert!(answer.body.contains("Host"), "{}", answer.body);
     }
-    let AdminAddress::Tcp(address) = admin.address else {
+    let ListenAddress::Tcp(address) = admin.address else {
         panic!()
     };
     assert_eq!(
@@ -279,7 +279,7 @@ async fn a_request_for_a_foreign_name_is_refused_on_loopback() {
 
 #[tokio::test]
 async fn any_name_is_answered_on_an_address_that_faces_the_network() {
-    let admin = Admin::start(AdminAddress::Tcp("0.0.0.0:0".parse().unwrap())).await;
+    let admin = Admin::start(ListenAddress::Tcp("0.0.0.0:0".parse().unwrap())).await;
     let answer = admin
         .ask("GET /livez HTTP/1.1\r\nHost: gate.example\r\n\r\n")
         .await;
@@ -311,7 +311,7 @@ async fn one_connection_serves_one_request() {
 async fn a_unix_socket_is_for_its_owner_and_answers_whatever_the_host() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("admin.sock");
-    let admin = Admin::start(AdminAddress::Unix(path.clone())).await;
+    let admin = Admin::start(ListenAddress::Unix(path.clone())).await;
     assert_eq!(
         std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
         0o600
@@ -333,7 +333,7 @@ async fn a_unix_socket_is_for_its_owner_and_answers_whatever_the_host() {
 async fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("admin.sock");
-    let address = AdminAddress::Unix(path.clone());
+    let address = ListenAddress::Unix(path.clone());
     drop(UnixListener::bind(&path).unwrap());
     assert!(path.exists(), "a socket outlives its listener");
     let listener = Listener::bind(&address).await.unwrap();
@@ -351,7 +351,7 @@ async fn a_file_that_is_no_socket_is_not_removed() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("precious");
     std::fs::write(&path, "data").unwrap();
-    let error = Listener::bind(&AdminAddress::Unix(path.clone()))
+    let error = Listener::bind(&ListenAddress::Unix(path.clone()))
         .await
         .unwrap_err();
     assert_eq!(
@@ -367,7 +367,7 @@ async fn a_file_that_is_no_socket_is_not_removed() {
 #[tokio::test]
 async fn an_address_that_is_taken_is_named() {
     let admin = Admin::on_loopback().await;
-    let AdminAddress::Tcp(address) = &admin.address else {
+    let ListenAddress::Tcp(address) = &admin.address else {
         panic!()
     };
     let error = Listener::bind(&admin.address)

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
-use portcullis::config::AdminAddress;
+use portcullis::config::ListenAddress;
 use rustls::version::{TLS12, TLS13};
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -96,7 +96,7 @@ async fn the_admin_interface_answers_curl() {
     };
     site.get(&["--http1.1"]).await;
     site.gateway.ended().await;
-    let Some(AdminAddress::Tcp(admin)) = site.gateway.admin else {
+    let Some(ListenAddress::Tcp(admin)) = site.gateway.admin else {
         panic!("the admin interface has no address");
     };
     let page = async |path: &str| {

@@ -374,7 +374,7 @@ async fn a_gateway_that_stops_reads_no_configuration_and_says_so() {
     gateway.shutdown.begin_drain();
     let refused = gateway.reload.done("a test").await.unwrap_err();
     assert!(refused.contains("the gateway is stopping"), "{refused}");
-    let Some(portcullis::config::AdminAddress::Tcp(admin)) = gateway.admin else {
+    let Some(portcullis::config::ListenAddress::Tcp(admin)) = gateway.admin else {
         panic!("no admin interface on TCP");
     };
     let request =

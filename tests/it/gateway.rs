@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use portcullis::config::{self, AdminAddress, Checked, LogFormat};
+use portcullis::config::{self, Checked, ListenAddress, LogFormat};
 use portcullis::lifecycle::{Handed, Reload, Shutdown};
 use portcullis::log::AccessLog;
 use portcullis::serve;
@@ -23,10 +23,12 @@ use tokio_rustls::client::TlsStream;
 use crate::authority::Authority;
 use crate::support::PATIENCE;
 
-/// A gateway with one listener on a port of its own.
+/// A gateway with one listener on a port of its own; its first tunnel stands in for that where it has none.
 pub(crate) struct Gateway {
     pub(crate) address: SocketAddr,
-    pub(crate) admin: Option<AdminAddress>,
+    /// Where tunnels begin, by name.
+    pub(crate) tunnels: Vec<(Arc<str>, ListenAddress)>,
+    pub(crate) admin: Option<ListenAddress>,
     pub(crate) shutdown: Shutdown,
     pub(crate) reload: Reload,
     pub(crate) finished: JoinHandle<anyhow::Result<()>>,
@@ -61,8 +63,16 @@ impl Gateway {
         let gateway = serve::start(checked, log, Shutdown::new(), wishes, handed)
             .await
             .unwrap();
+        let tcp = gateway
+            .tunnels
+            .iter()
+            .filter_map(|(_, address)| address.tcp());
+        let mut addresses = gateway.addresses.iter().copied().chain(tcp);
         Self {
-            address: gateway.addresses[0],
+            address: addresses
+                .next()
+                .unwrap_or_else(|| "127.0.0.1:0".parse().unwrap()),
+            tunnels: gateway.tunnels.clone(),
             admin: gateway.admin.clone(),
             shutdown: gateway.shutdown(),
             reload,
@@ -125,7 +135,7 @@ impl Gateway {
 
     /// Its admin interface, on TCP.
     pub(crate) fn admin(&self) -> SocketAddr {
-        let Some(AdminAddress::Tcp(address)) = self.admin else {
+        let Some(ListenAddress::Tcp(address)) = self.admin else {
             panic!("no admin interface on TCP");
         };
         address

@@ -11,6 +11,7 @@ use portcullis::config::{self, LogFormat};
 use portcullis::log::AccessLog;
 use portcullis::metrics::Metrics;
 use portcullis::name::{MeshService, SpiffeId};
+use portcullis::net::raw::Accepted;
 use portcullis::net::session::Sessions;
 use portcullis::proxy::Proxy;
 use portcullis::rule::Rule;
@@ -118,7 +119,8 @@ impl Mesh {
         let address = listener.local_addr().unwrap();
         let serving = tokio::spawn(async move {
             let (tcp, from) = listener.accept().await.unwrap();
-            proxy.handle(tcp, from, ListenerId(0), address).await;
+            let accepted = Accepted::Tcp(tcp, from);
+            proxy.handle(accepted, ListenerId(0), address.into()).await;
         });
 
         let tcp = TcpStream::connect(address).await.unwrap();

@@ -76,6 +76,7 @@ mod stop;
 mod streams;
 mod support;
 mod systemd;
+mod tunnel;
 mod unit;
 mod upstream;
 mod upstreams;

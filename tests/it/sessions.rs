@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use portcullis::config::{self, LogFormat};
 use portcullis::log::AccessLog;
 use portcullis::metrics::Metrics;
+use portcullis::net::raw::Accepted;
 use portcullis::net::session::Sessions;
 use portcullis::proxy::Proxy;
 use portcullis::snapshot::compile::{Inputs, compile};
@@ -186,7 +187,8 @@ async fn a_running_tunnel_keeps_no_snapshot_from_going() {
     let address = listener.local_addr().unwrap();
     let serving = tokio::spawn(async move {
         let (tcp, from) = listener.accept().await.unwrap();
-        proxy.handle(tcp, from, ListenerId(0), address).await;
+        let accepted = Accepted::Tcp(tcp, from);
+        proxy.handle(accepted, ListenerId(0), address.into()).await;
     });
     let config = Arc::new(authority.client(&[&TLS13]));
     let tcp = TcpStream::connect(address).await.unwrap();

@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
-use crate::config::AdminAddress;
+use crate::config::ListenAddress;
 
 /// The largest answer, in bytes. 512 MiB: 100,000 routes, each with its rule and some endpoints, are a fifth of that.
 const LARGEST: usize = 512 * 1024 * 1024;
@@ -52,11 +52,11 @@ impl AskError {
     }
 }
 
-impl From<&AdminAddress> for Operators {
-    fn from(address: &AdminAddress) -> Self {
+impl From<&ListenAddress> for Operators {
+    fn from(address: &ListenAddress) -> Self {
         match address {
-            AdminAddress::Tcp(address) => Self::Tcp(address.to_string()),
-            AdminAddress::Unix(path) => Self::Unix(path.clone()),
+            ListenAddress::Tcp(address) => Self::Tcp(address.to_string()),
+            ListenAddress::Unix(path) => Self::Unix(path.clone()),
         }
     }
 }

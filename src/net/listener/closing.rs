@@ -27,10 +27,10 @@ const LAST_TRY: Duration = Duration::from_millis(300);
 /// How often it is looked for room where there was none.
 ///
 /// 10 ms: nobody feels it beside a handshake, and looking is a few loads.
-const ROOM: Duration = Duration::from_millis(10);
+pub(super) const ROOM: Duration = Duration::from_millis(10);
 
 /// How long an adopted queue is tried in a shortage, or without room: nobody is lost who stays there.
-const ADOPTED: Duration = Duration::from_secs(1);
+pub(super) const ADOPTED: Duration = Duration::from_secs(1);
 
 /// A listener that is being closed.
 pub(super) struct Closing<MakeRoom, Take, Failed> {
@@ -161,7 +161,7 @@ mod tests {
     use tokio::sync::Semaphore;
     use tokio::sync::mpsc::unbounded_channel;
 
-    use super::super::Listener;
+    use super::super::Tcp;
     use super::*;
 
     /// A client that hears no answer as long as it has the filter: its handshake has begun and does not end.
@@ -175,12 +175,12 @@ mod tests {
         client
     }
 
-    fn bound() -> Listener {
-        Listener::bind("127.0.0.1:0".parse().unwrap(), &Keepalive::default()).unwrap()
+    fn bound() -> Tcp {
+        Tcp::bind("127.0.0.1:0".parse().unwrap(), &Keepalive::default()).unwrap()
     }
 
     /// A listener, and somebody who has only begun a handshake with it.
-    async fn scanned() -> (Listener, Socket) {
+    async fn scanned() -> (Tcp, Socket) {
         let listener = bound();
         let scanner = begins(listener.address());
         is_arriving(listener.address().port()).await;
@@ -188,7 +188,7 @@ mod tests {
     }
 
     /// Closes it, and nobody is there to be taken.
-    async fn closed(listener: Listener, give_up: impl Future<Output = ()>) {
+    async fn closed(listener: Tcp, give_up: impl Future<Output = ()>) {
         let nobody = |_, _, ()| panic!("nobody is there");
         let closing = listener.close(|| Some(()), nobody, |e| panic!("{e}"), give_up);
         closing.await.unwrap();
@@ -203,8 +203,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_handshake_that_has_begun_is_finished_and_nobody_begins_another() {
-        let listener = Listener::bind("[::]:0".parse().unwrap(), &Keepalive::default())
-            .or_else(|_| Listener::bind("0.0.0.0:0".parse().unwrap(), &Keepalive::default()))
+        let listener = Tcp::bind("[::]:0".parse().unwrap(), &Keepalive::default())
+            .or_else(|_| Tcp::bind("0.0.0.0:0".parse().unwrap(), &Keepalive::default()))
             .unwrap();
         let port = listener.address().port();
         let address = SocketAddr::from(([127, 0, 0, 1], port));

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::net::TcpListener;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::MetadataExt;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -34,7 +34,7 @@ pub(super) fn shut(queue: &TcpListener) -> io::Result<()> {
 }
 
 /// Whether somebody waits to be accepted. It takes no descriptor, and accept(2) fails for want of one before it looks.
-pub(super) fn is_waiting(queue: &TcpListener) -> bool {
+pub(super) fn is_waiting(queue: &impl AsFd) -> bool {
     let mut polled = [PollFd::new(queue, PollFlags::IN)];
     // What cannot be asked is tried.
     poll(&mut polled, Some(&Timespec::default())).map_or(true, |ready| ready > 0)

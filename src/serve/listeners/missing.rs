@@ -97,7 +97,7 @@ impl Listeners {
         let mut left = Closed::default();
         let mut why = Vec::new();
         for one in closed.listeners {
-            match bind(one.bound, &one.keepalive, serving) {
+            match bind(&one.bound, one.written.mode(), &one.keepalive, serving) {
                 Ok(socket) => {
                     tracing::info!(address = %one.bound, "listening again");
                     let serving = serving.clone();
@@ -106,7 +106,7 @@ impl Listeners {
                     self.running.push(running);
                 }
                 Err(error) => {
-                    why.push(format!("cannot listen on {}: {error}", one.bound));
+                    why.push(error.to_string());
                     left.listeners.push(one);
                 }
             }

@@ -10,14 +10,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::Serving;
 use crate::admin;
-use crate::config::{self, AdminAddress};
+use crate::config::{self, ListenAddress};
 
 /// The admin interface, until it is closed.
 #[derive(Debug)]
 pub(super) struct Admin {
     /// As it is written: with port 0 where the system chose one.
-    pub(super) written: AdminAddress,
-    pub(super) bound: AdminAddress,
+    pub(super) written: ListenAddress,
+    pub(super) bound: ListenAddress,
     stop: CancellationToken,
     /// Hears when its address is free.
     closed: oneshot::Receiver<Infallible>,
@@ -25,7 +25,7 @@ pub(super) struct Admin {
 
 impl Admin {
     pub(super) fn start(
-        written: AdminAddress,
+        written: ListenAddress,
         mut listener: admin::Listener,
         serving: &Serving,
         tasks: &mut JoinSet<()>,
@@ -48,9 +48,9 @@ impl Admin {
     }
 
     /// Whether it is where this is written, which may be another path to the same UNIX socket.
-    pub(super) fn is_at(&self, written: &AdminAddress) -> bool {
+    pub(super) fn is_at(&self, written: &ListenAddress) -> bool {
         match (&self.written, written) {
-            (AdminAddress::Unix(one), AdminAddress::Unix(other)) => {
+            (ListenAddress::Unix(one), ListenAddress::Unix(other)) => {
                 one == other || place(one).is_some_and(|one| place(other) == Some(one))
             }
             (one, other) => one == other,
@@ -59,7 +59,7 @@ impl Admin {
 
     /// Whether nothing can be bound there while this one is.
     pub(super) fn blocks(&self, address: SocketAddr) -> bool {
-        matches!(self.bound, AdminAddress::Tcp(bound) if config::overlap(bound, address))
+        matches!(self.bound, ListenAddress::Tcp(bound) if config::overlap(bound, address))
     }
 
     /// Takes nobody new, and ends with its last answer; who holds what is returned hears when the address is free, which is

@@ -7,9 +7,10 @@ use std::net::SocketAddr;
 use tokio::task::JoinSet;
 
 use super::operators::Admin;
+use super::wanted::Wanted;
 use super::{Listeners, OpenError, Serving, listen};
 use crate::admin;
-use crate::config::{self, AdminAddress, Config, Keepalive};
+use crate::config::{Config, Keepalive, ListenAddress};
 use crate::net::listener::Listener;
 use crate::snapshot::ListenerId;
 
@@ -17,7 +18,7 @@ use crate::snapshot::ListenerId;
 #[derive(Debug, Default)]
 pub(super) struct Blocked {
     /// With its place in the configuration.
-    pub(super) listeners: Vec<(usize, config::Listener)>,
+    pub(super) listeners: Vec<(usize, Wanted)>,
     pub(super) admin: Option<SocketAddr>,
 }
 
@@ -26,15 +27,15 @@ pub(super) struct Blocked {
 pub(super) struct Closed {
     pub(super) listeners: Vec<ClosedListener>,
     /// As it is written, and as it was bound.
-    pub(super) admin: Option<(AdminAddress, AdminAddress)>,
+    pub(super) admin: Option<(ListenAddress, ListenAddress)>,
 }
 
 /// A listener as it ran.
 #[derive(Debug)]
 pub(super) struct ClosedListener {
     pub(super) id: ListenerId,
-    pub(super) written: config::Listener,
-    pub(super) bound: SocketAddr,
+    pub(super) written: Wanted,
+    pub(super) bound: ListenAddress,
     pub(super) keepalive: Keepalive,
 }
 
@@ -73,7 +74,7 @@ impl Listeners {
             closed.listeners.push(ClosedListener {
                 id: running.id,
                 written: running.written.clone(),
-                bound: running.bound,
+                bound: running.bound.clone(),
                 keepalive: running.keepalive(),
             });
             ending.push(running.close());
@@ -93,7 +94,8 @@ impl Listeners {
 
 impl Blocked {
     pub(super) fn addresses(&self) -> Vec<SocketAddr> {
-        let listeners = self.listeners.iter().map(|(_, one)| one.address);
+        let listeners = self.listeners.iter();
+        let listeners = listeners.filter_map(|(_, one)| one.address.tcp());
         listeners.chain(self.admin).collect()
     }
 
@@ -103,11 +105,11 @@ impl Blocked {
         serving: &Serving,
     ) -> Result<(Vec<Listener>, Option<admin::Listener>), OpenError> {
         let mut sockets = Vec::new();
-        for (_, listener) in &self.listeners {
-            sockets.push(listen(listener.address, keepalive, serving)?);
+        for (_, wanted) in &self.listeners {
+            sockets.push(listen(wanted, keepalive, serving)?);
         }
         let admin = match self.admin {
-            Some(address) => Some(admin::Listener::bind(&AdminAddress::Tcp(address)).await?),
+            Some(address) => Some(admin::Listener::bind(&ListenAddress::Tcp(address)).await?),
             None => None,
         };
         Ok((sockets, admin))

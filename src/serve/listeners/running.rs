@@ -7,14 +7,16 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpStream;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
-use super::Serving;
-use crate::config::{self, Keepalive};
+use super::wanted::Wanted;
+use super::{OpenError, Serving};
+use crate::config::{self, Keepalive, ListenAddress};
+use crate::lifecycle::Socket;
 use crate::net::limits::Room;
-use crate::net::listener::Listener;
+use crate::net::listener::{Listener, Local, Tcp};
+use crate::net::raw::Accepted;
 use crate::snapshot::ListenerId;
 
 /// How long a listener that is removed goes on trying to accept those in its queue where descriptors or memory lack.
@@ -27,10 +29,10 @@ const REMOVED: Duration = Duration::from_secs(2);
 pub(super) struct Running {
     pub(super) id: ListenerId,
     /// As it is written: with port 0 where the system chose one.
-    pub(super) written: config::Listener,
-    pub(super) bound: SocketAddr,
-    /// For those who come from now on. Dropped, it ends the task.
-    keepalive: watch::Sender<Keepalive>,
+    pub(super) written: Wanted,
+    pub(super) bound: ListenAddress,
+    /// For those who come from now on, with the mode of a UNIX socket. Dropped, it ends the task.
+    settings: watch::Sender<(Keepalive, u32)>,
     /// Hears when the task has ended.
     closed: oneshot::Receiver<Infallible>,
 }
@@ -38,14 +40,14 @@ pub(super) struct Running {
 impl Running {
     pub(super) fn start(
         id: ListenerId,
-        written: config::Listener,
+        written: Wanted,
         socket: Listener,
         keepalive: Keepalive,
         serving: Serving,
         tasks: &mut JoinSet<()>,
     ) -> Self {
         let bound = socket.address();
-        let (keepalive, changes) = watch::channel(keepalive);
+        let (settings, changes) = watch::channel((keepalive, written.mode()));
         let (open, closed) = oneshot::channel();
         let tracked = serving.shutdown.clone();
         tasks.spawn(tracked.track(async move {
@@ -56,25 +58,25 @@ impl Running {
             id,
             written,
             bound,
-            keepalive,
+            settings,
             closed,
         }
     }
 
     /// Goes on so, for those who come from now on.
-    pub(super) fn go_on(&mut self, written: config::Listener, keepalive: Keepalive) {
-        self.keepalive.send_replace(keepalive);
+    pub(super) fn go_on(&mut self, written: Wanted, keepalive: Keepalive) {
+        self.settings.send_replace((keepalive, written.mode()));
         self.written = written;
     }
 
     /// What those who come at the moment get.
     pub(super) fn keepalive(&self) -> Keepalive {
-        *self.keepalive.borrow()
+        self.settings.borrow().0
     }
 
     /// Whether nothing can be bound there while this one is.
     pub(super) fn blocks(&self, address: SocketAddr) -> bool {
-        config::overlap(self.bound, address)
+        (self.bound.tcp()).is_some_and(|bound| config::overlap(bound, address))
     }
 
     /// Takes whom the kernel has accepted already, and ends; who holds what is returned hears when the address is free.
@@ -87,7 +89,7 @@ impl Running {
 async fn accept(
     id: ListenerId,
     listener: Listener,
-    mut keepalive: watch::Receiver<Keepalive>,
+    mut settings: watch::Receiver<(Keepalive, u32)>,
     serving: Serving,
 ) {
     let Serving {
@@ -97,14 +99,14 @@ async fn accept(
         ..
     } = serving;
     let address = listener.address();
-    let accepted = metrics.accepted(address);
-    let take = |tcp: TcpStream, client: SocketAddr, room: Option<Room>| {
-        accepted.inc();
-        let proxy = Arc::clone(&proxy);
+    let counter = metrics.accepted(&address);
+    let take = |accepted: Accepted, room: Option<Room>| {
+        counter.inc();
+        let (proxy, address) = (Arc::clone(&proxy), address.clone());
         let handling = async move {
             // It takes this up in its first step.
             drop(room);
-            proxy.handle(tcp, client, id, address).await;
+            proxy.handle(accepted, id, address).await;
         };
         tokio::spawn(shutdown.track(handling));
     };
@@ -114,16 +116,20 @@ async fn accept(
     };
     let is_stop = {
         // One future for all turns: begun anew it would forget how long it pauses.
-        let mut accepting = pin!(listener.accept(|tcp, client| take(tcp, client, None), failed));
+        let mut accepting = pin!(listener.accept(|accepted| take(accepted, None), failed));
         loop {
             tokio::select! {
                 // First: who is not accepted yet need not be refused for want of room.
                 biased;
                 () = shutdown.closing() => break true,
-                changed = keepalive.changed() => match changed {
+                changed = settings.changed() => match changed {
                     Ok(()) => {
-                        if let Err(error) = listener.keep_alive(&keepalive.borrow_and_update()) {
+                        let (keepalive, mode) = *settings.borrow_and_update();
+                        if let Err(error) = listener.keep_alive(&keepalive) {
                             tracing::warn!(%address, %error, "the keepalive cannot be changed");
+                        }
+                        if let Err(error) = listener.set_mode(mode) {
+                            tracing::warn!(%address, %error, "the mode of the socket cannot be changed");
                         }
                     }
                     Err(_) => break false,
@@ -145,19 +151,34 @@ async fn accept(
         }
     };
     if let Err(lost) = listener.close(room, take, failed, give_up).await {
-        metrics.lost(address, lost.0.unwrap_or(1));
+        metrics.lost(&address, lost.0.unwrap_or(1));
         tracing::error!(%address, waiting = lost.0, "{lost}");
     }
 }
 
 /// Takes the socket that was handed over for this address, or binds one.
 pub(super) fn bind(
-    address: SocketAddr,
+    address: &ListenAddress,
+    mode: u32,
     keepalive: &Keepalive,
     serving: &Serving,
-) -> io::Result<Listener> {
-    match serving.handed.sockets.at(address)? {
-        Some(socket) => Listener::adopt(socket, keepalive),
-        None => Listener::bind(address, keepalive),
-    }
+) -> Result<Listener, OpenError> {
+    let adopted = match serving.handed.sockets.at(address) {
+        Ok(None) => return Listener::bind(address, mode, keepalive).map_err(OpenError::Bind),
+        Ok(Some(Socket::Tcp(socket))) => Tcp::adopt(socket, keepalive).map(Listener::Tcp),
+        Ok(Some(Socket::Unix(socket))) => {
+            let ListenAddress::Unix(path) = address else {
+                return Err(OpenError::Listen {
+                    address: address.clone(),
+                    error: io::ErrorKind::InvalidInput.into(),
+                });
+            };
+            Local::adopt(socket, path.clone()).map(Listener::Local)
+        }
+        Err(error) => Err(error),
+    };
+    adopted.map_err(|error| OpenError::Listen {
+        address: address.clone(),
+        error,
+    })
 }

@@ -10,8 +10,8 @@ use super::super::listeners::Opened;
 use super::super::load::{self, Loaded};
 use super::super::nomad;
 use super::super::publish::{self, Configured};
-use super::{LISTENERS, Parts};
-use crate::config::{Checked, Keepalive, Log, Token};
+use super::{INSECURE_LISTEN, LISTENERS, Parts};
+use crate::config::{Checked, Config, Keepalive, Log, Token};
 use crate::name::HostName;
 use crate::net::limits::files;
 use crate::net::resolve::Resolving;
@@ -27,6 +27,8 @@ pub(in crate::serve) struct Prepared {
     wants_sandbox: bool,
     loaded: Loaded,
     state: Option<Settings>,
+    /// What `insecure_listen` lets in.
+    open_to_all: Option<String>,
     names: BTreeSet<HostName>,
     /// Those that have been asked for.
     pub(super) resolving: BTreeMap<HostName, Resolving>,
@@ -63,6 +65,7 @@ impl Parts {
             wants_sandbox: config.sandbox,
             loaded: loaded.clone(),
             state: config.state.clone(),
+            open_to_all: open_to_all(&config),
             names,
             resolving: BTreeMap::new(),
             token: config.admin_token.clone(),
@@ -88,6 +91,7 @@ impl Parts {
             wants_sandbox,
             loaded,
             state,
+            open_to_all,
             names,
             resolving,
             token,
@@ -121,6 +125,10 @@ impl Parts {
         // After every part has told its state: who asks `/readyz` at once hears of all of them.
         (self.listeners).take(opened, keepalive, &self.serving, &mut self.tasks);
         self.status.set(LISTENERS, State::Ready);
+        match open_to_all {
+            Some(what) => self.status.set(INSECURE_LISTEN, State::Noted(what)),
+            None => self.status.remove(INSECURE_LISTEN),
+        }
         if self.log != log {
             tracing::warn!("[log] has changed: the log is written so from the next start on");
         }
@@ -129,4 +137,20 @@ impl Parts {
         }
         self.wants_sandbox = wants_sandbox;
     }
+}
+
+/// Which tunnels take bytes of the network in the clear, if any does.
+fn open_to_all(config: &Config) -> Option<String> {
+    let tunnels = config.tunnels.iter();
+    let open = tunnels.flat_map(|(name, tunnel)| {
+        let open = tunnel.open();
+        open.map(move |address| format!("`{name}` on {address}"))
+    });
+    let open: Vec<String> = open.collect();
+    (!open.is_empty()).then(|| {
+        let open = open.join(", ");
+        format!(
+            "tunnels take bytes of the network in the clear, by `insecure_listen = true`: {open}"
+        )
+    })
 }

@@ -6,8 +6,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use portcullis::config::{
-    self, Action, AdminAddress, Cap, CertificateFiles, Checked, Consul, EndpointAddress,
-    HealthCheck, Limits, LogFormat, Middleware, ProxyTlvs, ProxyVersion, Rate, Span, UnknownName,
+    self, Action, Cap, CertificateFiles, Checked, Consul, EndpointAddress, HealthCheck, Limits,
+    ListenAddress, LogFormat, Middleware, ProxyTlvs, ProxyVersion, Rate, Span, UnknownName,
 };
 use portcullis::name::SpiffeId;
 use portcullis::tls::client::no_server_name;
@@ -33,7 +33,7 @@ fn an_empty_file_is_good_and_warns_that_it_does_nothing() {
     assert_eq!(config.listeners[0].unknown_name, UnknownName::Alert);
     assert_eq!(
         config.admin,
-        Some(AdminAddress::Tcp("127.0.0.1:9443".parse().unwrap()))
+        Some(ListenAddress::Tcp("127.0.0.1:9443".parse().unwrap()))
     );
     assert_eq!(config.limits, Limits::default());
     assert_eq!(config.log.format, LogFormat::Auto);
@@ -47,7 +47,7 @@ fn admin_can_be_a_socket_or_nothing() {
     let folder = folder();
     let checked = parse(&folder, "admin = \"unix:run/admin.sock\"").unwrap();
     let socket = folder.path().join("run/admin.sock");
-    assert_eq!(checked.config.admin, Some(AdminAddress::Unix(socket)));
+    assert_eq!(checked.config.admin, Some(ListenAddress::Unix(socket)));
 }
 
 #[test]
@@ -219,6 +219,16 @@ fn the_full_example_means_what_its_comments_say() {
         ..good("[consul]").config.consul.unwrap()
     };
     assert_eq!(config.consul, Some(consul));
+    let tunnel = &config.tunnels["clusterd"];
+    assert_eq!((tunnel.mode, tunnel.listen.len()), (0o660, 2));
+    assert_eq!(tunnel.allow_uids.as_deref(), Some([0, 1000].as_slice()));
+    let tls = config.upstreams[&tunnel.upstream].tls.as_ref().unwrap();
+    assert_eq!(tls.server_name.to_str(), "master.internal");
+    assert_eq!(tls.alpn, ["h2"]);
+    let rdp = &config.upstreams[&config.tunnels["rdp"].upstream];
+    let name = rdp.tls.as_ref().unwrap().server_name.to_str();
+    assert_eq!(name, "rdp.vm.example.com");
+    assert_eq!(config.tunnels["ledger"].upstream, "ledger");
     let directory = CertificateFiles::Directory(folder.path().join("certificates"));
     assert_eq!(config.certificates[1], directory);
     assert_eq!(checked.certificates.len(), 2);
@@ -253,6 +263,7 @@ fn the_full_example_shows_every_key() {
         "[upstreams.a.health_check]",
         "[[upstreams.a.endpoints]]",
         "[[upstreams.a.weighted]]",
+        "[tunnels.a]",
         "[transports.a]",
         "[transports.a.keepalive]",
         "[consul]",

@@ -134,7 +134,7 @@ error: unknown key `unknow_name`
 2 | unknow_name = \"close\"
   | ^^^^^^^^^^^
   |
-  = help: did you mean `unknown_name`? known here: listen, admin, insecure_admin, admin_token_file, insecure_no_sandbox, unknown_name, certificates, tls, middlewares, routes, upstreams, transports, consul, nomad, limits, log, state_dir, state_key_file, state_max_age
+  = help: did you mean `unknown_name`? known here: listen, admin, insecure_admin, admin_token_file, insecure_no_sandbox, unknown_name, certificates, tls, middlewares, routes, upstreams, transports, tunnels, consul, nomad, limits, log, state_dir, state_key_file, state_max_age
 
 error: unknown key `tls_option` in `routes.vm`
  --> portcullis.toml:6:1

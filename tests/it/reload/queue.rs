@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use portcullis::config::AdminAddress;
+use portcullis::config::ListenAddress;
 use rustls::pki_types::ServerName;
 use rustls::version::TLS13;
 use tokio::net::TcpStream;
@@ -146,7 +146,7 @@ async fn the_admin_interface_goes_and_moves_with_the_configuration() {
     let greeter = Upstream::greeter("hello").await;
     let tables = |admin: &str| format!("admin = {admin}\n{EDGE}{}", route("a", &greeter));
     let gateway = Gateway::start(&authority, &tables("\"127.0.0.1:0\"")).await;
-    let Some(AdminAddress::Tcp(before)) = gateway.admin else {
+    let Some(ListenAddress::Tcp(before)) = gateway.admin else {
         panic!("no address");
     };
     let socket = authority.folder().join("admin.sock");

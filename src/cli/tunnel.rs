@@ -1,0 +1,226 @@
+//! `portcullis tunnel`: plain bytes on this machine, verified TLS on the wire, until a signal ends it.
+
+use std::fmt::Write as _;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use super::passphrase::PassphraseArgs;
+use super::serve;
+use crate::config::{self, Checked, Diagnostic, Diagnostics, Flags, Level};
+use crate::lifecycle::Sockets;
+use crate::tls::passphrase::Given;
+use crate::watch::Files;
+
+/// The port of a gateway, where none is written; `connect` goes by it too.
+const GATEWAY_PORT: u16 = 8443;
+
+/// Listens for plain bytes, and carries each connection on over TLS of its own, to a peer that proves who it is.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES, override_usage = USAGE)]
+pub struct TunnelArgs {
+    /// Listen here: 127.0.0.1:8899, or unix:/run/clusterd.sock; may be repeated
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen: Vec<String>,
+
+    /// Carry the bytes there
+    #[arg(long, value_name = "HOST:PORT")]
+    pub to: Option<String>,
+
+    /// The name that it must prove, in place of its host
+    #[arg(long, value_name = "NAME", requires = "to")]
+    pub server_name: Option<String>,
+
+    /// Carry the bytes to what this gateway has behind NAME; the port is 8443 if none is given
+    #[arg(
+        long,
+        value_name = "HOST[:PORT]",
+        requires = "name",
+        conflicts_with = "to"
+    )]
+    pub gateway: Option<String>,
+
+    /// The name of a route of the gateway, which the certificate must have
+    #[arg(value_name = "NAME", requires = "gateway")]
+    pub name: Option<String>,
+
+    /// Trust the CAs in this PEM file, and not the system's; may be repeated
+    #[arg(long, value_name = "FILE")]
+    pub ca: Vec<PathBuf>,
+
+    /// The certificate to show (PEM, with its chain); read again when it changes
+    #[arg(long, value_name = "FILE", requires = "key")]
+    pub cert: Option<PathBuf>,
+
+    /// The certificate's key (PEM)
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    pub key: Option<PathBuf>,
+
+    /// What opens keys that are encrypted.
+    #[command(flatten)]
+    pub passphrase: PassphraseArgs,
+
+    /// Offer this protocol: gRPC needs h2; may be repeated
+    #[arg(long, value_name = "PROTOCOL")]
+    pub alpn: Vec<String>,
+
+    /// Let this user connect to the UNIX sockets, and no other; may be repeated
+    #[arg(long, value_name = "UID")]
+    pub allow_uid: Vec<u32>,
+
+    /// The mode of the UNIX sockets, in octal digits [default: 0600]
+    #[arg(long, value_name = "MODE")]
+    pub mode: Option<String>,
+
+    /// Listen also where others than this machine can connect: their bytes cross the network in the clear
+    #[arg(long)]
+    pub insecure_listen: bool,
+
+    /// Serve /readyz and /metrics here: 127.0.0.1:9443, or unix:/run/tunnel-admin.sock
+    #[arg(long, value_name = "ADDRESS")]
+    pub admin: Option<String>,
+
+    /// Listen on the sockets that systemd hands over
+    #[arg(long)]
+    pub systemd: bool,
+
+    /// For TCP and the handshake together [default: 5s]
+    #[arg(long, value_name = "TIME")]
+    pub timeout: Option<String>,
+
+    /// Take it all from the [tunnels] of this file
+    #[arg(
+        long,
+        short,
+        value_name = "FILE",
+        exclusive = true,
+        required_unless_present_any = ["to", "gateway"]
+    )]
+    pub config: Option<PathBuf>,
+}
+
+const USAGE: &str = "\
+portcullis tunnel --listen ADDRESS --to HOST:PORT [OPTIONS]
+       portcullis tunnel --listen ADDRESS --gateway HOST[:PORT] NAME [OPTIONS]
+       portcullis tunnel --config FILE";
+
+const EXAMPLES: &str = "\
+Examples:
+  portcullis tunnel --listen 127.0.0.1:8899 --to master.example.com:8443 --alpn h2 \\
+      --ca ca.pem --cert worker.pem --key worker.key
+  portcullis tunnel --listen 127.0.0.1:3389 --gateway gate.example.com rdp.vm.example.com
+
+SIGTERM and SIGINT drain, a second one cuts at once; SIGHUP reads the files again.
+
+Exit statuses:
+  0  stopped as it was told to
+  1  it cannot start, or a part of it has died of a defect
+  2  the arguments are wrong, or a file that they name does not serve";
+
+/// Runs the command.
+pub fn run(args: TunnelArgs) -> ExitCode {
+    match args.config.clone() {
+        Some(path) => {
+            let load =
+                |_: &Sockets, given: &Given| config::load_with(&path, given).and_then(with_tunnels);
+            serve::run_by(&args.passphrase, load, serve::say)
+        }
+        None => {
+            let load = |handed: &Sockets, given: &Given| args.check(handed, given);
+            serve::run_by(&args.passphrase, load, say)
+        }
+    }
+}
+
+/// A file for `tunnel` has some.
+fn with_tunnels(mut checked: Checked) -> Result<Checked, Diagnostics> {
+    if !checked.config.tunnels.is_empty() {
+        return Ok(checked);
+    }
+    checked.warnings.list = vec![Diagnostic {
+        level: Level::Error,
+        span: None,
+        message: "there are no `tunnels`".to_owned(),
+        help: Some(
+            "add a [tunnels.NAME] section, or run the file by `portcullis serve`".to_owned(),
+        ),
+    }];
+    Err(checked.warnings)
+}
+
+impl TunnelArgs {
+    /// What the flags mean, with the sockets that were handed over if they are asked for.
+    fn check(&self, handed: &Sockets, given: &Given) -> Result<Checked, Diagnostics> {
+        let mut listen = self.listen.clone();
+        if self.systemd {
+            listen.extend(handed.addresses().map(ToString::to_string));
+        }
+        if listen.is_empty() {
+            return Err(nowhere(self.systemd));
+        }
+        let flags = Flags {
+            listen,
+            to: self.to.clone(),
+            server_name: self.server_name.clone(),
+            gateway: self.gateway.as_deref().map(with_port),
+            name: self.name.clone(),
+            roots: self.ca.clone(),
+            certificate: self.cert.clone().zip(self.key.clone()),
+            alpn: self.alpn.clone(),
+            allow_uids: self.allow_uid.clone(),
+            mode: self.mode.clone(),
+            insecure_listen: self.insecure_listen,
+            admin: self.admin.clone(),
+            timeout: self.timeout.clone(),
+            folder: std::env::current_dir().unwrap_or_default(),
+        };
+        flags.check(given)
+    }
+}
+
+/// A gateway's port need not be written. What is an IPv6 address without one is told so by the check.
+fn with_port(gateway: &str) -> String {
+    match gateway.contains(':') {
+        true => gateway.to_owned(),
+        false => format!("{gateway}:{GATEWAY_PORT}"),
+    }
+}
+
+fn nowhere(systemd: bool) -> Diagnostics {
+    let (message, help) = match systemd {
+        true => (
+            "`--systemd`: no socket was handed over",
+            "start it by a socket unit with `ListenStream=`, or write `--listen`",
+        ),
+        false => (
+            "`--listen` is missing",
+            "add `--listen 127.0.0.1:8899`, or `--systemd` for the sockets that systemd hands over",
+        ),
+    };
+    Diagnostics {
+        path: PathBuf::new(),
+        text: String::new(),
+        list: vec![Diagnostic {
+            level: Level::Error,
+            span: None,
+            message: message.to_owned(),
+            help: Some(help.to_owned()),
+        }],
+        files: Files::default(),
+        may_pass: false,
+    }
+}
+
+/// Each mistake with its remedy, as `connect` tells its failures.
+fn say(diagnostics: &Diagnostics) {
+    let mut text = String::new();
+    for one in &diagnostics.list {
+        // Writing into a String does not fail.
+        let _ = writeln!(text, "portcullis: {}", one.message);
+        if let Some(help) = &one.help {
+            let _ = writeln!(text, "hint: {help}");
+        }
+    }
+    // With stderr gone there is nobody to tell.
+    let _ = io::stderr().write_all(text.as_bytes());
+}

@@ -1,0 +1,175 @@
+//! What a tunnel does where it cannot go on: its client is reset, and the log says why.
+
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+use super::{NAME, Pair, VERIFIED, worker};
+use crate::authority::Authority;
+use crate::edge::read_all;
+use crate::gateway::{Gateway, ask};
+use crate::upstream::Upstream;
+
+const LISTEN: &str = "listen = \"127.0.0.1:0\"\n";
+
+/// What becomes of a client that says a word: it is reset, and this is the record.
+async fn refused(worker: &mut Gateway) -> Value {
+    let mut tcp = worker.connect().await;
+    // It may be reset by then.
+    let _ = tcp.write_all(b"word").await;
+    let (heard, error) = read_all(&mut tcp).await;
+    assert!(heard.is_empty());
+    let reset = Some(std::io::ErrorKind::ConnectionReset);
+    let record = worker.ended().await;
+    assert_eq!(error, reset, "{record}");
+    record
+}
+
+#[tokio::test]
+async fn a_master_that_does_not_prove_who_it_is_hears_nothing_and_the_client_is_reset() {
+    let other = Authority::new();
+    let roots = other.folder().join("ca.pem").display().to_string();
+    let wrong_ca = VERIFIED.replace("CA/ca.pem", &roots);
+    let wrong_name = VERIFIED.replace(NAME, "other.example.test");
+    for (keys, reason, told) in [
+        (wrong_ca, "upstream_identity", "from another CA"),
+        // It has no such name, and says so itself.
+        (wrong_name, "upstream_tls", "UnrecognisedName"),
+    ] {
+        let mut pair = Pair::with(LISTEN, &keys).await;
+        let record = refused(&mut pair.worker).await;
+        assert_eq!(record["reason"], reason, "{record}");
+        assert_eq!(record["fault"], "upstream");
+        assert_eq!(record["bytes_up"], 0);
+        let detail = record["detail"].as_str().unwrap();
+        assert!(detail.contains(told), "{detail}");
+    }
+}
+
+#[tokio::test]
+async fn a_master_that_refuses_the_certificate_is_named_so_and_the_client_is_reset() {
+    let stranger = Authority::new();
+    stranger.issue_files("worker", &["worker.example.test"]);
+    let folder = format!("{}/", stranger.folder().display());
+    let other = VERIFIED
+        .replace("CA/worker.pem", &format!("{folder}worker.pem"))
+        .replace("CA/worker.key", &format!("{folder}worker.key"));
+    let none = VERIFIED.replace(", chain = \"CA/worker.pem\", key = \"CA/worker.key\"", "");
+    for keys in [other, none] {
+        let mut pair = Pair::with(LISTEN, &keys).await;
+        let record = refused(&mut pair.worker).await;
+        assert_eq!(record["reason"], "upstream_tls", "{record}");
+        let record = pair.master.ended().await;
+        assert_eq!(record["reason"], "client_certificate", "{record}");
+    }
+}
+
+#[tokio::test]
+async fn a_tunnel_starts_though_nobody_is_there_and_each_connection_says_what_is_missing() {
+    let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let gone = free.local_addr().unwrap();
+    drop(free);
+    for (to, reason) in [
+        (gone.to_string(), "dial_failed"),
+        (
+            "no-such-host.invalid:8443".to_owned(),
+            "no_healthy_upstream",
+        ),
+    ] {
+        let keys = format!("[tunnels.t]\n{LISTEN}to = \"{to}\"\nserver_name = \"{NAME}\"\n");
+        let mut worker = Gateway::start(&Authority::new(), &keys).await;
+        let record = refused(&mut worker).await;
+        assert_eq!(record["reason"], reason, "{record}");
+    }
+}
+
+#[tokio::test]
+async fn half_an_answer_is_not_taken_for_a_whole_one() {
+    // Says a word inside TLS, and goes without `close_notify`.
+    let authority = Authority::new();
+    let issued = authority.issue(&[NAME]);
+    let cut = Upstream::tls(
+        issued.server(&[&rustls::version::TLS13]),
+        |mut tls| async move {
+            tls.write_all(b"half").await.unwrap();
+            tls.flush().await.unwrap();
+            let (mut tcp, _) = tls.into_inner();
+            tcp.shutdown().await.unwrap();
+            let _ = tcp.read_to_end(&mut Vec::new()).await;
+        },
+    )
+    .await;
+    let keys = format!(
+        "[tunnels.t]\n{LISTEN}to = \"{}\"\nserver_name = \"{NAME}\"\ntls = {{ roots = [\"{}/ca.pem\"] }}\n",
+        cut.address,
+        authority.folder().display()
+    );
+    let mut worker = Gateway::start(&Authority::new(), &keys).await;
+    let mut tcp = worker.connect().await;
+    let (heard, error) = read_all(&mut tcp).await;
+    assert_eq!(heard, b"half");
+    assert_eq!(error, Some(std::io::ErrorKind::ConnectionReset));
+    let record = worker.ended().await;
+    assert_eq!(record["reason"], "upstream_reset", "{record}");
+    let detail = record["detail"].as_str().unwrap();
+    assert!(detail.contains("close_notify"), "{detail}");
+}
+
+#[tokio::test]
+async fn a_tunnel_has_so_many_connections_as_it_may() {
+    let keys = format!("max_connections = 1\n{VERIFIED}");
+    let mut pair = Pair::with(LISTEN, &keys).await;
+    let mut first = pair.connect().await;
+    first.write_all(b"word").await.unwrap();
+    first.read_exact(&mut [0; 4]).await.unwrap();
+    assert_eq!(refused(&mut pair.worker).await["reason"], "route_limit");
+    drop(first);
+    assert_eq!(pair.worker.ended().await["route"], "clusterd");
+}
+
+#[tokio::test]
+async fn a_plain_listener_that_others_reach_is_shown_wherever_an_operator_looks() {
+    let authority = Authority::new();
+    let tables = "admin = \"127.0.0.1:0\"\n[tunnels.t]\nlisten = \"0.0.0.0:0\"\ninsecure_listen = true\n\
+                  to = \"127.0.0.1:1\"\nserver_name = \"x.test\"\n";
+    let checked = Gateway::load(&authority, tables);
+    let warnings = checked.warnings.render(false);
+    assert!(
+        warnings.contains("takes bytes of the network in the clear"),
+        "{warnings}"
+    );
+    let worker = Gateway::serve(checked).await;
+    let (status, ready) = ask(worker.admin(), "/readyz").await;
+    assert_eq!(status, 200, "{ready}");
+    assert!(ready.contains("insecure_listen"), "{ready}");
+    assert!(ready.contains("`t` on 0.0.0.0:0"), "{ready}");
+    let series = "portcullis_part_state{part=\"insecure_listen\",state=\"noted\"}";
+    assert_eq!(worker.metric(series).await, Some(1));
+    // Taken away, it is gone from there.
+    let closed = tables
+        .replace("0.0.0.0:0", "127.0.0.1:0")
+        .replace("insecure_listen = true\n", "");
+    worker.rewrite(&authority, &closed);
+    worker.reload.done("the test").await.unwrap();
+    let (_, ready) = ask(worker.admin(), "/readyz").await;
+    assert!(!ready.contains("insecure_listen"), "{ready}");
+}
+
+#[tokio::test]
+async fn a_tunnel_that_is_taken_away_refuses_those_who_come_in_the_same_moment() {
+    let mut pair = Pair::start().await;
+    let mut kept = pair.connect().await;
+    kept.write_all(b"word").await.unwrap();
+    kept.read_exact(&mut [0; 4]).await.unwrap();
+    let tables = worker(&pair.authority, &pair.master, LISTEN, VERIFIED);
+    pair.worker
+        .rewrite(&pair.folder, &tables.replace("clusterd", "other"));
+    pair.worker.reload.done("the test").await.unwrap();
+    // It is the tunnel that is gone, not what flows through it.
+    kept.write_all(b"more").await.unwrap();
+    kept.read_exact(&mut [0; 4]).await.unwrap();
+    let series = "portcullis_connections_active{route=\"clusterd\"}";
+    assert_eq!(pair.worker.metric(series).await, Some(1));
+    drop(kept);
+    assert_eq!(pair.worker.ended().await["route"], "clusterd");
+}
