@@ -12,8 +12,6 @@ use crate::client::exit::{self, Exit};
 use crate::client::failure::Failure;
 use crate::client::tunnel::relay;
 use crate::name::HostName;
-use crate::tls::key::KeyFile;
-use crate::tls::passphrase::Source;
 
 const EXAMPLES: &str = "
 Examples (portcullis ssh-config writes the first one for you):

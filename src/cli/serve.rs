@@ -9,7 +9,7 @@ use std::time::Duration;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::passphrase::{self, Asking, PassphraseArgs, Stops};
-use crate::config::ListenAddress;
+use crate::config::{Checked, ListenAddress};
 use crate::lifecycle::{Early, Handed, NotListening, Notify, Reload, Shutdown, Sockets};
 use crate::log::AccessLog;
 use crate::sandbox::{Extent, Sandbox, SandboxError, Writable};

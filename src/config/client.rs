@@ -13,6 +13,7 @@ use super::value::{Wrong, duration, read};
 use super::{Diagnostic, Diagnostics, Gateway, Level, ProxyChoice, syntax};
 use crate::name::{HostName, HostPattern, WildcardDepth};
 use crate::tls::files::shell_word;
+use crate::tls::passphrase::Given;
 use crate::tls::pin::Pin;
 use crate::watch::Files;
 
@@ -98,7 +99,7 @@ pub fn parse_client(
     path: &Path,
     home: Option<&Path>,
 ) -> Result<ClientFile, Diagnostics> {
-    let mut findings = Findings::new(text, Files::default());
+    let mut findings = Findings::new(text, Files::default(), Given::default());
     let (tree, errors) = DeTable::parse_recoverable(text);
     syntax::report(&errors, &mut findings);
     let places = Places {

@@ -10,7 +10,7 @@ use crate::tls::files::{Certificate, FileError, Pair, load_roots, missing};
 use crate::tls::key::KeyFile;
 
 /// A chain, its key, and where the key's passphrase comes from, as they are typed.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct TypedPair {
     pub(super) chain: Typed<String>,
     pub(super) key: Typed<String>,

@@ -11,7 +11,7 @@ const FILE: &str = "key_passphrase_file";
 const COMMAND: &str = "key_passphrase_command";
 
 /// What is typed; `None` is a key that is absent, or wrong and reported.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Keys {
     is_there: bool,
     file: Option<Typed<String>>,

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use tokio::net::TcpStream;
 
-use super::failure::{Ending, Failure};
+use super::failure::{Answer, Ending, Failure};
 use super::status;
 use crate::net::raw::Raw;
 use crate::net::relay::{self, Socket as _};
@@ -32,10 +32,20 @@ impl Client {
         Ok(())
     }
 
-    /// The end of its connection, for this reason.
-    pub(super) async fn fail(self, failure: Failure) -> Ending {
+    /// Its upstream is not there: who asked is told why.
+    pub(super) async fn refuse(self, failure: Failure) -> Ending {
         match self {
             Self::Edge(stream) => status::failed(stream, failure).await,
+            // Dropped, it is reset.
+            Self::Raw(_) => failure.into(),
+        }
+    }
+
+    /// The end of its connection, for this reason.
+    pub(super) fn fail(self, failure: Failure) -> Ending {
+        match self {
+            // It may still be sending; a reset on top would cost it the upstream's last words.
+            Self::Edge(stream) => failure.answered(stream.into_tcp(), Answer::Close),
             // Dropped, it is reset.
             Self::Raw(_) => failure.into(),
         }

@@ -101,7 +101,7 @@ impl Pair {
                     dialled: Dialled::at(session.record.endpoint, upstream),
                 })
             }
-            Err(failure) => Err(client.fail(failure).await),
+            Err(failure) => Err(client.refuse(failure).await),
         }
     }
 }
