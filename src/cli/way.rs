@@ -1,5 +1,6 @@
 //! The flags that say how a target is reached, and what is done when nobody says it.
 
+use std::convert::Infallible;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -11,7 +12,7 @@ use super::connect::fail;
 use crate::client::connect::Connect;
 use crate::client::gateway::Gateway;
 use crate::client::way::{self, Lost, Typed};
-use crate::config::{LONGEST_TIMEOUT, ProxyChoice, protocol};
+use crate::config::{HttpProxyError, LONGEST_TIMEOUT, Secret, protocol};
 use crate::log;
 use crate::name::HostName;
 use crate::tls::pin::Pin;
@@ -31,7 +32,7 @@ pub struct WayArgs {
     )]
     pub gateway: Option<Gateway>,
 
-    /// For what is not said here, not ~/.config/portcullis/client.toml
+    /// Read this file, and not ~/.config/portcullis/client.toml
     #[arg(long, value_name = "FILE")]
     pub client_config: Option<PathBuf>,
 
@@ -64,8 +65,8 @@ pub struct WayArgs {
     pub alpn: Vec<Alpn>,
 
     /// Go through this HTTP proxy, or none; else as HTTPS_PROXY says
-    #[arg(long, value_name = "URL")]
-    pub proxy: Option<ProxyChoice>,
+    #[arg(long, value_name = "URL", value_parser = secret)]
+    pub proxy: Option<Secret>,
 
     /// For finding, dialling and handshake together [default: 10s]
     #[arg(long, value_name = "TIME", value_parser = timeout)]
@@ -79,6 +80,14 @@ pub struct Alpn(Vec<u8>);
 impl WayArgs {
     /// The way to a target; or the exit code, when it has been said why there is none.
     pub(super) fn find(self, target: HostName) -> Result<Connect, ExitCode> {
+        let proxy = self.proxy.map(|proxy| proxy.reveal().parse());
+        let proxy = proxy.transpose().map_err(|error: HttpProxyError| {
+            let hint = "write --proxy http://[USER:PASSWORD@]HOST:PORT, or --proxy none";
+            fail(
+                USAGE,
+                &format!("portcullis: --proxy: {}\nhint: {hint}", error.why()),
+            )
+        })?;
         let typed = Typed {
             gateway: self.gateway,
             file: self.client_config,
@@ -88,7 +97,7 @@ impl WayArgs {
             certificate: self.cert.zip(self.key),
             server_name: self.server_name,
             alpn: self.alpn.into_iter().map(|Alpn(name)| name).collect(),
-            proxy: self.proxy,
+            proxy,
             timeout: self.timeout,
         };
         let connect = way::find(typed, target, |name| std::env::var_os(name));
@@ -109,6 +118,11 @@ impl WayArgs {
         }
         Ok(connect)
     }
+}
+
+/// A mistake in it is told later: clap would show the password.
+fn secret(text: &str) -> Result<Secret, Infallible> {
+    Ok(Secret::new(text.to_owned()))
 }
 
 fn alpn(text: &str) -> Result<Alpn, String> {
