@@ -230,10 +230,6 @@ mod tests {
             ("--gateway gate --insecure --ca a vm1", "--ca"),
             ("--gateway gate --insecure --pin a vm1", "`sha256/`"),
             ("--gateway gate --alpn portcullis/1 vm1", "by itself"),
-            (
-                "--gateway gate --proxy https://me:secret@p:1 vm1",
-                "over TLS",
-            ),
             ("--gateway gate --timeout 0s vm1", "such as 10s"),
             ("--gateway gate --timeout 2h vm1", "an hour at most"),
             ("--gateway gate --timeout ten vm1", "such as 10s"),

@@ -16,9 +16,9 @@ use crate::tls::pin::Pin;
 /// How it is used.
 const EXAMPLES: &str = "\
 Examples:
-  portcullis ssh-config --gateway gate.example.com:8443 --domain '*.vm.example.com' --install
-  ssh db.vm.example.com                              # scp, sftp, rsync and git find their way, too
-  portcullis ssh-config --domain '*.vm.example.com' --remove";
+  portcullis ssh-config --gateway gate.test --domain '*.vm.test' --install
+  ssh db.vm.test                  # scp, sftp, rsync and git find their way, too
+  portcullis ssh-config --domain '*.vm.test' --remove";
 
 /// Prints what ssh's configuration needs to reach the machines of a domain through a gateway, or installs it.
 #[derive(Debug, clap::Args)]
@@ -143,11 +143,11 @@ fn has_gateway(domain: &HostPattern) -> Result<(), Refused> {
         message: error.to_string(),
         hint: "name a domain, such as '*.vm.example.com'".to_owned(),
     })?;
-    match way::find(Typed::default(), name, |name| env::var_os(name)) {
+    match way::find(Typed::default(), name.clone(), |name| env::var_os(name)) {
         Ok(_) => Ok(()),
         Err(lost) => Err(Refused {
             code: 2,
-            hint: lost.hint(),
+            hint: lost.hint().replace(name.as_str(), &domain.to_string()),
             message: match lost {
                 Lost::NoGateway { .. } => format!("no gateway is named for {domain}"),
                 lost => lost.to_string(),

@@ -1,5 +1,6 @@
 //! The flags that say how a target is reached, and what is done when nobody says it.
 
+use std::convert::Infallible;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -12,7 +13,7 @@ use super::passphrase::{self, Asking, PassphraseArgs, Stops};
 use crate::client::connect::Connect;
 use crate::client::gateway::Gateway;
 use crate::client::way::{self, Lost, Typed};
-use crate::config::{LONGEST_TIMEOUT, ProxyChoice, protocol};
+use crate::config::{HttpProxyError, LONGEST_TIMEOUT, Secret, protocol};
 use crate::log;
 use crate::name::HostName;
 use crate::tls::passphrase::Source;
@@ -33,7 +34,7 @@ pub struct WayArgs {
     )]
     pub gateway: Option<Gateway>,
 
-    /// For what is not said here, not ~/.config/portcullis/client.toml
+    /// Read this file, and not ~/.config/portcullis/client.toml
     #[arg(long, value_name = "FILE")]
     pub client_config: Option<PathBuf>,
 
@@ -70,8 +71,8 @@ pub struct WayArgs {
     pub alpn: Vec<Alpn>,
 
     /// Go through this HTTP proxy, or none; else as HTTPS_PROXY says
-    #[arg(long, value_name = "URL")]
-    pub proxy: Option<ProxyChoice>,
+    #[arg(long, value_name = "URL", value_parser = secret)]
+    pub proxy: Option<Secret>,
 
     /// For finding, dialling, handshake; and the gateway's dial [default: 10s]
     #[arg(long, value_name = "TIME", value_parser = timeout)]
@@ -88,6 +89,14 @@ impl WayArgs {
         let asking = Asking::AtTerminal(Stops::Connect);
         let given = self.passphrase.given(&asking);
         let given = given.map_err(|error| fail(USAGE, &passphrase::told(&error)))?;
+        let proxy = self.proxy.map(|proxy| proxy.reveal().parse());
+        let proxy = proxy.transpose().map_err(|error: HttpProxyError| {
+            let hint = "write --proxy http://[USER:PASSWORD@]HOST:PORT, or --proxy none";
+            fail(
+                USAGE,
+                &format!("portcullis: --proxy: {}\nhint: {hint}", error.why()),
+            )
+        })?;
         let typed = Typed {
             gateway: self.gateway,
             file: self.client_config,
@@ -98,7 +107,7 @@ impl WayArgs {
             passphrase: Source::Start(given),
             server_name: self.server_name,
             alpn: self.alpn.into_iter().map(|Alpn(name)| name).collect(),
-            proxy: self.proxy,
+            proxy,
             timeout: self.timeout,
         };
         let connect = way::find(typed, target, |name| std::env::var_os(name));
@@ -119,6 +128,11 @@ impl WayArgs {
         }
         Ok(connect)
     }
+}
+
+/// A mistake in it is told later: clap would show the password.
+fn secret(text: &str) -> Result<Secret, Infallible> {
+    Ok(Secret::new(text.to_owned()))
 }
 
 fn alpn(text: &str) -> Result<Alpn, String> {

@@ -40,7 +40,7 @@ pub struct HttpProxyError(String);
 
 impl HttpProxyError {
     /// Without what to write instead.
-    pub(super) fn why(&self) -> &str {
+    pub fn why(&self) -> &str {
         &self.0
     }
 }

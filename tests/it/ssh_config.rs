@@ -343,7 +343,7 @@ fn what_cannot_be_done_is_told_in_two_lines_and_changes_nothing() {
         &nowhere,
         2,
         "no gateway is named for *.vm.example.test",
-        "--gateway HOST:PORT",
+        "[domains.\"*.vm.example.test\"]",
     );
     let mut command = Command::new(ours());
     command.args(["ssh-config", "--gateway", "gate", "--domain", "a.*.test"]);

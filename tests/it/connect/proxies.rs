@@ -198,5 +198,12 @@ fn a_proxy_that_cannot_be_used_is_not_passed_by() {
         failed(&done, 2, says, "--proxy none");
         let told = String::from_utf8(done.stderr).unwrap();
         assert!(!told.contains("secret"), "{told}");
+
+        let command = to(through(&authority), &["--proxy", value, TARGET]);
+        let done = run(&command, b"");
+        let (_, why) = says.rsplit_once(": ").unwrap_or(("", says));
+        failed(&done, 2, &format!("--proxy: {why}"), "--proxy none");
+        let told = String::from_utf8(done.stderr).unwrap();
+        assert!(!told.contains("secret"), "{told}");
     }
 }
