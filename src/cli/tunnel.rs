@@ -89,13 +89,7 @@ pub struct TunnelArgs {
     pub timeout: Option<String>,
 
     /// Take it all from the [tunnels] of this file
-    #[arg(
-        long,
-        short,
-        value_name = "FILE",
-        exclusive = true,
-        required_unless_present_any = ["to", "gateway"]
-    )]
+    #[arg(long, short, value_name = "FILE", exclusive = true)]
     pub config: Option<PathBuf>,
 }
 

@@ -43,6 +43,14 @@ pub struct Flags {
 
 /// What a mistake calls the keys, and what the flags are called. The longer ones first.
 const FLAGS: &[(&str, &str)] = &[
+    (
+        "`tunnels.tunnel` has neither `to` nor `gateway` nor `upstream`",
+        "there is neither `--to` nor `--gateway`",
+    ),
+    (
+        "`to = \"master.example.com:8443\"`, or `gateway = \"gate.example.com:8443\"` and the `name` behind it",
+        "`--to master.example.com:8443`, or `--gateway gate.example.com` and the NAME behind it",
+    ),
     ("tunnels.tunnel.tls.roots", "--ca"),
     ("tunnels.tunnel.tls.chain", "--cert"),
     ("tunnels.tunnel.tls.key", "--key"),
@@ -249,6 +257,20 @@ mod tests {
             !all.contains("tunnels.") && !all.contains("insecure_listen"),
             "{all}"
         );
+    }
+
+    #[test]
+    fn a_tunnel_that_leads_nowhere_is_told_what_leads_somewhere() {
+        let nowhere = Flags {
+            to: None,
+            ..flags()
+        };
+        let told = (
+            "there is neither `--to` nor `--gateway`".to_owned(),
+            "add `--to master.example.com:8443`, or `--gateway gate.example.com` and the NAME behind it"
+                .to_owned(),
+        );
+        assert_eq!(mistakes(&nowhere), [told]);
     }
 
     #[test]

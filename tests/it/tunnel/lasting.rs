@@ -2,10 +2,12 @@
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use super::{Pair, VERIFIED, said_and_heard, worker};
 use crate::authority::Authority;
 use crate::edge::read_all;
+use crate::support::PATIENCE;
 
 const LISTEN: &str = "listen = \"127.0.0.1:0\"\n";
 
@@ -53,9 +55,12 @@ async fn files_that_change_are_read_again_without_being_told() {
     let reads = pair.worker.metric(series).await;
     pair.authority
         .issue_files("worker", &["worker.example.test"]);
-    while pair.worker.metric(series).await == reads {
-        tokio::task::yield_now().await;
-    }
+    let read = async {
+        while pair.worker.metric(series).await == reads {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, read).await.expect("nobody has read them");
     assert_eq!(said_and_heard(pair.connect().await, b"word").await, b"word");
     assert_eq!(pair.reasons().await, ["closed", "closed"]);
 }
@@ -129,7 +134,9 @@ async fn a_stop_lets_tunnels_end_and_resets_those_that_do_not() {
                 tokio::task::yield_now().await;
             }
         };
-        refused.await;
+        timeout(PATIENCE, refused)
+            .await
+            .expect("it goes on accepting");
         if reason == "closed" {
             echoes(&mut tcp).await;
             tcp.shutdown().await.unwrap();

@@ -10,10 +10,12 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 
 use super::{Pair, VERIFIED};
 use crate::edge::text;
 use crate::peers;
+use crate::support::PATIENCE;
 
 /// A pair whose worker listens on a socket in a folder that everybody may look into.
 async fn pair(keys: &str) -> (Pair, tempfile::TempDir, PathBuf) {
@@ -79,7 +81,8 @@ async fn users_who_are_not_listed_are_refused_though_the_mode_lets_them() {
     let mut own = UnixStream::connect(&socket).await.unwrap();
     let mut heard = Vec::new();
     // What was not read when it was closed makes the close a reset.
-    let _ = own.read_to_end(&mut heard).await;
+    let ended = timeout(PATIENCE, own.read_to_end(&mut heard)).await;
+    assert!(ended.is_ok(), "it goes on");
     assert!(heard.is_empty());
     let record = pair.worker.ended().await;
     assert_eq!(record["reason"], "client_not_allowed", "{record}");

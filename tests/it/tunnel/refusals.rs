@@ -3,11 +3,13 @@
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
+use tokio::time::timeout;
 
 use super::{NAME, Pair, VERIFIED, worker};
 use crate::authority::Authority;
 use crate::edge::read_all;
 use crate::gateway::{Gateway, ask};
+use crate::support::PATIENCE;
 use crate::upstream::Upstream;
 
 const LISTEN: &str = "listen = \"127.0.0.1:0\"\n";
@@ -172,4 +174,11 @@ async fn a_tunnel_that_is_taken_away_refuses_those_who_come_in_the_same_moment()
     assert_eq!(pair.worker.metric(series).await, Some(1));
     drop(kept);
     assert_eq!(pair.worker.ended().await["route"], "clusterd");
+    // Nothing counts on it any more once the session is gone, which is a moment later.
+    let forgotten = async {
+        while pair.worker.metric(series).await.is_some() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, forgotten).await.expect("its series stay");
 }
