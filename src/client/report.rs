@@ -135,7 +135,7 @@ impl Connect {
             Failure::EndedAfterBanner => Report::new(
                 Exit::MeshDenial,
                 format!("{target} greeted, and hung up at the first word from here"),
-                "probably an intention of the mesh denies the gateway this service: ask who runs it (consul intention check)",
+                "in a mesh, probably an intention denies it to the gateway (consul intention check); elsewhere its own log says why",
             ),
             Failure::CutOff => Report::new(
                 Exit::CutOff,

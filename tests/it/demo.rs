@@ -127,7 +127,7 @@ async fn ssh_reaches_the_sshd_that_it_has_found() {
     let Some(_) = peers::require("ssh", "ssh") else {
         return;
     };
-    // One that greets and goes no further: what comes after is between it and ssh.
+    // One that greets and goes no further.
     let sshd = Upstream::tcp(|mut tcp| async move {
         let _ = tcp.write_all(b"SSH-2.0-portcullis_demo\r\n").await;
         let _ = tcp.shutdown().await;
@@ -144,7 +144,8 @@ async fn ssh_reaches_the_sshd_that_it_has_found() {
         said.contains("remote software version portcullis_demo"),
         "{said}"
     );
-    assert!(!said.contains("portcullis: "), "{said}");
+    let ended = "portcullis: ssh.portcullis.test greeted, and hung up at the first word";
+    assert!(said.contains(ended), "{said}");
     let done = demo.paste("", "curl ");
     assert!(text(&done.stdout).contains(&format!("\"{}\"", sshd.address)));
 }
