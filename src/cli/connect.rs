@@ -3,7 +3,8 @@
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::atomic::AtomicBool;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use jiff::SignedDuration;
@@ -81,7 +82,9 @@ pub struct ConnectArgs {
 
 /// Runs the command.
 pub fn run(args: ConnectArgs) -> ExitCode {
-    let given = match args.passphrase.given(&Asking::AtTerminal(Stops::Connect)) {
+    let is_over = Arc::new(AtomicBool::new(false));
+    let asking = Asking::AtTerminal(Stops::Connect(Arc::clone(&is_over)));
+    let given = match args.passphrase.given(&asking) {
         Ok(given) => given,
         Err(error) => return fail(2, &passphrase::told(&error)),
     };
@@ -109,6 +112,8 @@ pub fn run(args: ConnectArgs) -> ExitCode {
     runtime.shutdown_background();
     match ended {
         Ended::Done(Ok(())) => ExitCode::SUCCESS,
+        // While a person was asked for a passphrase.
+        Ended::Done(Err(_)) if is_over.load(Ordering::SeqCst) => ExitCode::SUCCESS,
         Ended::Done(Err(failure)) => {
             let report = connect.report(&failure);
             fail(report.exit as u8, &report.to_string())
