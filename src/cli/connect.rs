@@ -2,7 +2,8 @@
 
 use std::io::Write;
 use std::process::ExitCode;
-use std::sync::atomic::AtomicBool;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 pub(super) use super::way::timeout;
 
@@ -42,7 +43,8 @@ pub struct ConnectArgs {
 
 /// Runs the command.
 pub fn run(args: ConnectArgs) -> ExitCode {
-    let connect = match args.way.find(args.host) {
+    let is_over = Arc::new(AtomicBool::new(false));
+    let connect = match args.way.find(args.host, &is_over) {
         Ok(connect) => connect,
         Err(code) => return code,
     };
@@ -58,6 +60,8 @@ pub fn run(args: ConnectArgs) -> ExitCode {
     runtime.shutdown_background();
     match ended {
         Ended::Done(Ok(())) => ExitCode::from(Exit::Ended.code()),
+        // While a person was asked for a passphrase.
+        Ended::Done(Err(_)) if is_over.load(Ordering::SeqCst) => ExitCode::SUCCESS,
         Ended::Done(Err(failure)) => {
             let report = connect.report(&failure);
             match args.json {

@@ -33,10 +33,11 @@ pub(super) enum Asking {
 }
 
 /// Which signals end the command while it asks, in place of leaving a terminal behind that shows nothing.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Stops {
-    /// stdin is the tunnel's, and a SIGHUP means that whoever has started the command is done with it.
-    Connect,
+    /// stdin is the tunnel's, and SIGHUP and SIGTERM mean that whoever has started the command is done with it: this switch
+    /// tells, and nobody is left to be told why.
+    Connect(Arc<AtomicBool>),
     /// By this switch, as [`Early`](crate::lifecycle::Early) has it. SIGHUP is a wish for later.
     Serve(Arc<AtomicBool>),
 }
@@ -51,7 +52,7 @@ impl PassphraseArgs {
             return Ok(Given::command(command.clone()));
         }
         match (self.passphrase_fd, asking) {
-            (Some(0), Asking::AtTerminal(Stops::Connect)) => Err(FileError {
+            (Some(0), Asking::AtTerminal(Stops::Connect(_))) => Err(FileError {
                 path: "--passphrase-fd 0".into(),
                 message: "stdin carries the tunnel".to_owned(),
                 help: Some("choose another descriptor, such as 3".to_owned()),
@@ -59,15 +60,12 @@ impl PassphraseArgs {
             }),
             (Some(number), _) => Given::descriptor(number),
             (None, Asking::Never) => Ok(Given::default()),
-            (None, Asking::AtTerminal(Stops::Connect)) => Ok(at_terminal(None)),
-            (None, Asking::AtTerminal(Stops::Serve(ends))) => {
-                Ok(at_terminal(Some(Arc::clone(ends))))
-            }
+            (None, Asking::AtTerminal(stops)) => Ok(at_terminal(stops.clone())),
         }
     }
 }
 
-fn at_terminal(ends: Option<Arc<AtomicBool>>) -> Given {
+fn at_terminal(stops: Stops) -> Given {
     Given::typed(Box::new(move |key: &Path, number| {
         let key = key.display().to_string();
         let again = if number > 1 {
@@ -76,7 +74,7 @@ fn at_terminal(ends: Option<Arc<AtomicBool>>) -> Given {
             ""
         };
         let prompt = format!("{again}passphrase for {}: ", key.escape_debug());
-        terminal::ask(&prompt, ends.as_deref())
+        terminal::ask(&prompt, &stops)
     }))
 }
 
@@ -140,7 +138,8 @@ mod tests {
             passphrase_fd: Some(0),
             ..PassphraseArgs::default()
         };
-        let refused = args.given(&Asking::AtTerminal(Stops::Connect)).unwrap_err();
+        let asking = Asking::AtTerminal(Stops::Connect(Arc::default()));
+        let refused = args.given(&asking).unwrap_err();
         assert!(told(&refused).starts_with("portcullis: --passphrase-fd 0: stdin carries"));
     }
 }

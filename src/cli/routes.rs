@@ -10,6 +10,7 @@ mod listing;
 mod table;
 
 use super::connect::timeout;
+use super::passphrase::{Asking, PassphraseArgs};
 use crate::config::Checked;
 use crate::log::printable;
 use crate::status::State;
@@ -49,6 +50,10 @@ pub struct RoutesArgs {
         default_value = "portcullis.toml"
     )]
     pub config: PathBuf,
+
+    /// What opens encrypted keys that name no passphrase of their own: nobody is asked
+    #[command(flatten)]
+    pub passphrase: PassphraseArgs,
 
     /// Ask the gateway whose admin interface is here, and read no configuration: `unix:/PATH` or `http://HOST:PORT`
     #[arg(long, value_name = "ADDRESS", conflicts_with = "dry_run")]
@@ -148,7 +153,12 @@ async fn answer(args: &RoutesArgs) -> Result<Answer, Failure> {
         let asked = ask(address, args.timeout).await;
         return asked.map_err(|error| unanswered(address, &error));
     }
-    let checked = config::load(&args.config).map_err(|wrong| Failure::Mistakes(Box::new(wrong)))?;
+    let given = args.passphrase.given(&Asking::Never).map_err(|error| {
+        let hint = "its first line must be the passphrase; of a running gateway `--admin` asks without a configuration";
+        Failure::Other(error.to_string(), hint)
+    })?;
+    let checked = config::load_with(&args.config, &given)
+        .map_err(|wrong| Failure::Mistakes(Box::new(wrong)))?;
     if args.dry_run {
         return find_out(args, checked).await;
     }

@@ -4,6 +4,8 @@ use std::convert::Infallible;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use jiff::SignedDuration;
@@ -84,9 +86,14 @@ pub struct WayArgs {
 pub struct Alpn(Vec<u8>);
 
 impl WayArgs {
-    /// The way to a target; or the exit code, when it has been said why there is none.
-    pub(super) fn find(self, target: HostName) -> Result<Connect, ExitCode> {
-        let asking = Asking::AtTerminal(Stops::Connect);
+    /// The way to a target; or the exit code, when it has been said why there is none. `is_over` is set when whoever has
+    /// started the command is done with it while a passphrase is asked for.
+    pub(super) fn find(
+        self,
+        target: HostName,
+        is_over: &Arc<AtomicBool>,
+    ) -> Result<Connect, ExitCode> {
+        let asking = Asking::AtTerminal(Stops::Connect(Arc::clone(is_over)));
         let given = self.passphrase.given(&asking);
         let given = given.map_err(|error| fail(USAGE, &passphrase::told(&error)))?;
         let proxy = self.proxy.map(|proxy| proxy.reveal().parse());

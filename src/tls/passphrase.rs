@@ -2,10 +2,12 @@
 
 use std::fmt;
 use std::fs::File;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use rustix::fs::{OFlags, fcntl_setfl};
 use zeroize::Zeroizing;
 
 use super::encrypted::NotOpened;
@@ -182,7 +184,11 @@ impl Given {
                 "open a file or a pipe there, as in `3<FILE` behind the command in a shell",
             )
         };
-        let file = File::open(&path).map_err(failed)?;
+        // A FIFO whose writer has gone would be waited for, and it may have left what is read here.
+        let mut options = File::options();
+        options.custom_flags(OFlags::NONBLOCK.bits().cast_signed());
+        let file = options.read(true).open(&path).map_err(failed)?;
+        fcntl_setfl(&file, OFlags::empty()).map_err(|error| failed(error.into()))?;
         let line = Passphrase::first_line(fill(file, MOST).map_err(failed)?);
         let line = line.map_err(|wrong| {
             FileError::new(&path, wrong, "write the passphrase into its first line")

@@ -169,10 +169,6 @@ fn what_is_not_opened_is_named_with_a_line_that_converts_it() {
     let told = scene.refused("edge.key", FROM_FILE);
     assert!(told.contains("openssl's old way"), "{told}");
     convert(&scene, &told);
-
-    scene.encrypt("edge.key", "-iter 20000000");
-    let told = scene.refused("edge.key", FROM_FILE);
-    assert!(told.contains("20000000 iterations of PBKDF2"), "{told}");
 }
 
 /// Runs the line that was told, and opens what it writes.

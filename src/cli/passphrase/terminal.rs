@@ -14,21 +14,21 @@ use signal_hook::SigId;
 use signal_hook::low_level::{pipe, unregister};
 use zeroize::Zeroizing;
 
+use super::Stops;
 use crate::tls::passphrase::{Passphrase, Unasked};
 
 /// What a terminal takes as one line, in bytes; openssl takes as many.
 const LONGEST: usize = 1024;
 
 /// Asks a person at the terminal of this process, whatever stdin is. The terminal shows nothing of the answer, and is as it
-/// was before when this returns, or when a signal ends the process: what comes meanwhile is held until then. `ends` is the
-/// switch of the signals that end the process of themselves, if there is one.
-pub(super) fn ask(prompt: &str, ends: Option<&AtomicBool>) -> Result<Passphrase, Unasked> {
+/// was before when this returns, or when a signal ends the process: what comes meanwhile is held until then.
+pub(super) fn ask(prompt: &str, stops: &Stops) -> Result<Passphrase, Unasked> {
     let failed = |error: io::Error| Unasked(error.to_string());
     let mut options = File::options();
     let terminal = options.read(true).write(true).open("/dev/tty");
     let terminal = terminal.map_err(|_| Unasked("there is no terminal".to_owned()))?;
     loop {
-        let held = Held::hold(ends).map_err(failed)?;
+        let held = Held::hold(stops).map_err(failed)?;
         let answer = listen(&terminal, prompt, &held);
         drop(held);
         match answer.map_err(failed)? {
@@ -44,7 +44,12 @@ pub(super) fn ask(prompt: &str, ends: Option<&AtomicBool>) -> Result<Passphrase,
                     return Err(Unasked("it was interrupted".to_owned()));
                 }
             }
-            Answer::Signal(None) => return Err(Unasked("the command is to end".to_owned())),
+            Answer::Signal(None) => {
+                if let Stops::Connect(is_over) = stops {
+                    is_over.store(true, Ordering::SeqCst);
+                }
+                return Err(Unasked("the command is to end".to_owned()));
+            }
         }
     }
 }
@@ -120,11 +125,11 @@ struct Held<'a> {
 }
 
 impl<'a> Held<'a> {
-    fn hold(ends: Option<&'a AtomicBool>) -> io::Result<Self> {
+    fn hold(stops: &'a Stops) -> io::Result<Self> {
         // SIGINT is left alone where nobody has set it before: it could not be given back.
-        let signals = match ends {
-            Some(_) => [Signal::TERM, Signal::INT],
-            None => [Signal::TERM, Signal::HUP],
+        let (signals, ends) = match stops {
+            Stops::Serve(ends) => ([Signal::TERM, Signal::INT], Some(&**ends)),
+            Stops::Connect(_) => ([Signal::TERM, Signal::HUP], None),
         };
         let mut held = Self {
             ends,

@@ -139,11 +139,12 @@ async fn what_was_read_from_a_descriptor_opens_the_key_of_a_reload_too() {
     let text = format!("{head}{}", tables(&upstream, ""));
     let address = "127.0.0.1:0".parse().unwrap();
     let inner = program::command(&scene.authority, address, &text, &[]);
+    // A pipe: what has been read from it is gone.
     let mut shell = Command::new("sh");
     let file = scene.path("passphrase");
     shell.args([
         "-c",
-        "exec 5<\"$FILE\"; exec \"$0\" \"$@\" --passphrase-fd 5",
+        "mkfifo \"$FILE.fifo\"; cat \"$FILE\" >\"$FILE.fifo\" & exec 5<\"$FILE.fifo\"; exec \"$0\" \"$@\" --passphrase-fd 5",
     ]);
     shell
         .env("FILE", &file)
@@ -151,6 +152,5 @@ async fn what_was_read_from_a_descriptor_opens_the_key_of_a_reload_too() {
         .args(inner.get_args());
     let child = Child::spawn(&shell);
     child.wait_for("that it listens", |line| message(line, "admin interface"));
-    fs::remove_file(file).unwrap();
     assert!(reload(&child, "new configuration").ends_with("serves"));
 }

@@ -216,6 +216,9 @@ async fn whatever_ends_it_while_it_asks_leaves_a_terminal_that_shows_what_is_typ
         if number < 3 {
             // As a stop before it serves.
             assert_eq!(done.status.code(), Some(0), "{number}: {done:?}");
+        } else if number > 3 {
+            // Whoever has started it is gone.
+            assert!(done.status.success() && done.stderr.is_empty(), "{done:?}");
         }
     }
 }
