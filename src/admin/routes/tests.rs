@@ -126,7 +126,7 @@ fn every_route_is_shown_whole_and_in_order() {
     });
     assert_eq!(
         json,
-        json!({ "generation": 7, "parts": [part], "routes": [all, wildcard, db, vm], "shadows_complete": true, "skipped": [] })
+        json!({ "generation": 7, "parts": [part], "routes": [all, wildcard, db, vm], "shadows_complete": true, "skipped": [], "tunnels": [] })
     );
 }
 
