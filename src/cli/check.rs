@@ -16,6 +16,7 @@ const BROKEN: u8 = 2;
 ///
 /// Exits 0 if `serve` would start with it, 2 if not.
 #[derive(Debug, clap::Args)]
+#[command(after_help = passphrase::HELP_UNASKED.trim_start())]
 pub struct CheckArgs {
     /// The configuration.
     #[arg(

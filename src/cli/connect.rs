@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 pub(super) use super::way::timeout;
 
+use super::passphrase;
 use super::way::WayArgs;
 use crate::client::connect::Connect;
 use crate::client::exit::{self, Exit};
@@ -16,19 +17,19 @@ use crate::name::HostName;
 
 const EXAMPLES: &str = "
 Examples (portcullis ssh-config writes the first one for you):
-  ssh -o ProxyCommand='portcullis connect --gateway gate.example.com -- %h' db.vm.example.com
-  portcullis connect --ca ca.pem --cert me.pem --key me.key db.vm.example.com < request";
+  ssh -o ProxyCommand='portcullis connect --gateway gate.example.com -- %h' vm1
+  portcullis connect --ca ca.pem --cert me.pem --key me.key vm.example < request";
 
 /// Connects stdin and stdout to HOST through a gateway. The gateway proves by its certificate that it may speak for HOST.
 /// What is not said here may stand in client.toml, in ~/.config/portcullis.
 #[derive(Debug, clap::Args)]
-#[command(after_help = exit::help() + "\n" + EXAMPLES)]
+#[command(after_help = exit::help() + "\n" + passphrase::HELP + "\n" + EXAMPLES)]
 pub struct ConnectArgs {
     /// The way there.
     #[command(flatten)]
     pub way: WayArgs,
 
-    /// Tell a failure as one object of JSON: `error`, `hint`, `code`, `reason`
+    /// Tell a failure as one object of JSON
     #[arg(long)]
     pub json: bool,
 

@@ -9,19 +9,29 @@ use crate::tls::passphrase::{Command, Given};
 
 mod terminal;
 
+/// The end of a command's help, for flags that hardly anybody needs: as options they would take a third of a screen.
+pub(super) const HELP: &str = "
+Encrypted keys are opened by --passphrase-file FILE, --passphrase-fd N or
+--passphrase-command 'PROGRAM ARGUMENTS' (no shell); else the terminal is asked.";
+
+/// The same where nobody is asked.
+pub(super) const HELP_UNASKED: &str = "
+Encrypted keys are opened by --passphrase-file FILE, --passphrase-fd N or
+--passphrase-command 'PROGRAM ARGUMENTS' (no shell); the terminal is not asked.";
+
 /// What opens encrypted keys (PKCS#8) that name no passphrase of their own; without any of these the terminal is asked.
 #[derive(Debug, Default, clap::Args)]
 pub struct PassphraseArgs {
     /// Open encrypted keys with the first line of FILE
-    #[arg(long, value_name = "FILE", group = "passphrase")]
+    #[arg(long, value_name = "FILE", group = "passphrase", hide = true)]
     pub passphrase_file: Option<PathBuf>,
 
     /// The same with what is read from the open descriptor N
-    #[arg(long, value_name = "N", value_parser = descriptor, group = "passphrase")]
+    #[arg(long, value_name = "N", value_parser = descriptor, group = "passphrase", hide = true)]
     pub passphrase_fd: Option<u32>,
 
     /// The same with what COMMAND writes: a program and its arguments, between spaces; no shell reads them
-    #[arg(long, value_name = "COMMAND", value_parser = command, group = "passphrase")]
+    #[arg(long, value_name = "COMMAND", value_parser = command, group = "passphrase", hide = true)]
     pub passphrase_command: Option<Command>,
 }
 

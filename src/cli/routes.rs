@@ -10,7 +10,7 @@ mod listing;
 mod table;
 
 use super::connect::timeout;
-use super::passphrase::{Asking, PassphraseArgs};
+use super::passphrase::{self, Asking, PassphraseArgs};
 use crate::config::Checked;
 use crate::log::printable;
 use crate::status::State;
@@ -39,7 +39,7 @@ Exit statuses:
 /// Shows every route with its rule, its endpoints and its state, and what services ask for in vain: of the gateway that runs
 /// with this configuration, or of one that would.
 #[derive(Debug, clap::Args)]
-#[command(after_help = STATUSES)]
+#[command(after_help = [STATUSES, passphrase::HELP_UNASKED].join("\n"))]
 pub struct RoutesArgs {
     /// The configuration, which says where the gateway's admin interface is
     #[arg(
@@ -59,8 +59,8 @@ pub struct RoutesArgs {
     #[arg(long, value_name = "ADDRESS", conflicts_with = "dry_run")]
     pub admin: Option<Operators>,
 
-    /// Only what this source told of
-    #[arg(long, value_enum, value_name = "SOURCE")]
+    /// Only what this source told of: consul, nomad or file
+    #[arg(long, value_enum, value_name = "SOURCE", hide_possible_values = true)]
     pub source: Option<Source>,
 
     /// Short for `--source consul`

@@ -19,7 +19,7 @@ use crate::{config, lifecycle, log, serve, state};
 /// Exits 0 after a stop that was asked for, also where it had to cut connections; 1 when the gateway cannot start, or a part
 /// of it dies; 2 when the configuration is wrong.
 #[derive(Debug, clap::Args)]
-#[command(after_help = STATUSES)]
+#[command(after_help = [STATUSES, passphrase::HELP].join("\n"))]
 pub struct ServeArgs {
     /// The configuration
     #[arg(

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::passphrase::PassphraseArgs;
+use super::passphrase::{self, PassphraseArgs};
 use super::serve;
 use crate::config::{self, Checked, Diagnostic, Diagnostics, Flags, Level};
 use crate::lifecycle::Sockets;
@@ -17,9 +17,9 @@ const GATEWAY_PORT: u16 = 8443;
 
 /// Listens for plain bytes, and carries each connection on over TLS of its own, to a peer that proves who it is.
 #[derive(Debug, clap::Args)]
-#[command(after_help = EXAMPLES, override_usage = USAGE)]
+#[command(after_help = [EXAMPLES, passphrase::HELP].join("\n"), override_usage = USAGE)]
 pub struct TunnelArgs {
-    /// Listen here: 127.0.0.1:8899, or unix:/run/clusterd.sock; may be repeated
+    /// Listen here: HOST:PORT or unix:/PATH
     #[arg(long, value_name = "ADDRESS")]
     pub listen: Vec<String>,
 
@@ -27,11 +27,11 @@ pub struct TunnelArgs {
     #[arg(long, value_name = "HOST:PORT")]
     pub to: Option<String>,
 
-    /// The name that it must prove, in place of its host
+    /// The name that it must prove, not HOST
     #[arg(long, value_name = "NAME", requires = "to")]
     pub server_name: Option<String>,
 
-    /// Carry the bytes to what this gateway has behind NAME; the port is 8443 if none is given
+    /// Carry them to NAME behind it [port: 8443]
     #[arg(
         long,
         value_name = "HOST[:PORT]",
@@ -44,15 +44,15 @@ pub struct TunnelArgs {
     #[arg(value_name = "NAME", requires = "gateway")]
     pub name: Option<String>,
 
-    /// Trust the CAs in this PEM file, and not the system's; may be repeated
+    /// Trust these CAs (PEM), not the system's
     #[arg(long, value_name = "FILE")]
     pub ca: Vec<PathBuf>,
 
-    /// The certificate to show (PEM, with its chain); read again when it changes
+    /// The certificate to show (PEM chain)
     #[arg(long, value_name = "FILE", requires = "key")]
     pub cert: Option<PathBuf>,
 
-    /// The certificate's key (PEM)
+    /// Its key (PEM); both are watched
     #[arg(long, value_name = "FILE", requires = "cert")]
     pub key: Option<PathBuf>,
 
@@ -60,35 +60,35 @@ pub struct TunnelArgs {
     #[command(flatten)]
     pub passphrase: PassphraseArgs,
 
-    /// Offer this protocol: gRPC needs h2; may be repeated
+    /// Offer this protocol: gRPC needs h2
     #[arg(long, value_name = "PROTOCOL")]
     pub alpn: Vec<String>,
 
-    /// Let this user connect to the UNIX sockets, and no other; may be repeated
+    /// Who alone may connect to UNIX sockets
     #[arg(long, value_name = "UID")]
     pub allow_uid: Vec<u32>,
 
-    /// The mode of the UNIX sockets, in octal digits [default: 0600]
+    /// Of the UNIX sockets [default: 0600]
     #[arg(long, value_name = "MODE")]
     pub mode: Option<String>,
 
-    /// Listen also where others than this machine can connect: their bytes cross the network in the clear
+    /// Listen in the clear for other machines, too
     #[arg(long)]
     pub insecure_listen: bool,
 
-    /// Serve /readyz and /metrics here: 127.0.0.1:9443, or unix:/run/tunnel-admin.sock
+    /// Serve /readyz and /metrics here
     #[arg(long, value_name = "ADDRESS")]
     pub admin: Option<String>,
 
-    /// Listen on the sockets that systemd hands over
+    /// Listen on what systemd hands over
     #[arg(long)]
     pub systemd: bool,
 
-    /// For TCP and the handshake together [default: 5s]
+    /// To connect to it [default: 5s]
     #[arg(long, value_name = "TIME")]
     pub timeout: Option<String>,
 
-    /// Take it all from the [tunnels] of this file
+    /// All of it from the [tunnels] of this file
     #[arg(long, short, value_name = "FILE", exclusive = true)]
     pub config: Option<PathBuf>,
 }
@@ -100,9 +100,10 @@ portcullis tunnel --listen ADDRESS --to HOST:PORT [OPTIONS]
 
 const EXAMPLES: &str = "\
 Examples:
-  portcullis tunnel --listen 127.0.0.1:8899 --to master.example.com:8443 --alpn h2 \\
-      --ca ca.pem --cert worker.pem --key worker.key
-  portcullis tunnel --listen 127.0.0.1:3389 --gateway gate.example.com rdp.vm.example.com
+  portcullis tunnel --listen 127.0.0.1:8899 --to master.example.com:8443 \\
+      --alpn h2 --ca ca.pem --cert worker.pem --key worker.key
+  portcullis tunnel --listen 127.0.0.1:3389 --gateway gate.example.com \\
+      rdp.vm.example.com
 
 SIGTERM and SIGINT drain, a second one cuts at once; SIGHUP reads the files again.
 

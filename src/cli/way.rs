@@ -27,7 +27,7 @@ const USAGE: u8 = 2;
 /// The way to a target.
 #[derive(Debug, clap::Args)]
 pub struct WayArgs {
-    /// The gateway, on port 8443 if none is said [env: PORTCULLIS_GATEWAY]
+    /// Port 8443 by default; or $PORTCULLIS_GATEWAY
     #[arg(
         long,
         value_name = "HOST[:PORT]",
@@ -36,27 +36,27 @@ pub struct WayArgs {
     )]
     pub gateway: Option<Gateway>,
 
-    /// Read this file, and not ~/.config/portcullis/client.toml
+    /// In place of ~/.config/portcullis/client.toml
     #[arg(long, value_name = "FILE")]
     pub client_config: Option<PathBuf>,
 
-    /// Trust the CAs in it (PEM), not the system's; repeatable
+    /// Trust these CAs (PEM), not the system's
     #[arg(long, value_name = "FILE")]
     pub ca: Vec<PathBuf>,
 
-    /// Trust this key, sha256/BASE64, and no CA (with --ca: both); repeatable
+    /// Trust the key sha256/BASE64; with --ca, both
     #[arg(long, value_name = "PIN")]
     pub pin: Vec<Pin>,
 
-    /// Verify nothing: whoever is in between reads and changes all
+    /// Verify nothing: anybody in between reads all
     #[arg(long, conflicts_with_all = ["ca", "pin"])]
     pub insecure: bool,
 
-    /// The certificate to show if one is asked for (PEM, chain)
+    /// The certificate to show if asked (PEM chain)
     #[arg(long, value_name = "FILE", requires = "key")]
     pub cert: Option<PathBuf>,
 
-    /// The certificate's key (PEM)
+    /// Its key (PEM)
     #[arg(long, value_name = "FILE", requires = "cert")]
     pub key: Option<PathBuf>,
 
@@ -64,19 +64,19 @@ pub struct WayArgs {
     #[command(flatten)]
     pub passphrase: PassphraseArgs,
 
-    /// Ask for this name and check it, in place of HOST
+    /// Ask for this name and check it, not HOST
     #[arg(long, value_name = "NAME", value_parser = HostName::parse)]
     pub server_name: Option<HostName>,
 
-    /// Offer this protocol (ALPN); repeatable
+    /// Offer this protocol (ALPN)
     #[arg(long, value_name = "PROTOCOL", value_parser = alpn)]
     pub alpn: Vec<Alpn>,
 
-    /// Go through this HTTP proxy, or none; else as HTTPS_PROXY says
+    /// An HTTP proxy, or none; or $HTTPS_PROXY
     #[arg(long, value_name = "URL", value_parser = secret)]
     pub proxy: Option<Secret>,
 
-    /// For finding, dialling, handshake; and the gateway's dial [default: 10s]
+    /// To connect, then to reach HOST [default: 10s]
     #[arg(long, value_name = "TIME", value_parser = timeout)]
     pub timeout: Option<Duration>,
 }

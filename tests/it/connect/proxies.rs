@@ -40,7 +40,7 @@ async fn proxy(to: SocketAddr) -> (Upstream, UnboundedReceiver<String>) {
 }
 
 /// A proxy that gives every request this answer.
-async fn answering(answer: &'static [u8]) -> Upstream {
+pub(super) async fn answering(answer: &'static [u8]) -> Upstream {
     Upstream::tcp(move |mut tcp| async move {
         tcp.readable().await.unwrap();
         let _ = tcp.write_all(answer).await;
@@ -105,7 +105,7 @@ async fn nobody_is_asked_where_no_proxy_is_wanted() {
         .env("NO_PROXY", "10.0.0.0/8, .invalid");
     failed(
         &run(&command, b""),
-        10,
+        20,
         "address of the gateway gate.invalid",
         "--gateway",
     );
@@ -113,7 +113,7 @@ async fn nobody_is_asked_where_no_proxy_is_wanted() {
     command.env("HTTPS_PROXY", &url);
     failed(
         &run(&command, b""),
-        10,
+        20,
         "address of the gateway gate.invalid",
         "--gateway",
     );
@@ -158,7 +158,7 @@ async fn what_a_proxy_refuses_is_told_in_two_lines_without_its_password() {
         let proxy = answering(answer).await;
         let url = format!("http://{login}{}", proxy.address);
         let done = run(&to(through(&authority), &["--proxy", &url, TARGET]), b"");
-        failed(&done, 10, says, hints);
+        failed(&done, 36, says, hints);
         let told = String::from_utf8(done.stderr).unwrap();
         assert!(!told.contains("secret"), "{told}");
     }
@@ -174,7 +174,7 @@ async fn what_a_proxy_refuses_is_told_in_two_lines_without_its_password() {
     );
     failed(
         &run(&command, b""),
-        10,
+        22,
         "brought no connection to the gateway gate.invalid:443 within 200ms",
         "--timeout",
     );

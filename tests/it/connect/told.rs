@@ -120,6 +120,13 @@ async fn ways(book: &Book) {
     done.stderr = shortened(&done.stderr, "gate.invalid: ");
     book.write("no such name", &authority, closed, &done);
 
+    let proxy = super::proxies::answering(b"HTTP/1.1 403 Not this port\r\n\r\n").await;
+    let url = format!("http://{}", proxy.address);
+    let through = ["--proxy", url.as_str(), "vm.example.test"];
+    let command = to(connect(&authority, "gate.invalid"), &through);
+    let done = run(&command, b"");
+    book.write("a proxy that refuses", &authority, proxy.address, &done);
+
     // What fails here is this side's.
     let gate = super::gate(&authority, crate::upstream::echo).await;
     let command = to(connect(&authority, gate.address), &["vm.example.test"]);

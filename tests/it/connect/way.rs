@@ -93,7 +93,7 @@ async fn a_pin_beside_a_ca_is_asked_for_too_and_no_pin_vouches_for_the_name() {
     command.args(["--gateway", &gate.address.to_string(), "--pin", &pin]);
     failed(
         &run(&to(command, &["other.example.test"]), b""),
-        12,
+        27,
         "not for other.example.test, but for vm.example.test",
         "check the name",
     );
@@ -180,10 +180,10 @@ async fn the_file_says_what_flags_do_not_and_they_outrank_it() {
         ),
     );
     brought(&find(&[TARGET], None), b"hello");
-    failed(&find(&["other.test"], None), 10, &closed, "is it running");
+    failed(&find(&["other.test"], None), 21, &closed, "is it running");
     failed(
         &find(&[TARGET], Some(&closed)),
-        10,
+        21,
         &closed,
         "is it running",
     );
@@ -194,7 +194,7 @@ async fn the_file_says_what_flags_do_not_and_they_outrank_it() {
     );
     failed(
         &find(&["--gateway", &closed, TARGET], None),
-        10,
+        21,
         &closed,
         "is it running",
     );
@@ -266,7 +266,7 @@ fn without_a_gateway_it_is_said_where_one_may_be_named() {
     );
     // With a gateway nobody asks for a home.
     homeless.args(["--gateway", "gate.invalid"]);
-    failed(&run(&homeless, b""), 10, "gate.invalid", "--gateway");
+    failed(&run(&homeless, b""), 20, "gate.invalid", "--gateway");
 }
 
 #[test]
@@ -304,7 +304,7 @@ fn a_file_that_others_can_write_is_refused_with_the_chmod() {
     let mend = Command::new("chmod").arg("go-w").arg(&path).status();
     assert!(mend.unwrap().success());
     let done = run(&to(bare(&authority), &[TARGET]), b"");
-    failed(&done, 10, "gate.invalid", "--gateway");
+    failed(&done, 20, "gate.invalid", "--gateway");
 }
 
 #[tokio::test(flavor = "multi_thread")]
