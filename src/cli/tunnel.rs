@@ -88,7 +88,7 @@ pub struct TunnelArgs {
     #[arg(long, value_name = "TIME")]
     pub timeout: Option<String>,
 
-    /// All of it from the [tunnels] of this file
+    /// All of it from the `tunnels` of this file
     #[arg(long, short, value_name = "FILE", exclusive = true)]
     pub config: Option<PathBuf>,
 }
