@@ -28,6 +28,7 @@ mod fake_nomad;
 mod faults;
 mod fuzzed;
 mod gateway;
+mod grpc;
 mod half_close;
 mod health;
 mod hello;
