@@ -23,6 +23,7 @@ mod discovery;
 mod drain;
 mod edge;
 mod ejection;
+mod examples;
 mod fake_consul;
 mod fake_nomad;
 mod faults;
