@@ -14,6 +14,28 @@ pub(super) fn mean(
     versions: RangeInclusive<Version>,
     findings: &mut Findings<'_>,
 ) -> Option<Ciphers> {
+    let Typed { key, span, .. } = typed;
+    let ciphers = list(typed, findings)?;
+    if versions.contains(&Version::Tls12) && !ciphers.has_tls12() {
+        findings.error(
+            span.clone(),
+            format!("`{key}` names no suite of TLS 1.2 that is built in, and TLS 1.2 is allowed"),
+            "allow TLS 1.3 alone with `min_version = \"1.3\"`, or add suites such as ECDHE-ECDSA-AES256-GCM-SHA384",
+        );
+        return None;
+    }
+    if !versions.contains(&Version::Tls12) && !ciphers.has_tls13() {
+        findings.warning(
+            Some(span.clone()),
+            format!("`{key}` names suites of TLS 1.2 alone, which is not allowed: it changes nothing"),
+            "remove it, or name suites of TLS 1.3: TLS_AES_128_GCM_SHA256, TLS_AES_256_GCM_SHA384, TLS_CHACHA20_POLY1305_SHA256",
+        );
+    }
+    Some(ciphers)
+}
+
+/// What a list means where its suites decide on the versions: one of which it leaves none is not offered.
+pub(super) fn list(typed: &Typed<String>, findings: &mut Findings<'_>) -> Option<Ciphers> {
     let Typed { key, value, span } = typed;
     let (ciphers, unused) = Ciphers::parse(value);
     let shown = value.escape_debug();
@@ -32,21 +54,6 @@ pub(super) fn mean(
              \"ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384\"",
         );
         return None;
-    }
-    if versions.contains(&Version::Tls12) && !ciphers.has_tls12() {
-        findings.error(
-            span.clone(),
-            format!("`{key}` names no suite of TLS 1.2 that is built in, and TLS 1.2 is allowed"),
-            "allow TLS 1.3 alone with `min_version = \"1.3\"`, or add suites such as ECDHE-ECDSA-AES256-GCM-SHA384",
-        );
-        return None;
-    }
-    if !versions.contains(&Version::Tls12) && !ciphers.has_tls13() {
-        findings.warning(
-            Some(span.clone()),
-            format!("`{key}` names suites of TLS 1.2 alone, which is not allowed: it changes nothing"),
-            "remove it, or name suites of TLS 1.3: TLS_AES_128_GCM_SHA256, TLS_AES_256_GCM_SHA384, TLS_CHACHA20_POLY1305_SHA256",
-        );
     }
     for group in &unused {
         findings.warning(

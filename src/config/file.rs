@@ -54,7 +54,8 @@ pub(super) enum Admin {
 /// An entry of `[[certificates]]`.
 #[derive(Debug)]
 pub(super) enum Certificate {
-    Pair(TypedPair),
+    /// Also whether clients see it that name no host.
+    Pair(TypedPair, bool),
     Directory(Typed<String>, passphrase::Keys),
 }
 
@@ -251,19 +252,30 @@ fn read_certificate(item: Item<'_>, findings: &mut Findings<'_>) -> Option<Certi
             for key in ["chain", "key", "directory"] {
                 table.take(key, findings, Item::string);
             }
+            table.take("nameless", findings, Item::boolean);
             passphrase::Keys::take(&mut table, findings);
             None
         }
         Some(_) => {
             let directory = table.take("directory", findings, Item::string);
+            if let Some(place) = table.place("nameless") {
+                findings.error(
+                    place,
+                    format!("`{}` has `nameless` beside `directory`", table.key().key),
+                    "give the one that is meant a [[certificates]] of its own, with `chain` and `key`",
+                );
+                table.take("nameless", findings, Item::boolean);
+            }
             let passphrase = passphrase::Keys::take(&mut table, findings);
             directory.map(|directory| Certificate::Directory(directory, passphrase))
         }
         None => {
             let examples = ["\"edge.pem\"", "\"edge.key\""];
             let pair = TypedPair::require(&mut table, examples, findings);
+            let nameless = table.take("nameless", findings, Item::boolean);
             table.take("directory", findings, Item::string);
-            pair.map(Certificate::Pair)
+            let nameless = nameless.is_some_and(|typed| typed.value);
+            pair.map(|pair| Certificate::Pair(pair, nameless))
         }
     };
     table.finish(findings);

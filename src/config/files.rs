@@ -50,8 +50,8 @@ pub(super) fn certificates(
     let mut certificates = Certificates::default();
     for entry in entries {
         match entry {
-            file::Certificate::Pair(typed) => {
-                pair(typed, folder, &mut certificates, findings);
+            file::Certificate::Pair(typed, nameless) => {
+                pair(typed, *nameless, folder, &mut certificates, findings);
             }
             file::Certificate::Directory(path, passphrase) => {
                 directory(path, passphrase, folder, &mut certificates, findings);
@@ -63,6 +63,7 @@ pub(super) fn certificates(
 
 fn pair(
     typed: &TypedPair,
+    nameless: bool,
     folder: &Path,
     certificates: &mut Certificates,
     findings: &mut Findings<'_>,
@@ -70,8 +71,9 @@ fn pair(
     let Some((files, loaded)) = load_pair(typed, folder, findings, Certificate::load) else {
         return;
     };
-    if let Some(certificate) = loaded {
+    if let Some(mut certificate) = loaded {
         warn(&certificate, &typed.chain, findings);
+        certificate.nameless = nameless;
         certificates.loaded.push(certificate);
     }
     let (chain, KeyFile { path: key, .. }) = files;

@@ -65,6 +65,7 @@ pub use tunnels::Tunnel;
 
 use crate::rule::{self, Rule};
 use crate::state::Settings;
+use crate::tls::ciphers::Ciphers;
 use crate::tls::key::KeyFile;
 use crate::tls::options::Options;
 use crate::tls::verify::Proof;
@@ -396,6 +397,8 @@ pub struct UpstreamTls {
     /// The protocols that are offered by ALPN (RFC 7301), the one preferred first; empty is no ALPN. What the upstream answers is its
     /// affair: none is no failure.
     pub alpn: Vec<String>,
+    /// Which cipher suites are offered, in this order; a version of which it leaves none is not. `None` is all that are built in.
+    pub ciphers: Option<Ciphers>,
 }
 
 /// A service of Consul, as an upstream of the file names it.

@@ -11,7 +11,7 @@ use super::decode::{Item, List, Typed};
 use super::diagnostic::Findings;
 use super::files::TypedPair;
 use super::value::{Wrong, read};
-use super::{Endpoint, EndpointAddress, UpstreamTls, check, files, passphrase};
+use super::{Endpoint, EndpointAddress, UpstreamTls, check, ciphers, files, passphrase};
 use crate::name::{HostName, SpiffeId};
 use crate::tls::client;
 use crate::tls::verify::{AltName, Proof};
@@ -26,6 +26,7 @@ pub(super) struct Section {
     sans: Written<List<Typed<String>>>,
     certificate: Option<TypedPair>,
     alpn: Option<List<Typed<String>>>,
+    ciphers: Option<Typed<String>>,
 }
 
 /// A key: whether it stands there, and its value if that is right.
@@ -56,6 +57,7 @@ impl Section {
             sans: Written::nothing(),
             certificate: None,
             alpn: None,
+            ciphers: None,
         }
     }
 
@@ -137,6 +139,7 @@ impl Section {
                 None
             },
             alpn: table.take("alpn", findings, Item::strings),
+            ciphers: table.take("ciphers", findings, Item::string),
         };
         table.finish(findings);
         Some(section)
@@ -169,6 +172,9 @@ impl Section {
         let proof = self.proof(findings);
         let alpn = self.alpn.as_ref();
         let alpn = alpn.map(|list| check::alpn(list, findings));
+        // One that is broken is reported, and then nothing serves.
+        let ciphers = self.ciphers.as_ref();
+        let ciphers = ciphers.and_then(|typed| ciphers::list(typed, findings));
         let server_name = self.name(endpoints, findings);
         Some(UpstreamTls {
             roots,
@@ -179,6 +185,7 @@ impl Section {
                 None => None,
             },
             alpn: alpn.unwrap_or_default(),
+            ciphers,
         })
     }
 

@@ -29,11 +29,7 @@ pub(super) async fn accept(
         return Err(Failure::AcmeProbe
             .answered(tcp, Answer::Alert(AlertDescription::NoApplicationProtocol)));
     }
-    if !hello
-        .name
-        .as_ref()
-        .is_some_and(|name| certificates.covers(name))
-    {
+    if !certificates.covers(hello.name.as_ref()) {
         return Err(
             Failure::NoCertificate.answered(tcp, Answer::Alert(AlertDescription::UnrecognisedName))
         );

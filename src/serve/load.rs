@@ -111,8 +111,11 @@ impl Loaded {
         for (name, tls, is_transport) in upstreams.chain(transports) {
             let Some(tls) = tls else { continue };
             let same = |other: &UpstreamTls| {
-                (&other.roots, &other.proof, &other.certificate, &other.alpn)
-                    == (&tls.roots, &tls.proof, &tls.certificate, &tls.alpn)
+                other.roots == tls.roots
+                    && other.proof == tls.proof
+                    && other.certificate == tls.certificate
+                    && other.alpn == tls.alpn
+                    && other.ciphers == tls.ciphers
             };
             let config = match made.iter().find(|(other, _)| same(other)) {
                 Some((_, config)) => config.clone(),
@@ -137,8 +140,8 @@ fn client_config(tls: &UpstreamTls, before: &Loaded) -> Result<Result<Made, Stri
     let certificate = certificate.map(|(chain, key)| (chain.as_path(), key));
     let transports = before.transport_configs.values();
     let before = before.client_configs.values().chain(transports).flatten();
-    let proof = tls.proof.clone();
-    match Made::following(&tls.roots, certificate, proof, &tls.alpn, before) {
+    let (proof, ciphers) = (tls.proof.clone(), tls.ciphers.as_ref());
+    match Made::following(&tls.roots, certificate, proof, &tls.alpn, ciphers, before) {
         Err(ClientError::File(error)) if error.may_pass => Err(Shortage(error)),
         made => Ok(made.map_err(|error| error.to_string())),
     }

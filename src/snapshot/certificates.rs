@@ -12,13 +12,15 @@ use rustls::{SignatureAlgorithm, SignatureScheme};
 use crate::name::{HostName, HostPattern};
 use crate::tls::files::Certificate;
 
-/// The certificates of a gateway. For one name: exact before wildcard, then the longest-lived, RSA beside ECDSA.
+/// The certificates of a gateway. For one name: exact before wildcard, then the longest-lived, RSA beside ECDSA. For no name
+/// at all: those that are written down for that.
 #[derive(Debug, Default)]
 pub struct Certificates {
     all: Vec<Arc<Certificate>>,
     exact: HashMap<Box<str>, Vec<Arc<Certificate>>>,
     /// By what follows `*.`.
     wildcard: HashMap<Box<str>, Vec<Arc<Certificate>>>,
+    nameless: Vec<Arc<Certificate>>,
 }
 
 impl Certificates {
@@ -37,6 +39,9 @@ impl Certificates {
                 usable = true;
             }
             if usable {
+                if certificate.nameless {
+                    index.nameless.push(Arc::clone(&certificate));
+                }
                 index.all.push(certificate);
             }
         }
@@ -46,13 +51,15 @@ impl Certificates {
     /// Whether it holds these certificates and no others: their chains, which tell of their keys too, from the same files.
     pub fn holds(&self, certificates: &[Certificate]) -> bool {
         let same = |(one, other): (&Arc<Certificate>, &Certificate)| {
-            one.source == other.source && one.key.cert == other.key.cert
+            one.source == other.source
+                && one.key.cert == other.key.cert
+                && one.nameless == other.nameless
         };
         self.all.len() == certificates.len() && self.all.iter().zip(certificates).all(same)
     }
 
-    /// Whether any certificate proves this name, valid now or not.
-    pub fn covers(&self, name: &HostName) -> bool {
+    /// Whether any certificate proves this name, or is for clients that name nobody; valid now or not.
+    pub fn covers(&self, name: Option<&HostName>) -> bool {
         self.candidates(name).next().is_some()
     }
 
@@ -61,14 +68,14 @@ impl Certificates {
         self.all.iter()
     }
 
-    /// The best certificate for a name that a client with these signature schemes can check.
+    /// The best certificate for a name, or for none, that a client with these signature schemes can check.
     ///
     /// Those valid at `now` come first, then those that list the name itself, then ECDSA and Ed25519 (faster to sign,
     /// smaller to send) before RSA, then the longest-lived. So neither a forgotten, expired certificate nor one of a kind
     /// that the client cannot check hides one that would serve.
     pub fn choose(
         &self,
-        name: &HostName,
+        name: Option<&HostName>,
         schemes: &[SignatureScheme],
         now: SystemTime,
     ) -> Option<&Arc<Certificate>> {
@@ -82,10 +89,17 @@ impl Certificates {
             .map(|(_, certificate)| certificate)
     }
 
-    /// The certificates that prove a name. A `*` stands for one label (RFC 6125 §6.4.3).
-    fn candidates(&self, name: &HostName) -> impl Iterator<Item = (Place, &Arc<Certificate>)> {
-        let exact = self.exact.get(name.as_str());
-        let wildcard = name.parent().and_then(|parent| self.wildcard.get(parent));
+    /// The certificates that prove a name, or those for no name. A `*` stands for one label (RFC 6125 §6.4.3).
+    fn candidates(
+        &self,
+        name: Option<&HostName>,
+    ) -> impl Iterator<Item = (Place, &Arc<Certificate>)> {
+        let exact = match name {
+            Some(name) => self.exact.get(name.as_str()),
+            None => Some(&self.nameless),
+        };
+        let parent = name.and_then(HostName::parent);
+        let wildcard = parent.and_then(|parent| self.wildcard.get(parent));
         let exact = exact.into_iter().flatten().map(|one| (Place::Exact, one));
         exact.chain(
             wildcard
@@ -106,8 +120,8 @@ enum Place {
 impl ResolvesServerCert for Certificates {
     /// The name is parsed as for the look-up of the route, so that both mean the same host.
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let name = HostName::parse(hello.server_name()?).ok()?;
-        let chosen = self.choose(&name, hello.signature_schemes(), SystemTime::now())?;
+        let name = hello.server_name().map(HostName::parse).transpose().ok()?;
+        let chosen = self.choose(name.as_ref(), hello.signature_schemes(), SystemTime::now())?;
         Some(Arc::clone(&chosen.key))
     }
 }

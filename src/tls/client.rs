@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use rustls::client::danger::ServerCertVerifier;
 use rustls::client::{ResolvesClientCert, Resumption, WebPkiServerVerifier};
+use rustls::crypto::CryptoProvider;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{
     ClientConfig, ConfigBuilder, DistinguishedName, RootCertStore, SignatureScheme, WantsVerifier,
@@ -13,6 +14,7 @@ use rustls::{
 use rustls_native_certs::CertificateResult;
 use rustls_pki_types::ServerName;
 
+use super::ciphers::Ciphers;
 use super::files::{FileError, Pair, load_roots};
 use super::key::KeyFile;
 use super::known::Known;
@@ -33,10 +35,11 @@ pub struct Made {
     certificate: Option<Arc<CertifiedKey>>,
     proof: Proof,
     alpn: Vec<String>,
+    ciphers: Option<Ciphers>,
 }
 
 impl Made {
-    /// As [`config`] makes it, but that it offers these protocols; or one of those, if it was made from the same: with it go the chains that it has verified.
+    /// As [`config`] makes it, but that it offers these protocols and, if they are written, these cipher suites alone; or one of those, if it was made from the same: with it go the chains that it has verified.
     ///
     /// Files are compared by what they hold, and are read for it. Of a certificate the chain tells of its key too.
     ///
@@ -47,6 +50,7 @@ impl Made {
         certificate: Option<(&Path, &KeyFile)>,
         proof: Proof,
         alpn: &[String],
+        ciphers: Option<&Ciphers>,
         previous: impl IntoIterator<Item = &'a Self>,
     ) -> Result<Self, ClientError> {
         let (roots, certificate) = read(roots, certificate)?;
@@ -56,18 +60,24 @@ impl Made {
         let same = |made: &&Self| {
             made.proof == proof
                 && made.alpn == alpn
+                && made.ciphers.as_ref() == ciphers
                 && made.roots.roots == roots.roots
                 && chain(&made.certificate) == chain(&certificate)
         };
         if let Some(same) = previous.into_iter().find(same) {
             return Ok(same.clone());
         }
-        let config = from_parts(Arc::clone(&roots), certificate.clone(), proof.clone())?;
-        let mut config = Arc::unwrap_or_clone(config);
+        let verifier = verifier(Arc::clone(&roots), proof.clone())?;
+        let mut provider = super::provider();
+        if let Some(ciphers) = ciphers {
+            ciphers.restrict(Arc::make_mut(&mut provider));
+        }
+        let mut config = verified_by(verifier, certificate.clone(), provider)?;
         config.alpn_protocols = alpn.iter().map(|name| name.clone().into_bytes()).collect();
         Ok(Self {
             config: Arc::new(config),
             alpn: alpn.to_vec(),
+            ciphers: ciphers.cloned(),
             roots,
             certificate,
             proof,
@@ -110,12 +120,21 @@ pub fn from_parts(
     certificate: Option<Arc<CertifiedKey>>,
     proof: Proof,
 ) -> Result<Arc<ClientConfig>, ClientError> {
+    let verifier = verifier(roots, proof)?;
+    let config = verified_by(verifier, certificate, super::provider())?;
+    Ok(Arc::new(config))
+}
+
+/// What asks for the proof, and remembers the chains that it has found good.
+fn verifier(
+    roots: Arc<RootCertStore>,
+    proof: Proof,
+) -> Result<Arc<dyn ServerCertVerifier>, rustls::Error> {
     let verifier = match proof {
         Proof::ServerName => by_name(roots)?,
         proof => Arc::new(Verifier::new(roots, proof)),
     };
-    let verifier = Arc::new(Known::new(verifier));
-    Ok(Arc::new(verified_by(verifier, certificate)?))
+    Ok(Arc::new(Known::new(verifier)))
 }
 
 /// rustls's own: the chain, the dates and the name (RFC 9525).
@@ -129,8 +148,9 @@ fn by_name(roots: Arc<RootCertStore>) -> Result<Arc<dyn ServerCertVerifier>, rus
 fn verified_by(
     verifier: Arc<dyn ServerCertVerifier>,
     certificate: Option<Arc<CertifiedKey>>,
+    provider: Arc<CryptoProvider>,
 ) -> Result<ClientConfig, rustls::Error> {
-    let builder = builder()?
+    let builder = builder(provider)?
         .dangerous()
         .with_custom_certificate_verifier(verifier);
     let mut config = match certificate {
@@ -160,7 +180,7 @@ pub(super) fn in_one_mesh_of(
         (other.roots.subjects(), other.certificate),
     ];
     let verifier = Verifier::new(likelier.roots, likelier.proof).or(other.roots, other.proof);
-    let mut config = builder()?
+    let mut config = builder(super::provider())?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(Known::new(Arc::new(verifier))))
         .with_client_cert_resolver(Arc::new(ByRoots(certificates)));
@@ -168,8 +188,10 @@ pub(super) fn in_one_mesh_of(
     Ok(Arc::new(config))
 }
 
-fn builder() -> Result<ConfigBuilder<ClientConfig, WantsVerifier>, rustls::Error> {
-    ClientConfig::builder_with_provider(super::provider()).with_safe_default_protocol_versions()
+fn builder(
+    provider: Arc<CryptoProvider>,
+) -> Result<ConfigBuilder<ClientConfig, WantsVerifier>, rustls::Error> {
+    ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()
 }
 
 /// The certificate that goes with each set of roots.
@@ -254,162 +276,4 @@ impl ClientError {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::indexing_slicing)]
-mod tests {
-    use rustls::{AlertDescription, CertificateError, Error, HandshakeKind, ServerConfig};
-
-    use super::super::options::{ClientAuth, Options};
-    use super::super::server::ServerPolicy;
-    use super::super::test_certs::{Ca, Handshake, Issued, handshake, write};
-    use super::*;
-
-    const NAME: &str = "db.example.com";
-
-    /// A peer with this certificate, which asks for one if `clients` is a CA file.
-    fn peer(certificate: &Issued, clients: Option<PathBuf>) -> Arc<ServerConfig> {
-        let options = Options {
-            client_auth: clients.map_or(ClientAuth::None, |file| ClientAuth::Required(vec![file])),
-            ..Options::default()
-        };
-        let resolver = Arc::new(SingleCertAndKey::from(certificate.certified_key()));
-        Arc::clone(
-            ServerPolicy::new(&options, resolver, None)
-                .unwrap()
-                .config(&[]),
-        )
-    }
-
-    fn meet(client: &Arc<ClientConfig>, name: &str, peer: &Arc<ServerConfig>) -> Handshake {
-        handshake(client, name, |_| Arc::clone(peer))
-    }
-
-    /// CVE-2025-66491 of Traefik: a switch for verification that meant its opposite.
-    #[test]
-    fn a_peer_is_verified_against_the_roots_named_and_by_its_name() {
-        let directory = tempfile::tempdir().unwrap();
-        let ca = Ca::new("ca");
-        let roots = write(directory.path(), "ca.pem", ca.pem());
-        let client = config(&[roots], None, Proof::ServerName).unwrap();
-        assert!(meet(&client, NAME, &peer(&ca.issue(&[NAME]), None)).is_ok());
-
-        let stranger = Ca::new("ca").issue(&[NAME]);
-        let refused = meet(&client, NAME, &peer(&stranger, None)).client_result;
-        assert!(
-            matches!(refused, Err(Error::InvalidCertificate(_))),
-            "{refused:?}"
-        );
-
-        let refused = meet(
-            &client,
-            "other.example.com",
-            &peer(&ca.issue(&[NAME]), None),
-        );
-        assert!(matches!(
-            refused.client_result,
-            Err(Error::InvalidCertificate(
-                CertificateError::NotValidForNameContext { .. }
-            ))
-        ));
-    }
-
-    #[test]
-    fn an_expired_peer_is_refused() {
-        let ca = Ca::new("ca");
-        let mut request = ca.request(&[NAME]);
-        request.not_after = request.not_before;
-        let refused = meet(
-            &from_parts(ca.roots(), None, Proof::ServerName).unwrap(),
-            NAME,
-            &peer(&request.issue(), None),
-        );
-        assert!(matches!(
-            refused.client_result,
-            Err(Error::InvalidCertificate(
-                CertificateError::ExpiredContext { .. }
-            ))
-        ));
-    }
-
-    #[test]
-    fn a_certificate_is_shown_to_a_peer_that_asks_even_one_without_a_host_name() {
-        let directory = tempfile::tempdir().unwrap();
-        let (servers, clients) = (Ca::new("servers"), Ca::new("clients"));
-        let roots = [write(directory.path(), "servers.pem", servers.pem())];
-        let peer = peer(
-            &servers.issue(&[NAME]),
-            Some(write(directory.path(), "clients.pem", clients.pem())),
-        );
-        let laptop = clients.issue(&[]);
-        let (chain, key) = laptop.write(directory.path(), "laptop");
-
-        let shown = meet(
-            &config(&roots, Some((&chain, &key.into())), Proof::ServerName).unwrap(),
-            NAME,
-            &peer,
-        );
-        assert!(shown.is_ok(), "{:?}", shown.server_result);
-        assert_eq!(
-            shown.server.unwrap().peer_certificates(),
-            Some(&laptop.chain[..])
-        );
-
-        let missing = meet(
-            &config(&roots, None, Proof::ServerName).unwrap(),
-            NAME,
-            &peer,
-        );
-        let alert = Error::AlertReceived(AlertDescription::CertificateRequired);
-        assert_eq!(missing.client_result, Err(alert));
-    }
-
-    #[test]
-    fn nothing_is_resumed_and_no_protocol_is_offered() {
-        let ca = Ca::new("ca");
-        let client = from_parts(ca.roots(), None, Proof::ServerName).unwrap();
-        let peer = peer(&ca.issue(&[NAME]), None);
-        for _ in 0..2 {
-            let handshake = meet(&client, NAME, &peer);
-            assert!(handshake.is_ok());
-            assert_ne!(
-                handshake.client.handshake_kind(),
-                Some(HandshakeKind::Resumed)
-            );
-        }
-        assert!(client.alpn_protocols.is_empty());
-    }
-
-    #[test]
-    fn a_file_that_does_not_serve_is_named_with_its_remedy() {
-        let directory = tempfile::tempdir().unwrap();
-        let ca = Ca::new("ca");
-        let roots = write(directory.path(), "ca.pem", ca.pem());
-        let (chain, key) = ca.issue(&[NAME]).write(directory.path(), "laptop");
-        let error = config(
-            std::slice::from_ref(&roots),
-            Some((&key, &KeyFile::from(chain))),
-            Proof::ServerName,
-        )
-        .unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            format!("{}: this is a key, not a certificate", key.display())
-        );
-        assert_eq!(error.help(), Some("are the chain and the key swapped?"));
-        let error = config(&[key], None, Proof::ServerName).unwrap_err();
-        assert!(matches!(error, ClientError::File(_)));
-    }
-
-    #[test]
-    fn a_system_without_trusted_cas_is_an_error_and_not_a_client_that_trusts_nobody() {
-        let error = usable(CertificateResult::default()).unwrap_err();
-        assert_eq!(error.to_string(), "this system has no trusted CAs");
-        assert!(
-            error
-                .help()
-                .unwrap()
-                .contains("install the package ca-certificates")
-        );
-        let mut found = CertificateResult::default();
-        found.certs.extend(Ca::new("ca").issue(&[NAME]).chain);
-        assert_eq!(usable(found).unwrap().len(), 2);
-    }
-}
+mod tests;

@@ -24,6 +24,8 @@ pub(crate) use super::pem::{missing, shell_word};
 pub struct Certificate {
     /// The names it proves: its DNS SANs, one at least. Never `Any` or `Never`.
     pub names: Vec<HostPattern>,
+    /// Whether it is for clients that name no host as well. Default: false.
+    pub nameless: bool,
     /// When it ends. It is loaded even if that is past: clients refuse it, and they can say so.
     pub not_after: SystemTime,
     /// When it begins.
@@ -67,6 +69,7 @@ impl Certificate {
         });
         Ok(Self {
             names,
+            nameless: false,
             not_after,
             not_before,
             warnings: warnings.into_iter().collect(),

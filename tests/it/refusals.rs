@@ -1,7 +1,9 @@
 //! Names that nobody serves, or that their route cannot serve: refused as configured, and never served by another.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
+use rustls::version::{TLS12, TLS13};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -103,6 +105,58 @@ async fn a_terminated_name_without_a_certificate_is_refused_as_unrecognized() {
             (&"gateway".into(), &"any".into())
         );
     }
+}
+
+#[tokio::test]
+async fn a_client_without_a_name_is_shown_the_certificate_that_is_marked_for_it_and_no_other() {
+    let authority = Authority::new();
+    for name in ["marked", "other"] {
+        authority.issue_files(name, &[&format!("{name}.example.test")]);
+    }
+    let upstream = Upstream::greeter("hello").await;
+    let tables = |nameless: bool| {
+        format!(
+            "certificates = [{{ chain = \"other.pem\", key = \"other.key\" }},\
+             {{ chain = \"marked.pem\", key = \"marked.key\", nameless = {nameless} }}]\n\
+             [routes.any]\nrule = 'HostSNI(`*`)'\nupstream = \"{}\"\n\
+             [routes.named]\nhost = \"marked.example.test\"\nupstream = \"{}\"\n",
+            upstream.address, upstream.address
+        )
+    };
+    let mut gateway = Gateway::start(&authority, &tables(true)).await;
+    for version in [&TLS12, &TLS13] {
+        let mut client = authority.client(&[version]);
+        client.enable_sni = false;
+        let client = Arc::new(client);
+        // Of a name that it keeps to itself the client has the proof all the same.
+        gateway
+            .connect_tls(&client, "marked.example.test")
+            .await
+            .unwrap();
+        let record = gateway.ended().await;
+        assert_eq!(record["route"], "any", "{record}");
+        assert!(record["sni"].is_null(), "{record}");
+        let other = gateway.connect_tls(&client, "other.example.test").await;
+        assert!(
+            other
+                .unwrap_err()
+                .to_string()
+                .contains("not valid for name")
+        );
+        assert_eq!(gateway.ended().await["reason"], "handshake_failed");
+    }
+    // It stands in for no name.
+    let bare = framed(&hello::named("bare.example.test"), &[]);
+    let (answer, _) = exchange(gateway.connect().await, &bare).await;
+    assert_eq!(answer, UNRECOGNIZED_NAME);
+    assert_eq!(gateway.ended().await["reason"], "no_certificate");
+
+    gateway.rewrite(&authority, &tables(false));
+    gateway.reload.done("the test").await.unwrap();
+    let nameless = framed(&hello::message(0x0303, &hello::tls13()), &[]);
+    let (answer, _) = exchange(gateway.connect().await, &nameless).await;
+    assert_eq!(answer, UNRECOGNIZED_NAME);
+    assert_eq!(gateway.ended().await["reason"], "no_certificate");
 }
 
 /// CVE-2022-46153 of Traefik: a route whose options were broken was served with empty ones.

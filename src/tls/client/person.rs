@@ -53,7 +53,7 @@ pub fn person(
         (Some(chain), []) => chain,
         (chain, pins) => Arc::new(ByKey::Pinned(pins.to_vec(), chain)),
     };
-    let mut config = verified_by(verifier, certificate)?;
+    let mut config = verified_by(verifier, certificate, super::super::provider())?;
     config.alpn_protocols = alpn.to_vec();
     Ok(Arc::new(config))
 }

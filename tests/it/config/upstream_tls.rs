@@ -191,3 +191,50 @@ fn every_mistake_in_one_section_is_told_at_once() {
     let mistakes = parse(&folder(), &text("[\"a.x:1\"]", keys)).unwrap_err();
     assert_eq!(mistakes.errors(), 4, "{mistakes}");
 }
+
+#[test]
+fn a_list_of_ciphers_is_understood_as_in_a_set_of_options_but_needs_none_of_tls_1_2() {
+    let ciphers = |list: &str| {
+        let tls = meaning("[\"a.x:1\"]", &format!("ciphers = \"{list}\""));
+        tls.ciphers.unwrap()
+    };
+    let both = ciphers("ECDHE-ECDSA-AES256-GCM-SHA384:TLS_AES_256_GCM_SHA384");
+    assert!(both.has_tls12() && both.has_tls13());
+    assert!(!ciphers("TLS_AES_256_GCM_SHA384").has_tls12());
+    assert_eq!(meaning("[\"a.x:1\"]", "").ciphers, None);
+    let key = "upstreams.a.tls.ciphers";
+    let with = |list: &str| {
+        format!(
+            "{ROUTE}passthrough = true\n{}",
+            text("[\"a.x:1\"]", &format!("ciphers = {list}"))
+        )
+    };
+    expect(
+        Level::Error,
+        &[
+            (
+                &with("«\"AES128-SHA:RC4-MD5\"»"),
+                key,
+                "leave `ciphers` out",
+            ),
+            (
+                "[tunnels.t]\nlisten = \"127.0.0.1:1\"\nto = \"a.x:1\"\n[tunnels.t.tls]\nciphers = «\"RC4-MD5\"»\n",
+                "tunnels.t.tls.ciphers",
+                "leave `ciphers` out",
+            ),
+            (
+                "[transports.t.tls]\nserver_name = \"a.x\"\nciphers = «\"\"»\n",
+                "transports.t.tls.ciphers",
+                "leave `ciphers` out",
+            ),
+        ],
+    );
+    expect(
+        Level::Warning,
+        &[(
+            &with("«\"HIGH:AES128-SHA\"»"),
+            key,
+            "remove it from the list",
+        )],
+    );
+}
