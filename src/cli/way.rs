@@ -20,7 +20,7 @@ use crate::tls::passphrase::Source;
 use crate::tls::pin::Pin;
 
 /// The exit code of a command line, or a file, that says nothing usable.
-const USAGE: u8 = 2;
+pub(super) const USAGE: u8 = 2;
 
 /// The way to a target.
 #[derive(Debug, clap::Args)]
@@ -84,8 +84,8 @@ pub struct WayArgs {
 pub struct Alpn(Vec<u8>);
 
 impl WayArgs {
-    /// The way to a target; or the exit code, when it has been said why there is none.
-    pub(super) fn find(self, target: HostName) -> Result<Connect, ExitCode> {
+    /// What was typed; or the exit code, when it has been said what is wrong with it.
+    pub(super) fn typed(self) -> Result<Typed, ExitCode> {
         let asking = Asking::AtTerminal(Stops::Connect);
         let given = self.passphrase.given(&asking);
         let given = given.map_err(|error| fail(USAGE, &passphrase::told(&error)))?;
@@ -97,7 +97,7 @@ impl WayArgs {
                 &format!("portcullis: --proxy: {}\nhint: {hint}", error.why()),
             )
         })?;
-        let typed = Typed {
+        Ok(Typed {
             gateway: self.gateway,
             file: self.client_config,
             ca: self.ca,
@@ -109,7 +109,12 @@ impl WayArgs {
             alpn: self.alpn.into_iter().map(|Alpn(name)| name).collect(),
             proxy,
             timeout: self.timeout,
-        };
+        })
+    }
+
+    /// The way to a target; or the exit code, when it has been said why there is none.
+    pub(super) fn find(self, target: HostName) -> Result<Connect, ExitCode> {
+        let typed = self.typed()?;
         let connect = way::find(typed, target, |name| std::env::var_os(name));
         let connect = connect.map_err(|lost| {
             if let Lost::File(diagnostics) = &lost {
