@@ -18,7 +18,7 @@
 //! | floor | room | what stands there |
 //! |---|---|---|
 //! | 6 | `main` [`cli`] | one file a command; exit codes |
-//! | 5 | [`serve`] | wires a gateway: load, parts (what changes with the configuration), listeners, consul, nomad, publish (the only writer of snapshots), in_vain (what the log says of those), drain, dry_run (a start without listeners) |
+//! | 5 | [`serve`] | wires a gateway: load, parts (what changes with the configuration), listeners, consul, nomad, publish (the only writer of snapshots), in_vain (what the log says of those), drain, dry_run (a start without listeners), doctor (what a start needs of its machine) |
 //! | 4 | [`proxy`] | the data path: the story, hello, middlewares, terminate, raw (what a tunnel does in place of these), upstream, status (what the client hears of the dial), failure |
 //! | 4 | [`client`] | `portcullis connect`: the way to a target (flags, environment, a person's file), the gateway's addresses, the proxy before it, what flows through it, and what to tell a person when it fails; the doctor, who goes that way step by step; ssh's configuration |
 //! | 4 | [`discovery`] | what Consul's catalog and Nomad's say of services, made routes and upstreams |

@@ -1,10 +1,12 @@
-//! `portcullis doctor`: what is wrong, step by step, from a client's end.
+//! `portcullis doctor`: what is wrong, step by step, from a client's end or on a gateway's host.
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 mod client;
 mod draw;
+mod host;
 
 use super::connect::fail;
 use super::way::{USAGE, WayArgs};
@@ -14,22 +16,26 @@ use crate::status::step::{Finding, Step};
 use draw::Drawing;
 
 const EXAMPLES: &str = "\
-States: ok; warn, it works and should be looked at; fail; and ?, which cannot be
-told from here. The exit code is connect's for the first failure (connect --help
-lists them).
+Exit codes: connect's for a HOST; else 1, and 2 for a broken configuration.
 
 Examples:
   portcullis doctor --gateway gate.example.com db.vm.example.com
-  portcullis doctor --json db.vm.example.com";
+  portcullis doctor --config /etc/portcullis/portcullis.toml --json";
 
 /// Takes every step of a connection to HOST through its gateway, as `connect` would, and tells how each one goes and how long
 /// it takes. It sends the target nothing, and hangs up.
+///
+/// Without HOST: looks at everything that a gateway on this machine needs.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct DoctorArgs {
     /// The way there, for HOST.
     #[command(flatten)]
     pub way: WayArgs,
+
+    /// A gateway's configuration, as serve has it; without HOST
+    #[arg(long, short, value_name = "FILE", conflicts_with = "host")]
+    pub config: Option<PathBuf>,
 
     /// One object of JSON: `end`, `about`, `ok`, `code`, `steps`
     #[arg(long)]
@@ -54,14 +60,31 @@ pub fn run(args: DoctorArgs) -> ExitCode {
             let telling = Telling::new("client", host.to_string(), args.json);
             client::examine(args.way, host, telling, &runtime)
         }
-        None => fail(
+        None if is_for_a_host(&args.way) => fail(
             USAGE,
-            "portcullis: whom to reach?\nhint: portcullis doctor [--gateway HOST:PORT] HOST",
+            "portcullis: whom to reach?\nhint: portcullis doctor [--gateway HOST:PORT] HOST; without those flags it looks at a gateway's host",
         ),
+        None => {
+            let config = args
+                .config
+                .or_else(|| std::env::var_os("PORTCULLIS_CONFIG").map(Into::into));
+            let config = config.unwrap_or_else(|| PathBuf::from("portcullis.toml"));
+            let telling = Telling::new("gateway", config.display().to_string(), args.json);
+            let (passphrase, patience) = (&args.way.passphrase, args.way.timeout);
+            host::examine(&config, passphrase, patience, telling, &runtime)
+        }
     };
     // A thread may wait for DNS longer than anybody.
     runtime.shutdown_background();
     code
+}
+
+/// Whether flags were typed that mean nothing without a HOST. The gateway may stand in the environment.
+fn is_for_a_host(way: &WayArgs) -> bool {
+    let has_lists = [way.ca.len(), way.pin.len(), way.alpn.len()] != [0; 3];
+    let has_files = way.cert.is_some() || way.client_config.is_some();
+    let has_rest = way.server_name.is_some() || way.proxy.is_some();
+    has_lists || has_files || has_rest || way.insecure
 }
 
 /// Tells of steps when they are found, or of all at the end as JSON.

@@ -40,7 +40,7 @@ pub enum Command {
     SshConfig(ssh_config::SshConfigArgs),
     /// Find out whether a machine can be reached without a gateway, for ssh's `Match exec`
     Probe(probe::ProbeArgs),
-    /// Find out what is wrong: every step of a connection, timed
+    /// Find out what is wrong, from a client's end or on a gateway's host
     Doctor(Box<doctor::DoctorArgs>),
     /// Try it: a gateway on this machine, with a CA and upstreams of its own
     Demo(demo::DemoArgs),

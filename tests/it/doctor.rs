@@ -9,6 +9,7 @@ use crate::authority::Authority;
 use crate::support::run;
 
 mod client;
+mod host;
 
 /// What the command found, as a script reads it.
 struct Found {
