@@ -18,9 +18,9 @@
 //! | floor | room | what stands there |
 //! |---|---|---|
 //! | 6 | `main` [`cli`] | one file a command; exit codes |
-//! | 5 | [`serve`] | wires a gateway: load, parts (what changes with the configuration), listeners, consul, nomad, publish (the only writer of snapshots), in_vain (what the log says of those), drain, dry_run (a start without listeners) |
+//! | 5 | [`serve`] | wires a gateway: load, parts (what changes with the configuration), listeners, consul, nomad, publish (the only writer of snapshots), in_vain (what the log says of those), drain, dry_run (a start without listeners), doctor (what a start needs of its machine) |
 //! | 4 | [`proxy`] | the data path: the story, hello, middlewares, terminate, raw (what a tunnel does in place of these), upstream, status (what the client hears of the dial), failure |
-//! | 4 | [`client`] | `portcullis connect`: the way to a target (flags, environment, a person's file), the gateway's addresses, the proxy before it, what flows through it, and what to tell a person when it fails; ssh's configuration |
+//! | 4 | [`client`] | `portcullis connect`: the way to a target (flags, environment, a person's file), the gateway's addresses, the proxy before it, what flows through it, and what to tell a person when it fails; the doctor, who goes that way step by step; ssh's configuration |
 //! | 4 | [`discovery`] | what Consul's catalog and Nomad's say of services, made routes and upstreams |
 //! | 4 | [`identity`] | who the gateway is in a mesh: its certificate and the roots, from Consul |
 //! | 4 | [`health`] | active checks of upstreams: when each is due, so many at once, and what they come to |
@@ -28,7 +28,7 @@
 //! | 3 | [`snapshot`] | the model: service, compile, table, middlewares, upstream, ejection, certificates; no I/O |
 //! | 2 | [`net`] | listener, unix, limits, dial, resolve, relay, raw, splice, frame (what ALPN `portcullis/1` promises), session: sockets, for proxy, client and admin alike |
 //! | 2 | [`api`] | the client of Consul and Nomad that several rooms share |
-//! | 2 | [`status`] | what each part reports of itself, in one vocabulary |
+//! | 2 | [`status`] | what each part reports of itself, in one vocabulary; what one step of the doctor has found |
 //! | 1 | [`config`] | what is typed, in a gateway's file and a person's, what it means, every mistake at once; limits and timeouts, each default defended |
 //! | 1 | [`tls`] | stream and its records, PEM, keys and the passphrases that open them, option sets, who a peer must prove to be, chains that were found good, and the `ServerConfig`s and `ClientConfig`s made from them |
 //! | 1 | [`metrics`] [`log`] [`lifecycle`] [`state`] [`watch`] [`sandbox`] | what is counted, written, when it ends and whom that is told, what is kept on the disk, which files have changed, what the process may still do |

@@ -104,6 +104,14 @@ impl Sandbox {
         }
     }
 
+    /// How much of it would hold, by what the kernel can: this process stays as free as it is.
+    pub fn possible() -> Extent {
+        #[cfg(target_os = "linux")]
+        return linux::possible();
+        #[cfg(not(target_os = "linux"))]
+        return Extent::ButFiles;
+    }
+
     /// How much of it holds.
     pub fn extent(&self) -> Extent {
         self.extent

@@ -1,5 +1,7 @@
 //! What each part of the gateway reports of itself, in one vocabulary, for `/readyz`.
 
+pub mod step;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 

@@ -8,6 +8,7 @@ pub mod check;
 pub mod completions;
 pub mod connect;
 pub mod demo;
+pub mod doctor;
 pub mod man;
 pub mod passphrase;
 pub mod probe;
@@ -39,6 +40,8 @@ pub enum Command {
     SshConfig(ssh_config::SshConfigArgs),
     /// Find out whether a machine can be reached without a gateway, for ssh's `Match exec`
     Probe(probe::ProbeArgs),
+    /// Find out what is wrong, from a client's end or on a gateway's host
+    Doctor(Box<doctor::DoctorArgs>),
     /// Try it: a gateway on this machine, with a CA and upstreams of its own
     Demo(demo::DemoArgs),
     /// Check a configuration, and report every mistake in it at once
@@ -59,6 +62,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Tunnel(args) => tunnel::run(*args),
         Command::SshConfig(args) => ssh_config::run(args),
         Command::Probe(args) => probe::run(args),
+        Command::Doctor(args) => doctor::run(*args),
         Command::Demo(args) => demo::run(args),
         Command::Check(args) => check::run(args),
         Command::Routes(args) => routes::run(args),

@@ -22,7 +22,7 @@ use crate::tls::passphrase::Source;
 use crate::tls::pin::Pin;
 
 /// The exit code of a command line, or a file, that says nothing usable.
-const USAGE: u8 = 2;
+pub(super) const USAGE: u8 = 2;
 
 /// The way to a target.
 #[derive(Debug, clap::Args)]
@@ -86,13 +86,9 @@ pub struct WayArgs {
 pub struct Alpn(Vec<u8>);
 
 impl WayArgs {
-    /// The way to a target; or the exit code, when it has been said why there is none. `is_over` is set when whoever has
+    /// What was typed; or the exit code, when it has been said what is wrong with it. `is_over` is set when whoever has
     /// started the command is done with it while a passphrase is asked for.
-    pub(super) fn find(
-        self,
-        target: HostName,
-        is_over: &Arc<AtomicBool>,
-    ) -> Result<Connect, ExitCode> {
+    pub(super) fn typed(self, is_over: &Arc<AtomicBool>) -> Result<Typed, ExitCode> {
         let asking = Asking::AtTerminal(Stops::Connect(Arc::clone(is_over)));
         let given = self.passphrase.given(&asking);
         let given = given.map_err(|error| fail(USAGE, &passphrase::told(&error)))?;
@@ -104,7 +100,7 @@ impl WayArgs {
                 &format!("portcullis: --proxy: {}\nhint: {hint}", error.why()),
             )
         })?;
-        let typed = Typed {
+        Ok(Typed {
             gateway: self.gateway,
             file: self.client_config,
             ca: self.ca,
@@ -116,7 +112,16 @@ impl WayArgs {
             alpn: self.alpn.into_iter().map(|Alpn(name)| name).collect(),
             proxy,
             timeout: self.timeout,
-        };
+        })
+    }
+
+    /// The way to a target; or the exit code, when it has been said why there is none.
+    pub(super) fn find(
+        self,
+        target: HostName,
+        is_over: &Arc<AtomicBool>,
+    ) -> Result<Connect, ExitCode> {
+        let typed = self.typed(is_over)?;
         let connect = way::find(typed, target, |name| std::env::var_os(name));
         let connect = connect.map_err(|lost| {
             if let Lost::File(diagnostics) = &lost {

@@ -1,11 +1,12 @@
 //! The way to the gateway: TCP, and TLS in which it must prove the target's name.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::{AlertDescription, ClientConfig};
 use rustls_pki_types::ServerName;
+use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 use super::failure::Failure;
@@ -46,10 +47,8 @@ impl Connect {
     /// Where no protocols are chosen `portcullis/1` is offered, so that a gateway of ours can say what becomes of its dial. A
     /// server that refuses whoever offers what it does not know (RFC 7301 §3.2) is asked once more, without.
     pub async fn open(&self) -> Result<Box<tls::Stream>, Failure> {
-        let certificate = self.certificate.as_ref();
-        let certificate = certificate.map(|(chain, key)| (chain.as_path(), key));
-        let chosen =
-            client::person(&self.trust, certificate, &self.alpn).map_err(Failure::Files)?;
+        let chosen = client::person(&self.trust, self.pair(), &self.alpn);
+        let chosen = chosen.map_err(Failure::Files)?;
         let deadline = Instant::now() + self.timeout;
         if !self.alpn.is_empty() {
             return self.attempt(chosen, deadline).await;
@@ -79,7 +78,16 @@ impl Connect {
             gateway::race(addresses).await.map_err(Failure::Unreachable)
         });
         let tcp = dialled.await.map_err(|_| Failure::DialTimeout)??;
+        self.secure(tcp, config, deadline).await
+    }
 
+    /// TLS over a connection to the gateway.
+    pub(super) async fn secure(
+        &self,
+        tcp: TcpStream,
+        config: Arc<ClientConfig>,
+        deadline: Instant,
+    ) -> Result<Box<tls::Stream>, Failure> {
         let name = self.server_name().as_str().to_owned();
         let name = ServerName::try_from(name).map_err(|error| {
             Failure::Handshake(rustls::Error::General(error.to_string()).into())
@@ -93,6 +101,12 @@ impl Connect {
             }
             Err(_) => Err(Failure::HandshakeTimeout),
         }
+    }
+
+    /// The files of the certificate to show.
+    pub(super) fn pair(&self) -> Option<(&Path, &KeyFile)> {
+        let certificate = self.certificate.as_ref();
+        certificate.map(|(chain, key)| (chain.as_path(), key))
     }
 
     /// The name that is asked for and must be proven.

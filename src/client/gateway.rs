@@ -67,7 +67,8 @@ pub async fn race(addresses: Vec<SocketAddr>) -> Result<TcpStream, Unreachable> 
     }
 }
 
-async fn attempt(address: SocketAddr) -> Result<TcpStream, Unreachable> {
+/// Connects to one address; for ever, if it stays silent.
+pub(super) async fn attempt(address: SocketAddr) -> Result<TcpStream, Unreachable> {
     let dial = Dial {
         tls: None,
         timeout: Duration::MAX,

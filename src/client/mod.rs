@@ -1,6 +1,7 @@
 //! The client: what runs on a person's machine, between ssh and the gateway.
 
 pub mod connect;
+pub mod doctor;
 pub mod exit;
 pub mod failure;
 pub mod gateway;

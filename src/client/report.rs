@@ -7,7 +7,7 @@ use rustls::Error as TlsError;
 use serde::Serialize;
 
 mod alert;
-mod certificate;
+pub(super) mod certificate;
 mod refusal;
 
 use super::connect::Connect;

@@ -82,16 +82,45 @@ impl Lost {
     }
 }
 
+/// What says how a target is reached.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// The person's file, if one was read.
+    pub file: Option<PathBuf>,
+    /// The domain in it that the target belongs to, as it is written there.
+    pub domain: Option<String>,
+    /// Whether the gateway was typed, or stands in the environment.
+    pub is_typed: bool,
+}
+
 /// Finds out how to connect to a target. `variable` reads the environment.
 pub fn find(
     typed: Typed,
     target: HostName,
     variable: impl Fn(&str) -> Option<OsString>,
 ) -> Result<Connect, Lost> {
+    find_with_origin(typed, target, variable).map(|(connect, _)| connect)
+}
+
+/// The same, and what says so.
+pub fn find_with_origin(
+    typed: Typed,
+    target: HostName,
+    variable: impl Fn(&str) -> Option<OsString>,
+) -> Result<(Connect, Origin), Lost> {
     let home = directory(&variable, "HOME");
     let usual = usual_file(&variable, home.as_deref());
-    let file = read(typed.file.as_deref(), usual.as_deref(), home.as_deref())?;
+    let path = file_to_read(typed.file.as_deref(), usual.as_deref());
+    let file = match path {
+        Some(path) => load_client(path, home.as_deref()).map_err(Lost::File)?,
+        None => ClientFile::default(),
+    };
     let domain = file.find(&target);
+    let origin = Origin {
+        file: path.map(Path::to_owned),
+        domain: domain.map(|domain| domain.pattern.to_string()),
+        is_typed: typed.gateway.is_some(),
+    };
     let Some(gateway) = typed
         .gateway
         .clone()
@@ -119,7 +148,7 @@ pub fn find(
         path,
         passphrase: typed.passphrase.clone(),
     };
-    Ok(Connect {
+    let connect = Connect {
         gateway,
         target,
         server_name: server_name.or(domain.and_then(|domain| domain.server_name.clone())),
@@ -128,7 +157,8 @@ pub fn find(
         proxy,
         alpn: or(typed.alpn, domain.map(|domain| &domain.alpn)),
         timeout: timeout.unwrap_or(TIMEOUT),
-    })
+    };
+    Ok((connect, origin))
 }
 
 /// Whoever types whom to trust wants that verified, and whoever types that nothing is gets it: of the file that leaves
@@ -157,18 +187,9 @@ fn or<T: Clone>(typed: Vec<T>, file: Option<&Vec<T>>) -> Vec<T> {
     }
 }
 
-fn read(
-    named: Option<&Path>,
-    usual: Option<&Path>,
-    home: Option<&Path>,
-) -> Result<ClientFile, Lost> {
-    let path = match (named, usual) {
-        (Some(path), _) => path,
-        // Most people have none.
-        (None, Some(path)) if !matches!(path.try_exists(), Ok(false)) => path,
-        (None, _) => return Ok(ClientFile::default()),
-    };
-    load_client(path, home).map_err(Lost::File)
+fn file_to_read<'a>(named: Option<&'a Path>, usual: Option<&'a Path>) -> Option<&'a Path> {
+    // Most people have none.
+    named.or_else(|| usual.filter(|path| !matches!(path.try_exists(), Ok(false))))
 }
 
 /// `portcullis/client.toml` where the person's configuration is (XDG Base Directory Specification).

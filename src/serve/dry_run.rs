@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
-use tokio::sync::mpsc::Sender;
+use tokio::sync::mpsc::{Receiver, Sender};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
@@ -24,7 +24,9 @@ use crate::name::HostName;
 use crate::net::resolve::Answer;
 use crate::net::session::Sessions;
 use crate::snapshot::Snapshot;
+use crate::snapshot::service::Change;
 use crate::status::{State, Status};
+use crate::tls::mesh::Identity;
 
 /// How often it is looked at whether everything has been heard, for which there is no event.
 const LOOK: Duration = Duration::from_millis(20);
@@ -48,6 +50,8 @@ pub struct Found {
     pub snapshot: Arc<Snapshot>,
     /// What each part says of itself.
     pub parts: BTreeMap<Arc<str>, State>,
+    /// The gateway's own identity in the mesh, if it has one.
+    pub identity: Option<Arc<Identity>>,
 }
 
 impl Found {
@@ -74,7 +78,9 @@ pub async fn dry_run(
     let cell = Arc::new(ArcSwap::from_pointee(Snapshot::default()));
     let sessions = Sessions::new(AccessLog::off(), Arc::clone(&metrics));
     let (answers, heard) = mpsc::channel(64);
-    let (changes, learnt) = mpsc::channel(64);
+    let (changes, told) = mpsc::channel(64);
+    let (passed, learnt) = mpsc::channel(64);
+    let (known, identity) = watch::channel(None);
     let (_none, read) = mpsc::channel(1);
 
     // Files are read for it, and a system's roots are hundreds.
@@ -104,6 +110,7 @@ pub async fn dry_run(
     );
     let published = publisher.published();
     let mut tasks = JoinSet::new();
+    tasks.spawn(note_identity(told, passed, known));
     tasks.spawn(publisher.run(heard, learnt, read, sessions));
     let mut resolving = Names::default();
     resolving.take(names, BTreeMap::new(), &answers, &mut tasks);
@@ -135,11 +142,28 @@ pub async fn dry_run(
     let found = Found {
         snapshot: cell.load_full(),
         parts: status.parts(),
+        identity: identity.borrow().clone(),
     };
     // A token of a login ends with it. Whoever does not answer has been waited for long enough.
     let ending = consul::take(&mut running, None, None, news, &status, &mut tasks);
     let _ = timeout(GOODBYE, ending).await;
     Ok(found)
+}
+
+/// Passes everything on to the publisher, which tells nobody of the identity unless something is dialled with it.
+async fn note_identity(
+    mut told: Receiver<Change>,
+    passed: Sender<Change>,
+    known: watch::Sender<Option<Arc<Identity>>>,
+) {
+    while let Some(change) = told.recv().await {
+        if let Change::Identity(identity) = &change {
+            known.send_replace(identity.clone());
+        }
+        if passed.send(change).await.is_err() {
+            return;
+        }
+    }
 }
 
 /// What is looked at until everything has been heard.

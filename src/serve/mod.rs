@@ -13,6 +13,7 @@ use tokio::task::{JoinError, JoinSet};
 
 mod addresses;
 mod consul;
+mod doctor;
 mod drain;
 mod dry_run;
 mod in_vain;
@@ -38,6 +39,7 @@ use crate::snapshot::Snapshot;
 use crate::state::State;
 use crate::status::{self, Status};
 use addresses::Addresses;
+pub use doctor::examine;
 pub use dry_run::{Found, dry_run};
 use keep::Keeping;
 use listeners::{OpenError, Serving};

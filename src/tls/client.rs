@@ -23,8 +23,10 @@ use super::verify::{Proof, Verifier};
 use crate::retry;
 
 mod person;
+mod witness;
 
-pub use person::{Trust, person};
+pub use person::{Trust, person, witnessed};
+pub use witness::{Asked, Witness};
 
 /// A configuration, and what it was made from.
 #[derive(Clone, Debug)]

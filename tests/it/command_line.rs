@@ -41,7 +41,14 @@ fn every_help_fits_a_screen() {
         let lines = help.lines().count();
         assert!(lines <= SCREEN.1, "{command}: {lines} lines\n{help}");
     }
-    for command in ["connect", "ssh-config", "probe", "completions", "man"] {
+    for command in [
+        "connect",
+        "doctor",
+        "ssh-config",
+        "probe",
+        "completions",
+        "man",
+    ] {
         let help = printed(&portcullis(&[command, "--help"]));
         assert!(help.contains("\nExample"), "{help}");
         let wide = help.lines().find(|line| line.chars().count() > 100);

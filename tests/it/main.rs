@@ -20,6 +20,7 @@ mod demo;
 mod deploy;
 mod differential;
 mod discovery;
+mod doctor;
 mod drain;
 mod edge;
 mod ejection;

@@ -82,7 +82,7 @@ impl Connect {
 }
 
 /// A time to the minute, in UTC.
-fn date(seconds: u64) -> String {
+pub(in crate::client) fn date(seconds: u64) -> String {
     let time = UNIX_EPOCH
         .checked_add(Duration::from_secs(seconds))
         .unwrap_or(SystemTime::UNIX_EPOCH);

@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use rustls::ClientConfig;
 use rustls::client::danger::ServerCertVerifier;
+use rustls::sign::CertifiedKey;
 
 use super::super::files::{Pair, load_roots};
 use super::super::key::KeyFile;
 use super::super::pin::{ByKey, Pin};
+use super::witness::{Witness, Witnessed};
 use super::{ClientError, by_name, system_roots, verified_by};
 
 /// Whom a person's client takes for the server. The default trusts the system's CAs.
@@ -34,10 +36,38 @@ pub fn person(
     certificate: Option<(&Path, &KeyFile)>,
     alpn: &[Vec<u8>],
 ) -> Result<Arc<ClientConfig>, ClientError> {
-    let certificate = match certificate {
-        Some((chain, key)) => Some(Arc::new(Pair::load(chain, key)?.key)),
-        None => None,
-    };
+    let verifier = verifier(trust)?;
+    let mut config = verified_by(verifier, pair(certificate)?, super::super::provider())?;
+    config.alpn_protocols = alpn.to_vec();
+    Ok(Arc::new(config))
+}
+
+/// The same, and what a server shows in a handshake by it, also where that fails.
+///
+/// # Errors
+/// As for [`person`].
+pub fn witnessed(
+    trust: &Trust,
+    certificate: Option<(&Path, &KeyFile)>,
+    alpn: &[Vec<u8>],
+) -> Result<(Arc<ClientConfig>, Arc<Witness>), ClientError> {
+    let certificate = pair(certificate)?;
+    let witness = Arc::new(Witness::default());
+    let verifier = Arc::new(Witnessed::new(verifier(trust)?, &witness));
+    let mut config = verified_by(verifier, None, super::super::provider())?;
+    config.client_auth_cert_resolver = Arc::new(Witnessed::new(certificate, &witness));
+    config.alpn_protocols = alpn.to_vec();
+    Ok((Arc::new(config), witness))
+}
+
+fn pair(certificate: Option<(&Path, &KeyFile)>) -> Result<Option<Arc<CertifiedKey>>, ClientError> {
+    match certificate {
+        Some((chain, key)) => Ok(Some(Arc::new(Pair::load(chain, key)?.key))),
+        None => Ok(None),
+    }
+}
+
+fn verifier(trust: &Trust) -> Result<Arc<dyn ServerCertVerifier>, ClientError> {
     let roots = match trust.roots.as_slice() {
         _ if trust.insecure => None,
         [] if !trust.pins.is_empty() => None,
@@ -48,12 +78,9 @@ pub fn person(
         Some(roots) => Some(by_name(Arc::new(roots))?),
         None => None,
     };
-    let verifier: Arc<dyn ServerCertVerifier> = match (chain, trust.pins.as_slice()) {
+    Ok(match (chain, trust.pins.as_slice()) {
         _ if trust.insecure => Arc::new(ByKey::Anybody),
         (Some(chain), []) => chain,
         (chain, pins) => Arc::new(ByKey::Pinned(pins.to_vec(), chain)),
-    };
-    let mut config = verified_by(verifier, certificate, super::super::provider())?;
-    config.alpn_protocols = alpn.to_vec();
-    Ok(Arc::new(config))
+    })
 }
