@@ -1,6 +1,7 @@
 //! The doctor at a client's end: what says how the target is reached, and then the steps there.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use tokio::runtime::Runtime;
 
