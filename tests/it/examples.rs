@@ -201,6 +201,7 @@ fn taskd_clusterd_and_noded_call_each_other_over_mutual_tls_and_no_other_way() {
         ] {
             calls(machine, &grpc, address, &running);
         }
+        twenty_at_once_are_let_in(&worker, &grpc, running[0]);
         // Nobody gets in by the certificate of somebody else's door, nor without one.
         for (to, name, shown) in [
             ("10.0.0.103:8443", "clusterd.example.com", Some("node")),
@@ -223,6 +224,30 @@ fn taskd_clusterd_and_noded_call_each_other_over_mutual_tls_and_no_other_way() {
             let records = String::from_utf8(tunnel.finish().stdout).unwrap();
             assert!(records.contains("\"reason\":\"upstream_tls\""), "{records}");
         }
+    });
+}
+
+/// Of a worker's connections to TaskD, which is refused the one after those.
+fn twenty_at_once_are_let_in(worker: &Machine, grpc: &Path, taskd: &Child) {
+    let mut held = Vec::new();
+    while held.len() < 20 {
+        let mut command = worker.command(grpc);
+        command.args(["client", "127.0.0.1:8899", "hold"]);
+        let (client, mut stdin) = Child::spawn_with_stdin(&command);
+        stdin.write_all(b"word\n").unwrap();
+        let is_in = client.wait_for("a word, or why not", |line| match line {
+            "word" => Some(true),
+            _ => line.starts_with("failed: ").then_some(false),
+        });
+        // Those of before count for a while among the twenty that may come in a second.
+        if is_in {
+            held.push((client, stdin));
+        }
+    }
+    wait_until("one more is refused for their number", || {
+        assert!(!call(worker, grpc, "127.0.0.1:8899", "unary").0);
+        let said = taskd.all();
+        said.contains("route_limit")
     });
 }
 

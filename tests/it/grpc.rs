@@ -37,22 +37,17 @@ upstream = \"SERVER\"
 ";
 
 /// A server, and the client for it.
-pub(crate) struct Grpc {
+struct Grpc {
     program: PathBuf,
     server: Child,
-    pub(crate) address: SocketAddr,
+    address: SocketAddr,
 }
 
 impl Grpc {
-    pub(crate) fn start() -> Option<Self> {
-        Self::on("127.0.0.1:0")
-    }
-
-    /// A server at this address.
-    pub(crate) fn on(address: &str) -> Option<Self> {
+    fn start() -> Option<Self> {
         let program = peers::pinned("grpc")?;
         let mut command = Command::new(&program);
-        let server = Child::spawn(command.args(["server", address]));
+        let server = Child::spawn(command.args(["server", "127.0.0.1:0"]));
         let address = server.wait_for("where it listens", |line| {
             line.strip_prefix("listening on ")?.parse().ok()
         });
@@ -70,14 +65,14 @@ impl Grpc {
     }
 
     /// What the client says of a call, and whether it went well.
-    pub(crate) fn call(&self, to: SocketAddr, call: &str) -> (bool, String) {
+    fn call(&self, to: SocketAddr, call: &str) -> (bool, String) {
         let output = run(&self.client(to, call), b"");
         let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
         (output.status.success(), said)
     }
 
     /// Makes each call, each over a connection of its own.
-    pub(crate) fn calls(&self, to: SocketAddr, between: &[&Child]) {
+    fn calls(&self, to: SocketAddr, between: &[&Child]) {
         for name in CALLS {
             let (done, said) = self.call(to, name);
             let between: Vec<String> = between.iter().map(|child| child.all()).collect();
@@ -139,7 +134,7 @@ fn tunnel(authority: &Authority, master: SocketAddr, ca: &str, proven: bool) -> 
 }
 
 /// Where a tunnel of a program listens.
-pub(crate) fn listens(child: &Child) -> SocketAddr {
+fn listens(child: &Child) -> SocketAddr {
     child.wait_for("where it listens", |line| {
         let line: Value = serde_json::from_str(line).ok()?;
         let said = line["message"] == "listening for a tunnel";
