@@ -89,7 +89,15 @@ pub struct TunnelArgs {
     pub timeout: Option<String>,
 
     /// All of it from the `tunnels` of this file
-    #[arg(long, short, value_name = "FILE", exclusive = true)]
+    #[arg(
+        long,
+        short,
+        value_name = "FILE",
+        conflicts_with_all = [
+            "listen", "to", "server_name", "gateway", "name", "ca", "cert", "key", "alpn", "allow_uid", "mode",
+            "insecure_listen", "admin", "systemd", "timeout",
+        ]
+    )]
     pub config: Option<PathBuf>,
 }
 

@@ -129,7 +129,7 @@ impl Connect {
         let (message, hint) = match error {
             ProxyError::Refused(407, _) if proxy.login.is_some() => (
                 format!("the proxy {proxy} does not accept the user and password for it"),
-                "write those that it knows: --proxy http://USER:PASSWORD@HOST:PORT".to_owned(),
+                "write those that it knows in HTTPS_PROXY or client.toml: http://USER:PASSWORD@HOST:PORT".to_owned(),
             ),
             ProxyError::Refused(407, _) => (
                 format!("the proxy {proxy} asks for a user and a password"),

@@ -192,10 +192,11 @@ fn not_pem(path: &Path, bytes: &[u8]) -> FileError {
                 .to_owned(),
         )
     } else if is_pkcs12(bytes) {
-        // openssl empties the new file before it reads the old one.
-        let extensions = ["pem", "new.pem"].map(|extension| path.with_extension(extension));
-        let new = extensions.into_iter().find(|new| new != path);
-        let new = new.map_or_else(String::new, |new| shell_word(&new));
+        // openssl empties a file that is there, and leaves it as readable as it was; a new one is its owner's alone.
+        let extensions = ["pem", "new.pem", "new2.pem"];
+        let mut names = extensions.map(|end| path.with_extension(end)).into_iter();
+        let new = names.find(|new| new != path && !new.exists());
+        let new = new.map_or_else(|| "NEW.pem".to_owned(), |new| shell_word(&new));
         (
             "is PKCS#12, not PEM",
             format!(

@@ -171,7 +171,13 @@ async fn a_file_with_tunnels_serves_and_one_without_is_told_so() {
         VERIFIED,
     );
     let path = pair.folder.write("tunnel.toml", &tables);
-    let child = Child::spawn(&tunnel(&["--config", path.to_str().unwrap()]));
+    let path = path.to_str().unwrap();
+    let child = Child::spawn(&tunnel(&[
+        "--config",
+        path,
+        "--passphrase-file",
+        "/nowhere",
+    ]));
     assert_eq!(through(listens(&child)), b"word");
     ended(child);
     let empty = pair.folder.write("empty.toml", "admin = false\n");
