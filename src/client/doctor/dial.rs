@@ -131,7 +131,7 @@ fn servers() -> Option<String> {
         .map(|address| address.to_string())
         .take(3)
         .collect();
-    (!servers.is_empty()).then(|| format!("by resolv.conf's {}", servers.join(", ")))
+    (!servers.is_empty()).then(|| format!("resolv.conf names {}", servers.join(", ")))
 }
 
 /// What one address has come to.
