@@ -134,7 +134,7 @@ async fn what_a_proxy_refuses_is_told_in_two_lines_without_its_password() {
             b"HTTP/1.1 407 No\r\n\r\n",
             "me:secret@",
             "does not accept the user and password",
-            "--proxy http://USER",
+            "HTTPS_PROXY or client.toml",
         ),
         (
             b"HTTP/1.1 403 Not this port\r\n\r\n",
