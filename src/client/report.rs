@@ -258,13 +258,18 @@ impl Connect {
 fn one_line(text: &str) -> String {
     let mut line = String::new();
     for c in text.chars() {
-        if c.is_control() {
+        if c.is_control() || turns(c) {
             line.extend(c.escape_default());
         } else {
             line.push(c);
         }
     }
     line
+}
+
+/// Whether a letter is none: it is invisible, or turns the order of others, so that a line says what it does not.
+fn turns(c: char) -> bool {
+    matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 #[cfg(test)]

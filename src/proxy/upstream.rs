@@ -12,7 +12,7 @@ use crate::net::Stream;
 use crate::net::dial::{self, Dial, DialError, ProxyHeader};
 use crate::net::relay::{self, Outcome, Patience};
 use crate::net::session::Session;
-use crate::reason::Fault;
+use crate::reason::{Fault, Reason};
 use crate::retry::chance;
 use crate::snapshot::ejection::EndpointState;
 use crate::snapshot::upstream::{Intention, Transport, Upstream};
@@ -146,16 +146,19 @@ async fn dial(
     if let Some(denial) = upstream.denial() {
         return Err(Failure::DeniedByIntention(Box::new(denial)));
     }
-    let mut failure = Failure::NoHealthyUpstream(upstream.empty.clone());
+    let mut told = (
+        Failure::NoHealthyUpstream(upstream.empty.clone()),
+        session.record.endpoint,
+    );
     for attempt in upstream.turn(now()).take(limits.dial_attempts) {
         let address = attempt.endpoint.address;
         session.record.endpoint = Some(address);
         let own = snapshot.own.iter();
         if own.copied().any(|own| dial::reaches(address, own)) {
-            failure = Failure::Loop;
+            told = further(told, (Failure::Loop, Some(address)));
             continue;
         }
-        match dial.connect(address).await {
+        let failure = match dial.connect(address).await {
             Ok(stream) => {
                 session.dial_done();
                 if attempt.succeeded() {
@@ -165,12 +168,12 @@ async fn dial(
             }
             Err(error) => {
                 tracing::debug!(upstream = %upstream.name, endpoint = %address, %error, "dial failed");
-                failure = match error {
+                match error {
                     DialError::Tls(error) => Failure::upstream_tls(error, upstream.intention()),
                     error => Failure::Dial(error),
-                };
+                }
             }
-        }
+        };
         // What the gateway has too little of says nothing of the endpoint.
         if failure.reason().fault() == Fault::Upstream
             && let Some(time) = attempt.failed(now())
@@ -178,8 +181,29 @@ async fn dial(
             upstream.metrics.ejections.inc();
             tracing::warn!(upstream = %upstream.name, endpoint = %address, error = %failure, ?time, "the endpoint is passed over");
         }
+        told = further(told, (failure, Some(address)));
     }
+    let (failure, endpoint) = told;
+    session.record.endpoint = endpoint;
     Err(failure)
+}
+
+/// Of the failures of two endpoints the one that is told. One that does not prove who it is says more of what is wrong than
+/// one that is not there, whichever was tried last.
+fn further(
+    told: (Failure, Option<SocketAddr>),
+    next: (Failure, Option<SocketAddr>),
+) -> (Failure, Option<SocketAddr>) {
+    let rank = |failure: &Failure| match failure.reason() {
+        Reason::UpstreamIdentity => 2,
+        Reason::UpstreamTls => 1,
+        _ => 0,
+    };
+    if rank(&next.0) >= rank(&told.0) {
+        next
+    } else {
+        told
+    }
 }
 
 /// Up to a tenth less, so that what began together does not come back together.

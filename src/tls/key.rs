@@ -8,7 +8,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 use super::encrypted::{Encrypted, NotOpened};
 use super::passphrase::{Passphrase, Source};
-use super::pem::FileError;
+use super::pem::{FileError, shell_word};
 use super::sections::{Malformed, Section};
 
 /// A PEM file with a private key, and what opens it if it is encrypted.
@@ -122,8 +122,10 @@ pub(super) fn traditional(path: &Path) -> FileError {
 
 /// The line that encrypts a key as it is opened here.
 pub(super) fn converted(path: &Path) -> String {
-    let path = path.display();
-    format!("convert it: openssl pkcs8 -topk8 -in {path} -out {path}.new")
+    let mut new = path.as_os_str().to_owned();
+    new.push(".new");
+    let (path, new) = (shell_word(path), shell_word(Path::new(&new)));
+    format!("convert it: openssl pkcs8 -topk8 -in {path} -out {new}")
 }
 
 impl NotOpened {
@@ -132,7 +134,7 @@ impl NotOpened {
         let help = match self {
             Self::Passphrase => {
                 "is it the passphrase of this very key? try it: openssl pkey -noout -in ".to_owned()
-                    + &path.display().to_string()
+                    + &shell_word(path)
             }
             Self::Damaged => "the file was cut or edited: write it again".to_owned(),
             Self::Work(_) => converted(path),

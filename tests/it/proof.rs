@@ -108,6 +108,34 @@ async fn refusal(authority: &Authority, mut gateway: Gateway, reason: &str) -> V
     record
 }
 
+/// Who is told of the endpoint that is only down would look for the mistake there.
+#[tokio::test]
+async fn of_two_endpoints_that_fail_the_one_that_does_not_prove_who_it_is_is_told() {
+    let authority = Authority::new();
+    let api = authority.sign(params(&[], &[API]));
+    let upstream = Upstream::tls(api.server(&[&TLS13]), echo).await;
+    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let closed = gone.local_addr().unwrap();
+    drop(gone);
+    let address = upstream.address;
+    authority.issue_files("edge", &[NAME]);
+    let tables = format!(
+        "certificates = [{{ chain = \"edge.pem\", key = \"edge.key\" }}]\n\
+         [routes.edge]\nhost = \"{NAME}\"\nupstream = \"u\"\n\
+         [upstreams.u]\nendpoints = [\"{address}\", \"{closed}\"]\n\
+         [upstreams.u.tls]\nroots = [\"ca.pem\"]\n{}\n",
+        spiffe()
+    );
+    let mut gateway = Gateway::start(&authority, &tables).await;
+    // Both are tried each time, now the one last and now the other.
+    for _ in 0..4 {
+        assert_eq!(ask(&authority, &gateway).await, None);
+        let record = gateway.ended().await;
+        assert_eq!(record["reason"], "upstream_identity", "{record}");
+        assert_eq!(record["endpoint"], address.to_string(), "{record}");
+    }
+}
+
 #[tokio::test]
 async fn an_upstream_with_the_id_that_is_asked_for_is_used() {
     let authority = Authority::new();

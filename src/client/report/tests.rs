@@ -132,6 +132,7 @@ fn a_certificate_is_refused_by_what_is_wrong_with_it() {
         (for_other(&["gate.example", "*.b.example"]), 27, "not for vm.example, but for gate.example, *.b.example", "check the name"),
         (for_other(&["1", "2", "3", "4", "5", "6", "7"]), 27, "for 1, 2, 3, 4, 5 and 2 more", "check the name"),
         (for_other(&[]), 27, "for no name at all", "check the name"),
+        (for_other(&["a\u{202e}b\u{200b}"]), 27, "a\\u{202e}b\\u{200b}", "check the name"),
         (for_other(&["a\u{1b}[2J\nb"]), 27, "a\\x1b[2J\\nb", "check the name"),
         (handshake(CertificateError::BadSignature), 12, "from another CA with the name of a trusted one", "made anew"),
         (handshake(CertificateError::Revoked), 12, "cannot be trusted", "operator"),

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use zeroize::Zeroizing;
 
-use super::{FileError, unreadable};
+use super::{FileError, shell_word, unreadable};
 
 /// Reads a regular file whole, or one byte more than is allowed.
 pub(in crate::tls) fn read_bounded(
@@ -97,11 +97,11 @@ fn refuse_others(path: &Path, metadata: &Metadata) -> Result<(), FileError> {
         "it is a mounted Secret of Kubernetes: give its volume `defaultMode: 0440`, and the pod an `fsGroup`"
             .to_owned()
     } else if metadata.uid() == rustix::process::geteuid().as_raw() {
-        format!("run: chmod 600 {}", path.display())
+        format!("run: chmod 600 {}", shell_word(path))
     } else {
         format!(
             "run: chmod 640 {}, and let the group of the user who needs it own it",
-            path.display()
+            shell_word(path)
         )
     };
     Err(FileError::new(path, message, help))
