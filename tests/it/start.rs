@@ -95,3 +95,12 @@ fn where_the_log_is_text_warnings_are_drawn() {
     assert!(said.contains("warning: ") && said.contains("^^^"), "{said}");
     assert!(said.contains("makes no sense"), "{said}");
 }
+
+#[test]
+fn the_random_generator_is_the_kernels_child_and_ready_at_once() {
+    let program = std::fs::read(env!("CARGO_BIN_EXE_portcullis")).unwrap();
+    // What measures the jitter of the clock, tens of milliseconds of CPU at each start: `.cargo/config.toml` leaves it out.
+    let begins = |name: &[u8]| program.windows(name.len()).any(|bytes| bytes == name);
+    assert!(begins(b"aws_lc_"), "no symbols to tell it by");
+    assert!(!begins(b"jent_entropy"));
+}
