@@ -125,6 +125,8 @@ fn the_plot_is_xml_with_a_bar_for_every_figure_that_has_something_to_be_compared
 fn a_wish_that_makes_no_sense_is_refused() {
     for (wish, why) in [
         (["attack", "--quick"], "takes only --rounds and --secs"),
+        (["client", "--quick"], "takes only --rounds"),
+        (["client", "--secs=1"], "takes no --secs"),
         (["--only", "nonsense"], "no row's name contains `nonsense`"),
         (["--subjects", "relay,sniproxy"], "there is no `sniproxy`"),
         (["--rounds", "0"], "invalid positive number value: '0'"),

@@ -16,11 +16,12 @@ from rows import CALM
 
 HERE = Path(__file__).resolve().parent
 
-# The option that asks for its version, and where the answer has it and that of its TLS library.
+# What asks for its version, and where the answer has it and that of its TLS library.
 VERSIONS = {
     "haproxy": ("-vv", r"HAProxy version (\d[\d.]*).*Running on OpenSSL version : (OpenSSL \S+)"),
     "envoy": ("--version", r"/(\d[\d.]*)/.*/(\w+)"),
     "nginx": ("-V", r"nginx/(\d[\d.]*).*built with (OpenSSL \S+)"),
+    "openssl": ("version", r"OpenSSL (\S+)"),
     "stunnel": ("-version", r"stunnel (\d[\d.]*) .*Running +with (OpenSSL \S+)"),
 }
 

@@ -19,9 +19,15 @@ def heading(report):
     rounds = len(report["rounds"])
     told = (f"{report['date']}, commit {report['commit']}: {plural(rounds, 'round')} of {options['secs']:g} s, medians;"
             f" {options['idle']:,} idle connections.")
-    where = f"{machine['cpu']}, {plural(machine['cpus'], 'CPU')}, Linux {machine['kernel']}, {machine['system']}, {report['congestion_control']}."
-    versions = "\n".join(f"- {name}: {version}" for name, version in report["versions"].items())
-    return f"{told}\n{where}\n\n{versions}"
+    return f"{told}\n{place(machine)}, {report['congestion_control']}.\n\n{versions(report['versions'])}"
+
+
+def place(machine):
+    return f"{machine['cpu']}, {plural(machine['cpus'], 'CPU')}, Linux {machine['kernel']}, {machine['system']}"
+
+
+def versions(found):
+    return "\n".join(f"- {name}: {version}" for name, version in found.items())
 
 
 def figures(report, earlier):
