@@ -1,11 +1,11 @@
 //! `portcullis ssh-config`: the block of ssh's configuration that sends a domain through a gateway.
 
 use std::env;
-use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::connect::fail;
+use super::stdout;
 use crate::client::gateway::Gateway;
 use crate::client::replace::Replaceable;
 use crate::client::ssh_config::{Block, absolute, installed, removed};
@@ -91,11 +91,7 @@ pub fn run(args: SshConfigArgs) -> ExitCode {
         }),
     };
     match done {
-        // A reader that has gone wants no more.
-        Ok(said) => {
-            let _ = io::stdout().write_all(said.as_bytes());
-            ExitCode::SUCCESS
-        }
+        Ok(said) => stdout::end(stdout::say(said.as_bytes()), 0),
         Err(Refused {
             code,
             message,
