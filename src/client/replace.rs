@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{getegid, geteuid};
+use rustix::process::geteuid;
 
 /// The name of what stood there before, behind the file's own.
 const BACKUP: &str = ".portcullis-backup";
@@ -174,9 +174,10 @@ impl Replaceable {
     fn fill(&self, mut file: &File, path: &Path, content: &[u8]) -> Result<(), NotReplaced> {
         let owned = match &self.metadata {
             Some(before) => give(file, before),
-            None => inherit(folder(path)).map_or(Ok(()), |(user, group)| {
-                fchown(file, Some(user), Some(group))
-            }),
+            None => match inherit(folder(path)) {
+                Some((user, group)) => fchown(file, Some(user), Some(group)),
+                None => Ok(()),
+            },
         };
         owned.map_err(NotReplaced::at(OWN, &self.path))?;
         let mode = self.metadata.as_ref().map(Metadata::permissions);
@@ -200,9 +201,7 @@ fn give(file: &File, before: &Metadata) -> io::Result<()> {
 /// Whose a new file or folder shall be: what root makes in a person's folder is that person's.
 fn inherit(folder: &Path) -> Option<(u32, u32)> {
     let folder = fs::metadata(folder).ok().filter(|_| geteuid().is_root())?;
-    let (user, group) = (folder.uid(), folder.gid());
-    ((user, group) != (geteuid().as_raw(), getegid().as_raw()) && user != 0)
-        .then_some((user, group))
+    (folder.uid() != 0).then(|| (folder.uid(), folder.gid()))
 }
 
 fn folder(path: &Path) -> &Path {
@@ -217,10 +216,9 @@ fn folder(path: &Path) -> &Path {
 ///
 /// A file system without such locks, as NFS is, goes without.
 fn lock(folder: &Path) -> io::Result<Option<File>> {
-    let file = match File::open(folder) {
-        Ok(file) => file,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
+    // Where it is not there, or not to be read, the next step says so.
+    let Ok(file) = File::open(folder) else {
+        return Ok(None);
     };
     let until = Instant::now() + PATIENCE;
     loop {
@@ -243,9 +241,10 @@ fn make(folder: &Path) -> io::Result<()> {
     match fs::DirBuilder::new().mode(0o700).create(folder) {
         // By another process, in the meantime.
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
-        Ok(()) => inherit(self::folder(folder)).map_or(Ok(()), |(user, group)| {
-            lchown(folder, Some(user), Some(group))
-        }),
+        Ok(()) => match inherit(self::folder(folder)) {
+            Some((user, group)) => lchown(folder, Some(user), Some(group)),
+            None => Ok(()),
+        },
         failed => failed,
     }
 }
