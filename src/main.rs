@@ -2,8 +2,6 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 fn main() -> ExitCode {
-    portcullis::cli::run(portcullis::cli::Cli::parse())
+    portcullis::cli::main()
 }

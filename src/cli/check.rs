@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::passphrase::{self, Asking, PassphraseArgs};
+use super::stdout;
 use crate::config::{Checked, Diagnostic, Level};
 use crate::net::limits::files;
 use crate::{config, log};
@@ -38,8 +39,7 @@ pub fn run(args: CheckArgs) -> ExitCode {
     let outcome = check(&args, log::colours_stderr());
     // A reader that has gone does not change what was found.
     let _ = io::stderr().write_all(outcome.err.as_bytes());
-    let _ = io::stdout().write_all(outcome.out.as_bytes());
-    ExitCode::from(outcome.code)
+    stdout::end(stdout::say(outcome.out.as_bytes()), outcome.code)
 }
 
 /// What the command says, and its exit code.

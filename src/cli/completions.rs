@@ -1,12 +1,11 @@
 //! `portcullis completions`: what a shell needs to complete these commands.
 
-use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::CommandFactory;
 use clap_complete::Shell;
 
-use super::Cli;
+use super::{Cli, stdout};
 
 /// How it is used.
 const EXAMPLES: &str = "\
@@ -28,7 +27,5 @@ pub struct CompletionsArgs {
 pub fn run(args: CompletionsArgs) -> ExitCode {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "portcullis", &mut script);
-    // A reader that has gone wants no more.
-    let _ = io::stdout().write_all(&script);
-    ExitCode::SUCCESS
+    stdout::end(stdout::say(&script), 0)
 }

@@ -1,6 +1,6 @@
 //! `portcullis doctor`: what is wrong, step by step, from a client's end or on a gateway's host.
 
-use std::io::{self, Write};
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -9,6 +9,7 @@ mod draw;
 mod host;
 
 use super::connect::fail;
+use super::stdout;
 use super::way::{USAGE, WayArgs};
 use crate::log;
 use crate::name::HostName;
@@ -94,6 +95,8 @@ struct Telling {
     json: bool,
     drawing: Drawing,
     steps: Vec<Step>,
+    /// Whether all of it could be written so far.
+    said: io::Result<()>,
 }
 
 /// Everything, for a program.
@@ -117,15 +120,22 @@ impl Telling {
                 colour: log::colours_stdout(),
             },
             steps: Vec::new(),
+            said: Ok(()),
         }
     }
 
     fn tell(&mut self, step: Step) {
         if !self.json {
-            // A reader that has gone does not change what is found.
-            let _ = write!(io::stdout(), "{}", self.drawing.step(&step));
+            let drawn = self.drawing.step(&step).to_string();
+            self.say(&drawn);
         }
         self.steps.push(step);
+    }
+
+    fn say(&mut self, text: &str) {
+        if self.said.is_ok() {
+            self.said = stdout::say(text.as_bytes());
+        }
     }
 
     /// How many there are of a kind.
@@ -140,7 +150,7 @@ impl Telling {
     }
 
     /// Says what it all comes to; the command's exit code.
-    fn end(self, code: u8, summary: &str) -> ExitCode {
+    fn end(mut self, code: u8, summary: &str) -> ExitCode {
         if self.json {
             let document = Document {
                 end: self.end,
@@ -151,15 +161,15 @@ impl Telling {
             };
             // Of texts and numbers nothing can fail.
             let text = serde_json::to_string_pretty(&document).unwrap_or_default();
-            let _ = writeln!(io::stdout(), "{text}");
+            self.say(&format!("{text}\n"));
         } else {
             let warnings = match self.count(Finding::Warn) {
                 0 => String::new(),
                 1 => "; 1 warning".to_owned(),
                 many => format!("; {many} warnings"),
             };
-            let _ = writeln!(io::stdout(), "\n{summary}{warnings}");
+            self.say(&format!("\n{summary}{warnings}\n"));
         }
-        ExitCode::from(code)
+        stdout::end(self.said, code)
     }
 }

@@ -1,6 +1,6 @@
 //! `portcullis man`: the manual, made from the same words as `--help`.
 
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -9,6 +9,7 @@ use clap_mangen::Man;
 
 use super::Cli;
 use super::connect::fail;
+use super::stdout;
 
 /// How it is used.
 const EXAMPLES: &str = "\
@@ -29,8 +30,10 @@ pub struct ManArgs {
 pub fn run(args: ManArgs) -> ExitCode {
     let written = match &args.dir {
         Some(dir) => pages(dir),
-        // A reader that has gone wants no more.
-        None => page().map(|page| drop(io::stdout().write_all(&page))),
+        None => match page() {
+            Ok(page) => return stdout::end(stdout::say(&page), 0),
+            Err(error) => Err(error),
+        },
     };
     match written {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,5 +1,6 @@
 //! The command line: one file a command.
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -15,6 +16,7 @@ pub mod probe;
 pub mod routes;
 pub mod serve;
 pub mod ssh_config;
+mod stdout;
 pub mod tunnel;
 pub mod way;
 
@@ -52,6 +54,18 @@ pub enum Command {
     Completions(completions::CompletionsArgs),
     /// Print the manual, or write its pages
     Man(man::ManArgs),
+}
+
+/// Runs the command that the process was started with; or shows the help that was asked for, or what is wrong with it.
+pub fn main() -> ExitCode {
+    match Cli::try_parse() {
+        Ok(cli) => run(cli),
+        Err(told) if told.use_stderr() => told.exit(),
+        Err(told) => {
+            let shown = told.print().and_then(|()| io::stdout().flush());
+            stdout::end(stdout::heard(shown), 0)
+        }
+    }
 }
 
 /// Runs the command.

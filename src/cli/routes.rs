@@ -11,6 +11,7 @@ mod table;
 
 use super::connect::timeout;
 use super::passphrase::{self, Asking, PassphraseArgs};
+use super::stdout;
 use crate::config::Checked;
 use crate::log::printable;
 use crate::status::State;
@@ -142,7 +143,7 @@ pub fn run(args: RoutesArgs) -> ExitCode {
         }
     };
     match show(&args, &answer) {
-        Ok(code) => ExitCode::from(code),
+        Ok((out, code)) => stdout::end(stdout::say(&out), code),
         Err(error) => fail(1, &format!("error: the answer makes no sense: {error}")),
     }
 }
@@ -232,8 +233,8 @@ async fn find_out(args: &RoutesArgs, checked: Checked) -> Result<Answer, Failure
     })
 }
 
-/// Writes the answer to stdout; the exit status.
-fn show(args: &RoutesArgs, answer: &Answer) -> Result<u8, serde_json::Error> {
+/// The answer as it is written, and the exit status.
+fn show(args: &RoutesArgs, answer: &Answer) -> Result<(Vec<u8>, u8), serde_json::Error> {
     let source = args.source.or(args.consul.then_some(Source::Consul));
     let listing = Listing::read(&answer.json, source.map(Source::as_str))?;
     let out = match (args.json, source) {
@@ -260,13 +261,12 @@ fn show(args: &RoutesArgs, answer: &Answer) -> Result<u8, serde_json::Error> {
             drawing.to_string().into_bytes()
         }
     };
-    // A reader that has gone does not change what was found.
-    let _ = io::stdout().write_all(&out);
-    Ok(match (answer.is_whole, listing.is_all_usable()) {
+    let code = match (answer.is_whole, listing.is_all_usable()) {
         (false, _) => 1,
         (true, false) => UNUSABLE,
         (true, true) => 0,
-    })
+    };
+    Ok((out, code))
 }
 
 fn tell(text: &str) {

@@ -1,16 +1,21 @@
 //! `portcullis ssh-config`: the block of ssh's configuration that sends a domain through a gateway.
 
 use std::env;
+use std::fs;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::connect::fail;
+use super::way::USAGE;
+use super::{passphrase, stdout};
 use crate::client::gateway::Gateway;
-use crate::client::replace::Replaceable;
-use crate::client::ssh_config::{Block, absolute, installed, removed};
+use crate::client::replace::{NotReplaced, Replaceable};
+use crate::client::ssh_config::{Block, Damaged, absolute, installed, removed};
 use crate::client::way::{self, Lost, Typed};
 use crate::name::{HostName, HostPattern};
+use crate::tls::files::{FileError, Pair, load_roots};
 use crate::tls::pin::Pin;
 
 /// How it is used.
@@ -86,16 +91,18 @@ pub fn run(args: SshConfigArgs) -> ExitCode {
     let done = match args.install || args.remove {
         true => change(&args),
         false => blocks(&args).map(|blocks| {
+            // Printed, it may be for another machine.
+            if let Err(error) = files(&args) {
+                let told = passphrase::told(&error);
+                let told = told.replacen("portcullis: ", "portcullis: warning: ", 1);
+                let _ = writeln!(io::stderr(), "{told}");
+            }
             let texts: Vec<_> = blocks.into_iter().map(|(_, text)| text).collect();
             texts.join("\n")
         }),
     };
     match done {
-        // A reader that has gone wants no more.
-        Ok(said) => {
-            let _ = io::stdout().write_all(said.as_bytes());
-            ExitCode::SUCCESS
-        }
+        Ok(said) => stdout::end(stdout::say(said.as_bytes()), 0),
         Err(Refused {
             code,
             message,
@@ -111,7 +118,7 @@ fn blocks(args: &SshConfigArgs) -> Result<Vec<(Block, String)>, Refused> {
         message,
         hint: "name it otherwise, or move it to a place with a plain name".to_owned(),
     };
-    let program = env::current_exe().map_err(|error| Refused {
+    let program = program().map_err(|error| Refused {
         code: 1,
         message: format!("cannot find where this program is: {error}"),
         hint: "start it by its absolute path".to_owned(),
@@ -133,6 +140,26 @@ fn blocks(args: &SshConfigArgs) -> Result<Vec<(Block, String)>, Refused> {
         Ok((block, text))
     });
     blocks.collect()
+}
+
+/// This program by the path that it was started by, or found by in PATH, if that is one from the root: what a profile or a
+/// package links there stays when a new version comes, and where the links lead may not.
+fn program() -> io::Result<PathBuf> {
+    let running = env::current_exe()?;
+    let started = PathBuf::from(env::args_os().next().unwrap_or_default());
+    let mut paths = match started.components().count() {
+        1 if !started.is_absolute() => {
+            let folders = env::var_os("PATH").unwrap_or_default();
+            let paths = env::split_paths(&folders).map(|folder| folder.join(&started));
+            paths.collect()
+        }
+        _ => vec![started],
+    }
+    .into_iter();
+    let file = |path: &Path| fs::metadata(path).map(|found| (found.dev(), found.ino()));
+    let is_ours = file(&running)?;
+    let ours = paths.find(|path| path.is_absolute() && file(path).is_ok_and(|at| at == is_ours));
+    Ok(ours.unwrap_or(running))
 }
 
 /// Without a flag the person's file must know the way, which `connect` asks anew each time. Of a pattern any name will do.
@@ -177,43 +204,60 @@ fn flags(args: &SshConfigArgs) -> Result<Vec<String>, String> {
     Ok(flags)
 }
 
+/// What `connect` would say of the files that are named, but for keys that a passphrase must open: nobody is asked for one.
+fn files(args: &SshConfigArgs) -> Result<(), FileError> {
+    let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
+    load_roots(&args.ca.iter().map(absolute).collect::<Vec<_>>())?;
+    match (&args.cert, &args.key) {
+        (Some(chain), Some(key)) => Pair::check(&absolute(chain), &absolute(key)),
+        _ => Ok(()),
+    }
+}
+
 /// Changes the file; what to say of it.
 fn change(args: &SshConfigArgs) -> Result<String, Refused> {
+    let blocks = match args.install {
+        true => blocks(args)?,
+        false => Vec::new(),
+    };
+    if args.install {
+        files(args).map_err(|error| Refused {
+            code: USAGE,
+            message: error.to_string(),
+            hint: (error.help).unwrap_or_else(|| "look at the files that are named".to_owned()),
+        })?;
+    }
     let path = match &args.file {
         Some(path) => path.clone(),
         None => usual_file()?,
     };
-    let unusable = |error: crate::client::replace::NotReplaced| {
-        Refused {
-        code: 1,
-        message: error.to_string(),
-        hint: "let this user write it and its folder; or print the block, and paste it where it belongs".to_owned(),
-    }
+    let file = match args.install {
+        true => Replaceable::read_or_make_folder(&path),
+        false => Replaceable::read(&path),
     };
-    let file = Replaceable::read(&path).map_err(unusable)?;
-    let damaged = |error: crate::client::ssh_config::Damaged| Refused {
+    let file = file.map_err(unusable)?;
+    let damaged = |error: Damaged| Refused {
         code: 1,
         message: format!("{}: {error}", file.path.display()),
         hint: "mend or remove that block by hand; nothing was changed".to_owned(),
     };
-    let mut text = file.text.clone();
+    let mut content = file.content.clone();
     if args.remove {
         for domain in &args.domain {
-            text = removed(&text, domain).map_err(damaged)?;
-        }
-    } else {
-        for (block, new) in blocks(args)? {
-            text = installed(&text, &block, &new).map_err(damaged)?;
+            content = removed(&content, domain).map_err(damaged)?;
         }
     }
+    for (block, new) in blocks {
+        content = installed(&content, &block, &new).map_err(damaged)?;
+    }
     let shown = file.path.display();
-    if text == file.text {
+    if content == file.content {
         return Ok(match args.remove {
             true => format!("{shown} has no such block: nothing to remove\n"),
             false => format!("{shown} has it already: nothing to change\n"),
         });
     }
-    let backup = file.replace(&text).map_err(unusable)?;
+    let backup = file.replace(&content).map_err(unusable)?;
     let kept = backup.map_or_else(String::new, |backup| {
         format!("; the file before is {}", backup.display())
     });
@@ -221,6 +265,14 @@ fn change(args: &SshConfigArgs) -> Result<String, Refused> {
         true => format!("removed from {shown}{kept}\n"),
         false => format!("installed in {shown}{kept}\n"),
     })
+}
+
+fn unusable(error: NotReplaced) -> Refused {
+    Refused {
+        code: 1,
+        message: error.to_string(),
+        hint: error.hint().to_owned(),
+    }
 }
 
 fn usual_file() -> Result<PathBuf, Refused> {

@@ -1,15 +1,32 @@
 //! A file of a person's own, changed as a whole or not at all, with what stood there kept beside it.
 
 use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, fchown, lchown};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::geteuid;
 
 /// The name of what stood there before, behind the file's own.
 const BACKUP: &str = ".portcullis-backup";
 
 /// How many backups that differ are kept before it is refused to write another.
 const MOST_BACKUPS: usize = 100;
+
+/// How long others that change files of the same folder are waited for.
+///
+/// 30 s: a change takes three writes to the disk, and a script may start dozens at once.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Between two looks at whether they are done.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// The steps that have a remedy of their own.
+const LOCK: &str = "lock";
+const OWN: &str = "keep the owner and the group of";
 
 /// A step that failed; the file is as it was.
 #[derive(Debug, thiserror::Error)]
@@ -26,55 +43,78 @@ impl NotReplaced {
         let path = path.to_owned();
         move |error| Self { step, path, error }
     }
+
+    /// What to do about it.
+    pub fn hint(&self) -> &'static str {
+        match self.step {
+            LOCK => "wait for it to end, or end it; nothing was changed",
+            OWN => "run it as the owner of the file, or as root; nothing was changed",
+            _ => {
+                "let this user write it and its folder; or print the block, and paste it where it belongs"
+            }
+        }
+    }
 }
 
-/// A file that may be replaced.
+/// A file that may be replaced. While it lives, no other process of ours changes a file of the same folder.
 #[derive(Debug)]
 pub struct Replaceable {
     /// Where its content stands: where the link leads, if it is one.
     pub path: PathBuf,
-    /// The content; empty if there is no file yet.
-    pub text: String,
-    /// The mode of the file that is there.
-    mode: Option<Permissions>,
+    /// The content, whatever its encoding is; empty if there is no file yet.
+    pub content: Vec<u8>,
+    /// Of the file that is there.
+    metadata: Option<Metadata>,
+    /// Released when it is closed; none where there is no folder yet, or its file system has no locks for folders.
+    _lock: Option<File>,
 }
 
 impl Replaceable {
     /// Reads a file; one that is not there is an empty one.
     pub fn read(path: &Path) -> Result<Self, NotReplaced> {
         // A link whose target is missing is told as missing: whoever made it meant another file.
-        let path = match fs::symlink_metadata(path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                return Ok(Self {
-                    path: path.to_owned(),
-                    text: String::new(),
-                    mode: None,
-                });
+        let (path, is_there) = match fs::symlink_metadata(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => (path.to_owned(), false),
+            _ => {
+                let found = fs::canonicalize(path);
+                (found.map_err(NotReplaced::at("find", path))?, true)
             }
-            _ => fs::canonicalize(path).map_err(NotReplaced::at("find", path))?,
         };
-        let read = NotReplaced::at("read", &path);
-        let metadata = fs::metadata(&path);
-        let metadata = metadata.and_then(|found| match found.is_file() {
-            true => Ok(found),
-            false => Err(io::Error::other("it is no regular file")),
-        });
-        let text = metadata.and_then(|found| Ok((found, fs::read_to_string(&path)?)));
-        let (metadata, text) = text.map_err(read)?;
+        let lock = lock(folder(&path)).map_err(NotReplaced::at(LOCK, folder(&path)))?;
+        let metadata = match fs::metadata(&path) {
+            // One that was there is not: whoever holds a lock replaces, and never removes.
+            Err(error) if error.kind() == ErrorKind::NotFound && !is_there => None,
+            Ok(found) if !found.is_file() => {
+                let error = io::Error::other("it is no regular file");
+                return Err(NotReplaced::at("read", &path)(error));
+            }
+            found => Some(found.map_err(NotReplaced::at("read", &path))?),
+        };
+        let content = match &metadata {
+            None => Vec::new(),
+            Some(_) => fs::read(&path).map_err(NotReplaced::at("read", &path))?,
+        };
         Ok(Self {
             path,
-            text,
-            mode: Some(metadata.permissions()),
+            content,
+            metadata,
+            _lock: lock,
         })
     }
 
-    /// Puts this content in its place; what was there is kept beside it, and where is returned.
+    /// The same where a file will be made if there is none: its folder is made first, for its owner alone.
+    pub fn read_or_make_folder(path: &Path) -> Result<Self, NotReplaced> {
+        make(folder(path)).map_err(NotReplaced::at("make", folder(path)))?;
+        Self::read(path)
+    }
+
+    /// Puts this content in its place; what was there is kept beside it, and where is returned. The new file has the owner,
+    /// the group and the mode of the one before.
     ///
-    /// A folder that is missing is made for its owner alone. Whoever reads meanwhile finds the one content or the other.
-    pub fn replace(&self, text: &str) -> Result<Option<PathBuf>, NotReplaced> {
-        let folder = self.path.parent().unwrap_or(Path::new("."));
-        make(folder).map_err(NotReplaced::at("make", folder))?;
-        let backup = match self.mode {
+    /// Whoever reads meanwhile finds the one content or the other.
+    pub fn replace(&self, content: &[u8]) -> Result<Option<PathBuf>, NotReplaced> {
+        let folder = folder(&self.path);
+        let backup = match self.metadata {
             Some(_) => Some(self.back_up()?),
             None => None,
         };
@@ -82,9 +122,8 @@ impl Replaceable {
         name.push(self.path.file_name().unwrap_or_default());
         name.push(format!(".portcullis-{}", std::process::id()));
         let beside = folder.join(name);
-        let written =
-            write(&beside, text, self.mode.clone()).and_then(|()| fs::rename(&beside, &self.path));
-        if let Err(error) = written {
+        self.write(&beside, content)?;
+        if let Err(error) = fs::rename(&beside, &self.path) {
             let _ = fs::remove_file(&beside);
             return Err(NotReplaced::at("write", &self.path)(error));
         }
@@ -105,13 +144,13 @@ impl Replaceable {
                 path.push(format!("-{number}"));
             }
             let path = PathBuf::from(path);
-            if fs::read(&path).is_ok_and(|kept| kept == self.text.as_bytes()) {
+            if fs::read(&path).is_ok_and(|kept| kept == self.content) {
                 return Ok(path);
             }
-            match write(&path, &self.text, self.mode.clone()) {
+            match self.write(&path, &self.content) {
                 Ok(()) => return Ok(path),
-                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(NotReplaced::at("write", &path)(error)),
+                Err(failed) if failed.error.kind() == ErrorKind::AlreadyExists => {}
+                Err(failed) => return Err(failed),
             }
             taken = Some(path);
         }
@@ -119,35 +158,101 @@ impl Replaceable {
         let error = io::Error::other("there are too many backups beside it");
         Err(NotReplaced::at("write", &path)(error))
     }
+
+    /// Writes a new file to the disk, with the owner and mode of the one that is there; without one it is its owner's alone.
+    fn write(&self, path: &Path, content: &[u8]) -> Result<(), NotReplaced> {
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true).mode(0o600);
+        let file = options.open(path).map_err(NotReplaced::at("write", path))?;
+        let filled = self.fill(&file, path, content);
+        if filled.is_err() {
+            let _ = fs::remove_file(path);
+        }
+        filled
+    }
+
+    fn fill(&self, mut file: &File, path: &Path, content: &[u8]) -> Result<(), NotReplaced> {
+        let owned = match &self.metadata {
+            Some(before) => give(file, before),
+            None => match inherit(folder(path)) {
+                Some((user, group)) => fchown(file, Some(user), Some(group)),
+                None => Ok(()),
+            },
+        };
+        owned.map_err(NotReplaced::at(OWN, &self.path))?;
+        let mode = self.metadata.as_ref().map(Metadata::permissions);
+        let written = file
+            .write_all(content)
+            .and_then(|()| mode.map_or(Ok(()), |mode| file.set_permissions(mode)))
+            .and_then(|()| file.sync_all());
+        written.map_err(NotReplaced::at("write", path))
+    }
 }
 
-/// Writes a new file to the disk, with this mode; without one it is for its owner alone.
-fn write(path: &Path, text: &str, mode: Option<Permissions>) -> io::Result<()> {
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(path)?;
-    file.write_all(text.as_bytes())?;
-    if let Some(mode) = mode {
-        file.set_permissions(mode)?;
+/// Gives a new file the owner and the group that another one has.
+fn give(file: &File, before: &Metadata) -> io::Result<()> {
+    let new = file.metadata()?;
+    match (new.uid(), new.gid()) == (before.uid(), before.gid()) {
+        true => Ok(()),
+        false => fchown(file, Some(before.uid()), Some(before.gid())),
     }
-    file.sync_all()
+}
+
+/// Whose a new file or folder shall be: what root makes in a person's folder is that person's.
+fn inherit(folder: &Path) -> Option<(u32, u32)> {
+    let folder = fs::metadata(folder).ok().filter(|_| geteuid().is_root())?;
+    (folder.uid() != 0).then(|| (folder.uid(), folder.gid()))
+}
+
+fn folder(path: &Path) -> &Path {
+    let folder = path.parent().unwrap_or(path);
+    match folder.as_os_str().is_empty() {
+        true => Path::new("."),
+        false => folder,
+    }
+}
+
+/// Waits until no other process holds this folder's lock, and takes it (flock(2)).
+///
+/// A file system without such locks, as NFS is, goes without.
+fn lock(folder: &Path) -> io::Result<Option<File>> {
+    // Where it is not there, or not to be read, the next step says so.
+    let Ok(file) = File::open(folder) else {
+        return Ok(None);
+    };
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(Some(file)),
+            Err(TryLockError::Error(_)) => return Ok(None),
+            Err(TryLockError::WouldBlock) if Instant::now() < until => thread::sleep(PAUSE),
+            Err(TryLockError::WouldBlock) => {
+                let held = format!("another process has held its lock for {PATIENCE:?}");
+                return Err(io::Error::new(ErrorKind::TimedOut, held));
+            }
+        }
+    }
 }
 
 fn make(folder: &Path) -> io::Result<()> {
-    if folder.as_os_str().is_empty() || folder.is_dir() {
+    if folder.is_dir() {
         return Ok(());
     }
-    let mut builder = fs::DirBuilder::new();
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(folder)
+    match fs::DirBuilder::new().mode(0o700).create(folder) {
+        // By another process, in the meantime.
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        Ok(()) => match inherit(self::folder(folder)) {
+            Some((user, group)) => lchown(folder, Some(user), Some(group)),
+            None => Ok(()),
+        },
+        failed => failed,
+    }
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
+    use std::fs::Permissions;
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
@@ -169,9 +274,10 @@ mod tests {
     fn a_file_that_is_not_there_is_made_with_its_folder_for_its_owner_alone() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(".ssh/config");
-        let file = Replaceable::read(&path).unwrap();
-        assert_eq!(file.text, "");
-        assert_eq!(file.replace("new").unwrap(), None);
+        assert_eq!(Replaceable::read(&path).unwrap().content, b"");
+        assert!(!path.parent().unwrap().exists());
+        let file = Replaceable::read_or_make_folder(&path).unwrap();
+        assert_eq!(file.replace(b"new").unwrap(), None);
         assert_eq!(fs::read_to_string(&path).unwrap(), "new");
         assert_eq!(
             (mode(&path), mode(&folder.path().join(".ssh"))),
@@ -193,9 +299,9 @@ mod tests {
             ("three", "dotfile.portcullis-backup"),
         ] {
             let file = Replaceable::read(&link).unwrap();
-            let kept = file.replace(text).unwrap().unwrap();
+            let kept = file.replace(text.as_bytes()).unwrap().unwrap();
             assert_eq!(kept.file_name().unwrap(), backup);
-            assert_eq!(fs::read_to_string(&kept).unwrap(), file.text);
+            assert_eq!(fs::read(&kept).unwrap(), file.content);
             assert_eq!(fs::read_to_string(&target).unwrap(), text);
         }
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
@@ -213,13 +319,8 @@ mod tests {
     fn what_cannot_be_read_or_is_no_file_is_told() {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
-        fs::write(path("latin"), b"# \xe9\n").unwrap();
         std::os::unix::fs::symlink("nowhere", path("dangling")).unwrap();
-        for (name, says) in [
-            ("", "no regular file"),
-            ("latin", "UTF-8"),
-            ("dangling", "cannot find"),
-        ] {
+        for (name, says) in [("", "no regular file"), ("dangling", "cannot find")] {
             let error = Replaceable::read(&path(name)).unwrap_err().to_string();
             assert!(error.contains(says), "{error}");
         }

@@ -115,14 +115,15 @@ fn quoted(word: &str) -> Result<String, Unquotable> {
 }
 
 /// The file with this block in it: where it stands already if nothing of it changes, else before all that is not ours.
+/// What is not ours is carried over byte by byte, whatever its encoding is.
 ///
 /// # Errors
 /// The file's blocks are not whole.
-pub fn installed(file: &str, block: &Block, text: &str) -> Result<String, Damaged> {
+pub fn installed(file: &[u8], block: &Block, text: &str) -> Result<Vec<u8>, Damaged> {
     let ours = ours(file)?;
     let mut same = ours.iter().filter(|found| found.is_for(&block.domain));
     if let (Some(only), None) = (same.next(), same.next())
-        && file.get(only.start..only.end) == Some(text)
+        && file.get(only.start..only.end) == Some(text.as_bytes())
     {
         return Ok(file.to_owned());
     }
@@ -131,33 +132,41 @@ pub fn installed(file: &str, block: &Block, text: &str) -> Result<String, Damage
     let mut at = 0;
     for found in self::ours(&file)? {
         let between = file.get(at..found.start).unwrap_or_default();
-        if !between.trim().is_empty() || rank(&found.domain) < rank(&block.domain.to_string()) {
+        if !between.trim_ascii().is_empty() || rank(&found.domain) < rank(&block.domain.to_string())
+        {
             break;
         }
         at = after(&file, found.end);
     }
-    let (before, behind) = file.split_at_checked(at).unwrap_or(("", &file));
+    let (before, behind) = file.split_at_checked(at).unwrap_or((&[], &file));
     let gap = if behind.is_empty() { "" } else { "\n" };
-    let lead = if before.is_empty() || before.ends_with("\n\n") {
+    let lead = if before.is_empty() || before.ends_with(b"\n\n") {
         ""
     } else {
         "\n"
     };
-    Ok(format!("{before}{lead}{text}{gap}{behind}"))
+    Ok([
+        before,
+        lead.as_bytes(),
+        text.as_bytes(),
+        gap.as_bytes(),
+        behind,
+    ]
+    .concat())
 }
 
 /// The file without the blocks of this domain.
 ///
 /// # Errors
 /// The file's blocks are not whole.
-pub fn removed(file: &str, domain: &HostPattern) -> Result<String, Damaged> {
+pub fn removed(file: &[u8], domain: &HostPattern) -> Result<Vec<u8>, Damaged> {
     let mut rest = file.to_owned();
     for found in ours(file)?
         .iter()
         .rev()
         .filter(|found| found.is_for(domain))
     {
-        rest.replace_range(found.start..after(file, found.end), "");
+        rest.drain(found.start..after(file, found.end));
     }
     Ok(rest)
 }
@@ -168,10 +177,10 @@ fn rank(domain: &str) -> (bool, usize) {
 }
 
 /// Where the empty line behind a block ends, if one is there.
-fn after(file: &str, end: usize) -> usize {
+fn after(file: &[u8], end: usize) -> usize {
     let rest = file.get(end..).unwrap_or_default();
-    let line = rest.split_inclusive('\n').next().unwrap_or_default();
-    match line.trim().is_empty() {
+    let line = lines(rest).next().unwrap_or_default();
+    match line.trim_ascii().is_empty() {
         true => end + line.len(),
         false => end,
     }
@@ -190,8 +199,13 @@ impl Found {
     }
 }
 
+/// Its lines, each with its end.
+fn lines(file: &[u8]) -> impl Iterator<Item = &[u8]> {
+    file.split_inclusive(|byte| *byte == b'\n')
+}
+
 /// Our blocks, in the order of the file.
-fn ours(file: &str) -> Result<Vec<Found>, Damaged> {
+fn ours(file: &[u8]) -> Result<Vec<Found>, Damaged> {
     let damaged = |line: usize, what: fmt::Arguments<'_>| Damaged {
         line,
         what: what.to_string(),
@@ -199,9 +213,10 @@ fn ours(file: &str) -> Result<Vec<Found>, Damaged> {
     let mut found = Vec::new();
     let mut open: Option<(usize, usize, &str)> = None;
     let mut at = 0;
-    for (index, line) in file.split_inclusive('\n').enumerate() {
+    for (index, line) in lines(file).enumerate() {
         let number = index + 1;
-        let text = line.trim();
+        // What is no text is no line of ours.
+        let text = str::from_utf8(line).unwrap_or_default().trim();
         if let Some(domain) = text.strip_prefix(BEGIN.trim_end()) {
             if let Some((first, _, domain)) = open {
                 return Err(damaged(
@@ -268,11 +283,13 @@ mod tests {
 
     fn install(file: &str, domain: &str) -> String {
         let block = block(domain);
-        installed(file, &block, &block.text().unwrap()).unwrap()
+        let file = installed(file.as_bytes(), &block, &block.text().unwrap());
+        String::from_utf8(file.unwrap()).unwrap()
     }
 
     fn remove(file: &str, domain: &str) -> String {
-        removed(file, &HostPattern::parse(domain).unwrap()).unwrap()
+        let file = removed(file.as_bytes(), &HostPattern::parse(domain).unwrap());
+        String::from_utf8(file.unwrap()).unwrap()
     }
 
     #[test]
@@ -387,10 +404,11 @@ mod tests {
             ),
         ] {
             let block = block("a.test");
-            let damaged = installed(&file, &block, &whole).unwrap_err();
-            assert_eq!(damaged.line, line, "{file}");
+            let file = file.as_bytes();
+            let damaged = installed(file, &block, &whole).unwrap_err();
+            assert_eq!(damaged.line, line, "{damaged}");
             assert!(damaged.what.contains(says), "{damaged}");
-            assert_eq!(removed(&file, &block.domain), Err(damaged));
+            assert_eq!(removed(file, &block.domain), Err(damaged));
         }
     }
 

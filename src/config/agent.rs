@@ -11,7 +11,7 @@ use address::Parsed;
 use super::decode::{List, Typed};
 use super::diagnostic::{Findings, NOWHERE};
 use super::value::{choice, read};
-use super::{ConsulAddress, Environment, Secret, Token, files};
+use super::{ConsulAddress, Environment, Secret, Token, files, passphrase};
 use crate::tls::key::KeyFile;
 
 /// An agent, and how it is asked.
@@ -72,6 +72,7 @@ pub(super) struct Written<'a> {
     pub(super) roots: &'a Option<List<Typed<String>>>,
     pub(super) chain: &'a Option<Typed<String>>,
     pub(super) key: &'a Option<Typed<String>>,
+    pub(super) passphrase: &'a passphrase::Keys,
     pub(super) server_name: &'a Option<Typed<String>>,
 }
 

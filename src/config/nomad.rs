@@ -8,6 +8,7 @@ use super::agent::{Agent, Fallback, Program, Reader, Written};
 use super::decode::{Item, List, Typed};
 use super::diagnostic::{Findings, NOWHERE};
 use super::file::File;
+use super::passphrase;
 use super::tags::{self, Tagging};
 use super::value::{Wrong, choice, read};
 use super::{Environment, Secret, Upstream};
@@ -87,6 +88,7 @@ pub(super) struct Section {
     roots: Option<List<Typed<String>>>,
     chain: Option<Typed<String>>,
     key: Option<Typed<String>>,
+    passphrase: passphrase::Keys,
     server_name: Option<Typed<String>>,
     region: Option<Typed<String>>,
     namespaces: Option<List<Typed<String>>>,
@@ -160,6 +162,7 @@ impl Section {
             roots: table.take("roots", findings, Item::strings),
             chain: table.take("chain", findings, Item::string),
             key: table.take("key", findings, Item::string),
+            passphrase: passphrase::Keys::take(&mut table, findings),
             server_name: table.take("server_name", findings, Item::string),
             region: table.take("region", findings, Item::string),
             namespaces: table.take("namespaces", findings, Item::strings),
@@ -192,6 +195,7 @@ impl Section {
                 roots: &self.roots,
                 chain: &self.chain,
                 key: &self.key,
+                passphrase: &self.passphrase,
                 server_name: &self.server_name,
             },
             fallback: of_task(environment, findings),

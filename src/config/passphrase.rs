@@ -53,6 +53,16 @@ impl Keys {
         }
     }
 
+    /// Where one of them stands, if it is right.
+    pub(super) fn place(&self) -> Option<Typed<()>> {
+        let command = self.command.as_ref().map(|list| Typed {
+            key: list.key.clone(),
+            value: (),
+            span: list.span.clone(),
+        });
+        self.file.as_ref().map(Typed::place).or(command)
+    }
+
     /// What it means: what the process was given, if nothing is written; `None` if it is broken, which is reported.
     pub(super) fn source(&self, folder: &Path, findings: &mut Findings<'_>) -> Option<Source> {
         if let Some(typed) = &self.file {

@@ -9,6 +9,7 @@ use tokio::time::timeout;
 
 mod outward;
 mod ports;
+mod rights;
 
 use super::{Found, dry_run};
 use crate::config::{Checked, Config};
@@ -19,13 +20,17 @@ use crate::sandbox::{Extent, Sandbox};
 use crate::state;
 use crate::status::State;
 use crate::status::step::Step;
-use crate::tls::chain::{self, Time};
+use crate::tls::chain::{self, Described, Time};
 use crate::tls::files::Certificate;
 use crate::tls::mesh::Identity;
 
 /// The steps that tell of sources.
 const CONSUL: &str = "Consul";
 const NOMAD: &str = "Nomad";
+
+/// The steps that tell what their tokens may do.
+const CONSUL_RIGHTS: &str = "Consul rights";
+const NOMAD_RIGHTS: &str = "Nomad rights";
 
 /// How much more than its patience a start without listeners may take: it logs out at its end.
 const GOODBYE: Duration = Duration::from_secs(3);
@@ -103,7 +108,12 @@ fn sandbox(config: &Config) -> Step {
     let extent = Sandbox::possible();
     match (extent, extent.lack()) {
         (Extent::Whole, _) | (_, None) => Step::ok(name, "the kernel has all of it (Landlock)"),
-        (_, Some(lack)) => Step::warn(name, lack, "a newer kernel has it"),
+        (Extent::ButFiles, Some(lack)) => Step::warn(
+            name,
+            lack,
+            "/sys/kernel/security/lsm must list landlock (else boot with it in `lsm=`), and a container's seccomp profile let it pass; until then ProtectSystem=strict in systemd, or a read-only root, limits writing",
+        ),
+        (_, Some(lack)) => Step::warn(name, lack, "Linux 6.2 or newer has it"),
     }
 }
 
@@ -192,7 +202,7 @@ fn parts(
     not_answer: &BTreeSet<&'static str>,
     tell: &mut dyn FnMut(Step),
 ) {
-    let id = found.identity.as_deref().map(who);
+    let id = found.identity.as_deref();
     for (part, state) in &found.parts {
         let (name, asked, hint) = match &**part {
             identity::PART => (
@@ -232,8 +242,8 @@ fn parts(
             (part, Some(text)) => format!("{part}: {text}"),
             (part, None) => format!("{part}: ready"),
         };
-        tell(match (state, &id) {
-            (State::Ready, Some(id)) if name == "identity" => Step::ok(name, id.as_str()),
+        tell(match (state, id) {
+            (State::Ready, Some(id)) if name == "identity" => who(name, id),
             (State::Ready | State::Noted(_), _) => Step::ok(name, told),
             (State::Degraded(_), _) => Step::warn(name, told, hint),
             (State::NotReady(_), _) => Step::fail(name, told, hint),
@@ -245,12 +255,28 @@ fn parts(
 }
 
 /// The gateway's own name in the mesh, and how long its certificate has to go.
-fn who(identity: &Identity) -> String {
-    let left = identity.not_after.duration_since(SystemTime::now());
-    let left = chain::span(left.unwrap_or_default());
+fn who(name: &'static str, identity: &Identity) -> Step {
     let roots = match identity.roots.len() {
         1 => "1 root".to_owned(),
         many => format!("{many} roots"),
     };
-    format!("{}, {left} left, {roots} trusted", identity.id)
+    let leaf = identity.certificate.cert.first();
+    let Some(leaf) = leaf.and_then(Described::of) else {
+        return Step::ok(name, format!("{}, {roots} trusted", identity.id));
+    };
+    let time = leaf.time(SystemTime::now());
+    let detail = format!("{}, {}, {roots} trusted", identity.id, chain::told(time));
+    match time {
+        Time::Left(_) => Step::ok(name, detail),
+        Time::Short(_) | Time::Over(_) => Step::warn(
+            name,
+            detail,
+            "it should have been renewed: the log and /readyz of the gateway that runs say why not",
+        ),
+        Time::NotYet(_) => Step::fail(
+            name,
+            detail,
+            "sidecars refuse it until then: is this machine's clock right, and the server's?",
+        ),
+    }
 }

@@ -14,7 +14,7 @@ use x509_parser::time::ASN1Time;
 
 use crate::name::HostPattern;
 
-use super::key::{KeyFile, SecretKey};
+use super::key::{Key, KeyFile, SecretKey};
 pub use super::pem::FileError;
 use super::pem::Pem;
 pub(crate) use super::pem::{missing, shell_word};
@@ -118,6 +118,15 @@ pub struct Pair {
 }
 
 impl Pair {
+    /// Whether a chain and its key would load, for a person who has not been asked for a passphrase: a key that needs one is
+    /// not opened, and whether it belongs to the chain is not known.
+    pub fn check(chain: &Path, key: &Path) -> Result<(), FileError> {
+        match Pem::read_with_key(key)?.key()? {
+            Key::Encrypted(_) => Pem::read(chain)?.certificates().map(drop),
+            Key::Plain(_) | Key::Traditional => Self::load(chain, &KeyFile::from(key)).map(drop),
+        }
+    }
+
     /// Reads a chain and its key, and checks that they belong together, as [`Certificate::load`] does.
     pub fn load(chain: &Path, key: &KeyFile) -> Result<Self, FileError> {
         let key_pem = Pem::read_with_key(&key.path);

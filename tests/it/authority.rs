@@ -66,17 +66,23 @@ impl Authority {
         Issued { certificate, key }
     }
 
-    /// Issues a certificate through a CA between this one and it; `NAME.pem` holds both.
-    pub(crate) fn issue_files_below(&self, name: &str, names: &[&str]) {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params
-            .distinguished_name
-            .push(rcgen::DnType::CommonName, "Test CA between");
-        let key = KeyPair::generate().unwrap();
-        let between = CertifiedIssuer::signed_by(params, key, &self.issuer).unwrap();
-        let issued = issue(&between, names);
-        let chain = issued.certificate.pem() + &between.pem();
+    /// Issues a certificate through so many CAs between this one and it; `NAME.pem` holds them all.
+    pub(crate) fn issue_files_below(&self, cas: u8, name: &str, names: &[&str]) {
+        let mut between: Vec<CertifiedIssuer<'static, KeyPair>> = Vec::new();
+        for below in (0..cas).rev() {
+            let mut params = CertificateParams::new(Vec::new()).unwrap();
+            params.is_ca = IsCa::Ca(BasicConstraints::Constrained(below));
+            let name = format!("Test CA between {}", below + 1);
+            params
+                .distinguished_name
+                .push(rcgen::DnType::CommonName, name);
+            let key = KeyPair::generate().unwrap();
+            let above = between.last().unwrap_or(&self.issuer);
+            between.push(CertifiedIssuer::signed_by(params, key, above).unwrap());
+        }
+        let issued = issue(between.last().unwrap_or(&self.issuer), names);
+        let chain = between.iter().rev().map(|issuer| issuer.pem());
+        let chain = issued.certificate.pem() + &chain.collect::<String>();
         self.write(&format!("{name}.pem"), &chain);
         self.write(&format!("{name}.key"), &issued.key.serialize_pem());
     }

@@ -1,7 +1,7 @@
 //! The command line itself: help that fits a screen, completions and manual, names that are none.
 
 use std::fs;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use clap::CommandFactory;
 use portcullis::cli::Cli;
@@ -166,4 +166,49 @@ fn the_manual_has_a_page_for_each_command() {
         told.starts_with("portcullis: cannot write the manual: "),
         "{told}"
     );
+}
+
+#[test]
+fn an_answer_that_stdout_does_not_take_is_an_error_and_a_reader_that_has_gone_is_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("portcullis.toml");
+    fs::write(&config, "admin = false\nlisten = [\"127.0.0.1:0\"]\n").unwrap();
+    let config = config.to_str().unwrap();
+    let into = |arguments: &[&str], out: Stdio| {
+        let mut command = portcullis(arguments);
+        let done = command.stdin(Stdio::null()).stdout(out).output().unwrap();
+        (done.status.code(), String::from_utf8(done.stderr).unwrap())
+    };
+    let mut answers = vec![
+        vec!["--version"],
+        vec!["connect", "--help"],
+        vec!["man"],
+        vec!["ssh-config", "--domain", "*.vm.test", "--gateway", "gate"],
+        vec!["check", "--config", config],
+        vec!["routes", "--dry-run", "--config", config],
+        vec!["routes", "--dry-run", "--json", "--config", config],
+        vec!["doctor", "--config", config],
+        vec!["doctor", "--json", "--config", config],
+    ];
+    answers.extend(["bash", "zsh", "fish"].map(|shell| vec!["completions", shell]));
+    for arguments in answers {
+        let full = fs::File::create("/dev/full").unwrap();
+        let (code, told) = into(&arguments, full.into());
+        assert_eq!(code, Some(1), "{arguments:?}: {told}");
+        let line = "portcullis: cannot write to stdout: No space left on device";
+        assert!(told.contains(line), "{arguments:?}: {told}");
+        assert!(told.contains("\nhint: stdout is where"), "{told}");
+
+        let (gone, pipe) = std::io::pipe().unwrap();
+        drop(gone);
+        let (code, told) = into(&arguments, pipe.into());
+        assert_eq!(code, Some(0), "{arguments:?}: {told}");
+        assert!(!told.contains("stdout"), "{told}");
+    }
+    // Its exit code is all that it says.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let open = listener.local_addr().unwrap().to_string();
+    let full = fs::File::create("/dev/full").unwrap();
+    let probed = into(&["probe", &open], full.into());
+    assert_eq!(probed, (Some(0), String::new()));
 }

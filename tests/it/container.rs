@@ -41,7 +41,7 @@ fn of(stage: &[(String, String)], name: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_image_holds_one_program_and_cas_and_its_user_is_a_number_that_is_not_root() {
+fn the_image_holds_one_program_its_manual_and_cas_and_its_user_is_a_number_that_is_not_root() {
     let image = stage("scratch");
     let user = of(&image, "USER");
     let ids: Vec<u32> = user[0].split(':').map(|id| id.parse().unwrap()).collect();
@@ -59,7 +59,11 @@ fn the_image_holds_one_program_and_cas_and_its_user_is_a_number_that_is_not_root
     // The first of the places where openssl-probe, and so we, look for the system's CAs on Debian.
     assert_eq!(
         targets,
-        ["/etc/ssl/certs/ca-certificates.crt", "/portcullis"]
+        [
+            "/etc/ssl/certs/ca-certificates.crt",
+            "/portcullis",
+            "/usr/share"
+        ]
     );
     assert!(of(&image, "RUN").is_empty() && of(&image, "ADD").is_empty());
 }
@@ -83,6 +87,36 @@ fn what_the_image_is_built_from_is_there() {
     assert!(minor(version.split('-').next().unwrap()) >= minor(wanted));
 }
 
+/// The command that builds the image's program, and the one that puts into the root of the image what belongs there.
+fn steps(root: &Path) -> (String, String) {
+    let commands = of(&stage("docker.io/library/rust"), "RUN").pop().unwrap();
+    let (build, install) = commands.split_once("&&").unwrap();
+    let install = install.replace("/image/", &format!("{}/", root.display()));
+    (build.to_owned(), install)
+}
+
+#[test]
+fn the_manual_and_the_completions_stand_where_programs_look_for_them() {
+    let image = tempfile::tempdir().unwrap();
+    let (_, install) = steps(image.path());
+    let built = "\"target/$(uname -m)-unknown-linux-musl/dist/portcullis\"";
+    assert!(install.contains(built), "{install}");
+    let install = install.replace(built, env!("CARGO_BIN_EXE_portcullis"));
+    let installed = run(Command::new("sh").args(["-ec", &install]), b"");
+    assert!(installed.status.success(), "{installed:?}");
+    let read = |name: &str| fs::read_to_string(image.path().join("usr/share").join(name)).unwrap();
+    for page in ["portcullis", "portcullis-connect", "portcullis-serve"] {
+        let text = read(&format!("man/man1/{page}.1"));
+        assert!(text.contains(&format!(".TH {page} 1")), "{text}");
+    }
+    let bash = read("bash-completion/completions/portcullis");
+    assert!(bash.contains("complete -F _portcullis"), "{bash}");
+    let zsh = read("zsh/site-functions/_portcullis");
+    assert!(zsh.starts_with("#compdef portcullis"), "{zsh}");
+    let fish = read("fish/vendor_completions.d/portcullis.fish");
+    assert!(fish.contains("complete -c portcullis"), "{fish}");
+}
+
 /// Runs the very command of the Containerfile here, then the program in a root that has nothing but what the image has.
 #[test]
 fn the_program_of_the_image_serves_in_a_root_without_anything_else() {
@@ -103,18 +137,16 @@ fn the_program_of_the_image_serves_in_a_root_without_anything_else() {
     {
         return peers::skip(&format!("no std (get it with: rustup target add {target})"));
     }
-    let commands = of(&stage("docker.io/library/rust"), "RUN").pop().unwrap();
-    let (build, install) = commands.split_once("&&").unwrap();
+    let image = tempfile::tempdir().unwrap();
+    let root = image.path();
+    let (build, install) = steps(root);
     // It takes minutes, longer than a test waits for a program.
     let mut cargo = Command::new("sh");
-    cargo.args(["-c", build]).current_dir(tree());
+    cargo.args(["-c", &build]).current_dir(tree());
     let built = cargo.env_remove("CARGO_TARGET_DIR").status().unwrap();
     assert!(built.success());
 
-    let image = tempfile::tempdir().unwrap();
-    let root = image.path();
     fs::set_permissions(root, PermissionsExt::from_mode(0o755)).unwrap();
-    let install = install.replace("/image/", &format!("{}/", root.display()));
     let installed = run(
         Command::new("sh")
             .args(["-c", &install])

@@ -1,6 +1,7 @@
 //! `portcullis doctor`: every step told, each failure with its remedy, in words and as JSON.
 
 use std::collections::BTreeSet;
+use std::net::TcpListener;
 use std::process::Command;
 
 use serde_json::Value;
@@ -10,6 +11,7 @@ use crate::support::run;
 
 mod client;
 mod host;
+mod rights;
 
 /// What the command found, as a script reads it.
 struct Found {
@@ -88,24 +90,76 @@ impl Found {
         );
         self
     }
-}
 
-/// `portcullis doctor` of a person who has said nothing yet, and has no file of his own.
-fn doctor(authority: &Authority) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
-    command.arg("doctor");
-    command.env("XDG_CONFIG_HOME", authority.folder());
-    for name in ["PORTCULLIS_GATEWAY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"] {
-        command.env_remove(name).env_remove(name.to_lowercase());
-    }
-    command
-}
-
-impl Found {
     /// Whether the exit code is this one.
     #[track_caller]
     fn exits(&self, code: i32) -> &Self {
         assert_eq!(self.code, code, "{:#}", self.document);
         self
     }
+}
+
+/// A machine, and the files of whoever asks there: a CA in `ca.pem`, a certificate for `*.example.test` in `edge.pem`, its key.
+struct Scene {
+    authority: Authority,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let authority = Authority::new();
+        authority.issue_files("edge", &["*.example.test"]);
+        Self { authority }
+    }
+
+    /// `portcullis doctor` of a person who has said nothing yet, and has no file of his own.
+    fn doctor(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
+        command.arg("doctor");
+        command.env("XDG_CONFIG_HOME", self.authority.folder());
+        for name in ["PORTCULLIS_GATEWAY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"] {
+            command.env_remove(name).env_remove(name.to_lowercase());
+        }
+        for (name, _) in std::env::vars_os() {
+            let known = name.to_string_lossy();
+            if known.starts_with("CONSUL_") || known.starts_with("NOMAD_") {
+                command.env_remove(name);
+            }
+        }
+        command
+    }
+
+    /// The same at a client's end, for this gateway, trusting the CA.
+    fn to(&self, gateway: impl ToString, target: &str) -> Command {
+        let mut command = self.doctor();
+        command.args(["--gateway", &gateway.to_string(), "--ca"]);
+        command.arg(self.authority.folder().join("ca.pem"));
+        command.arg(target);
+        command
+    }
+
+    /// The same for a gateway that shall listen there with its certificate, by these tables.
+    fn host(&self, listen: impl ToString, tables: &str) -> Command {
+        let listen = listen.to_string();
+        self.host_as_written(&format!(
+            "listen = [\"{listen}\"]\nadmin = false\n\
+             certificates = [{{ chain = \"edge.pem\", key = \"edge.key\" }}]\n{tables}"
+        ))
+    }
+
+    /// The same with a configuration that says everything itself.
+    fn host_as_written(&self, text: &str) -> Command {
+        let config = self.authority.write("portcullis.toml", text);
+        let mut command = self.doctor();
+        command.arg("--config").arg(config);
+        command
+    }
+}
+
+/// Any port.
+const ANY: &str = "127.0.0.1:0";
+
+/// Where nobody listens.
+fn nobody() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().to_string()
 }

@@ -11,6 +11,7 @@ use crate::authority::Authority;
 use crate::peers;
 use crate::support::run;
 
+mod agents;
 mod memory;
 mod reload;
 mod sources;

@@ -66,7 +66,7 @@ async fn the_chain_is_sent_whole() {
     let seen = edge.seen(&arguments).await;
     assert!(seen.contains("Verification: OK"), "{seen}");
     // What it lists is what was sent, not what it made of it.
-    assert!(seen.contains("\n 1 s:CN = Test CA between\n"), "{seen}");
+    assert!(seen.contains("\n 1 s:CN = Test CA between 1\n"), "{seen}");
     assert!(!seen.contains("\n 2 s:"), "{seen}");
 }
 
@@ -266,7 +266,7 @@ impl Edge {
         let openssl = peers::require("openssl", "openssl")?;
         let authority = Authority::new();
         authority.issue_files("edge", &[NAME]);
-        authority.issue_files_below("below", &["below.example.test"]);
+        authority.issue_files_below(1, "below", &["below.example.test"]);
         let upstream = Upstream::greeter(GREETING).await;
         let gateway = Gateway::start(
             &authority,

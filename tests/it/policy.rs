@@ -1,6 +1,7 @@
 //! What a client must show before its route's upstream hears of it.
 
 use std::io;
+use std::process::Command;
 use std::sync::Arc;
 
 use rustls::pki_types::PrivateKeyDer;
@@ -13,6 +14,7 @@ use crate::authority::{Authority, Issued};
 use crate::gateway::Gateway;
 use crate::hello_bytes::{self as hello, NO_APPLICATION_PROTOCOL, framed};
 use crate::scene::{Scene, finish};
+use crate::support::run;
 use crate::upstream::Upstream;
 
 pub(crate) const VERSIONS: [&SupportedProtocolVersion; 2] = [&TLS12, &TLS13];
@@ -257,5 +259,36 @@ async fn of_two_routes_for_a_name_the_one_that_wins_has_its_own_options() {
         let (heard, _) = connection(&gateway, &config, "twice.example.test").await;
         assert_eq!(heard.is_ok(), winner == "open", "{winner}");
         assert_eq!(gateway.ended().await["route"], winner);
+    }
+}
+
+/// What the documents say where nginx has `ssl_verify_depth`.
+#[tokio::test(flavor = "multi_thread")]
+async fn six_cas_may_stand_between_a_client_and_the_one_that_is_trusted_and_not_seven() {
+    let authority = Authority::new();
+    authority.issue_files("edge", &["vm.example.test"]);
+    let upstream = Upstream::echo().await;
+    let tables = format!(
+        "certificates = [{{ chain = \"edge.pem\", key = \"edge.key\" }}]\n\
+         [tls.options.default]\nclient_auth = \"required\"\nclient_ca = [\"ca.pem\"]\n\
+         [routes.vm]\nhost = \"vm.example.test\"\nupstream = \"{}\"\n",
+        upstream.address
+    );
+    let mut gateway = Gateway::start(&authority, &tables).await;
+    for (cas, code, reason) in [(6, 0, "closed"), (7, 28, "client_certificate")] {
+        authority.issue_files_below(cas, "client", &["client.example.test"]);
+        let mut connect = Command::new(env!("CARGO_BIN_EXE_portcullis"));
+        connect.args(["connect", "--gateway", &gateway.address.to_string()]);
+        for (flag, file) in [
+            ("--ca", "ca.pem"),
+            ("--cert", "client.pem"),
+            ("--key", "client.key"),
+        ] {
+            connect.arg(flag).arg(authority.folder().join(file));
+        }
+        let done = run(connect.arg("vm.example.test"), b"hello\n");
+        assert_eq!(done.status.code(), Some(code), "{cas}: {done:?}");
+        assert_eq!(done.stdout == b"hello\n", code == 0, "{cas}: {done:?}");
+        assert_eq!(gateway.ended().await["reason"], reason, "{cas}");
     }
 }

@@ -240,7 +240,7 @@ fn exclusive(
 #[tokio::test]
 async fn the_gateway_shows_its_own_certificate_with_all_that_stands_above_it() {
     let authority = Authority::new();
-    authority.issue_files_below("gateway", &["gateway.test"]);
+    authority.issue_files_below(1, "gateway", &["gateway.test"]);
     let keys = format!(
         "{}\nchain = \"gateway.pem\"\nkey = \"gateway.key\"",
         spiffe()

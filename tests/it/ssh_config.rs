@@ -11,6 +11,8 @@ use crate::peers;
 use crate::support::run;
 use crate::vm::{Vm, end};
 
+mod file;
+
 const NAME: &str = "ssh.vm.example.test";
 const DOMAIN: &str = "*.vm.example.test";
 

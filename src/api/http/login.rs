@@ -321,7 +321,12 @@ impl Answer {
     }
 }
 
-fn request(shared: &Shared, path: &str, body: String) -> Result<Request<Full<Bytes>>, String> {
+/// Something in JSON for this path, without a token.
+pub(super) fn request(
+    shared: &Shared,
+    path: &str,
+    body: String,
+) -> Result<Request<Full<Bytes>>, String> {
     let uri =
         Uri::try_from(format!("{}{path}", shared.prefix)).map_err(|error| error.to_string())?;
     let mut request = Request::new(Full::from(body));

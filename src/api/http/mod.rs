@@ -6,6 +6,7 @@ mod error;
 mod hold_off;
 mod limits;
 mod login;
+mod rights;
 mod token;
 mod watch;
 
@@ -15,6 +16,7 @@ mod tests;
 
 pub use answer::{Answer, null_is_default};
 pub use error::{ClientError, Error};
+pub use rights::Right;
 pub use token::TokenId;
 pub use watch::Watch;
 

@@ -12,7 +12,6 @@ use crate::config::files;
 use crate::config::value::{Wrong, read};
 use crate::tls::client::{self, ClientError};
 use crate::tls::key::KeyFile;
-use crate::tls::passphrase::Source;
 use crate::tls::verify::Proof;
 
 /// What TLS is made from; of plain HTTP, what is written for it nevertheless.
@@ -29,7 +28,7 @@ impl Reader<'_> {
         let certificate = self.certificate(findings);
         let server_name = self.server_name(agent, findings);
         if agent.https {
-            check(
+            self.check(
                 roots.as_deref(),
                 certificate.as_ref(),
                 &agent.said,
@@ -99,18 +98,22 @@ impl Reader<'_> {
         let chain = self.either(self.written.chain, self.program.chain, findings);
         let key = self.either(self.written.key, self.program.key, findings);
         let (there, missing) = match (chain, key) {
-            (None, None) => return None,
+            (None, None) => {
+                self.refuse_passphrase_alone(findings);
+                return None;
+            }
             (Some(chain), Some(key)) => {
+                let passphrase = self.written.passphrase.source(self.folder, findings);
                 let chain = self.path(&chain, findings);
-                let key = self.path(&key, findings).map(|key| Typed {
-                    value: KeyFile {
-                        path: key.value,
-                        passphrase: Source::Start(findings.given().clone()),
-                    },
+                let key = self.path(&key, findings);
+                let ((chain, key), passphrase) = chain.zip(key).zip(passphrase)?;
+                let path = key.value;
+                let key = Typed {
+                    value: KeyFile { path, passphrase },
                     key: key.key,
                     span: key.span,
-                });
-                return chain.zip(key);
+                };
+                return Some((chain, key));
             }
             (Some(chain), None) => (chain, ("key", self.program.key)),
             (None, Some(key)) => (key, ("chain", self.program.chain)),
@@ -127,6 +130,19 @@ impl Reader<'_> {
             ),
         );
         None
+    }
+
+    fn refuse_passphrase_alone(&self, findings: &mut Findings<'_>) {
+        if let Some(place) = self.written.passphrase.place() {
+            let (section, variable) = (self.program.section, self.program.key);
+            findings.missing(
+                place.span,
+                format!("`{}`: there is no key for it to open", place.key),
+                format!(
+                    "add `chain` and `key` to [{section}] ({variable} names one, too), or remove it"
+                ),
+            );
+        }
     }
 
     /// A path as it is opened: what a variable names begins where the process was started.
@@ -171,6 +187,43 @@ impl Reader<'_> {
         })
     }
 
+    /// What the client will be made from, tried: the chain and its key, and the system's CAs where no others are named.
+    fn check(
+        &self,
+        roots: Option<&[PathBuf]>,
+        certificate: Option<&(Typed<PathBuf>, Typed<KeyFile>)>,
+        place: &Typed<()>,
+        findings: &mut Findings<'_>,
+    ) {
+        let Some(roots) = roots else { return };
+        let pair = certificate.map(|(chain, key)| (chain.value.as_path(), &key.value));
+        let Err(error) = client::config(roots, pair, Proof::ServerName) else {
+            return;
+        };
+        let passphrase = self.written.passphrase;
+        let named = match (&error, certificate) {
+            (ClientError::File(file), Some((_, key))) => {
+                passphrase.naming(&key.value.passphrase, &file.path)
+            }
+            _ => None,
+        };
+        let blamed = match (&error, certificate) {
+            // Told already, where it is named.
+            (ClientError::File(file), _) if roots.contains(&file.path) => return,
+            (ClientError::File(file), Some((chain, _))) if file.path == chain.value => {
+                chain.place()
+            }
+            (ClientError::File(_), Some((_, key))) => key.place(),
+            _ => place.clone(),
+        };
+        let blamed = named.map_or(blamed, |named| named.place());
+        findings.error(
+            blamed.span,
+            format!("`{}`: {error}", blamed.key),
+            error.help().unwrap_or("look at the files that are named"),
+        );
+    }
+
     /// What is written for TLS, and has no effect without it.
     fn warn_of_no_tls(&self, findings: &mut Findings<'_>) {
         let section = self.written;
@@ -185,32 +238,6 @@ impl Reader<'_> {
             );
         }
     }
-}
-
-/// What the client will be made from, tried: the chain and its key, and the system's CAs where no others are named.
-fn check(
-    roots: Option<&[PathBuf]>,
-    certificate: Option<&(Typed<PathBuf>, Typed<KeyFile>)>,
-    place: &Typed<()>,
-    findings: &mut Findings<'_>,
-) {
-    let Some(roots) = roots else { return };
-    let pair = certificate.map(|(chain, key)| (chain.value.as_path(), &key.value));
-    let Err(error) = client::config(roots, pair, Proof::ServerName) else {
-        return;
-    };
-    let blamed = match (&error, certificate) {
-        // Told already, where it is named.
-        (ClientError::File(file), _) if roots.contains(&file.path) => return,
-        (ClientError::File(file), Some((chain, _))) if file.path == chain.value => chain.place(),
-        (ClientError::File(_), Some((_, key))) => key.place(),
-        _ => place.clone(),
-    };
-    findings.error(
-        blamed.span,
-        format!("`{}`: {error}", blamed.key),
-        error.help().unwrap_or("look at the files that are named"),
-    );
 }
 
 /// Every file of a directory, but for hidden ones: Kubernetes keeps the links of a mounted volume in those.

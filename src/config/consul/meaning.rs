@@ -47,6 +47,7 @@ pub(in crate::config) fn consul(
             roots: &section.roots,
             chain: &section.chain,
             key: &section.key,
+            passphrase: &section.passphrase,
             server_name: &section.server_name,
         },
         fallback: Fallback::default(),

@@ -5,7 +5,7 @@ use super::catalog::Keys;
 use super::login;
 use crate::config::decode::{Item, List, Typed};
 use crate::config::diagnostic::Findings;
-use crate::config::tags;
+use crate::config::{passphrase, tags};
 
 /// `[consul]`. `None` is a key that is absent, or wrong and reported.
 #[derive(Debug, Default)]
@@ -16,6 +16,7 @@ pub(in crate::config) struct Section {
     pub(super) roots: Option<List<Typed<String>>>,
     pub(super) chain: Option<Typed<String>>,
     pub(super) key: Option<Typed<String>>,
+    pub(super) passphrase: passphrase::Keys,
     pub(super) server_name: Option<Typed<String>>,
     pub(super) mesh_identity: Option<Typed<String>>,
     pub(super) login: Option<login::Keys>,
@@ -55,6 +56,7 @@ impl Section {
             roots: table.take("roots", findings, Item::strings),
             chain: table.take("chain", findings, Item::string),
             key: table.take("key", findings, Item::string),
+            passphrase: passphrase::Keys::take(&mut table, findings),
             server_name: table.take("server_name", findings, Item::string),
             names_identity: table.has("mesh_identity"),
             mesh_identity: table.take("mesh_identity", findings, Item::string),

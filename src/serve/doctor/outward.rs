@@ -6,11 +6,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::Deserialize;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
-use super::{CONSUL, NOMAD};
-use crate::api::http::{Client, ClientError, Error, Query, Server};
+use super::{CONSUL, NOMAD, rights};
+use crate::api::http::{Api, Client, ClientError, Error, Query, Server};
 use crate::config::Config;
 use crate::log::printable;
 use crate::net::dial::Dial;
@@ -35,33 +36,42 @@ pub(super) async fn ask(
     patience: Duration,
     tell: &mut dyn FnMut(Step),
 ) -> BTreeSet<&'static str> {
-    let mut steps = Vec::new();
+    let mut failed = BTreeSet::new();
     if let Some(consul) = &config.consul {
         let (server, address) = (Server::from(consul), &consul.address);
-        steps.push(agent(CONSUL, server, address, patience).await);
+        match agent(CONSUL, server, address, patience, tell).await {
+            Some(client) => {
+                rights::of_consul(&client, consul, patience, tell).await;
+                client.log_out().await;
+            }
+            None => drop(failed.insert(CONSUL)),
+        }
     }
     if let Some(nomad) = &config.nomad {
         let (server, address) = (Server::from(nomad), &nomad.agent.address);
-        steps.push(agent(NOMAD, server, address, patience).await);
+        match agent(NOMAD, server, address, patience, tell).await {
+            Some(client) => rights::of_nomad(&client, nomad, patience, tell).await,
+            None => drop(failed.insert(NOMAD)),
+        }
     }
-    let failed = steps.iter().filter(|step| step.state == Finding::Fail);
-    let failed = failed.map(|step| step.step).collect();
-    steps.into_iter().for_each(tell);
     failed
 }
 
+/// Tells how an agent answers; what asks it, if it does.
 async fn agent(
     name: &'static str,
     server: Server<'_>,
     address: impl Display,
     patience: Duration,
-) -> Step {
+    tell: &mut dyn FnMut(Step),
+) -> Option<Client> {
     let client: Result<Client, ClientError> = Client::new(server);
     let client = match client {
         Ok(client) => client,
         Err(error) => {
             let hint = "look at the files and the token that its section names";
-            return Step::fail(name, error.to_string(), hint);
+            tell(Step::fail(name, error.to_string(), hint));
+            return None;
         }
     };
     let began = Instant::now();
@@ -86,14 +96,72 @@ async fn agent(
         ),
         Ok(Ok(answer)) => {
             let leader = printable(&answer.value, SHOWN);
-            Step::ok(
-                name,
-                format!("the agent at {address} answers; the leader is {leader}"),
-            )
+            let version = version(&client, patience).await;
+            let detail =
+                format!("the agent at {address} answers ({version}); the leader is {leader}");
+            Step::ok(name, detail)
         }
     };
-    client.log_out().await;
-    step.took(took)
+    let answers = step.state != Finding::Fail;
+    tell(step.took(took));
+    if !answers {
+        client.log_out().await;
+    }
+    answers.then_some(client)
+}
+
+/// What `/v1/agent/version` of Consul tells anybody.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Version {
+    human_version: String,
+}
+
+/// Of what `/v1/agent/self` of Nomad tells who may read agents.
+#[derive(Deserialize)]
+struct Itself {
+    config: Configured,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Configured {
+    version: Numbered,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Numbered {
+    version: String,
+}
+
+/// Which version an agent has, or that it does not say so.
+async fn version(client: &Client, patience: Duration) -> String {
+    let query = |path| Query {
+        path,
+        parameters: &[],
+        consistent: false,
+    };
+    let asked = timeout(patience, async {
+        match client.api() {
+            Api::Consul => {
+                let query = query(&["agent", "version"]);
+                let told = client.read::<Version>(&query).await?;
+                Ok(format!("Consul {}", told.value.human_version))
+            }
+            Api::Nomad => {
+                let told = client.read::<Itself>(&query(&["agent", "self"])).await?;
+                Ok(format!("Nomad {}", told.value.config.version.version))
+            }
+        }
+    });
+    match asked.await {
+        Ok(Ok(version)) => printable(&version, SHOWN),
+        Ok(Err(error)) if Error::is_denied(&error) => {
+            "its version is told to tokens with `agent:read` only".to_owned()
+        }
+        Ok(Err(_)) | Err(_) => "its version is not told".to_owned(),
+    }
 }
 
 fn remedy(error: &Error) -> &'static str {

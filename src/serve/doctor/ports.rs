@@ -15,6 +15,9 @@ use crate::status::step::Step;
 /// The state of a socket that listens, in `/proc/net/tcp` (tcp_states.h).
 const LISTENS: &str = "0A";
 
+/// Where public CAs come to.
+const HTTPS: u16 = 443;
+
 /// Looks at every address that a gateway would listen on. Each is bound for a moment, and none is listened on: nobody who comes
 /// meanwhile is lost.
 pub(super) fn look(config: &Config, tell: &mut dyn FnMut(Step)) {
@@ -32,6 +35,26 @@ pub(super) fn look(config: &Config, tell: &mut dyn FnMut(Step)) {
             ListenAddress::Unix(path) => socket(&key, path),
         });
     }
+    if let Some(note) = challenge(config) {
+        tell(note);
+    }
+}
+
+/// What to know where no listener is at the port that public CAs come to.
+///
+/// They prove a name by tls-alpn-01 at port 443 alone (RFC 8737 §3); whether 443 of another machine leads here cannot be told.
+fn challenge(config: &Config) -> Option<Step> {
+    let mut ports = config
+        .listeners
+        .iter()
+        .map(|listener| listener.address.port());
+    let has_none = !config.listeners.is_empty() && ports.all(|port| port != HTTPS);
+    has_none.then(|| {
+        Step::unknown(
+            "port",
+            "no listener is at 443: where an upstream behind `passthrough` gets certificates of a public CA by tls-alpn-01 (ACME), 443 of its names must lead here",
+        )
+    })
 }
 
 fn port(key: &str, address: SocketAddr) -> Step {

@@ -8,8 +8,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
-use super::{Found, doctor};
-use crate::authority::{Authority, Issued};
+use super::{Found, Scene, nobody};
+use crate::authority::Issued;
 use crate::gateway::Gateway;
 use crate::support::run;
 use crate::upstream::{Upstream, echo};
@@ -30,36 +30,30 @@ dial_timeout = "2s"
 dial_attempts = 1
 "#;
 
-/// The doctor for this gateway, trusting this CA.
-fn to(authority: &Authority, gateway: impl ToString, target: &str) -> Command {
-    let mut command = doctor(authority);
-    command.args(["--gateway", &gateway.to_string(), "--ca"]);
-    command.arg(authority.folder().join("ca.pem")).arg(target);
-    command
-}
-
-fn showing(mut command: Command, authority: &Authority) -> Command {
-    for (flag, file) in [("--cert", "me.pem"), ("--key", "me.key")] {
-        command.arg(flag).arg(authority.folder().join(file));
+impl Scene {
+    /// The doctor with a certificate to show.
+    fn showing(&self, mut command: Command) -> Command {
+        for (flag, file) in [("--cert", "me.pem"), ("--key", "me.key")] {
+            command.arg(flag).arg(self.authority.folder().join(file));
+        }
+        command
     }
-    command
-}
 
-/// A gateway of ours with a route for each name: its option set, if any, and its upstream.
-async fn gateway(authority: &Authority, routes: &[(&str, &str, String)]) -> Gateway {
-    authority.issue_files("edge", &["*.example.test"]);
-    let mut tables = ROUTES.to_owned();
-    for (name, options, upstream) in routes {
-        let options = match *options {
-            "" => String::new(),
-            options => format!("tls_options = \"{options}\"\n"),
-        };
-        tables += &format!(
-            "[upstreams.{name}]\naddress = \"{upstream}\"\n\
+    /// A gateway of ours with a route for each name: its option set, if any, and its upstream.
+    async fn gateway(&self, routes: &[(&str, &str, String)]) -> Gateway {
+        let mut tables = ROUTES.to_owned();
+        for (name, options, upstream) in routes {
+            let options = match *options {
+                "" => String::new(),
+                options => format!("tls_options = \"{options}\"\n"),
+            };
+            tables += &format!(
+                "[upstreams.{name}]\naddress = \"{upstream}\"\n\
              [routes.{name}]\nhost = \"{name}.example.test\"\n{options}upstream = \"{name}\"\n"
-        );
+            );
+        }
+        Gateway::start(&self.authority, &tables).await
     }
-    Gateway::start(authority, &tables).await
 }
 
 /// A server that ends TLS for the target, and is no gateway of ours.
@@ -73,11 +67,6 @@ where
     Upstream::tls(issued.server(&[&TLS12, &TLS13]), serve).await
 }
 
-fn nobody() -> String {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().to_string()
-}
-
 /// A server that speaks first, and waits for the client's end.
 async fn greeting(mut stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin) {
     let _ = stream.write_all(b"SSH-2.0-Test\x1b[2J\r\n").await;
@@ -87,10 +76,10 @@ async fn greeting(mut stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_good_way_is_told_step_by_step_to_the_target_s_first_bytes() {
-    let authority = Authority::new();
+    let scene = Scene::new();
     let sshd = Upstream::tcp(greeting).await;
-    let gateway = gateway(&authority, &[("vm", "", sshd.address.to_string())]).await;
-    let found = Found::by(to(&authority, gateway.address, TARGET));
+    let gateway = scene.gateway(&[("vm", "", sshd.address.to_string())]).await;
+    let found = Found::by(scene.to(gateway.address, TARGET));
     assert_eq!(found.code, 0, "{:#}", found.document);
     assert_eq!(
         found.course(),
@@ -130,7 +119,7 @@ async fn a_good_way_is_told_step_by_step_to_the_target_s_first_bytes() {
         )
         .tells("first bytes", "ok", "SSH-2.0-Test\\x1b[2J\\r\\n", "");
 
-    let done = run(&to(&authority, gateway.address, TARGET), b"");
+    let done = run(&scene.to(gateway.address, TARGET), b"");
     let words = String::from_utf8(done.stdout).unwrap();
     assert!(
         words.contains("\nok   TLS                 TLS 1.3, "),
@@ -145,28 +134,26 @@ async fn a_good_way_is_told_step_by_step_to_the_target_s_first_bytes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_in_the_way_to_the_gateway_is_told_with_its_remedy() {
-    let authority = Authority::new();
-    Found::by(to(&authority, "gate.invalid", TARGET))
-        .exits(20)
-        .tells(
-            "DNS",
-            "fail",
-            "cannot find the address of the gateway gate.invalid",
-            "--gateway",
-        );
-    Found::by(to(&authority, nobody(), TARGET)).exits(21).tells(
+    let scene = Scene::new();
+    Found::by(scene.to("gate.invalid", TARGET)).exits(20).tells(
+        "DNS",
+        "fail",
+        "cannot find the address of the gateway gate.invalid",
+        "--gateway",
+    );
+    Found::by(scene.to(nobody(), TARGET)).exits(21).tells(
         "TCP",
         "fail",
         "refuses connections",
         "is it running",
     );
     let (_deaf, _queued, address) = crate::upstreams::deaf().await;
-    let mut command = to(&authority, address, TARGET);
+    let mut command = scene.to(address, TARGET);
     command.args(["--timeout", "500ms"]);
     Found::by(command)
         .exits(22)
         .tells("TCP", "fail", "did not answer within 500ms", "a firewall");
-    let mut command = to(&authority, "gate.example.test", TARGET);
+    let mut command = scene.to("gate.example.test", TARGET);
     command.args(["--proxy", &format!("http://me:secret@{}", nobody())]);
     let found = Found::by(command);
     found.exits(36).tells(
@@ -180,9 +167,9 @@ async fn what_is_in_the_way_to_the_gateway_is_told_with_its_remedy() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_that_speaks_no_tls_or_falls_silent_is_told_at_the_step_of_tls() {
-    let authority = Authority::new();
+    let scene = Scene::new();
     let answering = Upstream::greeter("HTTP/1.1 400 Bad Request\r\n\r\n").await;
-    Found::by(to(&authority, answering.address, TARGET))
+    Found::by(scene.to(answering.address, TARGET))
         .exits(23)
         .tells("TCP", "ok", "127.0.0.1:", "")
         .tells(
@@ -195,7 +182,7 @@ async fn a_gateway_that_speaks_no_tls_or_falls_silent_is_told_at_the_step_of_tls
         let _ = tcp.read_to_end(&mut Vec::new()).await;
     })
     .await;
-    let mut command = to(&authority, silent.address, TARGET);
+    let mut command = scene.to(silent.address, TARGET);
     command.args(["--timeout", "500ms"]);
     Found::by(command).exits(24).tells(
         "TLS",
@@ -207,10 +194,10 @@ async fn a_gateway_that_speaks_no_tls_or_falls_silent_is_told_at_the_step_of_tls
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_certificate_that_proves_nothing_is_shown_before_it_is_refused() {
-    let authority = Authority::new();
-    let ours = server(&authority.issue(&[TARGET]), echo).await;
-    let namesake = Authority::new();
-    Found::by(to(&namesake, ours.address, TARGET))
+    let scene = Scene::new();
+    let ours = server(&scene.authority.issue(&[TARGET]), echo).await;
+    let namesake = Scene::new();
+    Found::by(namesake.to(ours.address, TARGET))
         .exits(12)
         .tells("TLS", "ok", "it is spoken there", "")
         .tells(
@@ -226,8 +213,8 @@ async fn a_certificate_that_proves_nothing_is_shown_before_it_is_refused() {
             "made anew",
         );
 
-    let other = server(&authority.issue(&["gate.example.test"]), echo).await;
-    Found::by(to(&authority, other.address, TARGET))
+    let other = server(&scene.authority.issue(&["gate.example.test"]), echo).await;
+    Found::by(scene.to(other.address, TARGET))
         .exits(27)
         .tells("certificate", "ok", "for gate.example.test;", "")
         .tells(
@@ -250,8 +237,8 @@ async fn a_certificate_that_proves_nothing_is_shown_before_it_is_refused() {
         let mut params = CertificateParams::new(vec![TARGET.to_owned()]).unwrap();
         params.not_before = rcgen::date_time_ymd(from, 1, 1);
         params.not_after = rcgen::date_time_ymd(until, 1, 1);
-        let gate = server(&authority.sign(params), echo).await;
-        Found::by(to(&authority, gate.address, TARGET))
+        let gate = server(&scene.authority.sign(params), echo).await;
+        Found::by(scene.to(gate.address, TARGET))
             .exits(code)
             .tells("certificate", "warn", says, "")
             .tells(
@@ -263,7 +250,7 @@ async fn a_certificate_that_proves_nothing_is_shown_before_it_is_refused() {
             .tells("trust", "fail", fails, "clock");
     }
 
-    let mut command = doctor(&authority);
+    let mut command = scene.doctor();
     command.args([
         "--insecure",
         "--gateway",
@@ -277,23 +264,21 @@ async fn a_certificate_that_proves_nothing_is_shown_before_it_is_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_gateway_of_ours_says_of_the_name_the_client_and_the_target_is_told_at_its_step() {
-    let authority = Authority::new();
-    authority.issue_files("me", &["me.example.test"]);
+    let scene = Scene::new();
+    scene.authority.issue_files("me", &["me.example.test"]);
     let (plain, down) = (Upstream::echo().await, nobody());
     let up = plain.address.to_string();
     let (_deaf, _queued, deaf) = crate::upstreams::deaf().await;
-    let gateway = gateway(
-        &authority,
-        &[
+    let gateway = scene
+        .gateway(&[
             ("vm", "", up.clone()),
             ("mutual", "mutual", up.clone()),
             ("optional", "optional", up),
             ("down", "", down),
             ("deaf", "", deaf.to_string()),
-        ],
-    )
-    .await;
-    let by = |target: &str| to(&authority, gateway.address, target);
+        ])
+        .await;
+    let by = |target: &str| scene.to(gateway.address, target);
 
     Found::by(by("vm.elsewhere.test"))
         .exits(13)
@@ -313,7 +298,7 @@ async fn what_a_gateway_of_ours_says_of_the_name_the_client_and_the_target_is_to
             "it takes those signed by CN=Test CA",
             "--cert FILE",
         );
-    Found::by(showing(by("mutual.example.test"), &authority))
+    Found::by(scene.showing(by("mutual.example.test")))
         .exits(0)
         .tells("client certificate", "ok", "me.pem was taken", "");
     Found::by(by("optional.example.test")).exits(0).tells(
@@ -349,47 +334,51 @@ async fn what_a_gateway_of_ours_says_of_the_name_the_client_and_the_target_is_to
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_a_server_that_is_no_gateway_of_ours_it_is_said_what_cannot_be_told() {
-    let authority = Authority::new();
-    let issued = authority.issue(&[TARGET]);
+    let scene = Scene::new();
+    let issued = scene.authority.issue(&[TARGET]);
     let silent = server(&issued, echo).await;
-    Found::by(to(&authority, silent.address, TARGET))
+    Found::by(scene.to(silent.address, TARGET))
         .exits(0)
         .tells("upstream", "unknown", "does not speak portcullis/1", "")
         .tells("first bytes", "unknown", "none within 1s", "");
-    let done = run(&to(&authority, silent.address, TARGET), b"");
+    let done = run(&scene.to(silent.address, TARGET), b"");
     let words = String::from_utf8(done.stdout).unwrap();
     assert!(words.contains("whether it is up cannot be told"), "{words}");
     let greeter = server(&issued, greeting).await;
-    Found::by(to(&authority, greeter.address, TARGET))
-        .exits(0)
-        .tells("first bytes", "ok", "SSH-2.0-Test", "");
+    Found::by(scene.to(greeter.address, TARGET)).exits(0).tells(
+        "first bytes",
+        "ok",
+        "SSH-2.0-Test",
+        "",
+    );
     // What `connect` takes for an end in order is one, and odd.
     let closing = server(&issued, |mut stream| async move {
         let _ = stream.shutdown().await;
     })
     .await;
-    Found::by(to(&authority, closing.address, TARGET))
-        .exits(0)
-        .tells("first bytes", "warn", "without a word", "its own log");
+    Found::by(scene.to(closing.address, TARGET)).exits(0).tells(
+        "first bytes",
+        "warn",
+        "without a word",
+        "its own log",
+    );
     let cut = server(&issued, |mut stream| async move {
         let _ = stream.get_mut().0.shutdown().await;
     })
     .await;
-    Found::by(to(&authority, cut.address, TARGET))
-        .exits(15)
-        .tells(
-            "first bytes",
-            "fail",
-            "before a byte came back",
-            "probably down",
-        );
+    Found::by(scene.to(cut.address, TARGET)).exits(15).tells(
+        "first bytes",
+        "fail",
+        "before a byte came back",
+        "probably down",
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_names_the_gateway_is_told_and_so_is_what_is_wrong_with_it() {
-    let authority = Authority::new();
+    let scene = Scene::new();
     Found::by({
-        let mut command = doctor(&authority);
+        let mut command = scene.doctor();
         command.arg(TARGET);
         command
     })
@@ -402,10 +391,10 @@ async fn what_names_the_gateway_is_told_and_so_is_what_is_wrong_with_it() {
     );
 
     let config = |text: &str| {
-        let folder = authority.folder().join("portcullis");
+        let folder = scene.authority.folder().join("portcullis");
         std::fs::create_dir_all(&folder).unwrap();
         std::fs::write(folder.join("client.toml"), text).unwrap();
-        let mut command = doctor(&authority);
+        let mut command = scene.doctor();
         command.arg(TARGET);
         Found::by(command)
     };
@@ -424,8 +413,8 @@ async fn what_names_the_gateway_is_told_and_so_is_what_is_wrong_with_it() {
         .exits(2)
         .tells("configuration", "fail", "client.toml:2:1: ", "gateway");
 
-    let authority = Authority::new();
-    let mut command = to(&authority, &gateway, TARGET);
+    let scene = Scene::new();
+    let mut command = scene.to(&gateway, TARGET);
     command.args(["--cert", "/nonexistent.pem", "--key", "/nonexistent.key"]);
     Found::by(command)
         .exits(2)

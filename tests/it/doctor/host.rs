@@ -1,58 +1,39 @@
 //! The doctor on a gateway's host: what a start needs, and what is asked and dialled.
 
+use std::fs;
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use rcgen::CertificateParams;
 use rustls::version::TLS13;
 
-use super::{Found, doctor};
+use super::{ANY, Found, Scene, nobody};
 use crate::authority::Authority;
-use crate::consul::{Consul, ITSELF, NODES};
 use crate::peers;
 use crate::program::Program;
+use crate::splice_denied::DENY;
 use crate::upstream::{Upstream, echo};
 
-/// The doctor for a gateway with this configuration.
-fn of(authority: &Authority, tables: &str) -> Command {
-    let config = authority.write("portcullis.toml", tables);
-    let mut command = doctor(authority);
-    command.arg("--config").arg(config);
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("CONSUL_") {
-            command.env_remove(name);
-        }
-    }
-    command
-}
-
-/// A configuration with one route to this upstream.
-fn one_route(listen: impl std::fmt::Display, upstream: impl std::fmt::Display) -> String {
+/// Tables with one route to this upstream.
+fn one_route(upstream: impl std::fmt::Display) -> String {
     format!(
-        "listen = [\"{listen}\"]\nadmin = false\n\
-         certificates = [{{ chain = \"edge.pem\", key = \"edge.key\" }}]\n\
-         [routes.vm]\nhost = \"vm.example.test\"\nupstream = \"vm\"\n\
+        "[routes.vm]\nhost = \"vm.example.test\"\nupstream = \"vm\"\n\
          [upstreams.vm]\naddress = \"{upstream}\"\n"
     )
 }
 
-fn authority() -> Authority {
-    let authority = Authority::new();
-    authority.issue_files("edge", &["*.example.test"]);
-    authority
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_host_that_is_well_is_told_so_and_its_state_stays_unmade() {
-    let authority = authority();
+    let scene = Scene::new();
     let upstream = Upstream::echo().await;
-    let state = authority.folder().join("state");
+    let state = scene.authority.folder().join("state");
     let tables = format!(
         "state_dir = {:?}\n{}",
         state.display().to_string(),
-        one_route("127.0.0.1:0", upstream.address)
+        one_route(upstream.address)
     );
-    let found = Found::by(of(&authority, &tables));
+    let found = Found::by(scene.host(ANY, &tables));
     found
         .exits(0)
         .tells(
@@ -84,8 +65,8 @@ async fn a_host_that_is_well_is_told_so_and_its_state_stays_unmade() {
 
 #[test]
 fn a_broken_configuration_is_told_by_its_first_mistake_and_exits_2() {
-    let authority = authority();
-    Found::by(of(&authority, "admin = false\nlisen = []\n"))
+    let scene = Scene::new();
+    Found::by(scene.host_as_written("admin = false\nlisen = []\n"))
         .exits(2)
         .tells(
             "configuration",
@@ -93,7 +74,7 @@ fn a_broken_configuration_is_told_by_its_first_mistake_and_exits_2() {
             "portcullis.toml:2:1: unknown key `lisen`",
             "portcullis check",
         );
-    let mut command = doctor(&authority);
+    let mut command = scene.doctor();
     command.args(["--config", "/nonexistent/portcullis.toml"]);
     Found::by(command)
         .exits(2)
@@ -102,67 +83,59 @@ fn a_broken_configuration_is_told_by_its_first_mistake_and_exits_2() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_holds_a_port_is_named_and_a_gateway_that_runs_is_no_failure() {
-    let authority = authority();
+    let scene = Scene::new();
     let upstream = Upstream::echo().await;
     let held = TcpListener::bind("127.0.0.1:0").unwrap();
-    let tables = one_route(held.local_addr().unwrap(), upstream.address);
+    let tables = one_route(upstream.address);
+    let held = held.local_addr().unwrap();
     let pid = std::process::id();
-    Found::by(of(&authority, &tables)).exits(1).tells(
+    Found::by(scene.host(held, &tables)).exits(1).tells(
         "port",
         "fail",
         &format!("(pid {pid})"),
         "listen elsewhere",
     );
-    Found::by(of(
-        &authority,
-        &one_route("192.0.2.1:8443", upstream.address),
-    ))
-    .exits(1)
-    .tells("port", "fail", "does not have that address", "ip address");
+    Found::by(scene.host("192.0.2.1:8443", &tables))
+        .exits(1)
+        .tells("port", "fail", "does not have that address", "ip address");
 
-    let other = Authority::new();
-    other.issue_files("edge", &["*.example.test"]);
+    let other = Scene::new();
     let running = format!(
         "admin = \"127.0.0.1:0\"\nlog = {{ format = \"json\" }}\n\
-         certificates = [{{ chain = \"edge.pem\", key = \"edge.key\" }}]\n\
-         [routes.vm]\nhost = \"vm.example.test\"\nupstream = \"vm\"\n\
-         [upstreams.vm]\naddress = \"{}\"\n",
-        upstream.address
+         certificates = [{{ chain = \"edge.pem\", key = \"edge.key\" }}]\n{tables}"
     );
-    let program = Program::start(&other, &running);
+    let program = Program::start(&other.authority, &running);
     let pid = program.child.id();
-    Found::by(of(
-        &authority,
-        &one_route(program.listener, upstream.address),
-    ))
-    .exits(0)
-    .tells(
-        "port",
-        "ok",
-        &format!("by a portcullis that runs: portcullis (pid {pid})"),
-        "",
-    );
+    Found::by(scene.host(program.listener, &tables))
+        .exits(0)
+        .tells(
+            "port",
+            "ok",
+            &format!("by a portcullis that runs: portcullis (pid {pid})"),
+            "",
+        );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn certificates_of_another_time_and_upstreams_that_prove_nothing_fail() {
-    let authority = Authority::new();
+    let scene = Scene::new();
     for (name, from, until) in [("old", 2000, 2001), ("new", 2999, 3000)] {
         let mut params = CertificateParams::new(vec![format!("{name}.example.test")]).unwrap();
         params.not_before = rcgen::date_time_ymd(from, 1, 1);
         params.not_after = rcgen::date_time_ymd(until, 1, 1);
-        let issued = authority.sign(params);
-        authority.write(&format!("{name}.pem"), &issued.certificate.pem());
-        authority.write(&format!("{name}.key"), &issued.key.serialize_pem());
+        let issued = scene.authority.sign(params);
+        scene
+            .authority
+            .write(&format!("{name}.pem"), &issued.certificate.pem());
+        scene
+            .authority
+            .write(&format!("{name}.key"), &issued.key.serialize_pem());
     }
     let stranger = Authority::new().issue(&["db.test"]).server(&[&TLS13]);
     let stranger = Upstream::tls(stranger, echo).await;
-    let proven = authority.issue(&["db.test"]).server(&[&TLS13]);
+    let proven = scene.authority.issue(&["db.test"]).server(&[&TLS13]);
     let proven = Upstream::tls(proven, echo).await;
-    let down = {
-        let gone = TcpListener::bind("127.0.0.1:0").unwrap();
-        gone.local_addr().unwrap()
-    };
+    let down = nobody();
     let mut tables = "listen = [\"127.0.0.1:0\"]\nadmin = false\n\
         certificates = [{ chain = \"old.pem\", key = \"old.key\" }, { chain = \"new.pem\", key = \"new.key\" }]\n"
         .to_owned();
@@ -178,7 +151,7 @@ async fn certificates_of_another_time_and_upstreams_that_prove_nothing_fail() {
          [upstreams.half]\nendpoints = [{{ address = \"{down}\" }}, {{ address = \"{}\" }}]\n",
         proven.address
     );
-    Found::by(of(&authority, &tables))
+    Found::by(scene.host_as_written(&tables))
         .exits(1)
         .tells(
             "certificate",
@@ -203,10 +176,10 @@ async fn open_files_without_room_for_the_connections_that_are_promised_fail() {
     let Some(prlimit) = peers::require("prlimit", "prlimit") else {
         return;
     };
-    let authority = authority();
+    let scene = Scene::new();
     let upstream = Upstream::echo().await;
-    let tables = one_route("127.0.0.1:0", upstream.address) + "[limits]\nconnections = 5000\n";
-    let doctor = of(&authority, &tables);
+    let tables = one_route(upstream.address) + "[limits]\nconnections = 5000\n";
+    let doctor = scene.host(ANY, &tables);
     let mut command = Command::new(prlimit);
     command.arg("--nofile=1024").arg(doctor.get_program());
     command.args(doctor.get_args());
@@ -219,16 +192,10 @@ async fn open_files_without_room_for_the_connections_that_are_promised_fail() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_consul_that_is_away_and_a_token_without_rights_are_told_with_what_mends_them() {
-    let authority = authority();
-    let base = "listen = [\"127.0.0.1:0\"]\nadmin = false\n\
-        certificates = [{ chain = \"edge.pem\", key = \"edge.key\" }]\n";
-    let away = {
-        let gone = TcpListener::bind("127.0.0.1:0").unwrap();
-        gone.local_addr().unwrap()
-    };
-    let tables = format!("{base}[consul]\naddress = \"http://{away}\"\n");
-    let mut command = of(&authority, &tables);
+async fn a_consul_that_is_away_is_told_with_what_mends_it() {
+    let scene = Scene::new();
+    let tables = format!("[consul]\naddress = \"http://{}\"\n", nobody());
+    let mut command = scene.host(ANY, &tables);
     command.args(["--timeout", "2s"]);
     Found::by(command).exits(1).tells(
         "Consul",
@@ -236,28 +203,82 @@ async fn a_consul_that_is_away_and_a_token_without_rights_are_told_with_what_men
         "cannot be reached",
         "is the agent running",
     );
+}
 
-    let Some(consul) = Consul::strict() else {
-        return;
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kernel_without_the_sandbox_is_a_warning_with_what_stands_in_for_it() {
+    let scene = Scene::new();
+    let upstream = Upstream::echo().await;
+    let doctor = scene.host(ANY, &one_route(upstream.address));
+    let mut python = Command::new("python3");
+    let error = rustix::io::Errno::NOSYS.raw_os_error().to_string();
+    python.args(["-c", DENY, "landlock_create_ruleset", &error]);
+    python.arg(doctor.get_program()).args(doctor.get_args());
+    Found::by(python).exits(0).tells(
+        "sandbox",
+        "warn",
+        "the kernel has no Landlock",
+        "ProtectSystem=strict",
+    );
+}
+
+#[test]
+fn a_state_dir_that_the_user_who_serves_cannot_write_is_told_with_the_chown() {
+    if !rustix::process::geteuid().is_root() {
+        return peers::skip("only root can be another user");
+    }
+    let scene = Scene::new();
+    let at = |name: &str| scene.authority.folder().join(name);
+    for folder in ["", "of-root", "of-root/state", "of-all"] {
+        fs::create_dir_all(at(folder)).unwrap();
+        fs::set_permissions(at(folder), PermissionsExt::from_mode(0o755)).unwrap();
+    }
+    fs::set_permissions(at("of-all"), PermissionsExt::from_mode(0o777)).unwrap();
+    let copy = at("portcullis");
+    fs::copy(env!("CARGO_BIN_EXE_portcullis"), &copy).unwrap();
+    let look = |state: &str| {
+        let state = at(state);
+        let text = format!(
+            "listen = [\"127.0.0.1:0\"]\nadmin = false\nstate_dir = {:?}\n",
+            state.display().to_string()
+        );
+        let doctor = scene.host_as_written(&text);
+        let config = at("portcullis.toml");
+        fs::set_permissions(config, PermissionsExt::from_mode(0o644)).unwrap();
+        let mut nobody = Command::new("setpriv");
+        nobody.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"]);
+        nobody.arg(&copy).args(doctor.get_args());
+        (Found::by(nobody), state.display().to_string())
     };
-    let with = |keys: &str| {
-        let tables = format!("{base}[consul]\nmesh_identity = \"portcullis\"\n{keys}");
-        Found::by(of(&authority, &tables))
-    };
-    let well = with(&consul.keys());
-    well.exits(0)
-        .tells("Consul", "ok", "answers; the leader is 127.0.0.1:", "")
-        .tells("Consul", "ok", "consul: ready", "")
-        .tells("identity", "ok", "spiffe://", "")
-        .tells("identity", "ok", "/svc/portcullis", "");
-    let blind = consul.token(&[ITSELF, NODES].join("\n"));
-    let found = with(&(consul.way() + &format!("token = \"{blind}\"\n")));
-    assert!(!found.document.to_string().contains(&blind));
+    for (state, says) in [
+        ("of-root/state", "cannot be written"),
+        ("of-root/none", "is not there, and cannot be made"),
+    ] {
+        let (found, at) = look(state);
+        let hint = format!("chown USER {at}");
+        let says = format!("{at} {says}");
+        found.exits(1).tells("state", "fail", &says, &hint);
+    }
+    let (found, at) = look("of-all/none");
+    found.tells(
+        "state",
+        "ok",
+        &format!("{at} is not there yet, and can be made"),
+        "",
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_no_listener_is_at_443_it_is_said_who_must_be_led_here_from_there() {
+    let scene = Scene::new();
+    let upstream = Upstream::echo().await;
+    let tables = one_route(upstream.address);
+    let says = "no listener is at 443";
+    Found::by(scene.host(ANY, &tables)).tells("port", "unknown", says, "");
+    // Nobody has this address, and the port is what counts.
+    let found = Found::by(scene.host("192.0.2.1:443", &tables));
     assert!(
-        found
-            .course()
-            .iter()
-            .any(|step| step == "Consul warn" || step == "Consul fail"),
+        !found.document.to_string().contains(says),
         "{:#}",
         found.document
     );

@@ -17,7 +17,7 @@ use crate::support::{Child, PATIENCE, wait_until};
 use crate::{peers, ports};
 
 /// The token that may do everything, where tokens are asked for.
-const MANAGEMENT: &str = "6f2b9a52-3c1d-4a7e-9b46-0d5f8c7e1a23";
+pub(crate) const MANAGEMENT: &str = "6f2b9a52-3c1d-4a7e-9b46-0d5f8c7e1a23";
 
 /// An agent whose data outlives a restart; dropped, it is killed. Its calls wait, and panic if it says no.
 pub(crate) struct Nomad {
@@ -40,7 +40,7 @@ impl Nomad {
     }
 
     /// The same, over HTTPS to whoever shows a certificate of its CA's: one stands in `client.pem` and `client.key`.
-    pub(super) fn start_secure() -> Option<Self> {
+    pub(crate) fn start_secure() -> Option<Self> {
         Self::start_with(true, true)
     }
 
@@ -91,17 +91,17 @@ impl Nomad {
     }
 
     /// Where a file of its CA's is.
-    pub(super) fn file(&self, name: &str) -> String {
+    pub(crate) fn file(&self, name: &str) -> String {
         self.folder.folder().join(name).display().to_string()
     }
 
     /// A token that may read the jobs of the namespace `default`, and nothing else.
-    pub(super) fn reader(&self) -> String {
+    pub(crate) fn reader(&self) -> String {
         self.reader_of(&["default"])
     }
 
     /// The same of these namespaces, which there are then.
-    pub(super) fn reader_of(&self, namespaces: &[&str]) -> String {
+    pub(crate) fn reader_of(&self, namespaces: &[&str]) -> String {
         let mut rules = String::new();
         for name in namespaces {
             self.put("/v1/namespace", &json!({ "Name": name }));
