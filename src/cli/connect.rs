@@ -111,14 +111,47 @@ mod signals {
     use std::future::pending;
     use std::io::IsTerminal;
     use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::Duration;
 
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    use rustix::fs::{FileType, fstat};
     use rustix::process::Signal;
     use tokio::signal::unix::{Signal as Signals, SignalKind, signal};
+    use tokio::time::sleep;
+
+    /// How soon after its SIGHUP the end of ssh is seen.
+    const SOON: Duration = Duration::from_millis(100);
 
     /// Returns when whoever started the command is done with it: ssh sends SIGHUP at its own end.
+    ///
+    /// A terminal that is closed sends one too, to what was opened there: a ControlMaster goes on all the same, for those
+    /// who share its tunnel, and what it has not closed still serves it.
     pub(super) fn hang_up() -> impl Future<Output = ()> {
-        let mut signals = listen(&[SignalKind::hangup(), SignalKind::terminate()]);
-        async move { next(&mut signals).await }
+        let mut ends = listen(&[SignalKind::terminate()]);
+        let mut hang_ups = listen(&[SignalKind::hangup()]);
+        let hung_up = async move {
+            next(&mut hang_ups).await;
+            while has_input() {
+                sleep(SOON).await;
+            }
+        };
+        async move {
+            tokio::select! {
+                () = next(&mut ends) => {}
+                () = hung_up => {}
+            }
+        }
+    }
+
+    /// Whether stdin is a pipe, as ssh makes one, whose other end a program holds.
+    fn has_input() -> bool {
+        let stdin = rustix::stdio::stdin();
+        let kind = fstat(stdin).map(|file| FileType::from_raw_mode(file.st_mode));
+        let mut polled = [PollFd::new(&stdin, PollFlags::empty())];
+        let is_known = poll(&mut polled, Some(&Timespec::default())).is_ok();
+        let gone = PollFlags::HUP | PollFlags::ERR;
+        let is_held = !polled.iter().any(|fd| fd.revents().intersects(gone));
+        kind == Ok(FileType::Fifo) && is_known && is_held
     }
 
     /// Returns on a Ctrl-C that is meant for the tunnel.

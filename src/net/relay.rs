@@ -132,6 +132,12 @@ pub fn relay<C: Stream, U: Socket>(
         let upstream = &mut *upload.upstream;
         let before = up_tally.bytes() + down_tally.bytes();
         let up_done = match up.poll(client, upstream, &down, up_tally, cx) {
+            // It leaves because it was shown half an answer.
+            Poll::Ready(Err(Broken::Source(_))) if down.was_cut_off() => {
+                let what = "tls ended without close_notify, and the client left";
+                let cut = io::Error::new(io::ErrorKind::UnexpectedEof, what);
+                return answer.at(Outcome::UpstreamFailed(cut));
+            }
             Poll::Ready(Err(Broken::Source(e))) => {
                 return answer.at(Outcome::ClientFailed(e));
             }

@@ -256,19 +256,28 @@ async fn a_signal_of_ssh_ends_it_quietly_and_ctrl_c_does_not_while_it_is_in_use(
             .wait_for("a greeting", |line| (line == "ready").then_some(()));
         tunnel
     };
-    for signal in ["HUP", "TERM"] {
-        let (child, _stdin) = start();
+    // Right after its SIGHUP ssh closes its pipes.
+    for (signal, open) in [("HUP", false), ("TERM", true)] {
+        let (child, stdin) = start();
         child.signal(signal);
+        let stdin = open.then_some(stdin);
         brought(&child.finish(), b"ready\n");
         ended.recv().await.unwrap();
+        drop(stdin);
     }
     let (child, mut stdin) = start();
-    for signal in ["INT", "QUIT", "TSTP"] {
+    for signal in ["INT", "QUIT", "TSTP", "HUP"] {
         child.signal(signal);
     }
     std::io::Write::write_all(&mut stdin, b"still there\n").unwrap();
     child.wait_for("an echo", |line| (line == "still there").then_some(()));
+    // After a SIGHUP the end of its input is its own.
+    drop(stdin);
+    ended.recv().await.unwrap();
+    brought(&child.finish(), b"ready\nstill there\n");
+
     // Without an input nobody shares it.
+    let (child, stdin) = start();
     drop(stdin);
     ended.recv().await.unwrap();
     child.signal("INT");

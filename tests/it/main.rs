@@ -79,6 +79,7 @@ mod stop;
 mod streams;
 mod support;
 mod systemd;
+mod terminal;
 mod tunnel;
 mod unit;
 mod upstream;

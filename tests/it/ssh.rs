@@ -69,7 +69,7 @@ async fn sftp_copies(way: Way) {
         return;
     };
     let person = scene.person();
-    let [here, there, back] = scene.vm.files();
+    let [here, there, back] = scene.vm.files(FILE);
     let mut sftp = person.command("sftp");
     sftp.args(["-q", "-b", "-", &person.login()]);
     let batch = format!(

@@ -1,7 +1,7 @@
 //! A machine with a real sshd, and a person who works on it through a gateway.
 
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -105,31 +105,47 @@ impl Vm {
         command
     }
 
-    /// The keys, and nothing of this machine's.
-    fn options(&self) -> Vec<String> {
-        let folder = self.folder.display();
-        let mut options = vec!["-i".to_owned(), format!("{folder}/user_key")];
-        for option in [
-            "BatchMode=yes",
-            "IdentitiesOnly=yes",
-            "IdentityAgent=none",
-            // The host's key is known by the name alone: ssh itself checks that the right sshd was reached.
-            "StrictHostKeyChecking=yes",
-            "GlobalKnownHostsFile=none",
-            &format!("UserKnownHostsFile={folder}/known_hosts"),
-            &format!("User={}", self.user),
-        ] {
-            options.extend(["-o".to_owned(), option.to_owned()]);
+    /// Sends the sshd of each connection a signal, by its name without `SIG`.
+    pub(crate) fn signal(&self, name: &str) {
+        for server in self.servers.lock().unwrap().iter() {
+            server.signal(name);
         }
-        options
+    }
+
+    /// What a configuration of ssh says of the machine itself, under the name that the person types.
+    pub(crate) fn block(&self) -> String {
+        let lines = self.settings().map(|setting| format!("    {setting}\n"));
+        format!("Host {}\n{}", self.name, lines.concat())
+    }
+
+    fn options(&self) -> Vec<String> {
+        let settings = self.settings().into_iter();
+        let options = settings.flat_map(|setting| ["-o".to_owned(), setting]);
+        options.collect()
+    }
+
+    /// The keys, and nothing of this machine's.
+    fn settings(&self) -> [String; 8] {
+        let folder = self.folder.display();
+        [
+            format!("IdentityFile={folder}/user_key"),
+            "BatchMode=yes".to_owned(),
+            "IdentitiesOnly=yes".to_owned(),
+            "IdentityAgent=none".to_owned(),
+            // The host's key is known by the name alone: ssh itself checks that the right sshd was reached.
+            "StrictHostKeyChecking=yes".to_owned(),
+            "GlobalKnownHostsFile=none".to_owned(),
+            format!("UserKnownHostsFile={folder}/known_hosts"),
+            format!("User={}", self.user),
+        ]
     }
 
     /// A file of random bytes, a place for it on the other side, and one for what comes back.
-    pub(crate) fn files(&self) -> [PathBuf; 3] {
+    pub(crate) fn files(&self, length: u64) -> [PathBuf; 3] {
         let files = ["here", "there", "back"].map(|name| self.folder.join(name));
-        let mut random = File::open("/dev/urandom").unwrap().take(FILE);
+        let mut random = File::open("/dev/urandom").unwrap().take(length);
         let mut file = File::create(&files[0]).unwrap();
-        assert_eq!(io::copy(&mut random, &mut file).unwrap(), FILE);
+        assert_eq!(io::copy(&mut random, &mut file).unwrap(), length);
         files
     }
 }
@@ -171,7 +187,7 @@ impl Person<'_> {
 
     /// Copies a file there and back, each by an scp of its own.
     pub(crate) async fn copies_a_file_both_ways(&self) {
-        let [here, there, back] = self.vm.files();
+        let [here, there, back] = self.vm.files(FILE);
         let remote = format!("{}:{}", self.login(), there.display());
 
         let mut up = self.command("scp");
@@ -232,6 +248,7 @@ async fn sshd_on_demand(
     let host_key = fs::read_to_string(folder.join("host_key.pub")).unwrap();
     authority.write("known_hosts", &format!("{name} {host_key}"));
     let folder = folder.display();
+    // A bash that is started by sshd as the first of its kind reads what the user of this machine has written for it.
     let config = authority.write(
         "sshd_config",
         &format!(
@@ -242,7 +259,8 @@ async fn sshd_on_demand(
              StrictModes no\n\
              PasswordAuthentication no\n\
              KbdInteractiveAuthentication no\n\
-             Subsystem sftp internal-sftp\n"
+             Subsystem sftp internal-sftp\n\
+             SetEnv SHLVL=2\n"
         ),
     );
     let mut test = Command::new(sshd);
@@ -275,14 +293,27 @@ pub(crate) async fn end(command: Command, input: &[u8]) -> Output {
 
 /// Fails if two files differ.
 pub(crate) fn assert_same(one: &Path, other: &Path) {
-    let [one_bytes, other_bytes] = [one, other].map(|path| fs::read(path).unwrap());
-    // `assert_eq` would print both.
-    assert!(
-        one_bytes == other_bytes,
-        "{} has {} bytes, {} has {}, and they are not the same",
-        one.display(),
-        one_bytes.len(),
-        other.display(),
-        other_bytes.len()
-    );
+    let lengths = [one, other].map(|path| fs::metadata(path).unwrap().len());
+    let [mut left, mut right] =
+        [one, other].map(|path| BufReader::with_capacity(1 << 20, File::open(path).unwrap()));
+    let mut at = 0;
+    loop {
+        let (a, b) = (left.fill_buf().unwrap(), right.fill_buf().unwrap());
+        let common = a.len().min(b.len());
+        // `assert_eq` would print both.
+        assert!(
+            a[..common] == b[..common] && lengths[0] == lengths[1],
+            "{} has {} bytes, {} has {}, and from {at} on they are not the same",
+            one.display(),
+            lengths[0],
+            other.display(),
+            lengths[1]
+        );
+        if common == 0 {
+            return;
+        }
+        left.consume(common);
+        right.consume(common);
+        at += common;
+    }
 }

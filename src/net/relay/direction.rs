@@ -32,6 +32,8 @@ pub(super) struct Direction {
     copies: bool,
     /// The first bytes that were read, whatever was read with them.
     opening: [u8; 4],
+    /// The source has ended without saying so.
+    cut_off: bool,
     /// How the source broke off, while what came from it before is still to be delivered.
     broken_off: Option<io::Error>,
     /// Why it ended early, while the other direction may still have bytes to bring.
@@ -91,7 +93,10 @@ impl Direction {
                             let reset = io::ErrorKind::ConnectionReset.into();
                             return Poll::Ready(Err(Broken::Source(reset)));
                         }
-                        Some(end) => self.phase = Phase::Ending(end),
+                        Some(end) => {
+                            self.cut_off = end == End::Truncated;
+                            self.phase = Phase::Ending(end);
+                        }
                         None => {}
                     }
                 }
@@ -133,6 +138,11 @@ impl Direction {
     /// Whether the source has said that no more is to come.
     pub(super) fn source_ended(&self) -> bool {
         self.phase != Phase::Moving && !self.has_failed()
+    }
+
+    /// Whether the source has ended without saying so, and the sink was left to see that.
+    pub(super) fn was_cut_off(&self) -> bool {
+        self.cut_off
     }
 
     /// Whether the sink was reset before it had ended its own direction: after a FIN the kernel says EPIPE instead.

@@ -163,6 +163,23 @@ async fn an_end_that_was_not_announced_is_passed_on_as_such() {
 }
 
 #[tokio::test]
+async fn a_client_that_leaves_because_its_upstream_broke_off_is_not_the_one_that_did() {
+    let reset = || Step::Fails(io::ErrorKind::ConnectionReset);
+    let mut client = Script::new([Step::Bytes(5), Step::Pause, reset()], []);
+    let cut = Step::Fails(io::ErrorKind::UnexpectedEof);
+    let mut upstream = Script::new([Step::Bytes(7), cut], []);
+    let (outcome, _, down) = run(&mut client, &mut upstream, b"").await;
+    assert!(matches!(outcome, Outcome::UpstreamFailed(_)), "{outcome:?}");
+    assert_eq!((down, client.ended), (7, Some(End::Truncated)));
+    assert!(upstream.was_reset.get());
+
+    let mut client = Script::new([Step::Bytes(5), Step::Pause, reset()], []);
+    let mut upstream = Script::new([Step::Bytes(7)], []);
+    let (outcome, ..) = run(&mut client, &mut upstream, b"").await;
+    assert!(matches!(outcome, Outcome::ClientFailed(_)), "{outcome:?}");
+}
+
+#[tokio::test]
 async fn a_sink_that_takes_nothing_is_broken_and_not_asked_for_ever() {
     struct Nothing(Script);
     impl Stream for Nothing {

@@ -1,92 +1,20 @@
 //! A passphrase that a person types at a terminal, which shows nothing of it and is as it was before in the end.
 
-use std::fs::File;
-use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
-use std::path::Path;
 use std::process::Command;
-use std::sync::{Arc, Mutex};
-use std::thread;
-
-use rustix::fs::{Mode, OFlags};
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use rustix::termios::{LocalModes, tcgetattr};
 
 use super::{NAME, PASSPHRASE, Scene, connecting, portcullis};
 use crate::gateway::Gateway;
 use crate::peers;
-use crate::support::{Child, run, wait_until};
+use crate::support::{run, wait_until};
+use crate::terminal::Terminal;
 use crate::upstream::Upstream;
 
-/// A terminal with a test in the place of the person.
-struct Terminal {
-    person: File,
-    /// The end that a program has; as long as it is open, the other one can be looked at.
-    program: OwnedFd,
-    shown: Arc<Mutex<String>>,
-}
-
 impl Terminal {
-    fn new() -> Self {
-        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
-        let person = openpt(flags).unwrap();
-        grantpt(&person).unwrap();
-        unlockpt(&person).unwrap();
-        let name = ptsname(&person, Vec::new()).unwrap();
-        let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let program = rustix::fs::open(&name, flags, Mode::empty()).unwrap();
-        let person = File::from(person);
-        let shown = Arc::new(Mutex::new(String::new()));
-        let (mut reads, told) = (person.try_clone().unwrap(), Arc::clone(&shown));
-        thread::spawn(move || {
-            let mut chunk = [0; 1024];
-            while let Ok(read) = reads.read(&mut chunk) {
-                let text = String::from_utf8_lossy(&chunk[..read]);
-                told.lock().unwrap().push_str(&text);
-            }
-        });
-        Self {
-            person,
-            program,
-            shown,
-        }
-    }
-
-    /// Starts a program at this terminal, in a session of its own; its stdin is this file, if there is one.
-    fn start(&self, command: &Command, stdin: Option<&Path>) -> Child {
-        let mut session = Command::new("setsid");
-        session.arg("--ctty").args(["sh", "-c"]);
-        session.arg(match stdin {
-            Some(_) => "exec \"$@\" <\"$0\"",
-            None => "exec \"$@\"",
-        });
-        session.arg(stdin.unwrap_or(Path::new("sh")));
-        session.arg(command.get_program()).args(command.get_args());
-        Child::spawn_with(&session, self.program.try_clone().unwrap())
-    }
-
     /// Waits until so many questions stand there.
     fn asked(&self, times: usize) {
-        wait_until("it asks", || {
-            let shown = self.shown.lock().unwrap();
-            shown.matches("passphrase for").count() == times
-        });
+        wait_until("it asks", || self.shows_times("passphrase for") == times);
         // It asks when nothing is shown any more, and not before.
         assert!(!self.echoes());
-    }
-
-    fn types(&self, text: &str) {
-        (&self.person).write_all(text.as_bytes()).unwrap();
-    }
-
-    /// Whether it shows what is typed.
-    fn echoes(&self) -> bool {
-        let modes = tcgetattr(&self.person).unwrap().local_modes;
-        modes.contains(LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG)
-    }
-
-    fn shows(&self, text: &str) -> bool {
-        self.shown.lock().unwrap().contains(text)
     }
 }
 
@@ -138,15 +66,7 @@ async fn serve_asks_at_the_start_until_the_key_opens_and_a_reload_asks_nobody() 
     child.wait_for("a refusal", |line| {
         line.contains("a reload asks nobody").then_some(())
     });
-    assert_eq!(
-        terminal
-            .shown
-            .lock()
-            .unwrap()
-            .matches("passphrase for")
-            .count(),
-        2
-    );
+    assert_eq!(terminal.shows_times("passphrase for"), 2);
     assert!(!child.all().contains(PASSPHRASE));
 }
 

@@ -1,11 +1,26 @@
 //! What the gateway exists for: ssh by its name, to a machine behind a sidecar that has proved who it is.
 
-use serde_json::json;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
 
-use super::{IDENTITY, Mesh, Proxy};
+use serde_json::{Value, json};
+
+use super::{IDENTITY, Mesh, POLL, Proxy};
 use crate::authority::Authority;
-use crate::consul::service;
+use crate::consul::{Sidecar, service};
+use crate::support::{run, wait_until};
 use crate::vm::{FILE, Vm, Way};
+
+mod broken;
+mod control_master;
+mod files;
+mod sessions;
+mod terminal;
+
+/// How long what is left over when something was ended may take to end too.
+const SOON: Duration = Duration::from_secs(10);
 
 const NAME: &str = "simple01.domain.com";
 
@@ -67,4 +82,125 @@ async fn a_person_works(proxy: Proxy) {
     // Who the gateway is in the mesh is no service that anybody could dial.
     let services = mesh.consul.get("/v1/catalog/services");
     assert!(services[IDENTITY].is_null(), "{services}");
+}
+
+/// The machine behind its sidecar, and a person whose ssh finds the way by what `portcullis ssh-config` has put in.
+struct Scene {
+    mesh: Mesh,
+    vm: Vm,
+    config: PathBuf,
+    sidecar: Sidecar,
+}
+
+impl Scene {
+    /// Starts all of it; these are further arguments of `ssh-config`. None where a program is missing.
+    async fn start(proxy: Proxy, arguments: &[&str]) -> Option<Self> {
+        let authority = Authority::new();
+        let vm = Vm::start(NAME, &authority).await?;
+        let service = service("simple01", vm.address, &TAGS);
+        let config = authority.write("ssh_config", &vm.block());
+        let (mesh, sidecar) = Mesh::before(proxy, service, authority).await?;
+        let scene = Self {
+            mesh,
+            vm,
+            config,
+            sidecar,
+        };
+        scene.install(NAME, arguments);
+        Some(scene)
+    }
+
+    /// Lets ssh know the way to a domain.
+    fn install(&self, domain: &str, arguments: &[&str]) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
+        command.args(["ssh-config", "--domain", domain, "--install", "--file"]);
+        command
+            .arg(&self.config)
+            .arg("--ca")
+            .arg(self.path("ca.pem"));
+        command.args(["--gateway", &self.mesh.gateway.address.to_string()]);
+        let done = run(command.args(arguments), b"");
+        assert!(done.status.success(), "{done:?}");
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.mesh.authority.folder().join(name)
+    }
+
+    /// `ssh`, `scp` or `sftp` of the person, told nothing that does not stand in the configuration.
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command.arg("-F").arg(&self.config);
+        command
+    }
+
+    /// This command over there.
+    fn ssh(&self, remote: &str) -> Command {
+        let mut ssh = self.command("ssh");
+        ssh.args([NAME, remote]);
+        ssh
+    }
+
+    /// What is typed to the same end.
+    fn typed(&self, options: &str, remote: &str) -> String {
+        let config = self.config.display();
+        format!("ssh -F {config} {options} {NAME} '{remote}'\n")
+    }
+
+    /// The record of the session that ends next, which must have ended as it should.
+    async fn closed(&mut self) -> Value {
+        let record = self.mesh.gateway.ended().await;
+        assert_eq!(record["sni"], NAME, "{record}");
+        assert_eq!(record["reason"], "closed", "{record}");
+        record
+    }
+
+    /// What was moved both ways until now, by sessions that have not ended too.
+    async fn moved(&self) -> [u64; 2] {
+        let mut moved = [0; 2];
+        for (moved, direction) in moved.iter_mut().zip(["up", "down"]) {
+            let labels = format!("route=\"simple01@consul\",direction=\"{direction}\"");
+            let series = format!("portcullis_bytes_total{{{labels}}}");
+            *moved = self.mesh.gateway.metric(&series).await.unwrap_or(0);
+        }
+        moved
+    }
+
+    /// The processes of `portcullis connect` that run for the person.
+    fn helpers(&self) -> Vec<u32> {
+        self.processes("connect")
+    }
+
+    /// Waits until nothing runs any more that the person has started, ssh or `connect`.
+    fn nothing_is_left(&self) {
+        wait_until("nothing of it runs any more", || {
+            self.helpers().is_empty() && self.processes("ssh").is_empty()
+        });
+    }
+
+    /// Those that run with this word and a path of the person's among their arguments.
+    fn processes(&self, word: &str) -> Vec<u32> {
+        let [config, ca] =
+            [&self.config, &self.path("ca.pem")].map(|path| path.display().to_string());
+        let all = fs::read_dir("/proc").unwrap().flatten();
+        let ids = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        ids.filter(|id| {
+            // One that has ended meanwhile, or has ended and is not waited for yet, has none.
+            let line = fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
+            let line = String::from_utf8_lossy(&line);
+            let arguments: Vec<&str> = line.split('\0').collect();
+            let is_ours = |argument: &&str| *argument == config || *argument == ca;
+            arguments.contains(&word) && arguments.iter().any(is_ours)
+        })
+        .collect()
+    }
+}
+
+/// The most that was resident of a process at a time, in KiB (proc_pid_status(5)); none if it has ended.
+fn peak(process: u32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.split_whitespace().next()?.parse().ok()
 }
