@@ -13,6 +13,7 @@ use crate::support::run;
 
 mod memory;
 mod reload;
+mod signals;
 mod sources;
 mod terminal;
 

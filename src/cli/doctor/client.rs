@@ -1,7 +1,6 @@
 //! The doctor at a client's end: what says how the target is reached, and then the steps there.
 
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use tokio::runtime::Runtime;
 
@@ -25,7 +24,7 @@ pub(super) fn examine(
     mut telling: Telling,
     runtime: &Runtime,
 ) -> ExitCode {
-    let typed = match args.typed(&Arc::default()) {
+    let typed = match args.typed() {
         Ok(typed) => typed,
         Err(code) => return code,
     };
