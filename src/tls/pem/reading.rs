@@ -48,7 +48,7 @@ fn read(
 }
 
 /// Reads to the end, or one byte more than is allowed. Of what is read there is one copy: the vector does not move.
-pub(in crate::tls) fn fill(mut from: impl Read, most: u64) -> io::Result<Zeroizing<Vec<u8>>> {
+fn fill(mut from: impl Read, most: u64) -> io::Result<Zeroizing<Vec<u8>>> {
     let most = usize::try_from(most).unwrap_or(usize::MAX);
     let mut bytes = Zeroizing::new(Vec::with_capacity(CHUNK));
     let mut chunk = Zeroizing::new([0; CHUNK]);

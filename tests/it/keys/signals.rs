@@ -6,7 +6,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 
 use super::{NAME, PASSPHRASE, Scene, connecting, portcullis};
-use crate::support::{Child, wait_until};
+use crate::support::{Child, run, wait_until};
 
 /// How a process ends.
 type Status = (Option<i32>, Option<i32>);
@@ -147,4 +147,24 @@ fn a_stop_in_a_reload_ends_the_program_that_it_asks() {
     child.signal("HUP");
     let (status, told) = ended(&scene, child, "TERM");
     assert_eq!(status, QUIETLY, "{told}");
+}
+
+#[test]
+fn only_the_first_line_of_a_descriptor_is_waited_for_and_what_is_behind_it_is_left() {
+    let Some(scene) = Scene::new() else { return };
+    scene.encrypt("client.key", "");
+    let own = connecting(&scene, "127.0.0.1:1", &scene.path("client.key"));
+    let mut shell = Command::new("sh");
+    // Whoever writes there goes on and on; the command would not end if it waited for that.
+    let script = "mkfifo \"$FIFO\"; exec 3<>\"$FIFO\"; printf '%s\\nrest\\n' \"$PASSPHRASE\" >&3; \
+                  \"$0\" \"$@\"; read rest <&3; echo \"$rest\"";
+    shell.args(["-c", script, env!("CARGO_BIN_EXE_portcullis")]);
+    shell.args(own).args(["--passphrase-fd", "3", NAME]);
+    shell
+        .env("FIFO", scene.path("fifo"))
+        .env("PASSPHRASE", PASSPHRASE);
+    let done = run(&shell, b"");
+    let told = String::from_utf8(done.stderr).unwrap();
+    assert!(told.contains("127.0.0.1:1 refuses connections"), "{told}");
+    assert_eq!(String::from_utf8(done.stdout).unwrap(), "rest\n");
 }
