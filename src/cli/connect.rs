@@ -13,6 +13,7 @@ use crate::client::exit::{self, Exit};
 use crate::client::failure::Failure;
 use crate::client::tunnel::relay;
 use crate::name::HostName;
+use crate::sandbox;
 
 const EXAMPLES: &str = "
 Examples (portcullis ssh-config writes the first one for you):
@@ -53,6 +54,10 @@ pub fn run(args: ConnectArgs) -> ExitCode {
         Ok(connect) => connect,
         Err(code) => return code,
     };
+    // Before a key is read; and behind the descriptor of a passphrase, whose name in /proc is root's from then on.
+    if let Err(error) = sandbox::no_dumps() {
+        return fail(1, &format!("portcullis: cannot start: {error}"));
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();

@@ -1,7 +1,7 @@
 //! Encrypted keys as openssl writes them: what opens each, what is refused, and what opens it in `serve` and `connect`.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -278,6 +278,32 @@ fn portcullis(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
     command.args(arguments);
     command
+}
+
+/// `portcullis` as an ordinary user, to whom all of the scene belongs. None where that cannot be done, which is told.
+fn by_nobody(scene: &Scene) -> Option<Command> {
+    const NOBODY: u32 = 65534;
+    if !rustix::process::geteuid().is_root() {
+        peers::skip("only root can become another user");
+        return None;
+    }
+    // The one that was built may be where only root can go.
+    let program = scene.path("program");
+    fs::copy(env!("CARGO_BIN_EXE_portcullis"), &program).unwrap();
+    let folder = scene.authority.folder();
+    for entry in fs::read_dir(folder).unwrap() {
+        chown(entry.unwrap().path(), Some(NOBODY), Some(NOBODY)).unwrap();
+    }
+    chown(folder, Some(NOBODY), Some(NOBODY)).unwrap();
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"]);
+    command
+        .arg("env")
+        .arg(format!("XDG_CONFIG_HOME={}", folder.display()));
+    // A change of user takes back what kills it with the test.
+    command.args(["setpriv", "--pdeathsig", "KILL", "--"]);
+    command.arg(program);
+    Some(command)
 }
 
 /// The arguments of `connect` to this gateway, with the scene's certificate and this key.
