@@ -15,7 +15,7 @@ mod memory;
 mod reload;
 mod signals;
 mod sources;
-mod terminal;
+pub(crate) mod terminal;
 
 /// The passphrase of every key that does not say otherwise.
 const PASSPHRASE: &str = "open sesame 5f3e";

@@ -20,15 +20,15 @@ use crate::support::{Child, run, wait_until};
 use crate::upstream::Upstream;
 
 /// A terminal with a test in the place of the person.
-struct Terminal {
+pub(crate) struct Terminal {
     person: File,
     /// The end that a program has; as long as it is open, the other one can be looked at.
-    program: OwnedFd,
-    shown: Arc<Mutex<String>>,
+    pub(crate) program: OwnedFd,
+    pub(crate) shown: Arc<Mutex<String>>,
 }
 
 impl Terminal {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
         let person = openpt(flags).unwrap();
         grantpt(&person).unwrap();
@@ -76,7 +76,7 @@ impl Terminal {
         assert!(!self.echoes());
     }
 
-    fn types(&self, text: &str) {
+    pub(crate) fn types(&self, text: &str) {
         (&self.person).write_all(text.as_bytes()).unwrap();
     }
 
