@@ -2,8 +2,9 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 fn main() -> ExitCode {
-    portcullis::cli::run(portcullis::cli::Cli::parse())
+    match portcullis::cli::Cli::read() {
+        Ok(cli) => portcullis::cli::run(cli),
+        Err(code) => code,
+    }
 }
