@@ -21,6 +21,7 @@ mod failures;
 mod proxies;
 mod stalls;
 mod status;
+mod tinyproxy;
 mod told;
 mod way;
 
