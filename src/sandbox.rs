@@ -141,6 +141,16 @@ impl Sandbox {
     }
 }
 
+/// No core dumps from now on, as in the sandbox, and nothing else of it: for a process that is not to serve.
+///
+/// # Errors
+/// The system refuses what every system that has it grants.
+pub fn no_dumps() -> Result<(), SandboxError> {
+    #[cfg(target_os = "linux")]
+    linux::no_dumps()?;
+    Ok(())
+}
+
 /// The directory that a file is in, as the system calls take it.
 fn directory_of(file: &Path) -> &Path {
     match file.parent() {

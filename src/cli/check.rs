@@ -51,7 +51,7 @@ struct Outcome {
 }
 
 fn check(args: &CheckArgs, colour: bool) -> Outcome {
-    let given = match args.passphrase.given(&Asking::Never) {
+    let given = match args.passphrase.given(Asking::Never) {
         Ok(given) => given,
         Err(error) => {
             return Outcome {

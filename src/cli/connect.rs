@@ -2,8 +2,7 @@
 
 use std::io::Write;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 pub(super) use super::way::timeout;
 
@@ -14,6 +13,7 @@ use crate::client::exit::{self, Exit};
 use crate::client::failure::Failure;
 use crate::client::tunnel::relay;
 use crate::name::HostName;
+use crate::sandbox;
 
 const EXAMPLES: &str = "
 Examples (portcullis ssh-config writes the first one for you):
@@ -44,11 +44,20 @@ pub struct ConnectArgs {
 
 /// Runs the command.
 pub fn run(args: ConnectArgs) -> ExitCode {
-    let is_over = Arc::new(AtomicBool::new(false));
-    let connect = match args.way.find(args.host, &is_over) {
+    if let Err(error) = signals::listen() {
+        return fail(
+            1,
+            &format!("portcullis: cannot listen for signals: {error}"),
+        );
+    }
+    let connect = match args.way.find(args.host) {
         Ok(connect) => connect,
         Err(code) => return code,
     };
+    // Before a key is read; and behind the descriptor of a passphrase, whose name in /proc is root's from then on.
+    if let Err(error) = sandbox::no_dumps() {
+        return fail(1, &format!("portcullis: cannot start: {error}"));
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
@@ -61,8 +70,6 @@ pub fn run(args: ConnectArgs) -> ExitCode {
     runtime.shutdown_background();
     match ended {
         Ended::Done(Ok(())) => ExitCode::from(Exit::Ended.code()),
-        // While a person was asked for a passphrase.
-        Ended::Done(Err(_)) if is_over.load(Ordering::SeqCst) => ExitCode::SUCCESS,
         Ended::Done(Err(failure)) => {
             let report = connect.report(&failure);
             match args.json {
@@ -82,15 +89,11 @@ enum Ended {
 }
 
 async fn tunnel(connect: &Connect) -> Ended {
-    let mut hang_up = std::pin::pin!(signals::hang_up());
-    let opened = tokio::select! {
-        opened = connect.open() => opened,
-        () = &mut hang_up => return Ended::Done(Ok(())),
-    };
-    let tunnel = match opened {
+    let tunnel = match connect.open().await {
         Ok(tunnel) => tunnel,
         Err(failure) => return Ended::Done(Err(failure)),
     };
+    let hang_up = signals::hang_up();
     let input_ended = AtomicBool::new(false);
     let interrupt = signals::interrupt(&input_ended);
     tokio::select! {
@@ -109,7 +112,7 @@ pub(super) fn fail(code: u8, message: &str) -> ExitCode {
 #[cfg(unix)]
 mod signals {
     use std::future::pending;
-    use std::io::IsTerminal;
+    use std::io::{self, IsTerminal};
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::time::Duration;
 
@@ -119,16 +122,28 @@ mod signals {
     use tokio::signal::unix::{Signal as Signals, SignalKind, signal};
     use tokio::time::sleep;
 
+    use crate::stop::{self, End};
+
     /// How soon after its SIGHUP the end of ssh is seen.
     const SOON: Duration = Duration::from_millis(100);
+
+    /// Whoever has started the command may be done with it before there is a tunnel: then it ends at once, without a word.
+    pub(super) fn listen() -> io::Result<()> {
+        stop::listen(&[
+            (Signal::HUP, End::Quietly),
+            (Signal::TERM, End::Quietly),
+            (Signal::INT, End::AsEver),
+            (Signal::QUIT, End::AsEver),
+        ])
+    }
 
     /// Returns when whoever started the command is done with it: ssh sends SIGHUP at its own end.
     ///
     /// A terminal that is closed sends one too, to what was opened there: a ControlMaster goes on all the same, for those
     /// who share its tunnel, and what it has not closed still serves it.
     pub(super) fn hang_up() -> impl Future<Output = ()> {
-        let mut ends = listen(&[SignalKind::terminate()]);
-        let mut hang_ups = listen(&[SignalKind::hangup()]);
+        let mut ends = take(&[Signal::TERM]);
+        let mut hang_ups = take(&[Signal::HUP]);
         let hung_up = async move {
             next(&mut hang_ups).await;
             while has_input() {
@@ -164,11 +179,7 @@ mod signals {
         let (mut ending, _stopping) = if terminal {
             (Vec::new(), Vec::new())
         } else {
-            let stop = SignalKind::from_raw(Signal::TSTP.as_raw());
-            (
-                listen(&[SignalKind::interrupt(), SignalKind::quit()]),
-                listen(&[stop]),
-            )
+            (take(&[Signal::INT, Signal::QUIT]), take(&[Signal::TSTP]))
         };
         async move {
             loop {
@@ -181,8 +192,11 @@ mod signals {
     }
 
     /// Signals do from now on nothing but what is written here; one that the system does not give keeps its meaning.
-    fn listen(kinds: &[SignalKind]) -> Vec<Signals> {
-        kinds.iter().filter_map(|kind| signal(*kind).ok()).collect()
+    fn take(taken: &[Signal]) -> Vec<Signals> {
+        let kinds = taken.iter().map(|one| SignalKind::from_raw(one.as_raw()));
+        let listening = kinds.filter_map(|kind| signal(kind).ok()).collect();
+        stop::leave(taken);
+        listening
     }
 
     async fn next(signals: &mut [Signals]) {
@@ -201,9 +215,15 @@ mod signals {
 
 #[cfg(not(unix))]
 mod signals {
+    use std::io;
     use std::sync::atomic::AtomicBool;
 
     /// Nothing of the kind is sent here.
+    pub(super) fn listen() -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Nor later.
     pub(super) fn hang_up() -> impl Future<Output = ()> {
         std::future::pending()
     }

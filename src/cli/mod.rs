@@ -1,9 +1,9 @@
 //! The command line: one file a command.
 
-use std::io::{self, Write};
+use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub mod check;
 pub mod completions;
@@ -11,6 +11,7 @@ pub mod connect;
 pub mod demo;
 pub mod doctor;
 pub mod man;
+mod mistake;
 pub mod passphrase;
 pub mod probe;
 pub mod routes;
@@ -58,13 +59,28 @@ pub enum Command {
 
 /// Runs the command that the process was started with; or shows the help that was asked for, or what is wrong with it.
 pub fn main() -> ExitCode {
-    match Cli::try_parse() {
+    match Cli::read() {
         Ok(cli) => run(cli),
-        Err(told) if told.use_stderr() => told.exit(),
-        Err(told) => {
-            let shown = told.print().and_then(|()| io::stdout().flush());
-            stdout::end(stdout::heard(shown), 0)
-        }
+        Err(code) => code,
+    }
+}
+
+impl Cli {
+    /// Reads the command line of this process; or the exit code, when it has been said what is wrong with it.
+    fn read() -> Result<Self, ExitCode> {
+        let words: Vec<OsString> = std::env::args_os().collect();
+        let command = Self::command().mut_subcommands(|one| one.mut_args(without_empty_variable));
+        let matches = command.try_get_matches_from(&words);
+        let read = matches.and_then(|matches| Self::from_arg_matches(&matches));
+        read.map_err(|error| mistake::tell(&error, &words))
+    }
+}
+
+/// A variable that is empty counts as not set, as those of proxies do.
+fn without_empty_variable(arg: Arg) -> Arg {
+    match arg.get_env().and_then(std::env::var_os) {
+        Some(value) if value.is_empty() => arg.env(None),
+        _ => arg,
     }
 }
 

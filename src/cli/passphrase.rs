@@ -1,9 +1,8 @@
 //! Where the passphrases of encrypted keys come from, for every command that uses keys: flags, or the terminal.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
+use crate::stop;
 use crate::tls::files::FileError;
 use crate::tls::passphrase::{Command, Given};
 
@@ -36,25 +35,19 @@ pub struct PassphraseArgs {
 }
 
 /// Whether a person is asked where no flag says otherwise.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Asking {
     Never,
-    AtTerminal(Stops),
-}
-
-/// Which signals end the command while it asks, in place of leaving a terminal behind that shows nothing.
-#[derive(Clone, Debug)]
-pub(super) enum Stops {
-    /// stdin is the tunnel's, and SIGHUP and SIGTERM mean that whoever has started the command is done with it: this switch
-    /// tells, and nobody is left to be told why.
-    Connect(Arc<AtomicBool>),
-    /// By this switch, as [`Early`](crate::lifecycle::Early) has it. SIGHUP is a wish for later.
-    Serve(Arc<AtomicBool>),
+    AtTerminal,
+    /// The same of a command whose stdin is the tunnel's.
+    BesideTunnel,
 }
 
 impl PassphraseArgs {
     /// What they give. A descriptor is read now.
-    pub(super) fn given(&self, asking: &Asking) -> Result<Given, FileError> {
+    pub(super) fn given(&self, asking: Asking) -> Result<Given, FileError> {
+        // For commands that have not said what a signal does to them. One that cannot be heard does what it does.
+        let _ = stop::listen(&stop::AS_EVER);
         if let Some(path) = &self.passphrase_file {
             return Ok(Given::file(path.clone()));
         }
@@ -62,7 +55,7 @@ impl PassphraseArgs {
             return Ok(Given::command(command.clone()));
         }
         match (self.passphrase_fd, asking) {
-            (Some(0), Asking::AtTerminal(Stops::Connect(_))) => Err(FileError {
+            (Some(0), Asking::BesideTunnel) => Err(FileError {
                 path: "--passphrase-fd 0".into(),
                 message: "stdin carries the tunnel".to_owned(),
                 help: Some("choose another descriptor, such as 3".to_owned()),
@@ -70,13 +63,13 @@ impl PassphraseArgs {
             }),
             (Some(number), _) => Given::descriptor(number),
             (None, Asking::Never) => Ok(Given::default()),
-            (None, Asking::AtTerminal(stops)) => Ok(at_terminal(stops.clone())),
+            (None, Asking::AtTerminal | Asking::BesideTunnel) => Ok(at_terminal()),
         }
     }
 }
 
-fn at_terminal(stops: Stops) -> Given {
-    Given::typed(Box::new(move |key: &Path, number| {
+fn at_terminal() -> Given {
+    Given::typed(Box::new(|key: &Path, number| {
         let key = key.display().to_string();
         let again = if number > 1 {
             "that does not open it; "
@@ -84,7 +77,7 @@ fn at_terminal(stops: Stops) -> Given {
             ""
         };
         let prompt = format!("{again}passphrase for {}: ", key.escape_debug());
-        terminal::ask(&prompt, &stops)
+        terminal::ask(&prompt)
     }))
 }
 
@@ -148,8 +141,7 @@ mod tests {
             passphrase_fd: Some(0),
             ..PassphraseArgs::default()
         };
-        let asking = Asking::AtTerminal(Stops::Connect(Arc::default()));
-        let refused = args.given(&asking).unwrap_err();
+        let refused = args.given(Asking::BesideTunnel).unwrap_err();
         assert!(told(&refused).starts_with("portcullis: --passphrase-fd 0: stdin carries"));
     }
 }

@@ -154,7 +154,7 @@ async fn answer(args: &RoutesArgs) -> Result<Answer, Failure> {
         let asked = ask(address, args.timeout).await;
         return asked.map_err(|error| unanswered(address, &error));
     }
-    let given = args.passphrase.given(&Asking::Never).map_err(|error| {
+    let given = args.passphrase.given(Asking::Never).map_err(|error| {
         let hint = "its first line must be the passphrase; of a running gateway `--admin` asks without a configuration";
         Failure::Other(error.to_string(), hint)
     })?;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::passphrase::{self, Asking, PassphraseArgs, Stops};
+use super::passphrase::{self, Asking, PassphraseArgs};
 use crate::config::{Checked, ListenAddress};
 use crate::lifecycle::{Early, Handed, NotListening, Notify, Reload, Shutdown, Sockets};
 use crate::log::AccessLog;
@@ -66,8 +66,7 @@ pub(super) fn run_by(
     };
     // Before there is a second thread.
     let sockets = Sockets::from_env();
-    let asking = Asking::AtTerminal(Stops::Serve(early.ends()));
-    let given = match passphrase.given(&asking) {
+    let given = match passphrase.given(Asking::AtTerminal) {
         Ok(given) => given,
         Err(error) => {
             let _ = writeln!(io::stderr(), "{}", passphrase::told(&error));

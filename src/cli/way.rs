@@ -4,14 +4,12 @@ use std::convert::Infallible;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use jiff::SignedDuration;
 
 use super::connect::fail;
-use super::passphrase::{self, Asking, PassphraseArgs, Stops};
+use super::passphrase::{self, Asking, PassphraseArgs};
 use crate::client::connect::Connect;
 use crate::client::gateway::Gateway;
 use crate::client::way::{self, Lost, Typed};
@@ -86,11 +84,9 @@ pub struct WayArgs {
 pub struct Alpn(Vec<u8>);
 
 impl WayArgs {
-    /// What was typed; or the exit code, when it has been said what is wrong with it. `is_over` is set when whoever has
-    /// started the command is done with it while a passphrase is asked for.
-    pub(super) fn typed(self, is_over: &Arc<AtomicBool>) -> Result<Typed, ExitCode> {
-        let asking = Asking::AtTerminal(Stops::Connect(Arc::clone(is_over)));
-        let given = self.passphrase.given(&asking);
+    /// What was typed; or the exit code, when it has been said what is wrong with it.
+    pub(super) fn typed(self) -> Result<Typed, ExitCode> {
+        let given = self.passphrase.given(Asking::BesideTunnel);
         let given = given.map_err(|error| fail(USAGE, &passphrase::told(&error)))?;
         let proxy = self.proxy.map(|proxy| proxy.reveal().parse());
         let proxy = proxy.transpose().map_err(|error: HttpProxyError| {
@@ -116,12 +112,8 @@ impl WayArgs {
     }
 
     /// The way to a target; or the exit code, when it has been said why there is none.
-    pub(super) fn find(
-        self,
-        target: HostName,
-        is_over: &Arc<AtomicBool>,
-    ) -> Result<Connect, ExitCode> {
-        let typed = self.typed(is_over)?;
+    pub(super) fn find(self, target: HostName) -> Result<Connect, ExitCode> {
+        let typed = self.typed()?;
         let connect = way::find(typed, target, |name| std::env::var_os(name));
         let connect = connect.map_err(|lost| {
             if let Lost::File(diagnostics) = &lost {

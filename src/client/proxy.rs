@@ -18,6 +18,11 @@ use crate::name::quoted;
 /// 8 KiB: what servers take of a request's; an answer to CONNECT has a few hundred.
 const LONGEST_ANSWER: usize = 8 * 1024;
 
+/// How many interim answers may come before the one that counts (RFC 9110 §15.2).
+///
+/// 16: more than one is rare.
+const INTERIM_ANSWERS: usize = 16;
+
 /// Why the proxy opened no tunnel.
 #[derive(Debug, thiserror::Error)]
 pub enum ProxyError {
@@ -39,6 +44,9 @@ pub enum ProxyError {
     /// The head of its answer does not end.
     #[error("its answer is longer than {LONGEST_ANSWER} bytes")]
     Endless,
+    /// None of its answers is the last one.
+    #[error("it sent more than {INTERIM_ANSWERS} interim answers")]
+    Unfinished,
     /// It answered with this status and these words.
     #[error("it answered {0} {1}")]
     Refused(u16, String),
@@ -54,11 +62,16 @@ pub async fn through(proxy: &HttpProxy, gateway: &Gateway) -> Result<TcpStream, 
     let request = request(proxy, gateway);
     let written = tcp.write_all(request.as_bytes()).await;
     written.map_err(ProxyError::Broke)?;
-    let head = answer(&mut tcp).await?;
-    match status(&head).ok_or(ProxyError::NotHttp)? {
-        (200..=299, _) => Ok(tcp),
-        (status, words) => Err(ProxyError::Refused(status, words)),
+    for _ in 0..=INTERIM_ANSWERS {
+        let head = answer(&mut tcp).await?;
+        match status(&head).ok_or(ProxyError::NotHttp)? {
+            // Of another protocol (101) nobody has spoken.
+            (100 | 102..=199, _) => {}
+            (200..=299, _) => return Ok(tcp),
+            (status, words) => return Err(ProxyError::Refused(status, words)),
+        }
     }
+    Err(ProxyError::Unfinished)
 }
 
 fn request(proxy: &HttpProxy, gateway: &Gateway) -> String {
@@ -127,7 +140,8 @@ impl Connect {
         };
         let gateway = &self.gateway;
         let (message, hint) = match error {
-            ProxyError::Refused(407, _) if proxy.login.is_some() => (
+            // 401 is what tinyproxy says of a wrong password.
+            ProxyError::Refused(407 | 401, _) if proxy.login.is_some() => (
                 format!("the proxy {proxy} does not accept the user and password for it"),
                 "write those that it knows in HTTPS_PROXY or client.toml: http://USER:PASSWORD@HOST:PORT".to_owned(),
             ),
@@ -142,7 +156,7 @@ impl Connect {
                     gateway.host
                 ),
             ),
-            ProxyError::NotHttp | ProxyError::Endless => (
+            ProxyError::NotHttp | ProxyError::Endless | ProxyError::Unfinished => (
                 format!("{proxy} is no HTTP proxy: {error}"),
                 format!("check that {} is its port; --proxy none goes without it", proxy.address.port),
             ),
@@ -207,6 +221,10 @@ mod tests {
             [b"HTTP/1.1 200 OK\r\n\r\nfirst words".as_slice(), b""].as_slice(),
             &[b"HTTP/1.0 299\nA: b\n\nfir", b"st words"],
             &[
+                b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: a\r\n\r",
+                b"\nHTTP/1.1 200 OK\r\n\r\nfirst words",
+            ],
+            &[
                 b"HT",
                 b"TP/1.1 200 Connection established\r",
                 b"\n\r",
@@ -237,13 +255,16 @@ mod tests {
     async fn whatever_else_a_proxy_answers_is_told_for_what_it_is() {
         let endless = [b"HTTP/1.1 200 OK\r\nA: ".as_slice(), &[b'a'; 9000]].concat();
         let endless: &'static [&'static [u8]] = vec![&*endless.leak()].leak();
-        let cases: [(&'static [&'static [u8]], &str); 8] = [
+        static INTERIM: [&[u8]; 17] = [b"HTTP/1.1 100 Continue\r\n\r\n"; 17];
+        let cases: [(&'static [&'static [u8]], &str); 10] = [
             (&[b"HTTP/1.1 407 Who?\r\n\r\n"], "it answered 407 \"Who?\""),
             (
                 &[b"HTTP/1.1 503 \x1b[2J\r\n\r\n"],
                 "it answered 503 \"\\u{1b}[2J\"",
             ),
-            (&[b"HTTP/1.1 100 Continue\r\n\r\n"], "it answered 100"),
+            (&[b"HTTP/1.1 101 Yes\r\n\r\n"], "it answered 101"),
+            (&[b"HTTP/1.1 100 Continue\r\n\r\n"], "without an answer"),
+            (&INTERIM, "more than 16 interim answers"),
             (&[b"HTTP/1.1 20x\r\n\r\n"], "does not speak HTTP"),
             (&[b"SSH-2.0-OpenSSH_9.2\r\n"], "does not speak HTTP"),
             (&[b"HTTP/1.1 200 OK\r\n"], "without an answer"),

@@ -38,7 +38,8 @@ struct Json<'a> {
 }
 
 impl Report {
-    pub(super) fn new(exit: Exit, message: impl Into<String>, hint: impl Into<String>) -> Self {
+    /// A report of something that ends with this code.
+    pub(crate) fn new(exit: Exit, message: impl Into<String>, hint: impl Into<String>) -> Self {
         Self {
             message: message.into(),
             hint: hint.into(),

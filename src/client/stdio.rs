@@ -1,29 +1,26 @@
 //! stdin and stdout as one side of a relay.
 
 use std::io::{self, IsTerminal};
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncBufRead, AsyncWrite, BufReader, Stdin, Stdout};
 use tokio::sync::Notify;
 
 use crate::net::relay::Stream;
 use crate::tls::End;
 
-/// What is read from stdin at a time.
-///
-/// 64 KiB: all that a pipe of Linux holds.
-const CHUNK: usize = 64 * 1024;
+mod ends;
+
+use ends::{Input, Output};
 
 /// The stdin and stdout of this process.
 ///
-/// Both are read and written by threads, and a thread that waits for stdin cannot be called back: who uses this
+/// Some are read and written by threads, and a thread that waits for stdin cannot be called back: who uses this
 /// must end the process without waiting for it.
 #[derive(Debug)]
 pub(super) struct Stdio<'a> {
-    stdin: BufReader<Stdin>,
-    stdout: Stdout,
+    stdin: Input,
+    stdout: Output,
     /// Set once stdin has ended.
     input_ended: &'a AtomicBool,
     /// Whether the end of the output is the end of the input too.
@@ -47,8 +44,8 @@ impl<'a> Stdio<'a> {
     /// `input_ended` is set once stdin has ended, `reader_gone` is told once nobody reads stdout any more.
     pub(super) fn new(input_ended: &'a AtomicBool, reader_gone: &'a Notify) -> Self {
         Self {
-            stdin: BufReader::with_capacity(CHUNK, tokio::io::stdin()),
-            stdout: tokio::io::stdout(),
+            stdin: Input::open(),
+            stdout: Output::open(),
             input_ended,
             // A person sees that it is over, and should not have to press a key to be believed. Where stdout cannot be
             // closed, the other program learns of the end from the end of this one.
@@ -102,13 +99,13 @@ impl Stream for Stdio<'_> {
             Some(Over::Peer(End::Clean)) => self.ends_together,
             None => false,
         };
-        if !is_over && ready!(Pin::new(&mut self.stdin).poll_fill_buf(cx))?.is_empty() {
+        if is_over {
+            return Poll::Ready(Ok(Some(End::Clean)));
+        }
+        let count = ready!(self.stdin.poll_take(cx, take))?;
+        if count == 0 {
             self.input_ended.store(true, Ordering::Relaxed);
         }
-        let read = self.stdin.buffer();
-        let count = read.len();
-        take(read);
-        Pin::new(&mut self.stdin).consume(count);
         Poll::Ready(Ok((count == 0).then_some(End::Clean)))
     }
 
@@ -116,7 +113,7 @@ impl Stream for Stdio<'_> {
         if self.discarding {
             return Poll::Ready(Ok(buf.len()));
         }
-        let written = ready!(Pin::new(&mut self.stdout).poll_write(cx, buf));
+        let written = ready!(self.stdout.poll_write(cx, buf));
         Poll::Ready(self.watch(written, buf.len(), cx))
     }
 
@@ -124,27 +121,15 @@ impl Stream for Stdio<'_> {
         if self.discarding {
             return Poll::Ready(Ok(()));
         }
-        let flushed = ready!(Pin::new(&mut self.stdout).poll_flush(cx));
+        let flushed = ready!(self.stdout.poll_flush(cx));
         Poll::Ready(self.watch(flushed, (), cx))
     }
 
     fn poll_shutdown(&mut self, cx: &mut Context<'_>, end: End, _: bool) -> Poll<io::Result<()>> {
         ready!(self.poll_flush(cx))?;
-        let closed = close_stdout();
+        let closed = self.stdout.close();
         self.watch(closed, (), cx)?;
         self.end(Over::Peer(end), cx);
         Poll::Ready(Ok(()))
     }
-}
-
-/// Lets the reader of stdout see its end while this process goes on: ssh waits for nothing else.
-#[cfg(unix)]
-fn close_stdout() -> io::Result<()> {
-    let nowhere = std::fs::OpenOptions::new().write(true).open("/dev/null")?;
-    Ok(rustix::stdio::dup2_stdout(nowhere)?)
-}
-
-#[cfg(not(unix))]
-fn close_stdout() -> io::Result<()> {
-    Ok(())
 }

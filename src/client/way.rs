@@ -19,7 +19,7 @@ use crate::tls::pin::Pin;
 /// 10 s: three SYNs go out in 7 s, and a person waits no longer without a word.
 pub const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What was typed. It outranks the file, key by key.
+/// What was typed. It outranks the file, key by key; and of another gateway than the file's the file does not say whom to trust.
 #[derive(Clone, Debug, Default)]
 pub struct Typed {
     /// The gateway.
@@ -91,6 +91,8 @@ pub struct Origin {
     pub domain: Option<String>,
     /// Whether the gateway was typed, or stands in the environment.
     pub is_typed: bool,
+    /// Whether it is another one than the domain's.
+    pub is_another: bool,
 }
 
 /// Finds out how to connect to a target. `variable` reads the environment.
@@ -116,11 +118,6 @@ pub fn find_with_origin(
         None => ClientFile::default(),
     };
     let domain = file.find(&target);
-    let origin = Origin {
-        file: path.map(Path::to_owned),
-        domain: domain.map(|domain| domain.pattern.to_string()),
-        is_typed: typed.gateway.is_some(),
-    };
     let Some(gateway) = typed
         .gateway
         .clone()
@@ -130,6 +127,14 @@ pub fn find_with_origin(
             target,
             file: typed.file.or(usual),
         });
+    };
+    // Whom to trust, and whom to be there, was written for one gateway: of another one it says nothing.
+    let its_own = domain.filter(|domain| domain.gateway.is(&gateway));
+    let origin = Origin {
+        file: path.map(Path::to_owned),
+        domain: domain.map(|domain| domain.pattern.to_string()),
+        is_typed: typed.gateway.is_some(),
+        is_another: its_own.is_none() && domain.is_some(),
     };
     let said = typed
         .proxy
@@ -143,7 +148,7 @@ pub fn find_with_origin(
     let timeout = typed.timeout.or(domain.and_then(|domain| domain.timeout));
     let server_name = typed.server_name.clone();
     let certificate = typed.certificate.clone();
-    let certificate = certificate.or(domain.and_then(|domain| domain.certificate.clone()));
+    let certificate = certificate.or(its_own.and_then(|domain| domain.certificate.clone()));
     let with_passphrase = |path| KeyFile {
         path,
         passphrase: typed.passphrase.clone(),
@@ -151,8 +156,8 @@ pub fn find_with_origin(
     let connect = Connect {
         gateway,
         target,
-        server_name: server_name.or(domain.and_then(|domain| domain.server_name.clone())),
-        trust: trust(&typed, domain),
+        server_name: server_name.or(its_own.and_then(|domain| domain.server_name.clone())),
+        trust: trust(&typed, its_own),
         certificate: certificate.map(|(chain, key)| (chain, with_passphrase(key))),
         proxy,
         alpn: or(typed.alpn, domain.map(|domain| &domain.alpn)),

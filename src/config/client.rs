@@ -1,5 +1,6 @@
 //! A person's own file: by which gateway which names are reached, and whom to trust there.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -110,6 +111,7 @@ pub fn parse_client(
     let domains = root.take("domains", &mut findings, Item::table);
     root.finish(&mut findings);
     let mut file = ClientFile::default();
+    let mut patterns = HashSet::new();
     for (name, item) in domains.map(Table::into_named).unwrap_or_default() {
         let pattern = read(&name, &mut findings, |text| pattern(text));
         let domain = item.table(&mut findings);
@@ -117,7 +119,7 @@ pub fn parse_client(
         let (Some(pattern), Some(section)) = (pattern, domain) else {
             continue;
         };
-        if file.domains.iter().any(|other| other.pattern == pattern) {
+        if !patterns.insert(pattern.clone()) {
             findings.error(
                 name.span.clone(),
                 format!(

@@ -58,6 +58,15 @@ impl Gateway {
             port,
         })
     }
+
+    /// Whether both name one and the same, in whatever case, and with a dot at the end or without.
+    pub fn is(&self, other: &Self) -> bool {
+        let host = |one: &Self| {
+            let host = one.host.strip_suffix('.').unwrap_or(&one.host);
+            host.to_ascii_lowercase()
+        };
+        self.port == other.port && host(self) == host(other)
+    }
 }
 
 impl fmt::Display for Gateway {
@@ -159,6 +168,22 @@ mod tests {
         ] {
             let error = text.parse::<Gateway>().unwrap_err().to_string();
             assert!(error.contains(says), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn one_gateway_is_the_same_in_any_case_and_with_a_dot_at_its_end() {
+        let read = |text: &str| text.parse::<Gateway>().unwrap();
+        let gate = read("gate.example.com");
+        for same in [
+            "gate.example.com:8443",
+            "Gate.Example.COM",
+            "gate.example.com.",
+        ] {
+            assert!(gate.is(&read(same)), "{same}");
+        }
+        for other in ["gate.example.com:443", "gate.example.net", "192.0.2.1"] {
+            assert!(!gate.is(&read(other)), "{other}");
         }
     }
 }

@@ -28,18 +28,32 @@ pub(super) fn enter(
     writable: &Writable,
     programs: &[PathBuf],
 ) -> Result<(Extent, bool), SandboxError> {
+    no_core_files()?;
+    set_no_new_privs(true).map_err(refused("no new privileges"))?;
+    let has_dropped = drop_capabilities().map_err(refused("the capabilities"))?;
+    let extent = limit_files(writable, programs)?;
+    // Last, as a change of credentials may take it back (prctl(2), PR_SET_DUMPABLE).
+    not_dumpable()?;
+    Ok((extent, has_dropped))
+}
+
+/// What a sandbox begins and ends with, alone.
+pub(super) fn no_dumps() -> Result<(), SandboxError> {
+    no_core_files()?;
+    not_dumpable()
+}
+
+fn no_core_files() -> Result<(), SandboxError> {
     let none = Rlimit {
         current: Some(0),
         maximum: Some(0),
     };
-    setrlimit(Resource::Core, none).map_err(refused("the limit of core dumps"))?;
-    set_no_new_privs(true).map_err(refused("no new privileges"))?;
-    let has_dropped = drop_capabilities().map_err(refused("the capabilities"))?;
-    let extent = limit_files(writable, programs)?;
-    // The limit above does not count where core_pattern is a pipe (core(5)), as to systemd-coredump; this does. Last, as
-    // a change of credentials may take it back (prctl(2), PR_SET_DUMPABLE).
-    set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(refused("no dumps at all"))?;
-    Ok((extent, has_dropped))
+    setrlimit(Resource::Core, none).map_err(refused("the limit of core dumps"))
+}
+
+/// The limit of core dumps does not count where core_pattern is a pipe (core(5)), as to systemd-coredump; this does.
+fn not_dumpable() -> Result<(), SandboxError> {
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(refused("no dumps at all"))
 }
 
 /// What Landlock does to a thread, found out by one that does nothing else: those that do not come from it stay free.

@@ -18,6 +18,7 @@ pub mod records;
 mod refusal;
 mod sections;
 pub mod server;
+mod signatures;
 mod stream;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::indexing_slicing)]

@@ -12,7 +12,7 @@ use crate::retry;
 
 mod reading;
 
-pub(super) use reading::{fill, read_bounded, read_private};
+pub(super) use reading::{read_bounded, read_private};
 
 /// In bytes. Room for a bundle of every public CA (250 KiB), not for a disk image named by mistake.
 const MAX_FILE_SIZE: u64 = 1024 * 1024;

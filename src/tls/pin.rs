@@ -9,13 +9,13 @@ use aws_lc_rs::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
 use data_encoding::BASE64;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::verify_server_name;
-use rustls::crypto::{verify_tls12_signature, verify_tls13_signature};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, DigitallySignedStruct, Error, OtherError, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use x509_parser::certificate::X509Certificate;
 
 use super::files::parse;
+use super::signatures::Signatures;
 
 /// The SHA-256 of a certificate's SubjectPublicKeyInfo, as in RFC 7469 §2.4: another certificate for the same key has the
 /// same pin.
@@ -135,8 +135,7 @@ impl ServerCertVerifier for ByKey {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = super::provider().signature_verification_algorithms;
-        verify_tls12_signature(message, certificate, signature, &algorithms)
+        Signatures::new().tls12(message, certificate, signature)
     }
 
     fn verify_tls13_signature(
@@ -145,14 +144,11 @@ impl ServerCertVerifier for ByKey {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = super::provider().signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signature, &algorithms)
+        Signatures::new().tls13(message, certificate, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        super::provider()
-            .signature_verification_algorithms
-            .supported_schemes()
+        Signatures::new().schemes()
     }
 }
 

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::server::ParsedCertificate;
 use rustls::{
     CertificateError, DigitallySignedStruct, Error, OtherError, RootCertStore, SignatureScheme,
@@ -15,6 +14,7 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use webpki::EndEntityCert;
 
 use super::names::Names;
+use super::signatures::Signatures;
 use crate::name::{HostName, SpiffeId};
 
 /// What a server's certificate must say, beyond its chain.
@@ -108,7 +108,7 @@ pub(super) struct Verifier {
     demand: Demand,
     /// Any of which will do in its stead.
     others: Vec<Demand>,
-    provider: Arc<CryptoProvider>,
+    signatures: Signatures,
 }
 
 /// Roots and a proof, which a peer must meet together.
@@ -124,7 +124,7 @@ impl Verifier {
         Self {
             demand: Demand { roots, proof },
             others: Vec::new(),
-            provider: super::provider(),
+            signatures: Signatures::new(),
         }
     }
 
@@ -142,16 +142,15 @@ impl Demand {
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
-        provider: &CryptoProvider,
+        signatures: Signatures,
     ) -> Result<(), Error> {
         let parsed = ParsedCertificate::try_from(end_entity)?;
-        let algorithms = provider.signature_verification_algorithms.all;
         verify_server_cert_signed_by_trust_anchor(
             &parsed,
             &self.roots,
             intermediates,
             now,
-            algorithms,
+            signatures.of_chains(),
         )?;
         self.check(end_entity).map_err(|wrong| {
             let other = CertificateError::Other(OtherError(Arc::new(wrong)));
@@ -189,7 +188,7 @@ impl ServerCertVerifier for Verifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         let verify =
-            |demand: &Demand| demand.verify(end_entity, intermediates, now, &self.provider);
+            |demand: &Demand| demand.verify(end_entity, intermediates, now, self.signatures);
         verify(&self.demand).or_else(|refused| {
             let met = self.others.iter().any(|other| verify(other).is_ok());
             if met { Ok(()) } else { Err(refused) }
@@ -203,8 +202,7 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls12_signature(message, certificate, signature, algorithms)
+        self.signatures.tls12(message, certificate, signature)
     }
 
     fn verify_tls13_signature(
@@ -213,14 +211,11 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signature, algorithms)
+        self.signatures.tls13(message, certificate, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider
-            .signature_verification_algorithms
-            .supported_schemes()
+        self.signatures.schemes()
     }
 }
 

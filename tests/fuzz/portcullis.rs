@@ -11,6 +11,8 @@ pub mod reason;
 pub mod retry;
 #[path = "../../src/rule/mod.rs"]
 pub mod rule;
+#[path = "../../src/stop.rs"]
+pub mod stop;
 #[path = "../../src/tls/mod.rs"]
 pub mod tls;
 #[path = "../../src/watch.rs"]

@@ -101,13 +101,61 @@ fn a_host_that_is_no_name_is_refused_in_a_clear_line_before_anything_is_tried() 
         let done = run(&command, b"");
         let told = String::from_utf8(done.stderr).unwrap();
         assert_eq!(done.status.code(), Some(2), "{host}: {told}");
-        let first = told.lines().next().unwrap();
+        let [message, hint] = told.lines().collect::<Vec<_>>()[..] else {
+            panic!("{host}: {told}");
+        };
         assert!(
-            first.starts_with("error: ") && first.contains(says),
+            message.starts_with("portcullis: ") && message.contains(says),
             "{host}: {told}"
         );
+        assert_eq!(hint, "hint: see portcullis connect --help");
         assert_eq!(done.stdout, b"");
     }
+}
+
+#[test]
+fn a_mistake_in_the_command_line_is_one_object_where_failures_are() {
+    for (arguments, says) in [
+        (["connect", "--json", "a b"], "cannot hold ' '"),
+        (["connect", "--nonsense", "--json"], "'--nonsense'"),
+    ] {
+        let done = run(&portcullis(&arguments), b"");
+        let told: serde_json::Value = serde_json::from_slice(&done.stderr).unwrap();
+        assert_eq!(done.status.code(), Some(2), "{told}");
+        assert_eq!(
+            (&told["code"], &told["reason"]),
+            (&2.into(), &"usage".into())
+        );
+        assert!(told["error"].as_str().unwrap().contains(says), "{told}");
+        assert!(told["hint"].as_str().unwrap().contains("--help"), "{told}");
+    }
+    // Behind `--` it is a HOST.
+    let done = run(&portcullis(&["connect", "--", "--json"]), b"");
+    let told = String::from_utf8(done.stderr).unwrap();
+    assert!(
+        told.starts_with("portcullis: invalid value '--json'"),
+        "{told}"
+    );
+}
+
+#[test]
+fn a_variable_that_is_empty_counts_as_not_set() {
+    let folder = tempfile::tempdir().unwrap();
+    let with = |arguments: &[&str], name: &str| {
+        let mut command = portcullis(arguments);
+        command.env("XDG_CONFIG_HOME", folder.path());
+        let done = run(command.current_dir(folder.path()).env(name, ""), b"");
+        String::from_utf8(done.stderr).unwrap()
+    };
+    let told = with(&["connect", "vm.example.com"], "PORTCULLIS_GATEWAY");
+    assert!(
+        told.contains("no gateway is named for vm.example.com"),
+        "{told}"
+    );
+    let told = with(&["ssh-config", "--domain", "vm.test"], "PORTCULLIS_GATEWAY");
+    assert!(told.contains("no gateway is named"), "{told}");
+    let told = with(&["check"], "PORTCULLIS_CONFIG");
+    assert!(told.contains("portcullis.toml"), "{told}");
 }
 
 #[test]

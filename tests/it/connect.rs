@@ -16,10 +16,12 @@ use crate::gateway::Gateway;
 use crate::support::{Child, run};
 use crate::upstream::Upstream;
 
+mod ends;
 mod failures;
 mod proxies;
 mod stalls;
 mod status;
+mod tinyproxy;
 mod told;
 mod way;
 

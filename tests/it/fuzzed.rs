@@ -5,6 +5,8 @@ use std::process::Command;
 use crate::peers;
 use crate::records::{run_kept, run_like_those_kept};
 
+#[path = "../fuzz/client/mod.rs"]
+mod client;
 #[path = "../fuzz/config/mod.rs"]
 mod config;
 #[path = "../fuzz/constraint/mod.rs"]
@@ -62,6 +64,12 @@ fn the_tags_that_are_kept_and_those_like_them_break_no_promise() {
 fn the_configurations_that_are_kept_and_those_like_them_break_no_promise() {
     run_kept("config", config::run);
     run_like_those_kept("config", TRIES, config::run);
+}
+
+#[test]
+fn the_files_of_persons_that_are_kept_and_those_like_them_break_no_promise() {
+    run_kept("client", client::run);
+    run_like_those_kept("client", TRIES, client::run);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Encrypted keys as openssl writes them: what opens each, what is refused, and what opens it in `serve` and `connect`.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -14,8 +14,9 @@ use crate::support::run;
 mod agents;
 mod memory;
 mod reload;
+mod signals;
 mod sources;
-mod terminal;
+pub(crate) mod terminal;
 
 /// The passphrase of every key that does not say otherwise.
 const PASSPHRASE: &str = "open sesame 5f3e";
@@ -239,6 +240,42 @@ fn a_passphrase_that_does_not_open_its_key_or_is_not_there_is_told_where_it_is_n
 }
 
 #[test]
+fn a_key_of_one_s_own_that_its_group_can_read_or_change_is_refused_as_ssh_does() {
+    let Some(scene) = Scene::new() else { return };
+    let Some(mut command) = by_nobody(&scene) else {
+        return;
+    };
+    let key = scene.path("plain.key");
+    let own = connecting(&scene, "127.0.0.1:1", &key);
+    command.args(own).arg(NAME);
+    let told = || {
+        let done = run(&command, b"");
+        let told = String::from_utf8(done.stderr).unwrap();
+        (done.status.code().unwrap(), told)
+    };
+    let set = |mode| fs::set_permissions(&key, fs::Permissions::from_mode(mode)).unwrap();
+    for (mode, says) in [
+        (0o640, "its group may read this file"),
+        (0o620, "its group may change this file"),
+        (0o644, "every user of this machine may read this file"),
+    ] {
+        set(mode);
+        let (code, told) = told();
+        assert_eq!(code, 2, "{told}");
+        assert!(told.contains(says), "{told}");
+        let says = format!("\nhint: run: chmod 600 {}\n", key.display());
+        assert!(told.contains(&says), "{told}");
+    }
+    // Root's, which the group of this user may read and not change.
+    chown(&key, Some(0), None).unwrap();
+    set(0o640);
+    assert_eq!(told().0, 21);
+    set(0o660);
+    let (code, told) = told();
+    assert!(code == 2 && told.contains("run: chmod 640"), "{told}");
+}
+
+#[test]
 fn the_keys_of_a_directory_and_of_an_upstream_are_opened_too() {
     let Some(scene) = Scene::new() else { return };
     fs::create_dir(scene.path("all")).unwrap();
@@ -278,6 +315,32 @@ fn portcullis(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
     command.args(arguments);
     command
+}
+
+/// `portcullis` as an ordinary user, to whom all of the scene belongs. None where that cannot be done, which is told.
+fn by_nobody(scene: &Scene) -> Option<Command> {
+    const NOBODY: u32 = 65534;
+    if !rustix::process::geteuid().is_root() {
+        peers::skip("only root can become another user");
+        return None;
+    }
+    // The one that was built may be where only root can go.
+    let program = scene.path("program");
+    fs::copy(env!("CARGO_BIN_EXE_portcullis"), &program).unwrap();
+    let folder = scene.authority.folder();
+    for entry in fs::read_dir(folder).unwrap() {
+        chown(entry.unwrap().path(), Some(NOBODY), Some(NOBODY)).unwrap();
+    }
+    chown(folder, Some(NOBODY), Some(NOBODY)).unwrap();
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"]);
+    command
+        .arg("env")
+        .arg(format!("XDG_CONFIG_HOME={}", folder.display()));
+    // A change of user takes back what kills it with the test.
+    command.args(["setpriv", "--pdeathsig", "KILL", "--"]);
+    command.arg(program);
+    Some(command)
 }
 
 /// The arguments of `connect` to this gateway, with the scene's certificate and this key.

@@ -55,9 +55,14 @@ impl Child {
 
     /// Starts a program that speaks on this socket, its stdin and stdout, as inetd would.
     pub(crate) fn spawn_on_socket(command: &Command, socket: TcpStream) -> Child {
-        let mut bound = bound_to_us(command);
         let socket = OwnedFd::from(socket);
-        bound.stdin(socket.try_clone().unwrap()).stdout(socket);
+        Child::spawn_between(command, socket.try_clone().unwrap(), socket)
+    }
+
+    /// Starts a program with this on its stdin and that on its stdout.
+    pub(crate) fn spawn_between(command: &Command, stdin: OwnedFd, stdout: OwnedFd) -> Child {
+        let mut bound = bound_to_us(command);
+        bound.stdin(stdin).stdout(stdout);
         Child::watch(command, bound)
     }
 
@@ -127,6 +132,11 @@ impl Child {
             stdout,
             stderr,
         }
+    }
+
+    /// Whether these bytes are all that it has written.
+    pub(crate) fn has_written(&self, bytes: &[u8]) -> bool {
+        self.said.words.lock().unwrap().stdout == bytes
     }
 
     /// Whether it says no more, as one that has ended.

@@ -17,7 +17,7 @@ use crate::support::{Child, wait_until};
 pub(crate) struct Terminal {
     person: File,
     /// The end that a program has; as long as it is open, the other one can be looked at.
-    program: OwnedFd,
+    pub(crate) program: OwnedFd,
     shown: Arc<Mutex<String>>,
 }
 

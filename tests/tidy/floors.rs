@@ -10,7 +10,7 @@ use crate::paths::{Use, uses};
 #[rustfmt::skip]
 const FLOORS: [&[&str]; 7] = [
     &["name", "rule", "reason", "retry"],
-    &["config", "tls", "metrics", "log", "lifecycle", "state", "watch", "sandbox"],
+    &["config", "tls", "metrics", "log", "lifecycle", "stop", "state", "watch", "sandbox"],
     &["net", "api", "status"],
     &["snapshot"],
     &["proxy", "client", "discovery", "certs", "identity", "health", "admin", "migrate"],

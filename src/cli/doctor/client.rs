@@ -1,7 +1,6 @@
 //! The doctor at a client's end: what says how the target is reached, and then the steps there.
 
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use tokio::runtime::Runtime;
 
@@ -25,7 +24,7 @@ pub(super) fn examine(
     mut telling: Telling,
     runtime: &Runtime,
 ) -> ExitCode {
-    let typed = match args.typed(&Arc::default()) {
+    let typed = match args.typed() {
         Ok(typed) => typed,
         Err(code) => return code,
     };
@@ -61,6 +60,9 @@ fn by_what(connect: &Connect, origin: &Origin) -> String {
         domain.map(|(domain, file)| format!("[domains.\"{domain}\"] in {}", file.display()));
     let by = match (origin.is_typed, domain) {
         (true, None) => "as it is typed, or in PORTCULLIS_GATEWAY".to_owned(),
+        (true, Some(domain)) if origin.is_another => format!(
+            "as it is typed; {domain} is for another gateway: nothing of its ca, pin, cert, server_name and insecure counts"
+        ),
         (true, Some(domain)) => format!("as it is typed; all else as {domain} says"),
         (false, Some(domain)) => format!("as {domain} says"),
         (false, None) => "by default".to_owned(),

@@ -27,7 +27,7 @@ pub(super) fn examine(
     mut telling: Telling,
     runtime: &Runtime,
 ) -> ExitCode {
-    let given = match passphrase.given(&Asking::Never) {
+    let given = match passphrase.given(Asking::Never) {
         Ok(given) => given,
         Err(error) => return fail(USAGE, &passphrase::told(&error)),
     };

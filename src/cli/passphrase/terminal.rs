@@ -2,33 +2,33 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::process::{Signal, getpid, kill_current_process_group, kill_process};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Signal, kill_current_process_group};
 use rustix::termios::{
     LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr,
 };
-use signal_hook::SigId;
-use signal_hook::low_level::{pipe, unregister};
 use zeroize::Zeroizing;
 
-use super::Stops;
+use crate::stop::{self, Held};
 use crate::tls::passphrase::{Passphrase, Unasked};
 
 /// What a terminal takes as one line, in bytes; openssl takes as many.
 const LONGEST: usize = 1024;
 
+/// How long a signal may have come before that is noticed: it may have been another thread's, which it does not wake.
+const LOOK: Duration = Duration::from_millis(50);
+
 /// Asks a person at the terminal of this process, whatever stdin is. The terminal shows nothing of the answer, and is as it
 /// was before when this returns, or when a signal ends the process: what comes meanwhile is held until then.
-pub(super) fn ask(prompt: &str, stops: &Stops) -> Result<Passphrase, Unasked> {
+pub(super) fn ask(prompt: &str) -> Result<Passphrase, Unasked> {
     let failed = |error: io::Error| Unasked(error.to_string());
     let mut options = File::options();
     let terminal = options.read(true).write(true).open("/dev/tty");
     let terminal = terminal.map_err(|_| Unasked("there is no terminal".to_owned()))?;
     loop {
-        let held = Held::hold(stops).map_err(failed)?;
+        let held = stop::hold().map_err(failed)?;
         let answer = listen(&terminal, prompt, &held);
         drop(held);
         match answer.map_err(failed)? {
@@ -45,9 +45,6 @@ pub(super) fn ask(prompt: &str, stops: &Stops) -> Result<Passphrase, Unasked> {
                 }
             }
             Answer::Signal(None) => {
-                if let Stops::Connect(is_over) = stops {
-                    is_over.store(true, Ordering::SeqCst);
-                }
                 return Err(Unasked("the command is to end".to_owned()));
             }
         }
@@ -63,12 +60,12 @@ enum Answer {
     Signal(Option<Signal>),
 }
 
-fn listen(terminal: &File, prompt: &str, held: &Held<'_>) -> io::Result<Answer> {
+fn listen(terminal: &File, prompt: &str, held: &Held) -> io::Result<Answer> {
     let silent = Silent::make(terminal)?;
     (&*terminal).write_all(prompt.as_bytes())?;
     let mut line = Line::new();
     let answer = loop {
-        if held.wait(terminal)? {
+        if wait(terminal, held)? {
             break Answer::Signal(None);
         }
         let mut byte = Zeroizing::new([0; 1]);
@@ -117,67 +114,20 @@ impl Drop for Silent<'_> {
     }
 }
 
-/// Signals that would end the process: from now on they wake who waits. Dropped, they do again what they did, and what has
-/// come is sent once more.
-struct Held<'a> {
-    ends: Option<&'a AtomicBool>,
-    registered: Vec<(Signal, SigId, UnixStream)>,
-}
-
-impl<'a> Held<'a> {
-    fn hold(stops: &'a Stops) -> io::Result<Self> {
-        // SIGINT is left alone where nobody has set it before: it could not be given back.
-        let (signals, ends) = match stops {
-            Stops::Serve(ends) => ([Signal::TERM, Signal::INT], Some(&**ends)),
-            Stops::Connect(_) => ([Signal::TERM, Signal::HUP], None),
-        };
-        let mut held = Self {
-            ends,
-            registered: Vec::new(),
-        };
-        for signal in signals {
-            // One pair each: what comes tells which.
-            let (own, told) = UnixStream::pair()?;
-            own.set_nonblocking(true)?;
-            let id = pipe::register(signal.as_raw(), told)?;
-            held.registered.push((signal, id, own));
-        }
-        if let Some(ends) = ends {
-            ends.store(false, Ordering::SeqCst);
-        }
-        Ok(held)
-    }
-
-    /// Waits for the terminal or a signal; whether it is a signal.
-    fn wait(&self, terminal: &File) -> io::Result<bool> {
-        let mut polled = vec![PollFd::new(terminal, PollFlags::IN)];
-        let signals = self.registered.iter();
-        polled.extend(signals.map(|(_, _, own)| PollFd::new(own, PollFlags::IN)));
-        match poll(&mut polled, None) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+/// Waits for the terminal, or until the process is to end; whether it is.
+fn wait(terminal: &File, held: &Held) -> io::Result<bool> {
+    let timeout = Timespec::try_from(LOOK).map_err(io::Error::other)?;
+    loop {
+        let mut polled = [PollFd::new(terminal, PollFlags::IN)];
+        let is_ready = match poll(&mut polled, Some(&timeout)) {
+            Ok(ready) => ready > 0,
+            Err(rustix::io::Errno::INTR) => false,
             Err(error) => return Err(error.into()),
-        }
-        let is_told = |one: &PollFd<'_>| !one.revents().is_empty();
-        if polled.iter().skip(1).any(is_told) {
-            return Ok(true);
-        }
-        match polled.first().is_some_and(is_told) {
-            true => Ok(false),
-            false => self.wait(terminal),
-        }
-    }
-}
-
-impl Drop for Held<'_> {
-    fn drop(&mut self) {
-        if let Some(ends) = self.ends {
-            ends.store(true, Ordering::SeqCst);
-        }
-        for (signal, id, own) in &mut self.registered {
-            unregister(*id);
-            if own.read(&mut [0]).is_ok_and(|read| read > 0) {
-                let _ = kill_process(getpid(), *signal);
-            }
+        };
+        match (held.is_told(), is_ready) {
+            (true, _) => return Ok(true),
+            (false, true) => return Ok(false),
+            (false, false) => {}
         }
     }
 }

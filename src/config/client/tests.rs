@@ -128,3 +128,18 @@ fn every_mistake_is_told_at_once_with_its_key_and_no_password() {
     let told = homeless.unwrap_err().to_string();
     assert!(told.contains("no home directory"), "{told}");
 }
+
+#[test]
+fn a_file_of_ten_thousand_domains_is_read_in_time_and_a_twin_in_it_is_found() {
+    let text: Vec<_> = (0..10_000)
+        .map(|number| format!("[domains.\"vm{number}.a.test\"]\ngateway = \"gate\"\n"))
+        .collect();
+    let text = text.concat();
+    let start = std::time::Instant::now();
+    assert_eq!(parse(&text).unwrap().domains.len(), 10_000);
+    let twin = format!("{text}[domains.\"VM0.a.test\"]\ngateway = \"gate\"\n");
+    let told = parse(&twin).unwrap_err().to_string();
+    assert!(told.contains("is written twice"), "{told}");
+    let took = start.elapsed();
+    assert!(took < std::time::Duration::from_secs(5), "{took:?}");
+}

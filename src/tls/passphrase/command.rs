@@ -12,6 +12,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use zeroize::Zeroizing;
 
 use super::{MOST, Passphrase};
+use crate::stop::{self, Held};
 use crate::tls::pem::FileError;
 
 /// For all of it. 10 s: a question to a Vault with its retries; a reload waits for it.
@@ -46,17 +47,24 @@ impl Command {
     }
 
     /// Runs it, and takes the first line of its stdout. It has nothing on its stdin, no terminal, and 10 s; after those it
-    /// is killed, with all that it has started in its process group. What it says on stderr is logged.
+    /// is killed, with all that it has started in its process group; or at once when a signal ends this process. What it
+    /// says on stderr is logged.
     ///
     /// It blocks, and starts no thread: the process may be about to enter its sandbox.
     pub(super) fn run(&self) -> Result<Passphrase, FileError> {
         let mut said = Said::default();
+        // Until it has ended, too: what runs would not end with this process.
+        let held = stop::hold().map_err(|error| self.not_run(&error))?;
         let ended = self
             .start()
-            .and_then(|mut running| running.finish(&mut said));
+            .and_then(|mut running| running.finish(&mut said, &held));
         let words = said.words();
         let status = match ended {
             Ok(Some(status)) => status,
+            Ok(None) if held.is_told() => {
+                let message = "was ended by a signal that ends this process, too";
+                return Err(self.failed(message.to_owned(), true));
+            }
             Ok(None) => {
                 let late = format!("has not written the passphrase within {PATIENCE:?}{words}");
                 return Err(self.failed(late, true));
@@ -134,13 +142,13 @@ struct Running {
 }
 
 impl Running {
-    /// Hears it out; `None` if it is late.
-    fn finish(&mut self, said: &mut Said) -> io::Result<Option<ExitStatus>> {
+    /// Hears it out; `None` if it is late, or nobody is left to hear it.
+    fn finish(&mut self, said: &mut Said, held: &Held) -> io::Result<Option<ExitStatus>> {
         said.out = Zeroizing::new(Vec::with_capacity(MOST as usize + 1));
         let deadline = Instant::now() + PATIENCE;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            if left.is_zero() || held.is_told() {
                 return Ok(None);
             }
             if let Some(status) = self.child.try_wait()? {

@@ -16,9 +16,9 @@ pub(in crate::tls) fn read_bounded(
     read(path, most, |_| Ok(()))
 }
 
-/// The same of a file that holds a secret: refused when users have access to it who are neither its owner nor of its group.
+/// The same of a file that holds a secret: refused when others than its owner have access to it, as ssh does.
 ///
-/// A group may be meant to read (Debian's `ssl-cert` is made for it); everybody never is.
+/// The group of a file that is not this user's own, or is root's, may be meant to read it: Debian's `ssl-cert` is made for that.
 pub(in crate::tls) fn read_private(
     path: &Path,
     most: u64,
@@ -48,7 +48,7 @@ fn read(
 }
 
 /// Reads to the end, or one byte more than is allowed. Of what is read there is one copy: the vector does not move.
-pub(in crate::tls) fn fill(mut from: impl Read, most: u64) -> io::Result<Zeroizing<Vec<u8>>> {
+fn fill(mut from: impl Read, most: u64) -> io::Result<Zeroizing<Vec<u8>>> {
     let most = usize::try_from(most).unwrap_or(usize::MAX);
     let mut bytes = Zeroizing::new(Vec::with_capacity(CHUNK));
     let mut chunk = Zeroizing::new([0; CHUNK]);
@@ -79,25 +79,31 @@ fn append(bytes: &mut Zeroizing<Vec<u8>>, more: &[u8]) {
     bytes.extend_from_slice(more);
 }
 
-/// Refuses what users outside the file's group may read or change.
+/// Refuses what others may read or change.
 #[cfg(unix)]
 fn refuse_others(path: &Path, metadata: &Metadata) -> Result<(), FileError> {
     use std::os::unix::fs::MetadataExt;
-    let mode = metadata.mode();
-    let may = match (mode & 0o004 != 0, mode & 0o002 != 0) {
-        (false, false) => return Ok(()),
-        (true, _) => "read",
-        (false, true) => "change",
+    let (mode, owner) = (metadata.mode(), metadata.uid());
+    let is_own = owner == rustix::process::geteuid().as_raw();
+    let is_private = is_own && owner != 0;
+    let (who, may) = match mode & 0o066 {
+        bits if bits & 0o004 != 0 => ("every user of this machine", "read"),
+        bits if bits & 0o002 != 0 => ("every user of this machine", "change"),
+        bits if bits & 0o020 != 0 => ("its group", "change"),
+        bits if bits & 0o040 != 0 && is_private => ("its group", "read"),
+        _ => return Ok(()),
     };
-    let message = format!("every user of this machine may {may} this file, which holds a secret");
+    let message = format!("{who} may {may} this file, which holds a secret");
     let mounted = path
         .parent()
         .is_some_and(|folder| folder.join("..data").is_symlink());
     let help = if mounted {
         "it is a mounted Secret of Kubernetes: give its volume `defaultMode: 0440`, and the pod an `fsGroup`"
             .to_owned()
-    } else if metadata.uid() == rustix::process::geteuid().as_raw() {
+    } else if is_private || is_own && mode & 0o006 != 0 {
         format!("run: chmod 600 {}", shell_word(path))
+    } else if is_own {
+        format!("run: chmod 640 {}", shell_word(path))
     } else {
         format!(
             "run: chmod 640 {}, and let the group of the user who needs it own it",

@@ -231,6 +231,58 @@ async fn the_file_says_what_flags_do_not_and_they_outrank_it() {
     );
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_file_says_of_trust_is_for_its_gateway_and_for_no_other() {
+    let (authority, stranger) = (Authority::new(), Authority::new());
+    let gates = [
+        gate(&authority, echo).await,
+        gate(&authority, echo).await,
+        Upstream::tls(asking(&authority), echo).await,
+    ];
+    let [its_own, other, asking] = gates.each_ref().map(|gate| gate.address.to_string());
+    authority.issue_files("me", &["me.example.test"]);
+    let find = |says: &str, gateway: &str, more: &[&str]| {
+        let text = format!("[domains.\"{TARGET}\"]\ngateway = \"{its_own}\"\n{says}\n");
+        file(&authority, &text);
+        let find = |mut command: Command| {
+            // Somebody else's CA is all that this system trusts.
+            command.env("SSL_CERT_FILE", stranger.folder().join("ca.pem"));
+            command.env("SSL_CERT_DIR", "/nowhere");
+            run(&to(to(command, more), &[TARGET]), b"hello")
+        };
+        let mut set = bare(&authority);
+        set.env("PORTCULLIS_GATEWAY", gateway);
+        [
+            find(to(bare(&authority), &["--gateway", gateway])),
+            find(set),
+        ]
+    };
+    let pin = "pin = [\"sha256/47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=\"]";
+    for says in ["insecure = true", "ca = [\"../ca.pem\"]", pin] {
+        for done in find(says, &other, &[]) {
+            failed(
+                &done,
+                12,
+                "another CA with the name of a trusted one",
+                "--ca FILE",
+            );
+        }
+    }
+    let ca = authority.folder().join("ca.pem").display().to_string();
+    let trusting = ["--ca", ca.as_str()];
+    for done in find("server_name = \"other.example.test\"", &other, &trusting) {
+        brought(&done, b"hello");
+    }
+    let pair = "cert = \"../me.pem\"\nkey = \"../me.key\"";
+    for done in find(pair, &asking, &trusting) {
+        failed(&done, 14, "asks for a client certificate", "--cert");
+    }
+    // Its own is no other one, however it is named.
+    for done in find("ca = [\"../ca.pem\"]", &its_own, &[]) {
+        brought(&done, b"hello");
+    }
+}
+
 #[test]
 fn the_example_of_the_file_is_good_and_shows_every_key() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/client/client.toml");

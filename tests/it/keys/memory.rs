@@ -1,11 +1,14 @@
 //! What is left of keys and passphrases in the memory of a gateway: nothing but the key that it signs with.
 
 use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::io::Write;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::process::Command;
 
-use super::{FROM_FILE, NAME, PASSPHRASE, Scene};
+use super::{FROM_FILE, NAME, PASSPHRASE, Scene, by_nobody, connecting};
 use crate::peers;
 use crate::program::Program;
+use crate::support::Child;
 use crate::upstream::Upstream;
 
 /// Whether these bytes stand anywhere in the memory that a process may write to.
@@ -74,4 +77,33 @@ async fn nothing_of_a_key_file_or_a_passphrase_stays_in_memory_or_is_told() {
         .wait_for("its end", |line| line.contains("stopped").then_some(()));
     let said = program.child.all();
     assert!(!said.contains(PASSPHRASE) && !said.contains(lines[0]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connect_leaves_no_core_dump_and_its_user_cannot_look_into_it() {
+    let Some(scene) = Scene::new() else { return };
+    let issued = scene.authority.issue(&[NAME]);
+    let server = issued.server(&[&rustls::version::TLS13]);
+    let gate = Upstream::tls(server, crate::upstream::echo).await;
+    let own = connecting(&scene, gate.address, &scene.path("client.key"));
+    scene.encrypt("client.key", "");
+    let Some(mut command) = by_nobody(&scene) else {
+        return;
+    };
+    command.args(&own).args(["--passphrase-fd", "3", NAME]);
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "exec \"$0\" \"$@\" 3<\"$FILE\""]);
+    shell.env("FILE", scene.path("passphrase"));
+    shell.arg(command.get_program()).args(command.get_args());
+    let (child, mut stdin) = Child::spawn_with_stdin(&shell);
+    stdin.write_all(b"ready\n").unwrap();
+    child.wait_for("its echo", |line| (line == "ready").then_some(()));
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", child.id())).unwrap();
+    let core = limits.lines().find(|line| line.starts_with("Max core"));
+    let core: Vec<&str> = core.unwrap().split_whitespace().collect();
+    assert_eq!(core, ["Max", "core", "file", "size", "0", "0", "bytes"]);
+    let memory = std::fs::metadata(format!("/proc/{}/environ", child.id())).unwrap();
+    assert_eq!(memory.uid(), 0, "another process of the user could look in");
+    drop(stdin);
+    assert!(child.finish().status.success());
 }

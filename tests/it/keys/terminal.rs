@@ -1,5 +1,6 @@
 //! A passphrase that a person types at a terminal, which shows nothing of it and is as it was before in the end.
 
+use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 
 use super::{NAME, PASSPHRASE, Scene, connecting, portcullis};
@@ -116,14 +117,21 @@ async fn whatever_ends_it_while_it_asks_leaves_a_terminal_that_shows_what_is_typ
     let connect: Vec<&str> = connect.iter().map(String::as_str).chain([NAME]).collect();
     let connect = portcullis(&connect);
     let ends = [
-        (&serve, End::Key("half\u{3}")),
-        (&serve, End::Signal("TERM")),
-        (&serve, End::Signal("INT")),
-        (&connect, End::Key("half\u{3}")),
-        (&connect, End::Signal("TERM")),
-        (&connect, End::Signal("HUP")),
+        // As a stop before it serves.
+        (&serve, End::Key("half\u{3}"), (Some(0), None)),
+        (&serve, End::Signal("TERM"), (Some(0), None)),
+        (&serve, End::Signal("INT"), (Some(0), None)),
+        (&serve, End::Signal("QUIT"), (None, Some(3))),
+        // As every command.
+        (&connect, End::Key("half\u{3}"), (None, Some(2))),
+        (&connect, End::Key("half\u{1c}"), (None, Some(3))),
+        (&connect, End::Signal("INT"), (None, Some(2))),
+        (&connect, End::Signal("QUIT"), (None, Some(3))),
+        // Whoever has started it is gone.
+        (&connect, End::Signal("TERM"), (Some(0), None)),
+        (&connect, End::Signal("HUP"), (Some(0), None)),
     ];
-    for (number, (command, end)) in ends.into_iter().enumerate() {
+    for (number, (command, end, status)) in ends.into_iter().enumerate() {
         let terminal = Terminal::new();
         let child = terminal.start(command, None);
         terminal.asked(1);
@@ -133,13 +141,9 @@ async fn whatever_ends_it_while_it_asks_leaves_a_terminal_that_shows_what_is_typ
         }
         let done = child.finish();
         assert!(terminal.echoes(), "{number}: {done:?}");
-        if number < 3 {
-            // As a stop before it serves.
-            assert_eq!(done.status.code(), Some(0), "{number}: {done:?}");
-        } else if number > 3 {
-            // Whoever has started it is gone.
-            assert!(done.status.success() && done.stderr.is_empty(), "{done:?}");
-        }
+        let ended = (done.status.code(), done.status.signal());
+        assert_eq!(ended, status, "{number}: {done:?}");
+        assert!(done.stderr.is_empty(), "{number}: {done:?}");
     }
 }
 
