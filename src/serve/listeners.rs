@@ -10,6 +10,7 @@ use std::time::Instant;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
+mod claim;
 mod missing;
 mod operators;
 mod replace;
@@ -18,12 +19,13 @@ mod wanted;
 
 use crate::admin::{self, BindError};
 use crate::config::{Config, Keepalive, ListenAddress};
-use crate::lifecycle::{Handed, Shutdown, Sockets};
+use crate::lifecycle::{Handed, Shutdown};
 use crate::metrics::Metrics;
 use crate::net::listener::Listener;
 use crate::proxy::Proxy;
 use crate::retry;
 use crate::snapshot::{self, ListenerId};
+pub(super) use claim::claim;
 use missing::Missing;
 use operators::Admin;
 use replace::Blocked;
@@ -38,33 +40,6 @@ pub(super) struct Serving {
     pub(super) metrics: Arc<Metrics>,
     pub(super) shutdown: Shutdown,
     pub(super) handed: Handed,
-}
-
-/// Whether each socket that was handed over is one of these listeners': the clients of another would wait in vain. Those
-/// for which there is none are bound, which is logged.
-pub(super) fn claim(sockets: &Sockets, config: &Config) -> anyhow::Result<()> {
-    let wanted = wanted(config);
-    let written = || wanted.iter().map(|wanted| &wanted.address);
-    for address in sockets.addresses() {
-        anyhow::ensure!(
-            written().any(|written| written == address),
-            "the service manager has handed over a socket on {address}, which is no address of `listen` ({})",
-            written()
-                .map(|address| address.to_string())
-                .collect::<Vec<_>>()
-                .join(", ")
-        );
-    }
-    if sockets.addresses().next().is_some() {
-        for address in written().filter(|written| sockets.addresses().all(|one| one != *written)) {
-            tracing::warn!(
-                %address,
-                "the service manager has handed over no socket on this address: the gateway binds it, and a restart \
-                 refuses who comes in between"
-            );
-        }
-    }
-    Ok(())
 }
 
 /// The listeners that accept, in the order of the configuration, and the admin interface.
@@ -163,6 +138,7 @@ impl Listeners {
         for ended in std::mem::take(&mut self.ending) {
             let _: Result<Infallible, _> = ended.await;
         }
+        claim::tell_modes(&serving.handed.sockets, config);
         let keepalive = &config.limits.keepalive;
         let mut opened: Vec<(usize, ListenerId, Wanted, Socket)> = Vec::new();
         let mut blocked = Blocked::default();
