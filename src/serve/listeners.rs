@@ -71,6 +71,15 @@ enum Socket {
     New(Listener),
 }
 
+impl Socket {
+    fn address(&self) -> ListenAddress {
+        match self {
+            Self::Running(bound) => bound.clone(),
+            Self::New(listener) => listener.address(),
+        }
+    }
+}
+
 #[derive(Debug)]
 enum AdminSocket {
     /// It runs already.
@@ -190,11 +199,11 @@ impl Listeners {
             );
         }
         let going = self.going(config);
-        let going = going.map(|running| (running.id, running.written.clone()));
-        let going: Vec<(ListenerId, Wanted)> = going.collect();
-        let described = (opened.iter().map(|(_, id, wanted, _)| (id, wanted)))
-            .chain(going.iter().map(|(id, wanted)| (id, wanted)))
-            .filter_map(|(id, wanted)| Some((*id, wanted.describe(config)?)))
+        let going = going.map(|running| (running.id, &running.written, running.bound.clone()));
+        let described = (opened.iter())
+            .map(|(_, id, wanted, socket)| (*id, wanted, socket.address()))
+            .chain(going)
+            .filter_map(|(id, wanted, bound)| Some((id, wanted.describe(bound, config)?)))
             .collect();
         let listeners = opened.into_iter();
         Ok(Opened {
@@ -332,10 +341,8 @@ impl Opened {
 
     /// Every TCP address that is bound, the admin interface's too.
     pub(super) fn addresses(&self) -> Arc<[SocketAddr]> {
-        let sockets = self.listeners.iter().map(|(_, _, socket)| match socket {
-            Socket::Running(bound) => bound.clone(),
-            Socket::New(listener) => listener.address(),
-        });
+        let sockets = self.listeners.iter();
+        let sockets = sockets.map(|(_, _, socket)| socket.address());
         let admin = self.admin.as_ref().map(|(_, socket)| match socket {
             AdminSocket::Running(bound) => bound.clone(),
             AdminSocket::New(listener) => listener.address(),
@@ -351,7 +358,8 @@ pub(super) fn planned(
 ) -> (BTreeMap<ListenerId, snapshot::Listener>, Arc<[SocketAddr]>) {
     let wanted = wanted(config);
     let listeners = (0..).map(ListenerId).zip(&wanted);
-    let listeners = listeners.filter_map(|(id, wanted)| Some((id, wanted.describe(config)?)));
+    let listeners = listeners
+        .filter_map(|(id, wanted)| Some((id, wanted.describe(wanted.address.clone(), config)?)));
     let addresses = wanted.iter().map(|wanted| &wanted.address);
     let addresses = addresses.chain(&config.admin);
     let own = addresses.filter_map(ListenAddress::tcp).collect();
