@@ -17,6 +17,7 @@ use super::upstream_tls;
 use super::upstreams::Own;
 use super::value::read;
 use super::{Cap, Endpoint, EndpointAddress, Gateway, ListenAddress, Upstream, limits, listen};
+use crate::tls::options::PORTCULLIS;
 use leads::{far_end, host_name, named, refuse_other_proof, warn_of_plain};
 use places::who_may;
 pub(super) use places::{listen as places_of, tcp};
@@ -229,6 +230,8 @@ impl Section {
             ..typed.clone()
         });
         let tls = tls.completed(name.as_ref(), self.alpn.as_ref(), findings);
+        // It carries nothing of the application; whoever names protocols wants one of those agreed on.
+        let asks_status = self.gateway.is_some() && !tls.names_protocols();
         let tls = match host.filter(|_| name.is_none()) {
             Some(host) => tls.completed(Some(&host), None, findings),
             None => tls,
@@ -237,7 +240,10 @@ impl Section {
             .into_iter()
             .map(|address| Endpoint { address, weight: 1 })
             .collect();
-        let tls = tls.mean(Some(&endpoints), folder, findings)?;
+        let mut tls = tls.mean(Some(&endpoints), folder, findings)?;
+        if asks_status {
+            tls.alpn = vec![String::from_utf8_lossy(PORTCULLIS).into_owned()];
+        }
         Some(Upstream {
             endpoints,
             tls: Some(tls),

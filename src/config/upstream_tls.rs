@@ -98,6 +98,11 @@ impl Section {
         self.spiffe.is_there || self.sans.is_there || self.server_name.is_there
     }
 
+    /// Whether protocols are written, or that there shall be none.
+    pub(super) fn names_protocols(&self) -> bool {
+        self.alpn.is_some()
+    }
+
     /// The key of what must be proven in place of the name, and where it stands.
     pub(super) fn other_proof(&self) -> Option<(String, Range<usize>)> {
         let spiffe = self.spiffe.value.as_ref();
