@@ -113,6 +113,8 @@ reasons! {
     UpstreamIdentity = "upstream_identity", Upstream;
     /// Consul says that an intention denies the gateway this service of the mesh: it is not dialled (`check_intentions`).
     DeniedByIntention = "denied_by_intention", Upstream;
+    /// The gateway that a tunnel leads to has no way to the name behind it, and says why.
+    RefusedByGateway = "refused_by_gateway", Upstream;
     /// A mesh upstream ended at the client's first byte without an answer: what a sidecar does that an intention tells to deny.
     PossibleIntentionDenial = "possible_intention_denial", Upstream;
     /// The client reset the connection, or broke TLS, while bytes were relayed.

@@ -14,8 +14,7 @@ mod program;
 pub struct Writable {
     /// Directories beneath which files and directories may be made, written, renamed and removed.
     pub files: Vec<PathBuf>,
-    /// UNIX sockets that may be made: beneath the directory of each, sockets and directories are made, moved and removed,
-    /// files removed but not written.
+    /// UNIX sockets that may be made: beneath the directory of each, sockets are made, and files removed.
     pub sockets: Vec<PathBuf>,
 }
 

@@ -232,8 +232,9 @@ impl<'a> Entry<'a> {
             broken_reason,
             upstream: UpstreamEntry::new(&route.upstream, upstream),
             endpoints: upstream.map_or_else(Vec::new, |upstream| endpoints(upstream, now)),
-            members: upstream
-                .map_or_else(Vec::new, |upstream| members(upstream, route, snapshot, now)),
+            members: upstream.map_or_else(Vec::new, |upstream| {
+                members(upstream, route.mesh, snapshot, now)
+            }),
             middlewares: middlewares(route, snapshot),
             shadowed_by: shadowed_by.map(|by| Name {
                 source: by.source.as_str(),
@@ -333,7 +334,7 @@ fn middlewares<'a>(route: &'a Route, snapshot: &'a Snapshot) -> Vec<MiddlewareEn
 
 fn members<'a>(
     upstream: &'a Upstream,
-    route: &Route,
+    mesh: bool,
     snapshot: &'a Snapshot,
     now: Instant,
 ) -> Vec<MemberEntry<'a>> {
@@ -344,7 +345,7 @@ fn members<'a>(
             weight: member.weight,
             upstream: UpstreamEntry::new(&member.upstream, upstream),
             endpoints: upstream.map_or_else(Vec::new, |upstream| endpoints(upstream, now)),
-            passed_over: snapshot.passes_over(member, route, now),
+            passed_over: snapshot.passes_over(member, mesh, now),
         }
     });
     entries.collect()

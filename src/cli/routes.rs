@@ -31,13 +31,13 @@ Where no gateway runs, `--consul` (or another source) finds out what one would
 route, as a start does. It listens nowhere, and dials no upstream.
 
 Exit statuses:
-  0  every route serves, and nothing was skipped
+  0  every route and tunnel serves, and nothing was skipped
   1  no gateway answers, or not all sources have in time
   2  the configuration, or the command line, is wrong
-  3  something was skipped, or a route serves nobody: it refuses, is shadowed,
-     or has nothing to dial";
+  3  something was skipped, or a route or tunnel serves nobody: it refuses, is
+     shadowed, or has nothing to dial";
 
-/// Shows every route with its rule, its endpoints and its state, and what services ask for in vain: of the gateway that runs
+/// Shows every route with its rule, its endpoints and its state, every tunnel with where it listens, and what services ask for in vain: of the gateway that runs
 /// with this configuration, or of one that would.
 #[derive(Debug, clap::Args)]
 #[command(after_help = [STATUSES, passphrase::HELP_UNASKED].join("\n"))]

@@ -47,14 +47,18 @@ Exit statuses:
 
 /// Runs the command.
 pub fn run(args: ServeArgs) -> ExitCode {
-    let load = |_: &Sockets, given: &Given| config::load_with(&args.config, given);
+    let load =
+        |_: Result<&Sockets, &NotListening>, given: &Given| config::load_with(&args.config, given);
     run_by(&args.passphrase, load, say)
 }
 
 /// Serves by what `load` reads, which may look at the sockets that were handed over; what is wrong with it is told by `tell`.
 pub(super) fn run_by(
     passphrase: &PassphraseArgs,
-    load: impl Fn(&Sockets, &Given) -> Result<config::Checked, config::Diagnostics>,
+    load: impl Fn(
+        Result<&Sockets, &NotListening>,
+        &Given,
+    ) -> Result<config::Checked, config::Diagnostics>,
     tell: impl Fn(&config::Diagnostics),
 ) -> ExitCode {
     let early = match Early::listen() {
@@ -73,9 +77,7 @@ pub(super) fn run_by(
             return ExitCode::from(2);
         }
     };
-    let none = Sockets::default();
-    let handed = sockets.as_ref().unwrap_or(&none);
-    let mut checked = match load(handed, &given) {
+    let mut checked = match load(sockets.as_ref(), &given) {
         Ok(checked) => checked,
         Err(diagnostics) => {
             tell(&diagnostics);
@@ -87,7 +89,7 @@ pub(super) fn run_by(
     given.stop_asking();
     if sandbox.as_ref().is_ok_and(Sandbox::has_dropped) {
         // As a reload will read it. What only a capability could read is better missed now than then.
-        checked = match load(handed, &given) {
+        checked = match load(sockets.as_ref(), &given) {
             Ok(checked) => checked,
             Err(diagnostics) => {
                 tell(&diagnostics);

@@ -1,6 +1,6 @@
 //! `portcullis tunnel`: plain bytes on this machine, verified TLS on the wire, until a signal ends it.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -8,12 +8,9 @@ use std::process::ExitCode;
 use super::passphrase::{self, PassphraseArgs};
 use super::serve;
 use crate::config::{self, Checked, Diagnostic, Diagnostics, Flags, Level};
-use crate::lifecycle::Sockets;
+use crate::lifecycle::{NotListening, Sockets};
 use crate::tls::passphrase::Given;
 use crate::watch::Files;
-
-/// The port of a gateway, where none is written; `connect` goes by it too.
-const GATEWAY_PORT: u16 = 8443;
 
 /// Listens for plain bytes, and carries each connection on over TLS of its own, to a peer that proves who it is.
 #[derive(Debug, clap::Args)]
@@ -124,12 +121,14 @@ Exit statuses:
 pub fn run(args: TunnelArgs) -> ExitCode {
     match args.config.clone() {
         Some(path) => {
-            let load =
-                |_: &Sockets, given: &Given| config::load_with(&path, given).and_then(with_tunnels);
+            let load = |_: Result<&Sockets, &NotListening>, given: &Given| {
+                config::load_with(&path, given).and_then(with_tunnels)
+            };
             serve::run_by(&args.passphrase, load, serve::say)
         }
         None => {
-            let load = |handed: &Sockets, given: &Given| args.check(handed, given);
+            let load =
+                |handed: Result<&Sockets, &NotListening>, given: &Given| args.check(handed, given);
             serve::run_by(&args.passphrase, load, say)
         }
     }
@@ -153,19 +152,26 @@ fn with_tunnels(mut checked: Checked) -> Result<Checked, Diagnostics> {
 
 impl TunnelArgs {
     /// What the flags mean, with the sockets that were handed over if they are asked for.
-    fn check(&self, handed: &Sockets, given: &Given) -> Result<Checked, Diagnostics> {
+    fn check(
+        &self,
+        handed: Result<&Sockets, &NotListening>,
+        given: &Given,
+    ) -> Result<Checked, Diagnostics> {
         let mut listen = self.listen.clone();
         if self.systemd {
-            listen.extend(handed.addresses().map(ToString::to_string));
+            listen.extend(handed_over(handed)?);
         }
         if listen.is_empty() {
-            return Err(nowhere(self.systemd));
+            return Err(mistake(
+                "`--listen` is missing".to_owned(),
+                "add `--listen 127.0.0.1:8899`, or `--systemd` for the sockets that systemd hands over",
+            ));
         }
         let flags = Flags {
             listen,
             to: self.to.clone(),
             server_name: self.server_name.clone(),
-            gateway: self.gateway.as_deref().map(with_port),
+            gateway: self.gateway.clone(),
             name: self.name.clone(),
             roots: self.ca.clone(),
             certificate: self.cert.clone().zip(self.key.clone()),
@@ -181,32 +187,27 @@ impl TunnelArgs {
     }
 }
 
-/// A gateway's port need not be written. What is an IPv6 address without one is told so by the check.
-fn with_port(gateway: &str) -> String {
-    match gateway.contains(':') {
-        true => gateway.to_owned(),
-        false => format!("{gateway}:{GATEWAY_PORT}"),
+/// The addresses of the sockets that were handed over. That there are none to listen on is no wish of who writes `--systemd`.
+fn handed_over(handed: Result<&Sockets, &NotListening>) -> Result<Vec<String>, Diagnostics> {
+    const HELP: &str = "start it by a socket unit with `ListenStream=` and `Accept=no`, or write `--listen` in place of `--systemd`";
+    let wrong = |why: &dyn fmt::Display| mistake(format!("`--systemd`: {why}"), HELP);
+    let sockets = handed.map_err(|error| wrong(error))?;
+    let addresses: Vec<String> = sockets.addresses().map(ToString::to_string).collect();
+    match (addresses.is_empty(), sockets.malformed()) {
+        (false, _) => Ok(addresses),
+        (true, Some(malformed)) => Err(wrong(malformed)),
+        (true, None) => Err(wrong(&"no socket was handed over")),
     }
 }
 
-fn nowhere(systemd: bool) -> Diagnostics {
-    let (message, help) = match systemd {
-        true => (
-            "`--systemd`: no socket was handed over",
-            "start it by a socket unit with `ListenStream=`, or write `--listen`",
-        ),
-        false => (
-            "`--listen` is missing",
-            "add `--listen 127.0.0.1:8899`, or `--systemd` for the sockets that systemd hands over",
-        ),
-    };
+fn mistake(message: String, help: &str) -> Diagnostics {
     Diagnostics {
         path: PathBuf::new(),
         text: String::new(),
         list: vec![Diagnostic {
             level: Level::Error,
             span: None,
-            message: message.to_owned(),
+            message,
             help: Some(help.to_owned()),
         }],
         files: Files::default(),

@@ -210,7 +210,7 @@ fn mean(
 ) -> (Config, Vec<Certificate>) {
     let listeners = listen::listeners(file, findings);
     let admin = listen::admin(file, &listeners, folder, findings);
-    let tunnels_listen = tunnels::listen(file, &listeners, admin.as_ref(), folder, findings);
+    let tunnels_listen = tunnels::places_of(file, &listeners, admin.as_ref(), folder, findings);
     let admin_token = listen::admin_token(file, folder, findings);
     let certificates = files::certificates(&file.certificates, folder, findings);
     let tls_options = tls_options(file, folder, findings);

@@ -210,7 +210,7 @@ mod tests {
             allow_uids: vec![7, 8],
             listen: vec![
                 "unix:/run/x \"y\".sock".to_owned(),
-                "127.0.0.1:1".to_owned(),
+                "unix:/run/y.sock".to_owned(),
             ],
             server_name: Some("m.test".to_owned()),
             timeout: Some("2s".to_owned()),
@@ -219,7 +219,7 @@ mod tests {
         let config = flags.check(&Given::default()).unwrap().config;
         let tunnel = &config.tunnels["tunnel"];
         assert_eq!(tunnel.listen[0].to_string(), "unix:/run/x \"y\".sock");
-        assert_eq!((tunnel.mode, tunnel.listen.len()), (0o660, 2));
+        assert_eq!((tunnel.mode, tunnel.listen.len()), (Some(0o660), 2));
         assert_eq!(tunnel.allow_uids.as_deref(), Some([7, 8].as_slice()));
         let tls = config.upstreams[&tunnel.upstream].tls.as_ref().unwrap();
         assert_eq!(tls.alpn, ["h2"]);

@@ -6,9 +6,6 @@ use std::str::FromStr;
 
 use crate::name::HostName;
 
-/// The port of a gateway that is named without one.
-const DEFAULT_PORT: u16 = 8443;
-
 /// A gateway's host and port, as in `gate.example.com`, `gate:443` or `[2001:db8::1]:8443`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gateway {
@@ -34,13 +31,21 @@ impl FromStr for Gateway {
     type Err = GatewayError;
 
     fn from_str(text: &str) -> Result<Self, GatewayError> {
-        Self::parse(text, DEFAULT_PORT)
+        Self::parse(text, Self::DEFAULT_PORT)
     }
 }
 
 impl Gateway {
+    /// The port of a gateway that is named without one.
+    pub const DEFAULT_PORT: u16 = 8443;
+
     /// The same with this port where none is written.
     pub fn parse(text: &str, default_port: u16) -> Result<Self, GatewayError> {
+        if let Some((scheme, _)) = text.split_once("://") {
+            return Err(GatewayError(format!(
+                "{scheme:?} is a scheme, and no host has one"
+            )));
+        }
         let (host, port) = split(text)?;
         if !is_address(host) {
             HostName::parse(host).map_err(|error| GatewayError(error.to_string()))?;
@@ -158,7 +163,7 @@ mod tests {
             ("gate:0", "is no port"),
             ("gate:65536", "is no port"),
             ("gate:ssh", "is no port"),
-            ("https://gate", "is no port"),
+            ("https://gate", "is a scheme"),
             ("-oProxyCommand=x", "cannot hold"),
             ("-gate", "starts or ends with `-`"),
             ("[::1", "brackets"),

@@ -158,8 +158,20 @@ pub(super) fn address(
     findings: &mut Findings<'_>,
 ) -> Option<ListenAddress> {
     let Some(socket) = typed.value.strip_prefix("unix:") else {
-        return read(typed, findings, |text| listen_address(text)).map(ListenAddress::Tcp);
+        return read(typed, findings, |text| of_this_machine(text, example))
+            .map(ListenAddress::Tcp);
     };
+    if socket.starts_with('@') {
+        read::<(), _>(typed, findings, |text| {
+            Err(Wrong::new(
+                format!(
+                    "{text:?} is a socket of the abstract namespace: it has no file, so that no mode keeps anybody out"
+                ),
+                format!("write the path of a file, such as \"{example}\""),
+            ))
+        });
+        return None;
+    }
     let socket = Typed {
         value: socket.to_owned(),
         ..typed.clone()
@@ -176,6 +188,22 @@ pub(super) fn address(
             ));
         }
         Ok(ListenAddress::Unix(path))
+    })
+}
+
+/// An address over TCP, for programs of this machine first: no help leads beyond it.
+fn of_this_machine(text: &str, example: &str) -> Result<SocketAddr, Wrong> {
+    listen_address(text).map_err(|wrong| {
+        if text.parse::<IpAddr>().is_ok() || text.starts_with("localhost:") {
+            return wrong;
+        }
+        let help = match text.parse::<u16>() {
+            Ok(port) => format!("write \"127.0.0.1:{port}\""),
+            Err(_) => format!(
+                "write an IP address and a port, such as \"127.0.0.1:8899\", or a socket, such as \"{example}\""
+            ),
+        };
+        Wrong::new(format!("{text:?} is not an address to listen on"), help)
     })
 }
 

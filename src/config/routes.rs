@@ -288,6 +288,17 @@ fn warn_of_missing_certificates(
         );
         return;
     }
+    if rule.is_default() && !certificates.iter().any(|one| one.nameless) {
+        findings.warning(
+            Some(place.clone()),
+            format!(
+                "`{}` ends TLS for clients that name no host too, and no certificate is `nameless`: those are refused",
+                name.key
+            ),
+            "write `nameless = true` beside the certificate in [[certificates]] that they shall see; or, if none of them is meant, \
+             name the hosts",
+        );
+    }
     let covers = |host: &HostName| {
         let mut names = certificates.iter().flat_map(|one| &one.names);
         names.any(|pattern| pattern.matches(Some(host), WildcardDepth::One))

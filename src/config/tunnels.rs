@@ -7,33 +7,31 @@ use std::sync::Arc;
 
 use toml::de::DeValue;
 
+mod leads;
 mod places;
 
 use super::decode::{Item, List, Table, Typed};
 use super::diagnostic::Findings;
 use super::file::File;
-use super::routes::reference_help;
 use super::upstream_tls;
-use super::upstreams::{self, Own};
-use super::value::{Wrong, read};
-use super::{Cap, Endpoint, EndpointAddress, ListenAddress, Upstream, limits};
-use crate::name::HostName;
+use super::upstreams::Own;
+use super::value::read;
+use super::{Cap, Endpoint, EndpointAddress, Gateway, ListenAddress, Upstream, limits, listen};
+use crate::tls::options::PORTCULLIS;
+use leads::{far_end, host_name, named, refuse_other_proof, warn_of_plain};
 use places::who_may;
-pub(super) use places::{listen, tcp};
+pub(super) use places::{listen as places_of, tcp};
 
 /// An example of a socket's path.
 const SOCKET: &str = "unix:/run/portcullis/clusterd.sock";
-
-/// 0600: the user that runs it, and nobody else, until somebody says who.
-const MODE: u32 = 0o600;
 
 /// A tunnel of the file: plain bytes come in, and go where its upstream is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tunnel {
     /// Where it listens; never empty.
     pub listen: Vec<ListenAddress>,
-    /// The mode of its UNIX sockets. Default: 0600.
-    pub mode: u32,
+    /// The mode of its UNIX sockets, if one is written. One that the service manager hands over keeps its own.
+    pub mode: Option<u32>,
     /// The users who may connect to its UNIX sockets; `None` is whoever their mode lets.
     pub allow_uids: Option<Arc<[u32]>>,
     /// A key of [`Config::upstreams`](super::Config::upstreams).
@@ -43,6 +41,9 @@ pub struct Tunnel {
 }
 
 impl Tunnel {
+    /// 0600: the user that runs it, and nobody else, until somebody says who.
+    pub const MODE: u32 = 0o600;
+
     /// The addresses that others than this machine may reach: `insecure_listen = true` was written.
     pub fn open(&self) -> impl Iterator<Item = SocketAddr> {
         let tcp = self.listen.iter().filter_map(ListenAddress::tcp);
@@ -193,7 +194,11 @@ impl Section {
         findings: &mut Findings<'_>,
     ) -> Option<Upstream> {
         let typed = self.to.as_ref().or(self.gateway.as_ref())?;
-        let address = upstreams::endpoint(typed, own, findings);
+        let default = self.gateway.as_ref().map(|_| Gateway::DEFAULT_PORT);
+        let address = read(typed, findings, |text| far_end(text, default));
+        if let Some(address) = &address {
+            listen::refuse_loop(address, own, &typed.key, typed.span.clone(), findings);
+        }
         let name = match (&self.gateway, &self.name) {
             (None, _) => self.server_name.clone(),
             (Some(_), Some(name)) => {
@@ -210,6 +215,9 @@ impl Section {
                 return None;
             }
         };
+        if let (Some(tls), Some(_)) = (&self.tls, &self.gateway) {
+            refuse_other_proof(tls, findings);
+        }
         let tls = self.tls.clone();
         let tls = tls.unwrap_or_else(|| upstream_tls::Section::of_defaults(typed.place()));
         // What is dialled is who must be there, an address too, unless something else must be proven.
@@ -222,6 +230,8 @@ impl Section {
             ..typed.clone()
         });
         let tls = tls.completed(name.as_ref(), self.alpn.as_ref(), findings);
+        // It carries nothing of the application; whoever names protocols wants one of those agreed on.
+        let asks_status = self.gateway.is_some() && !tls.names_protocols();
         let tls = match host.filter(|_| name.is_none()) {
             Some(host) => tls.completed(Some(&host), None, findings),
             None => tls,
@@ -230,7 +240,10 @@ impl Section {
             .into_iter()
             .map(|address| Endpoint { address, weight: 1 })
             .collect();
-        let tls = tls.mean(Some(&endpoints), folder, findings)?;
+        let mut tls = tls.mean(Some(&endpoints), folder, findings)?;
+        if asks_status {
+            tls.alpn = vec![String::from_utf8_lossy(PORTCULLIS).into_owned()];
+        }
         Some(Upstream {
             endpoints,
             tls: Some(tls),
@@ -251,15 +264,6 @@ fn read_tls(item: Item<'_>, findings: &mut Findings<'_>) -> Option<upstream_tls:
         return None;
     }
     upstream_tls::Section::read(item, findings)
-}
-
-fn host_name(text: &str) -> Result<(), Wrong> {
-    HostName::parse(text).map(drop).map_err(|error| {
-        Wrong::new(
-            format!("{text:?} is no host name: {error}"),
-            "write the name of a route of the gateway, such as \"rdp.vm.example.com\", without a port",
-        )
-    })
 }
 
 /// The tunnels of the file, those that are broken left out. What they describe themselves becomes upstreams.
@@ -297,6 +301,9 @@ pub(super) fn tunnels(
                 own_name
             }),
         };
+        if let (Some(typed), Some(upstream)) = (&section.upstream, &upstream) {
+            warn_of_plain(typed, upstreams, upstream, findings);
+        }
         let (Some(upstream), false) = (upstream, sockets.is_empty()) else {
             continue;
         };
@@ -310,24 +317,4 @@ pub(super) fn tunnels(
         tunnels.insert(name.value.clone(), tunnel);
     }
     tunnels
-}
-
-fn named(
-    typed: &Typed<String>,
-    known: &BTreeSet<&str>,
-    findings: &mut Findings<'_>,
-) -> Option<String> {
-    if known.contains(typed.value.as_str()) {
-        return Some(typed.value.clone());
-    }
-    let otherwise = match typed.value.contains(':') {
-        true => "write an address as `to`".to_owned(),
-        false => format!("add an [upstreams.{}] section", typed.value.escape_debug()),
-    };
-    findings.missing(
-        typed.span.clone(),
-        format!("`{}`: there is no upstream {:?}", typed.key, typed.value),
-        reference_help(&typed.value, known, &otherwise),
-    );
-    None
 }

@@ -98,6 +98,19 @@ impl Section {
         self.spiffe.is_there || self.sans.is_there || self.server_name.is_there
     }
 
+    /// Whether protocols are written, or that there shall be none.
+    pub(super) fn names_protocols(&self) -> bool {
+        self.alpn.is_some()
+    }
+
+    /// The key of what must be proven in place of the name, and where it stands.
+    pub(super) fn other_proof(&self) -> Option<(String, Range<usize>)> {
+        let spiffe = self.spiffe.value.as_ref();
+        let spiffe = spiffe.map(|typed| (typed.key.clone(), typed.span.clone()));
+        let sans = self.sans.value.as_ref();
+        spiffe.or_else(|| sans.map(|list| (list.key.clone(), list.span.clone())))
+    }
+
     fn read_table(item: Item<'_>, findings: &mut Findings<'_>) -> Option<Self> {
         let mut table = item.table(findings)?;
         let is_there = |key| table.place(key).is_some();

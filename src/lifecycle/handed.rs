@@ -1,6 +1,7 @@
 //! What whoever starts a process hands over to it: listening sockets (sd_listen_fds(3)), and whom to tell.
 
 use std::env;
+use std::fmt;
 use std::io;
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
@@ -11,6 +12,7 @@ use socket2::SockRef;
 
 use super::Notify;
 use crate::config::ListenAddress;
+use crate::name::quoted;
 use crate::sandbox::Sandbox;
 
 /// What was handed over; nothing, by default.
@@ -72,14 +74,33 @@ pub enum Malformed {
 #[derive(Debug, thiserror::Error)]
 pub enum NotListening {
     /// It is no socket of TCP, and no UNIX socket that has a path.
-    #[error("the service manager has handed over what is no TCP socket: {0}")]
-    NotTcp(io::Error),
+    #[error(
+        "the service manager has handed over what is no TCP socket, and no UNIX socket with a path: {1} ({0})"
+    )]
+    NotTcp(Which, io::Error),
     /// It does not listen: `Accept=yes` hands over the connections themselves.
-    #[error("the service manager has handed over a socket that does not listen (descriptor {0})")]
-    Connected(usize),
+    #[error("the service manager has handed over a socket that does not listen ({0})")]
+    Connected(Which),
     /// Two listen on one address: the clients of one of them would never be served.
     #[error("the service manager has handed over two sockets that listen on {0}")]
     Twice(ListenAddress),
+}
+
+/// One of those that were handed over, as its unit and the process know it.
+#[derive(Clone, Debug)]
+pub struct Which {
+    descriptor: usize,
+    /// `FileDescriptorName=`: the unit's, where none is written (systemd.socket(5)).
+    name: Option<String>,
+}
+
+impl fmt::Display for Which {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(name) = &self.name {
+            write!(f, "{}, ", quoted(name))?;
+        }
+        write!(f, "descriptor {}", self.descriptor)
+    }
 }
 
 /// The first descriptor that is handed over (`SD_LISTEN_FDS_START`).
@@ -100,17 +121,25 @@ impl Sockets {
             let value = env::var_os(name)?;
             Some(value.to_string_lossy().into_owned())
         });
+        let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
         let mut handed = match malformed {
             Some(Malformed::Count(_) | Malformed::Process(_)) => ListenFd::empty(),
             Some(Malformed::Names { .. }) | None => ListenFd::from_env(),
         };
         let mut sockets: Vec<(ListenAddress, Socket)> = Vec::new();
         for at in 0..handed.len() {
-            let Some((address, socket, listens)) = take(&mut handed, at)? else {
+            let name = names.split(':').nth(at).filter(|name| !name.is_empty());
+            let which = Which {
+                descriptor: FIRST + at,
+                name: name.map(str::to_owned),
+            };
+            let taken = take(&mut handed, at);
+            let taken = taken.map_err(|error| NotListening::NotTcp(which.clone(), error))?;
+            let Some((address, socket, listens)) = taken else {
                 continue;
             };
             if !listens {
-                return Err(NotListening::Connected(FIRST + at));
+                return Err(NotListening::Connected(which));
             }
             if sockets.iter().any(|(other, _)| *other == address) {
                 return Err(NotListening::Twice(address));
@@ -145,25 +174,22 @@ impl Sockets {
 }
 
 /// The next one, with its address, and whether it listens.
-fn take(
-    handed: &mut ListenFd,
-    at: usize,
-) -> Result<Option<(ListenAddress, Socket, bool)>, NotListening> {
+fn take(handed: &mut ListenFd, at: usize) -> io::Result<Option<(ListenAddress, Socket, bool)>> {
     let not_tcp = match handed.take_tcp_listener(at) {
         Ok(None) => return Ok(None),
         Ok(Some(socket)) => {
             let listens = SockRef::from(&socket).is_listener().unwrap_or(false);
-            let address = socket.local_addr().map_err(NotListening::NotTcp)?;
+            let address = socket.local_addr()?;
             return Ok(Some((address.into(), Socket::Tcp(socket), listens)));
         }
-        Err(error) => NotListening::NotTcp(error),
+        Err(error) => error,
     };
     let Ok(Some(socket)) = handed.take_unix_listener(at) else {
         return Err(not_tcp);
     };
     let listens = SockRef::from(&socket).is_listener().unwrap_or(false);
-    let address = socket.local_addr().map_err(NotListening::NotTcp)?;
     // One of the abstract namespace has no rights, and whoever is on the machine may connect (unix(7)).
+    let address = socket.local_addr()?;
     let path = address.as_pathname().ok_or(not_tcp)?;
     let address = ListenAddress::Unix(path.to_owned());
     Ok(Some((address, Socket::Unix(socket), listens)))

@@ -7,14 +7,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::net::SendFlags;
-use rustls::ClientConfig;
+use rustls::{AlertDescription, ClientConfig};
 use rustls_pki_types::ServerName;
 use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::{TcpSocket, TcpStream};
 
+use super::promised::Promised;
 use super::{Stream, set_options};
 use crate::config::{self, Keepalive};
+use crate::tls::options::PORTCULLIS;
 use crate::tls::{self, HandshakeError};
 
 /// How to dial.
@@ -64,6 +66,28 @@ impl Dial {
     }
 
     async fn attempt(&self, address: SocketAddr) -> Result<Stream, DialError> {
+        match (self.once(address).await, self.without_status()) {
+            (Err(error), Some(plain)) if is_no_protocol(&error) => plain.once(address).await,
+            (dialled, _) => dialled,
+        }
+    }
+
+    /// The same for who does not know the status of our gateways, and no other protocol is asked for: whoever goes by ALPN strictly
+    /// refuses one that he does not know.
+    fn without_status(&self) -> Option<Self> {
+        let (config, name) = self.tls.as_ref()?;
+        if config.alpn_protocols != [PORTCULLIS] {
+            return None;
+        }
+        let mut config = ClientConfig::clone(config);
+        config.alpn_protocols.clear();
+        Some(Self {
+            tls: Some((Arc::new(config), name.clone())),
+            ..self.clone()
+        })
+    }
+
+    async fn once(&self, address: SocketAddr) -> Result<Stream, DialError> {
         let tcp = self.open(address).await.map_err(DialError::Tcp)?;
         let is_inside = |header: &&ProxyHeader| header.inside_tls && self.tls.is_some();
         let (inside, outside) = match self.proxy_header.as_ref() {
@@ -84,7 +108,10 @@ impl Dial {
             let sent = send_inside(&mut stream, &header.bytes).await;
             sent.map_err(|error| DialError::Tls(error.into()))?;
         }
-        Ok(Stream::Tls(stream))
+        Ok(match stream.agreed().alpn_protocol() {
+            Some(PORTCULLIS) => Stream::Promised(Box::new(Promised::new(stream))),
+            _ => Stream::Tls(stream),
+        })
     }
 
     async fn open(&self, address: SocketAddr) -> io::Result<TcpStream> {
@@ -100,6 +127,12 @@ impl Dial {
         }
         socket.connect(address).await
     }
+}
+
+/// RFC 7301 §3.2.
+fn is_no_protocol(error: &DialError) -> bool {
+    let alert = rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol);
+    matches!(error, DialError::Tls(HandshakeError::Tls(error)) if *error == alert)
 }
 
 /// Sends bytes; the kernel lets them wait for those that follow at once, if there are `more`, so that all go in one segment.

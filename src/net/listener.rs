@@ -24,7 +24,7 @@ use closing::Closing;
 /// Connections that the kernel keeps for us while we are busy.
 ///
 /// 4,096: a burst of reconnects after a restart; the kernel lowers it to `net.core.somaxconn`.
-const BACKLOG: i32 = 4096;
+pub(super) const BACKLOG: i32 = 4096;
 
 /// The first pause after an accept that failed for want of something (file descriptors, memory); it doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(5);

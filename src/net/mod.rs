@@ -4,6 +4,7 @@ pub mod dial;
 pub mod frame;
 pub mod limits;
 pub mod listener;
+pub mod promised;
 pub mod proxy_header;
 pub mod raw;
 pub mod relay;

@@ -1,11 +1,13 @@
 //! Names of upstreams into addresses: in the control plane, by TTL, the last good answer kept.
 
+use std::fs;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use hickory_resolver::TokioResolver;
 use hickory_resolver::net::NetError;
 use tokio::sync::mpsc::Sender;
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep_until};
 
 use crate::name::HostName;
@@ -65,7 +67,7 @@ impl Resolving {
     /// Asks once; gives the answer if it is news, as the first one is, or was given long ago.
     pub async fn ask(&mut self) -> Option<Answer> {
         let name = &self.name;
-        let (addresses, next) = match lookup(&mut self.resolver, name).await {
+        let (addresses, next) = match lookup(&mut self.resolver, name, HOSTS).await {
             Ok((addresses, next)) => (Ok(addresses), next),
             Err(error) => {
                 // The system's settings may have changed: they are read again for the next try.
@@ -114,10 +116,24 @@ impl Resolving {
     }
 }
 
+/// Where the system keeps names of its own (hosts(5)).
+const HOSTS: &str = "/etc/hosts";
+
+/// A name that the file of hosts has, in either family, is answered by it alone, as the system's own resolver does: where no DNS
+/// server answers, nobody waits for addresses of the other family.
 async fn lookup(
     resolver: &mut Option<TokioResolver>,
     name: &HostName,
+    hosts: &'static str,
 ) -> Result<(Vec<IpAddr>, Instant), NetError> {
+    // Where it cannot be read, it has no name.
+    let hosts = spawn_blocking(move || fs::read(hosts).unwrap_or_default()).await;
+    let mut addresses = listed(&String::from_utf8_lossy(&hosts.unwrap_or_default()), name);
+    if !addresses.is_empty() {
+        addresses.sort_unstable();
+        addresses.dedup();
+        return Ok((addresses, Instant::now() + SHORTEST));
+    }
     let resolver = match resolver {
         Some(resolver) => resolver,
         None => {
@@ -134,4 +150,42 @@ async fn lookup(
     let now = Instant::now();
     let next = Instant::from_std(found.valid_until()).clamp(now + SHORTEST, now + LONGEST);
     Ok((addresses, next))
+}
+
+/// The addresses of a name in a file of hosts.
+fn listed(hosts: &str, name: &HostName) -> Vec<IpAddr> {
+    let lines = hosts.lines().map(|line| line.split('#').next());
+    let addresses = lines.filter_map(|line| {
+        let mut words = line?.split_whitespace();
+        let address = words.next()?.parse().ok()?;
+        let mut names = words.map(|word| word.strip_suffix('.').unwrap_or(word));
+        let is_there = names.any(|word| word.eq_ignore_ascii_case(name.as_str()));
+        is_there.then_some(address)
+    });
+    addresses.collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_name_that_the_file_of_hosts_has_in_either_family_is_answered_without_asking_dns() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("hosts");
+        let text = "# gate.invalid\n\u{feff}\n10.0.0.9 other.invalid # gate.invalid\n\
+                    no-address gate.invalid\n10.0.0.5\tnode GATE.invalid. gate.invalid\n10.0.0.4 gate.invalid\n";
+        fs::write(&path, text).unwrap();
+        let path: &'static str = path.to_str().unwrap().to_owned().leak();
+        let mut resolver = None;
+        let name = HostName::parse("gate.invalid").unwrap();
+        let (addresses, _) = lookup(&mut resolver, &name, path).await.unwrap();
+        assert_eq!(
+            addresses,
+            ["10.0.0.4", "10.0.0.5"].map(|it| it.parse::<IpAddr>().unwrap())
+        );
+        // Nobody was needed who could have been asked.
+        assert!(resolver.is_none());
+    }
 }

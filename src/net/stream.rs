@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::promised::Promised;
 use super::relay;
 use crate::tls::{self, End};
 
@@ -28,6 +29,8 @@ pub enum Stream {
     Tcp(TcpStream),
     /// TLS that ends here; boxed because it is many times larger.
     Tls(Box<tls::Stream>),
+    /// TLS to a gateway that says whether it reaches what stands behind it; boxed for the same reason.
+    Promised(Box<Promised>),
 }
 
 impl relay::Stream for Stream {
@@ -39,6 +42,7 @@ impl relay::Stream for Stream {
         match self {
             Self::Tcp(tcp) => relay::Stream::poll_receive(tcp, cx, take),
             Self::Tls(tls) => tls.poll_receive(cx, take),
+            Self::Promised(promised) => promised.poll_receive(cx, take),
         }
     }
 
@@ -46,6 +50,7 @@ impl relay::Stream for Stream {
         match self {
             Self::Tcp(tcp) => Pin::new(tcp).poll_write(cx, buf),
             Self::Tls(tls) => tls.poll_write(cx, buf),
+            Self::Promised(promised) => promised.tls_mut().poll_write(cx, buf),
         }
     }
 
@@ -53,6 +58,7 @@ impl relay::Stream for Stream {
         match self {
             Self::Tcp(_) => Poll::Ready(Ok(())),
             Self::Tls(tls) => tls.poll_flush(cx),
+            Self::Promised(promised) => promised.tls_mut().poll_flush(cx),
         }
     }
 
@@ -65,13 +71,14 @@ impl relay::Stream for Stream {
         match self {
             Self::Tcp(tcp) => relay::Stream::poll_shutdown(tcp, cx, end, last),
             Self::Tls(tls) => tls.poll_shutdown(cx, end),
+            Self::Promised(promised) => promised.tls_mut().poll_shutdown(cx, end),
         }
     }
 
     fn plain(&self) -> Option<&TcpStream> {
         match self {
             Self::Tcp(tcp) => Some(tcp),
-            Self::Tls(_) => None,
+            Self::Tls(_) | Self::Promised(_) => None,
         }
     }
 }
@@ -81,6 +88,7 @@ impl relay::Socket for Stream {
         match self {
             Self::Tcp(tcp) => tcp.reset(),
             Self::Tls(tls) => tls.reset(),
+            Self::Promised(promised) => promised.tls().reset(),
         }
     }
 
@@ -88,6 +96,7 @@ impl relay::Socket for Stream {
         match self {
             Self::Tcp(tcp) => tcp,
             Self::Tls(tls) => tls.into_tcp(),
+            Self::Promised(promised) => promised.into_tls().into_tcp(),
         }
     }
 }

@@ -1,13 +1,15 @@
 //! UNIX sockets that others connect to: put at their paths so that nobody comes in before their mode holds, and taken away again.
 
-use std::fs::{self, DirBuilder, Metadata, Permissions};
+use std::fs::{self, Metadata, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
+use super::listener::BACKLOG;
 use crate::retry;
 
 /// Why an address cannot be listened on.
@@ -82,20 +84,42 @@ fn number(found: &Metadata) -> (u64, u64) {
     (found.dev(), found.ino())
 }
 
-/// Listens at a path. The file has this mode from the first moment that somebody can see it, and takes the place of a
-/// socket that nobody listens on.
+/// Listens at a path. Nobody comes in before the file has this mode: a socket that is bound and does not listen yet refuses
+/// everybody (connect(2)). It takes the place of a socket that nobody listens on.
 ///
 /// # Errors
 /// Somebody listens there, something else is there, or the system refuses.
 pub fn bind(path: &Path, mode: u32) -> Result<(UnixListener, SocketFile), BindError> {
     make_way(path)?;
-    bind_privately(path, mode).map_err(|error| BindError::System {
-        address: path.display().to_string(),
-        error,
-    })
+    let system = |error: io::Error| match error.kind() {
+        // Another process came first.
+        io::ErrorKind::AddrInUse => BindError::InUse(path.into()),
+        _ => BindError::System {
+            address: path.display().to_string(),
+            error,
+        },
+    };
+    let (listener, file) = listen(path, mode).map_err(system)?;
+    // To who came in between it was one that nobody listened on.
+    match file.is_own() {
+        true => Ok((listener, file)),
+        false => Err(BindError::InUse(path.into())),
+    }
 }
 
-/// Whether a socket may be put at this path: nothing is there, or a socket that nobody listens on.
+fn listen(path: &Path, mode: u32) -> io::Result<(UnixListener, SocketFile)> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.bind(&SockAddr::unix(path)?)?;
+    let file = SocketFile {
+        path: path.to_owned(),
+        own: number(&fs::symlink_metadata(path)?),
+    };
+    file.set_mode(mode)?;
+    socket.listen(BACKLOG)?;
+    Ok((OwnedFd::from(socket).into(), file))
+}
+
+/// Leaves nothing at this path, where a socket is that nobody listens on.
 fn make_way(path: &Path) -> Result<(), BindError> {
     match fs::symlink_metadata(path) {
         Ok(found) if !found.file_type().is_socket() => {
@@ -108,52 +132,20 @@ fn make_way(path: &Path) -> Result<(), BindError> {
     let asked = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)
         .and_then(|socket| socket.connect(&SockAddr::unix(path)?));
     match asked.map_err(|error| error.kind()) {
-        Err(io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound) => Ok(()),
+        Err(io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound) => remove(path),
         // Also "would block": somebody listens, and is slow to accept.
         _ => Err(BindError::InUse(path.into())),
     }
 }
 
-/// Binds inside a directory that only we can enter, then moves the socket to its place: at no moment can
-/// somebody else connect, whatever the umask is.
-fn bind_privately(path: &Path, mode: u32) -> io::Result<(UnixListener, SocketFile)> {
-    let nursery = Nursery::new(path.parent().unwrap_or(Path::new("/")))?;
-    let listener = UnixListener::bind(&nursery.socket)?;
-    fs::set_permissions(&nursery.socket, Permissions::from_mode(mode))?;
-    let own = number(&fs::symlink_metadata(&nursery.socket)?);
-    fs::rename(&nursery.socket, path)?;
-    let path = path.to_owned();
-    Ok((listener, SocketFile { path, own }))
-}
-
-/// A directory of mode 0700 for one socket, removed with what is left in it.
-struct Nursery {
-    directory: PathBuf,
-    socket: PathBuf,
-}
-
-impl Nursery {
-    fn new(parent: &Path) -> io::Result<Self> {
-        let directory = parent.join(format!(".portcullis-{}", std::process::id()));
-        let nursery = Self {
-            socket: directory.join("s"),
-            directory,
-        };
-        // A process that had our id and was killed may have left one.
-        nursery.remove();
-        DirBuilder::new().mode(0o700).create(&nursery.directory)?;
-        Ok(nursery)
-    }
-
-    fn remove(&self) {
-        let _ = fs::remove_file(&self.socket);
-        let _ = fs::remove_dir(&self.directory);
-    }
-}
-
-impl Drop for Nursery {
-    fn drop(&mut self) {
-        self.remove();
+/// It may be gone by then.
+fn remove(path: &Path) -> Result<(), BindError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(BindError::System {
+            address: path.display().to_string(),
+            error,
+        }),
+        _ => Ok(()),
     }
 }
 
@@ -177,6 +169,33 @@ mod tests {
         assert_eq!(mode & 0o777, 0o600);
         drop((listener, file));
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_socket_may_have_the_longest_path_that_the_system_allows() {
+        let folder = tempfile::tempdir().unwrap();
+        let shorter = folder.path().join("s").as_os_str().len();
+        let path = folder.path().join("s".repeat(108 - shorter));
+        assert_eq!(path.as_os_str().len(), 107);
+        let _bound = bind(&path, 0o600).unwrap();
+        UnixStream::connect(&path).unwrap();
+        assert!(bind(&folder.path().join("s".repeat(109 - shorter)), 0o600).is_err());
+    }
+
+    #[test]
+    fn what_another_process_has_left_or_makes_beside_it_is_in_nobodys_way() {
+        let folder = tempfile::tempdir().unwrap();
+        // Of a process of the same number, killed or in another container, whatever it has there.
+        let other = folder
+            .path()
+            .join(format!(".portcullis-{}", std::process::id()));
+        fs::create_dir(&other).unwrap();
+        fs::write(other.join("s"), "").unwrap();
+        fs::write(other.join("more"), "").unwrap();
+        let path = folder.path().join("s");
+        let _bound = bind(&path, 0o600).unwrap();
+        UnixStream::connect(&path).unwrap();
+        assert!(other.join("s").exists());
     }
 
     #[test]

@@ -27,6 +27,7 @@ impl Client {
         match (self, upstream) {
             (Self::Edge(stream), _) => status::ok(stream).await?,
             (Self::Raw(_), Stream::Tls(tls)) => tls.must_end(),
+            (Self::Raw(_), Stream::Promised(promised)) => promised.tls_mut().must_end(),
             (Self::Raw(_), Stream::Tcp(_)) => {}
         }
         Ok(())
@@ -56,6 +57,8 @@ impl Client {
         let address = match self {
             Self::Edge(Stream::Tcp(tcp)) => tcp.local_addr().ok(),
             Self::Edge(Stream::Tls(tls)) => tls.tcp().local_addr().ok(),
+            // No gateway of its own: it is dialled, and has not come.
+            Self::Edge(Stream::Promised(_)) => None,
             Self::Raw(raw) => raw.local_address(),
         };
         address.map(canonical)
@@ -65,7 +68,7 @@ impl Client {
     pub(super) fn tls(&self) -> Option<&tls::Stream> {
         match self {
             Self::Edge(Stream::Tls(tls)) => Some(tls),
-            Self::Edge(Stream::Tcp(_)) | Self::Raw(_) => None,
+            Self::Edge(Stream::Tcp(_) | Stream::Promised(_)) | Self::Raw(_) => None,
         }
     }
 }

@@ -13,6 +13,8 @@ use crate::config::UnknownName;
 use crate::metrics::Limit;
 use crate::name::HostName;
 use crate::net::dial::DialError;
+use crate::net::frame::Refusal;
+use crate::net::promised::Unkept;
 use crate::net::proxy_header::HeaderError;
 use crate::net::raw::Socket;
 use crate::net::relay::Socket as _;
@@ -61,6 +63,8 @@ pub(super) enum Failure {
     DeniedByIntention(Box<Intention>),
     #[error("{0}")]
     Dial(DialError),
+    #[error("the gateway says: {0}")]
+    RefusedByGateway(Refusal),
     #[error("tls: {0}; {1}")]
     RefusedInMesh(HandshakeError, Box<Intention>),
     #[error("the upstream ended at the client's first byte; {0}")]
@@ -137,6 +141,7 @@ impl Failure {
                 rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented,
             ))) => Reason::UpstreamIdentity,
             Self::Dial(DialError::Tls(_)) | Self::RefusedInMesh(..) => Reason::UpstreamTls,
+            Self::RefusedByGateway(_) => Reason::RefusedByGateway,
             Self::PossibleIntentionDenial(_) => Reason::PossibleIntentionDenial,
             Self::ClientReset(_) => Reason::ClientReset,
             Self::UpstreamReset(_) => Reason::UpstreamReset,
@@ -154,6 +159,14 @@ impl Failure {
                 Some(intention),
             ) => Self::RefusedInMesh(error, Box::new(intention)),
             _ => Self::Dial(DialError::Tls(error)),
+        }
+    }
+
+    /// What ended the bytes of an upstream that had come about.
+    pub(super) fn upstream(error: io::Error) -> Self {
+        match Unkept::of(&error) {
+            Some(Unkept::Refused(refusal)) => Self::RefusedByGateway(refusal.clone()),
+            _ => Self::UpstreamReset(error),
         }
     }
 

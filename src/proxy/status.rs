@@ -104,7 +104,11 @@ mod tests {
 
     #[test]
     fn every_failure_of_a_dial_has_words_of_its_own() {
-        let later = [Reason::UpstreamReset, Reason::PossibleIntentionDenial];
+        let later = [
+            Reason::RefusedByGateway,
+            Reason::UpstreamReset,
+            Reason::PossibleIntentionDenial,
+        ];
         for reason in Reason::ALL {
             if reason.fault() == Fault::Upstream && !later.contains(reason) {
                 assert_ne!(text(*reason), OTHERWISE, "{reason}");

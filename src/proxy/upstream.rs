@@ -247,7 +247,7 @@ pub(super) fn relay(
                         }
                         failure
                     }
-                    None => denial.unwrap_or(Failure::UpstreamReset(e)),
+                    None => denial.unwrap_or_else(|| Failure::upstream(e)),
                 };
                 return Err(pair.client.fail(failure));
             }

@@ -105,15 +105,10 @@ fn drop_capabilities() -> Result<bool, Errno> {
 /// Limits writing and executing, as far as the kernel can.
 fn limit_files(writable: &Writable, programs: &[PathBuf]) -> Result<Extent, SandboxError> {
     let files = AccessFs::from_write(LANDLOCK);
-    // A socket is made in a directory that nobody else can enter, and moved from there to its place.
-    let sockets = AccessFs::MakeSock
-        | AccessFs::MakeDir
-        | AccessFs::Refer
-        | AccessFs::RemoveFile
-        | AccessFs::RemoveDir;
+    let sockets = AccessFs::MakeSock | AccessFs::RemoveFile;
     let mut ruleset = Ruleset::default()
         // Landlock's first version forbids to move a file into another directory, whatever the rules say: rather none
-        // than one in which the admin socket cannot be made.
+        // than one in which nothing could be moved from folder to folder beneath `state_dir`.
         .set_compatibility(CompatLevel::SoftRequirement)
         .handle_access(AccessFs::Refer)
         .and_then(|ruleset| {

@@ -100,6 +100,11 @@ impl Addresses {
         }
     }
 
+    /// Whether it has something of a name.
+    pub(super) fn knows(&self, name: &HostName) -> bool {
+        self.stored.contains_key(name)
+    }
+
     /// What a name resolved to before this process, if that is to be served.
     pub(super) fn restore(&mut self, name: &HostName) -> Option<Vec<IpAddr>> {
         let kept = self.stored.remove(name)?;

@@ -10,6 +10,7 @@ use std::time::Instant;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
+mod claim;
 mod missing;
 mod operators;
 mod replace;
@@ -18,12 +19,13 @@ mod wanted;
 
 use crate::admin::{self, BindError};
 use crate::config::{Config, Keepalive, ListenAddress};
-use crate::lifecycle::{Handed, Shutdown, Sockets};
+use crate::lifecycle::{Handed, Shutdown};
 use crate::metrics::Metrics;
 use crate::net::listener::Listener;
 use crate::proxy::Proxy;
 use crate::retry;
 use crate::snapshot::{self, ListenerId};
+pub(super) use claim::claim;
 use missing::Missing;
 use operators::Admin;
 use replace::Blocked;
@@ -38,33 +40,6 @@ pub(super) struct Serving {
     pub(super) metrics: Arc<Metrics>,
     pub(super) shutdown: Shutdown,
     pub(super) handed: Handed,
-}
-
-/// Whether each socket that was handed over is one of these listeners': the clients of another would wait in vain. Those
-/// for which there is none are bound, which is logged.
-pub(super) fn claim(sockets: &Sockets, config: &Config) -> anyhow::Result<()> {
-    let wanted = wanted(config);
-    let written = || wanted.iter().map(|wanted| &wanted.address);
-    for address in sockets.addresses() {
-        anyhow::ensure!(
-            written().any(|written| written == address),
-            "the service manager has handed over a socket on {address}, which is no address of `listen` ({})",
-            written()
-                .map(|address| address.to_string())
-                .collect::<Vec<_>>()
-                .join(", ")
-        );
-    }
-    if sockets.addresses().next().is_some() {
-        for address in written().filter(|written| sockets.addresses().all(|one| one != *written)) {
-            tracing::warn!(
-                %address,
-                "the service manager has handed over no socket on this address: the gateway binds it, and a restart \
-                 refuses who comes in between"
-            );
-        }
-    }
-    Ok(())
 }
 
 /// The listeners that accept, in the order of the configuration, and the admin interface.
@@ -94,6 +69,15 @@ enum Socket {
     /// It runs already.
     Running(ListenAddress),
     New(Listener),
+}
+
+impl Socket {
+    fn address(&self) -> ListenAddress {
+        match self {
+            Self::Running(bound) => bound.clone(),
+            Self::New(listener) => listener.address(),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -163,6 +147,7 @@ impl Listeners {
         for ended in std::mem::take(&mut self.ending) {
             let _: Result<Infallible, _> = ended.await;
         }
+        claim::tell_modes(&serving.handed.sockets, config);
         let keepalive = &config.limits.keepalive;
         let mut opened: Vec<(usize, ListenerId, Wanted, Socket)> = Vec::new();
         let mut blocked = Blocked::default();
@@ -214,11 +199,11 @@ impl Listeners {
             );
         }
         let going = self.going(config);
-        let going = going.map(|running| (running.id, running.written.clone()));
-        let going: Vec<(ListenerId, Wanted)> = going.collect();
-        let described = (opened.iter().map(|(_, id, wanted, _)| (id, wanted)))
-            .chain(going.iter().map(|(id, wanted)| (id, wanted)))
-            .filter_map(|(id, wanted)| Some((*id, wanted.describe(config)?)))
+        let going = going.map(|running| (running.id, &running.written, running.bound.clone()));
+        let described = (opened.iter())
+            .map(|(_, id, wanted, socket)| (*id, wanted, socket.address()))
+            .chain(going)
+            .filter_map(|(id, wanted, bound)| Some((id, wanted.describe(bound, config)?)))
             .collect();
         let listeners = opened.into_iter();
         Ok(Opened {
@@ -356,10 +341,8 @@ impl Opened {
 
     /// Every TCP address that is bound, the admin interface's too.
     pub(super) fn addresses(&self) -> Arc<[SocketAddr]> {
-        let sockets = self.listeners.iter().map(|(_, _, socket)| match socket {
-            Socket::Running(bound) => bound.clone(),
-            Socket::New(listener) => listener.address(),
-        });
+        let sockets = self.listeners.iter();
+        let sockets = sockets.map(|(_, _, socket)| socket.address());
         let admin = self.admin.as_ref().map(|(_, socket)| match socket {
             AdminSocket::Running(bound) => bound.clone(),
             AdminSocket::New(listener) => listener.address(),
@@ -375,7 +358,8 @@ pub(super) fn planned(
 ) -> (BTreeMap<ListenerId, snapshot::Listener>, Arc<[SocketAddr]>) {
     let wanted = wanted(config);
     let listeners = (0..).map(ListenerId).zip(&wanted);
-    let listeners = listeners.filter_map(|(id, wanted)| Some((id, wanted.describe(config)?)));
+    let listeners = listeners
+        .filter_map(|(id, wanted)| Some((id, wanted.describe(wanted.address.clone(), config)?)));
     let addresses = wanted.iter().map(|wanted| &wanted.address);
     let addresses = addresses.chain(&config.admin);
     let own = addresses.filter_map(ListenAddress::tcp).collect();

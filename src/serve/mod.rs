@@ -32,6 +32,7 @@ use crate::health;
 use crate::lifecycle::{Handed, Notify, Reload, Shutdown, Wish};
 use crate::log::AccessLog;
 use crate::metrics::Metrics;
+use crate::name::HostName;
 use crate::net::limits::files;
 use crate::net::session::Sessions;
 use crate::proxy::Proxy;
@@ -131,8 +132,11 @@ pub async fn start(
     let kept = Addresses::of(state.as_deref(), publish::NAMES);
     let (told_names, named) = watch::channel(BTreeSet::new());
     let mut parts = Parts::new(serving, status.clone(), news, &checked, keeping, named);
-    let (configured, prepared) = parts.prepare(checked).await?;
-    let publisher = Publisher::new(
+    let (configured, mut prepared) = parts.prepare(checked).await?;
+    // It is bound: who comes meanwhile waits in the queue, and finds what he asks for.
+    let known = |name: &HostName| kept.knows(name);
+    let answers = parts.ask_first(&configured, &mut prepared, known).await;
+    let mut publisher = Publisher::new(
         configured.inputs(),
         Arc::clone(&cell),
         Arc::clone(&metrics),
@@ -140,6 +144,7 @@ pub async fn start(
         kept,
         told_names,
     );
+    publisher.hear(answers);
     let published = publisher.published();
     let files = files::limit();
     let connections = files::room(files);

@@ -31,15 +31,17 @@ pub(super) struct Names {
 
 impl Names {
     /// Asks for the names that this configuration has more than the last one, so that no route of it is published without
-    /// endpoints for want of a moment. `quietly` nothing of it is logged.
+    /// endpoints for want of a moment, and that a start serves from its first connection on. Those that are `known` otherwise are
+    /// not waited for. `quietly` nothing of it is logged.
     pub(super) async fn first_answers(
         &self,
         config: &Config,
+        known: impl Fn(&HostName) -> bool,
         quietly: bool,
     ) -> (Vec<Answer>, BTreeMap<HostName, Resolving>) {
         let mut asked = JoinSet::new();
         for name in super::publish::names(config) {
-            if !self.configured.contains(&name) {
+            if !self.configured.contains(&name) && !known(&name) {
                 let asking = async move {
                     let mut resolving = Resolving::new(name.clone());
                     let answer = resolving.ask().await;

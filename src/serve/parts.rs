@@ -329,7 +329,9 @@ impl Parts {
         if checked.warnings.warnings() > 0 && !quietly {
             tracing::warn!("\n{}", checked.warnings.render(false));
         }
-        let (answers, resolving) = self.names.first_answers(&checked.config, quietly).await;
+        let (answers, resolving) = (self.names)
+            .first_answers(&checked.config, |_| false, quietly)
+            .await;
         let (mut configured, mut prepared) = self.prepare(checked).await.map_err(|error| {
             let open = error.downcast_ref::<OpenError>();
             let may_pass = error.is::<Shortage>() || open.is_some_and(OpenError::may_pass);
@@ -351,6 +353,19 @@ impl Parts {
         self.take(prepared).await;
         Ok(())
     }
+    /// Asks for the names of the first configuration that are not `known` from the disk.
+    pub(super) async fn ask_first(
+        &self,
+        configured: &Configured,
+        prepared: &mut prepared::Prepared,
+        known: impl Fn(&HostName) -> bool,
+    ) -> Vec<Answer> {
+        let asked = self.names.first_answers(&configured.config, known, false);
+        let (answers, resolving) = asked.await;
+        prepared.resolving = resolving;
+        answers
+    }
+
     /// What asks Consul, if anything does, from now on and as long as the parts run.
     pub(super) fn asking(&self) -> Arc<ArcSwapOption<Client>> {
         Arc::clone(&self.asking)

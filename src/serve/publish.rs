@@ -204,7 +204,8 @@ impl Publisher {
         self.report();
     }
 
-    fn hear(&mut self, answers: impl IntoIterator<Item = Answer>) {
+    /// Takes in what names resolve to.
+    pub(super) fn hear(&mut self, answers: impl IntoIterator<Item = Answer>) {
         let before = self.inputs.addresses.clone();
         for answer in answers {
             self.take(answer);

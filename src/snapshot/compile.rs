@@ -308,13 +308,24 @@ impl Compiler<'_> {
             weight: member.weight,
         });
         made.members = members.collect();
+        let hosts = config.endpoints.iter().map(|one| &one.address);
+        let hosts: Vec<&str> = hosts
+            .filter_map(|address| match address {
+                EndpointAddress::Dns(host, _) => Some(host.as_str()),
+                EndpointAddress::Ip(_) => None,
+            })
+            .collect();
+        let is_unresolved = made.endpoints().is_empty() && !hosts.is_empty();
+        let unresolved =
+            is_unresolved.then(|| format!("no address of {} is known", hosts.join(", ")));
         let endpoints = config.endpoints.iter();
         let restored = endpoints.filter_map(|endpoint| match &endpoint.address {
             EndpointAddress::Dns(host, _) => self.inputs.restored.get(host).copied(),
             EndpointAddress::Ip(_) => None,
         });
         made.restored = restored.min();
-        made.empty = stands_for(config).map(|key| key.unknown());
+        let unknown = stands_for(config).map(|key| key.unknown());
+        made.empty = unknown.or(unresolved.map(Arc::from));
         made
     }
 }

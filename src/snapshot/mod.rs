@@ -14,7 +14,7 @@ pub mod table;
 pub mod upstream;
 pub mod weighted;
 
-use crate::config::{AcceptProxy, Cap, Limits, UnknownName};
+use crate::config::{AcceptProxy, Cap, Limits, ListenAddress, UnknownName};
 use crate::metrics::RouteMetrics;
 use crate::name::WildcardDepth;
 use crate::rule::Rule;
@@ -134,6 +134,8 @@ impl Default for Listener {
 pub struct Raw {
     /// The tunnel's name. No route of the file has it: sessions, metrics and the log know the tunnel by it as they know a route.
     pub name: Arc<str>,
+    /// Where it listens.
+    pub address: ListenAddress,
     /// Where its bytes go: an upstream by its name in the snapshot.
     pub upstream: Arc<str>,
     /// The users who may connect to its UNIX sockets; `None` is whoever can.

@@ -85,14 +85,9 @@ impl Snapshot {
             .ok_or(Cow::Borrowed("no member of it serves"))
     }
 
-    /// Why a member of a route's upstream is passed over just now, if it is.
-    pub fn passes_over(
-        &self,
-        member: &Member,
-        route: &Route,
-        now: Instant,
-    ) -> Option<Cow<'_, str>> {
-        match self.sound(&member.upstream, route.mesh) {
+    /// Why a member of an upstream is passed over just now, if it is, by a route that is for the `mesh` alone, or by another.
+    pub fn passes_over(&self, member: &Member, mesh: bool, now: Instant) -> Option<Cow<'_, str>> {
+        match self.sound(&member.upstream, mesh) {
             Err(why) => Some(why.into()),
             Ok(upstream) if !upstream.has_endpoint() => {
                 let why = upstream.empty.as_deref();

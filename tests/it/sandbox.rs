@@ -218,15 +218,13 @@ fn in_the_sandbox_files_are_written_where_it_is_said_and_nothing_is_executed() {
             fs::write(state.join("deep/new"), "new").unwrap();
             fs::rename(state.join("deep/new"), state.join("moved")).unwrap();
             fs::remove_file(state.join("moved")).unwrap();
-            UnixListener::bind(run.join("nursery")).unwrap();
-            fs::create_dir(run.join("folder")).unwrap();
-            fs::rename(run.join("nursery"), run.join("folder/socket")).unwrap();
-            fs::remove_file(run.join("folder/socket")).unwrap();
-            fs::remove_dir(run.join("folder")).unwrap();
+            UnixListener::bind(run.join("admin.sock")).unwrap();
+            fs::remove_file(run.join("admin.sock")).unwrap();
 
             assert_eq!(fs::read_to_string(other.join("old")).unwrap(), "old");
             let denied = [
                 fs::write(run.join("file"), ""),
+                fs::create_dir(run.join("folder")),
                 fs::write(other.join("new"), ""),
                 fs::write(other.join("old"), "changed"),
                 fs::OpenOptions::new()

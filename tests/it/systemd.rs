@@ -205,7 +205,7 @@ fn what_cannot_be_listened_on_keeps_the_gateway_from_starting() {
     let file = File::open("/dev/null").unwrap();
     let said = refusal(&authority, file.into(), 1);
     assert!(
-        said.contains("no TCP socket: fd 3 is not a socket"),
+        said.contains("no UNIX socket with a path: fd 3 is not a socket (descriptor 3)"),
         "{said}"
     );
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -14,6 +14,7 @@ use crate::gateway::Gateway;
 use crate::support::PATIENCE;
 use crate::upstream::{Upstream, echo};
 
+mod handed;
 mod lasting;
 mod local;
 mod program;
@@ -175,6 +176,8 @@ async fn a_tunnel_has_its_name_in_the_log_and_the_metrics_as_a_route_has() {
     let tunnel = &routes["tunnels"][0];
     assert_eq!(tunnel["name"], "clusterd", "{routes}");
     assert_eq!(tunnel["upstream"]["server_name"], NAME);
+    let listens = serde_json::json!([pair.worker.address.to_string()]);
+    assert_eq!(tunnel["listen"], listens);
     assert_eq!(
         tunnel["endpoints"][0]["address"],
         pair.master.address.to_string()
@@ -227,6 +230,25 @@ async fn protocols_are_offered_as_they_are_written_and_none_otherwise() {
         let mut pair = Pair::with("listen = \"127.0.0.1:0\"\n", &keys).await;
         said_and_heard(pair.connect().await, b"word").await;
         assert_eq!(pair.master.ended().await["alpn"].as_str(), agreed);
+    }
+}
+
+#[tokio::test]
+async fn a_gateway_is_asked_for_its_status_where_no_other_protocol_is_written() {
+    let tls =
+        "tls = { roots = [\"CA/ca.pem\"], chain = \"CA/worker.pem\", key = \"CA/worker.key\" }\n";
+    for (alpn, agreed) in [
+        ("", Some("portcullis/1")),
+        ("alpn = []\n", None),
+        ("alpn = [\"h2\"]\n", Some("h2")),
+    ] {
+        let keys = format!("{alpn}gateway = \"MASTER\"\nname = \"{NAME}\"\n{tls}");
+        let mut pair = Pair::with("listen = \"127.0.0.1:0\"\n", &keys).await;
+        // Of the status no byte is taken for the master's, whichever comes first.
+        let text = text();
+        assert_eq!(said_and_heard(pair.connect().await, &text).await, text);
+        assert_eq!(pair.worker.ended().await["reason"], "closed");
+        assert_eq!(pair.master.ended().await["alpn"].as_str(), agreed, "{alpn}");
     }
 }
 

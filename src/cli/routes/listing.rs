@@ -1,7 +1,10 @@
 //! What `/v1/routes` says, as this command reads it, and how each route fares.
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
+
+/// The source of every tunnel.
+const FILE: &str = "file";
 
 /// The answer. A gateway of another version may say more, or less.
 #[derive(Debug, Default, Deserialize)]
@@ -9,6 +12,8 @@ use serde_json::Value;
 pub(super) struct Listing {
     pub(super) generation: u64,
     pub(super) routes: Vec<Route>,
+    #[serde(deserialize_with = "tunnels")]
+    pub(super) tunnels: Vec<Route>,
     pub(super) skipped: Vec<Skipped>,
 }
 
@@ -28,6 +33,32 @@ pub(super) struct Route {
     pub(super) shadowed_by: Option<Named>,
     pub(super) warnings: Vec<String>,
     pub(super) from_disk: Option<String>,
+}
+
+/// What a tunnel has that a route has not.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Tunnel {
+    listen: Vec<String>,
+    #[serde(flatten)]
+    rest: Route,
+}
+
+/// A tunnel fares as a route does; in place of a rule it has the addresses where it listens.
+fn tunnels<'de, D: Deserializer<'de>>(input: D) -> Result<Vec<Route>, D::Error> {
+    let tunnels = Vec::<Tunnel>::deserialize(input)?.into_iter();
+    let routes = tunnels.map(|Tunnel { listen, rest }| Route {
+        source: FILE.to_owned(),
+        rule: format!("listens on {}", listen.join(", ")),
+        action: if rest.broken_reason.is_some() {
+            "broken"
+        } else {
+            "tunnel"
+        }
+        .to_owned(),
+        ..rest
+    });
+    Ok(routes.collect())
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -105,14 +136,15 @@ impl Listing {
         let mut listing: Self = serde_json::from_slice(json)?;
         if let Some(source) = source {
             listing.routes.retain(|route| route.source == source);
+            listing.tunnels.retain(|tunnel| tunnel.source == source);
             listing.skipped.retain(|skipped| skipped.source == source);
         }
         Ok(listing)
     }
 
-    /// Whether every route serves, and nothing was asked for in vain.
+    /// Whether every route and every tunnel serves, and nothing was asked for in vain.
     pub(super) fn is_all_usable(&self) -> bool {
-        let mut routes = self.routes.iter();
+        let mut routes = self.routes.iter().chain(&self.tunnels);
         routes.all(|route| route.standing() == Standing::Serves)
             && self.skipped.iter().all(|skipped| skipped.note)
     }
@@ -126,6 +158,9 @@ pub(super) fn only(json: &[u8], source: &str) -> Result<Vec<u8>, serde_json::Err
             let is_of = |entry: &Value| entry.get("source").and_then(Value::as_str) == Some(source);
             entries.retain(is_of);
         }
+    }
+    if let Some(tunnels) = answer.get_mut("tunnels").filter(|_| source != FILE) {
+        *tunnels = Value::Array(Vec::new());
     }
     let mut json = serde_json::to_vec_pretty(&answer)?;
     json.push(b'\n');

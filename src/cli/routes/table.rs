@@ -40,24 +40,34 @@ pub(super) struct Drawing<'a> {
 impl fmt::Display for Drawing<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Listing {
-            routes, skipped, ..
+            routes,
+            tunnels,
+            skipped,
+            ..
         } = self.listing;
         self.text(f, "", &shown(self.title))?;
-        if !routes.is_empty() {
-            writeln!(f)?;
-            self.table(f, routes)?;
+        for (head, all) in [("ROUTE", routes), ("TUNNEL", tunnels)] {
+            if !all.is_empty() {
+                writeln!(f)?;
+                self.table(f, head, all)?;
+            }
         }
         let (notes, refused): (Vec<_>, Vec<_>) = skipped.iter().partition(|one| one.note);
         self.skipped(f, "Skipped", &refused)?;
         self.skipped(f, "Notes", &notes)?;
         writeln!(f)?;
-        self.text(f, "", &summary(routes, refused.len()))
+        let tunnels = match tunnels.as_slice() {
+            [] => String::new(),
+            tunnels => format!("{}; ", counted("tunnel", tunnels)),
+        };
+        let (routes, refused) = (counted("route", routes), refused.len());
+        self.text(f, "", &format!("{routes}; {tunnels}{refused} skipped."))
     }
 }
 
 impl Drawing<'_> {
-    fn table(&self, f: &mut fmt::Formatter<'_>, routes: &[Route]) -> fmt::Result {
-        let head = ["ROUTE", "SOURCE", "TLS", "ENDPOINTS", "STATE"].map(str::to_owned);
+    fn table(&self, f: &mut fmt::Formatter<'_>, what: &str, routes: &[Route]) -> fmt::Result {
+        let head = [what, "SOURCE", "TLS", "ENDPOINTS", "STATE"].map(str::to_owned);
         let rows: Vec<[String; 5]> = routes.iter().map(row).collect();
         let mut widths = head.each_ref().map(|cell| width(cell));
         for row in &rows {
@@ -313,7 +323,8 @@ fn some(all: &[&str]) -> String {
     }
 }
 
-fn summary(routes: &[Route], skipped: usize) -> String {
+/// How many there are of a kind, and how they fare.
+fn counted(kind: &str, routes: &[Route]) -> String {
     let mut counts: BTreeMap<Standing, usize> = BTreeMap::new();
     for route in routes {
         *counts.entry(route.standing()).or_default() += 1;
@@ -331,12 +342,11 @@ fn summary(routes: &[Route], skipped: usize) -> String {
         format!("{count} {word}")
     });
     let counts: Vec<String> = counts.collect();
-    let routes = match routes.len() {
-        0 => "No routes".to_owned(),
-        1 => format!("1 route: {}", counts.join(", ")),
-        all => format!("{all} routes: {}", counts.join(", ")),
-    };
-    format!("{routes}; {skipped} skipped.")
+    match routes.len() {
+        0 => format!("No {kind}s"),
+        1 => format!("1 {kind}: {}", counts.join(", ")),
+        all => format!("{all} {kind}s: {}", counts.join(", ")),
+    }
 }
 
 /// Whoever registers a service writes parts of it: no byte of theirs moves the cursor.

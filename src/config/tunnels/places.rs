@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{MODE, SOCKET, Section};
+use super::{SOCKET, Section};
 use crate::config::decode::{List, Typed};
 use crate::config::diagnostic::Findings;
 use crate::config::file::File;
@@ -127,7 +127,7 @@ pub(super) fn who_may(
     section: &Section,
     sockets: &[ListenAddress],
     findings: &mut Findings<'_>,
-) -> (u32, Option<Arc<[u32]>>) {
+) -> (Option<u32>, Option<Arc<[u32]>>) {
     let is_unix = |address: &ListenAddress| matches!(address, ListenAddress::Unix(_));
     let mode = section.mode.as_ref().map(|typed| (&typed.key, &typed.span));
     let uids = section.allow_uids.as_ref();
@@ -140,6 +140,14 @@ pub(super) fn who_may(
                 format!("listen on a socket, as in `listen = \"{SOCKET}\"`, or remove it"),
             );
         }
+    } else if let Some((key, span)) = uids
+        && let Some(open) = sockets.iter().find(|address| !is_unix(address))
+    {
+        findings.error(
+            span.clone(),
+            format!("`{key}` beside {open}: over TCP nobody tells which user connects, and whoever is not listed would come in there"),
+            "listen on UNIX sockets alone, or give the address a tunnel of its own, where every user of this machine may connect",
+        );
     }
     let mode = section.mode.as_ref();
     let mode = mode.and_then(|typed| read(typed, findings, |text| octal(text)));
@@ -170,7 +178,7 @@ pub(super) fn who_may(
             "take the rights of others away, as in \"0660\", or name those who may in `allow_uids`",
         );
     }
-    (mode.unwrap_or(MODE), uids)
+    (mode, uids)
 }
 
 /// The mode of a file in octal digits. Whoever may connect must be able to write.

@@ -35,7 +35,7 @@ pub(super) fn wanted(config: &Config) -> Vec<Wanted> {
             address: address.clone(),
             kind: Kind::Raw {
                 tunnel: Arc::clone(&name),
-                mode: tunnel.mode,
+                mode: tunnel.mode.unwrap_or(config::Tunnel::MODE),
             },
         })
     });
@@ -64,8 +64,12 @@ impl Wanted {
         }
     }
 
-    /// What it does by this configuration; nothing where that has its tunnel no more.
-    pub(super) fn describe(&self, config: &Config) -> Option<snapshot::Listener> {
+    /// What it does at this address by this configuration; nothing where that has its tunnel no more.
+    pub(super) fn describe(
+        &self,
+        bound: ListenAddress,
+        config: &Config,
+    ) -> Option<snapshot::Listener> {
         match &self.kind {
             Kind::Tls(listener) => Some(snapshot::Listener::Tls(Names {
                 unknown_name: listener.unknown_name,
@@ -76,6 +80,7 @@ impl Wanted {
                 let tunnel = config.tunnels.get(&**name)?;
                 Some(snapshot::Listener::Raw(Arc::new(Raw {
                     name: Arc::clone(name),
+                    address: bound,
                     upstream: tunnel.upstream.as_str().into(),
                     allow_uids: tunnel.allow_uids.clone(),
                     max_connections: tunnel.max_connections,

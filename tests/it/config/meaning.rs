@@ -220,7 +220,7 @@ fn the_full_example_means_what_its_comments_say() {
     };
     assert_eq!(config.consul, Some(consul));
     let tunnel = &config.tunnels["clusterd"];
-    assert_eq!((tunnel.mode, tunnel.listen.len()), (0o660, 2));
+    assert_eq!((tunnel.mode, tunnel.listen.len()), (Some(0o660), 1));
     assert_eq!(tunnel.allow_uids.as_deref(), Some([0, 1000].as_slice()));
     let tls = config.upstreams[&tunnel.upstream].tls.as_ref().unwrap();
     assert_eq!(tls.server_name.to_str(), "master.internal");

@@ -7,7 +7,9 @@ use tokio::time::timeout;
 use super::{Pair, VERIFIED, said_and_heard, worker};
 use crate::authority::Authority;
 use crate::edge::read_all;
+use crate::gateway::Gateway;
 use crate::support::PATIENCE;
+use crate::upstream::Upstream;
 
 const LISTEN: &str = "listen = \"127.0.0.1:0\"\n";
 
@@ -153,5 +155,23 @@ async fn a_stop_lets_tunnels_end_and_resets_those_that_do_not() {
             }
         }
         pair.worker.finished.await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn the_first_connection_after_a_start_finds_the_upstream_whose_name_had_to_be_resolved() {
+    let echo = Upstream::echo().await;
+    let tables = format!(
+        "[tunnels.t]\nlisten = \"127.0.0.1:0\"\nupstream = \"echo\"\n\
+         [upstreams.echo]\naddress = \"localhost:{}\"\n",
+        echo.address.port()
+    );
+    for _ in 0..5 {
+        let mut worker = Gateway::start(&Authority::new(), &tables).await;
+        assert_eq!(
+            said_and_heard(worker.connect().await, b"word").await,
+            b"word"
+        );
+        assert_eq!(worker.ended().await["reason"], "closed");
     }
 }

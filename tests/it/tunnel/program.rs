@@ -1,9 +1,8 @@
 //! `portcullis tunnel` as a program: its flags, its mistakes, systemd's sockets, its end.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::OwnedFd;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
 
@@ -13,19 +12,18 @@ use super::{NAME, Pair, VERIFIED, master, worker};
 use crate::authority::Authority;
 use crate::gateway::Gateway;
 use crate::peers;
-use crate::program::handed;
 use crate::support::{Child, run};
 use crate::upstream::Upstream;
 
 /// A master, and the flags of a tunnel to it but for where it listens.
-struct Scene {
-    authority: Authority,
-    master: Gateway,
+pub(super) struct Scene {
+    pub(super) authority: Authority,
+    pub(super) master: Gateway,
     _upstream: Upstream,
 }
 
 impl Scene {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         let (authority, upstream) = (Authority::new(), Upstream::echo().await);
         authority.issue_files("worker", &["worker.example.test"]);
         Self {
@@ -35,7 +33,7 @@ impl Scene {
         }
     }
 
-    fn command(&self, more: &[&str]) -> Command {
+    pub(super) fn command(&self, more: &[&str]) -> Command {
         let mut command = tunnel(&[]);
         for (flag, file) in [
             ("--ca", "ca.pem"),
@@ -55,7 +53,7 @@ impl Scene {
     }
 }
 
-fn tunnel(arguments: &[&str]) -> Command {
+pub(super) fn tunnel(arguments: &[&str]) -> Command {
     let mut command = peers::unconfigured(Path::new(env!("CARGO_BIN_EXE_portcullis")), "CONSUL_");
     command.arg("tunnel").args(arguments);
     command
@@ -78,20 +76,20 @@ fn said_and_heard(mut stream: impl Read + Write, end: impl Fn()) -> Vec<u8> {
     heard
 }
 
-fn through(address: SocketAddr) -> Vec<u8> {
+pub(super) fn through(address: SocketAddr) -> Vec<u8> {
     let tcp = TcpStream::connect(address).unwrap();
     let end = tcp.try_clone().unwrap();
     said_and_heard(tcp, || end.shutdown(Shutdown::Write).unwrap())
 }
 
-fn through_socket(path: &Path) -> Vec<u8> {
+pub(super) fn through_socket(path: &Path) -> Vec<u8> {
     let unix = UnixStream::connect(path).unwrap();
     let end = unix.try_clone().unwrap();
     said_and_heard(unix, || end.shutdown(Shutdown::Write).unwrap())
 }
 
 /// Its records, and what it has said, after it was told to end.
-fn ended(child: Child) -> (Vec<Value>, String) {
+pub(super) fn ended(child: Child) -> (Vec<Value>, String) {
     child.signal("TERM");
     let output = child.finish();
     assert!(output.status.success(), "{output:?}");
@@ -216,6 +214,26 @@ fn mistakes_are_told_by_the_flags_that_hold_them() {
             &["--listen", "127.0.0.1:0", "--timeout", "x"],
             "portcullis: `--timeout`",
         ),
+        (
+            &[
+                "--listen",
+                "127.0.0.1:0",
+                "--listen",
+                "unix:/tmp/s",
+                "--allow-uid",
+                "7",
+            ],
+            "portcullis: `--allow-uid` beside 127.0.0.1:0: over TCP nobody tells",
+        ),
+        (
+            &["--listen", "unix:@abstract"],
+            "portcullis: `--listen`: \"unix:@abstract\" is a socket of the abstract namespace",
+        ),
+        (
+            &["--listen", "foo"],
+            "hint: write an IP address and a port, such as \"127.0.0.1:8899\", or a socket",
+        ),
+        (&["--listen", "8899"], "hint: write \"127.0.0.1:8899\"\n"),
     ] {
         let output = run(&tunnel(&[&to[..], arguments].concat()), b"");
         let said = String::from_utf8(output.stderr).unwrap();
@@ -223,6 +241,38 @@ fn mistakes_are_told_by_the_flags_that_hold_them() {
         assert!(said.contains(told), "{told} in {said}");
         assert!(said.contains("hint: "), "{said}");
         assert!(!said.contains("tunnels.tunnel"), "{said}");
+    }
+    let listen = ["--listen", "127.0.0.1:0"];
+    for (arguments, told) in [
+        (
+            &["--to", "https://a.example.test:8443/x"][..],
+            "portcullis: `--to`: \"https://a.example.test:8443/x\" is no host with a port: \"https\" is a scheme\n\
+             hint: leave it out, as in \"a.example.test:8443\": a tunnel always speaks TLS\n",
+        ),
+        (
+            &["--to", "a.example.test"],
+            "portcullis: `--to`: \"a.example.test\" is no host with a port: it has none\n\
+             hint: add it, as in \"a.example.test:8443\"\n",
+        ),
+        (&["--to", "::1"], "hint: add it, as in \"[::1]:8443\"\n"),
+        (
+            &["--gateway", "https://gate.example.test", "n.test"],
+            "portcullis: `--gateway`: \"https://gate.example.test\" is no host with a port: \"https\" is a scheme\n\
+             hint: leave it out, as in \"gate.example.test\"",
+        ),
+        (
+            &["--gateway", "gate.example.test:0", "n.test"],
+            "portcullis: `--gateway`: \"gate.example.test:0\" is no host with a port: \"0\" is no port\n",
+        ),
+        (
+            &["--gateway", "gate.example.test", "https://n.test"],
+            "portcullis: `NAME`: \"https://n.test\" is no host name",
+        ),
+    ] {
+        let output = run(&tunnel(&[&listen[..], arguments].concat()), b"");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains(told), "{told} in {said}");
     }
     for arguments in [
         &["--listen", "127.0.0.1:0"][..],
@@ -232,38 +282,6 @@ fn mistakes_are_told_by_the_flags_that_hold_them() {
         let output = run(&tunnel(arguments), b"");
         assert_eq!(output.status.code(), Some(2));
     }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_sockets_that_systemd_hands_over_are_listened_on_and_stay_when_it_ends() {
-    let mut scene = Scene::new().await;
-    let path = scene.authority.folder().join("s");
-    let (tcp, unix) = (
-        TcpListener::bind("127.0.0.1:0").unwrap(),
-        UnixListener::bind(&path).unwrap(),
-    );
-    let address = tcp.local_addr().unwrap();
-    for socket in [
-        OwnedFd::from(tcp.try_clone().unwrap()),
-        unix.try_clone().unwrap().into(),
-    ] {
-        let is_unix = socket2::SockRef::from(&socket).domain().unwrap() == socket2::Domain::UNIX;
-        let visit = || match is_unix {
-            true => through_socket(&path),
-            false => through(address),
-        };
-        let command = scene.command(&["--systemd"]);
-        let child = Child::spawn_with(&handed(&command, 1), socket);
-        child.wait_for("that it listens", |line| {
-            line.contains("listening for a tunnel").then_some(())
-        });
-        assert_eq!(visit(), b"word");
-        assert_eq!(scene.master.ended().await["reason"], "closed");
-        ended(child);
-    }
-    // Whoever holds them has them still.
-    let _waits = TcpStream::connect(address).unwrap();
-    let _waits = UnixStream::connect(&path).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,16 +1,19 @@
 //! What a tunnel does where it cannot go on: its client is reset, and the log says why.
 
+use std::net::SocketAddr;
+use std::sync::Arc;
+
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 
-use super::{NAME, Pair, VERIFIED, worker};
+use super::{NAME, Pair, VERIFIED, said_and_heard, worker};
 use crate::authority::Authority;
 use crate::edge::read_all;
 use crate::gateway::{Gateway, ask};
 use crate::support::PATIENCE;
-use crate::upstream::Upstream;
+use crate::upstream::{Upstream, echo};
 
 const LISTEN: &str = "listen = \"127.0.0.1:0\"\n";
 
@@ -71,18 +74,97 @@ async fn a_tunnel_starts_though_nobody_is_there_and_each_connection_says_what_is
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let gone = free.local_addr().unwrap();
     drop(free);
-    for (to, reason) in [
-        (gone.to_string(), "dial_failed"),
+    for (to, reason, told) in [
+        (gone.to_string(), "dial_failed", "refused"),
         (
             "no-such-host.invalid:8443".to_owned(),
             "no_healthy_upstream",
+            "no address of no-such-host.invalid is known",
         ),
     ] {
         let keys = format!("[tunnels.t]\n{LISTEN}to = \"{to}\"\nserver_name = \"{NAME}\"\n");
         let mut worker = Gateway::start(&Authority::new(), &keys).await;
         let record = refused(&mut worker).await;
         assert_eq!(record["reason"], reason, "{record}");
+        let detail = record["detail"].as_str().unwrap();
+        assert!(detail.contains(told), "{detail}");
     }
+}
+
+/// A tunnel by a gateway there, whose CA is this one.
+fn by_gateway(authority: &Authority, gateway: SocketAddr) -> String {
+    format!(
+        "[tunnels.t]\n{LISTEN}gateway = \"{gateway}\"\nname = \"{NAME}\"\ntls = {{ roots = [\"{}/ca.pem\"] }}\n",
+        authority.folder().display()
+    )
+}
+
+#[tokio::test]
+async fn what_a_gateway_says_of_a_target_that_it_does_not_reach_is_in_the_record_and_the_client_is_reset()
+ {
+    let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let gone = free.local_addr().unwrap();
+    drop(free);
+    let authority = Authority::new();
+    authority.issue_files("master", &[NAME]);
+    let tables = format!(
+        "certificates = [{{ chain = \"master.pem\", key = \"master.key\" }}]\n\
+         [routes.taskd]\nhost = \"{NAME}\"\nupstream = \"{gone}\"\n"
+    );
+    let mut master = Gateway::start(&authority, &tables).await;
+    let keys = by_gateway(&authority, master.address);
+    let mut worker = Gateway::start(&Authority::new(), &keys).await;
+    let record = refused(&mut worker).await;
+    assert_eq!(record["reason"], "refused_by_gateway", "{record}");
+    assert_eq!(record["fault"], "upstream");
+    let told = "the gateway says: what stands behind it takes no connections (dial_failed)";
+    assert_eq!(record["detail"], told);
+    assert_eq!(record["bytes_down"], 0);
+    assert_eq!(master.ended().await["reason"], "dial_failed");
+}
+
+#[tokio::test]
+async fn a_gateway_that_does_not_say_what_it_has_promised_is_told_and_the_client_is_reset() {
+    for (says, told) in [
+        (
+            &b"\x01\x01\x01a\x01\x1b"[..],
+            "a status frame whose text is none",
+        ),
+        (b"SSH-2.0-x", "a status frame of version 83"),
+        (b"\x01", "ended without one"),
+        (b"", "ended without one"),
+    ] {
+        let authority = Authority::new();
+        let issued = authority.issue(&[NAME]);
+        let mut config = issued.server_by(portcullis::tls::provider(), &[&rustls::version::TLS13]);
+        config.alpn_protocols = vec![b"portcullis/1".to_vec()];
+        let gateway = Upstream::tls(Arc::new(config), move |mut tls| async move {
+            tls.write_all(says).await.unwrap();
+            tls.shutdown().await.unwrap();
+            let _ = tls.read_to_end(&mut Vec::new()).await;
+        })
+        .await;
+        let keys = by_gateway(&authority, gateway.address);
+        let mut worker = Gateway::start(&Authority::new(), &keys).await;
+        let record = refused(&mut worker).await;
+        assert_eq!(record["reason"], "upstream_reset", "{record}");
+        let detail = record["detail"].as_str().unwrap();
+        assert!(detail.contains(told), "{detail}");
+    }
+}
+
+#[tokio::test]
+async fn a_gateway_that_takes_no_protocol_it_does_not_know_is_dialled_once_more_without() {
+    let authority = Authority::new();
+    let issued = authority.issue(&[NAME]);
+    let mut config = issued.server_by(portcullis::tls::provider(), &[&rustls::version::TLS13]);
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let gateway = Upstream::tls(Arc::new(config), echo).await;
+    let keys = by_gateway(&authority, gateway.address);
+    let mut worker = Gateway::start(&Authority::new(), &keys).await;
+    let tcp = worker.connect().await;
+    assert_eq!(said_and_heard(tcp, b"word").await, b"word");
+    assert_eq!(worker.ended().await["reason"], "closed");
 }
 
 #[tokio::test]

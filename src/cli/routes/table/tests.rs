@@ -169,3 +169,66 @@ fn a_gateway_of_another_version_may_say_more_or_less() {
     );
     assert!(text.contains("1 route: 1 empty; 1 skipped."), "{text}");
 }
+
+#[test]
+fn each_tunnel_has_a_line_as_a_route_has_with_where_it_listens() {
+    let tunnel = |name: &str, change: &dyn Fn(&mut Value)| {
+        let mut tunnel = json!({
+            "name": name, "listen": ["127.0.0.1:8899", "unix:/run/s"], "broken_reason": null,
+            "upstream": { "name": format!("tunnels/{name}"), "tls": true, "server_name": "m.example" },
+            "endpoints": [{ "address": "10.0.0.5:8443", "weight": 1 }],
+        });
+        change(&mut tunnel);
+        tunnel
+    };
+    let tunnels = [
+        tunnel("clusterd", &|_| {}),
+        tunnel("gone", &|tunnel| {
+            tunnel["endpoints"] = json!([]);
+            tunnel["upstream"]["empty"] = json!("no address of m.example is known");
+        }),
+        tunnel("out", &|tunnel| {
+            tunnel["endpoints"][0]["out_for_seconds"] = json!(7)
+        }),
+        tunnel("sick", &|tunnel| {
+            tunnel["broken_reason"] = json!("no identity")
+        }),
+    ];
+    let json = json!({ "routes": [route("web", |_| {})], "tunnels": tunnels }).to_string();
+    let listing = Listing::read(json.as_bytes(), None).unwrap();
+    assert!(!listing.is_all_usable());
+    let drawing = Drawing {
+        title: "t",
+        listing: &listing,
+        width: None,
+        colour: false,
+    };
+    let text = drawing.to_string();
+    let words: Vec<Vec<&str>> = text
+        .lines()
+        .map(|line| line.split_whitespace().collect())
+        .collect();
+    for line in [
+        "TUNNEL SOURCE TLS ENDPOINTS STATE",
+        "clusterd file - 1 serves",
+        "listens on 127.0.0.1:8899, unix:/run/s",
+        "gone file - 0 empty",
+        "refuses its clients: no address of m.example is known",
+        "out file - 0 of 1 failing",
+        "sick file - 1 refuses",
+        "refuses its clients: no identity",
+        "1 route: 1 serves; 4 tunnels: 1 serves, 1 failing, 1 empty, 1 refuses; 0 skipped.",
+    ] {
+        let line: Vec<&str> = line.split_whitespace().collect();
+        assert!(words.contains(&line), "{line:?} in\n{text}");
+    }
+    // They are the file's, and no service's.
+    let of_consul = Listing::read(json.as_bytes(), Some("consul")).unwrap();
+    assert!(of_consul.tunnels.is_empty());
+    assert!(
+        !Listing::read(json.as_bytes(), Some("file"))
+            .unwrap()
+            .tunnels
+            .is_empty()
+    );
+}

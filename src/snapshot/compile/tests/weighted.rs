@@ -90,7 +90,7 @@ fn a_member_whose_endpoints_all_fail_is_passed_over_while_another_can_be_dialled
     assert_eq!(turns(&desk, "both.test"), shares(0, 8));
     let both = route(&desk.snapshot, "both.test").unwrap();
     let members = &desk.upstream("both").members;
-    let why = |place: usize| desk.snapshot.passes_over(&members[place], both, now);
+    let why = |place: usize| desk.snapshot.passes_over(&members[place], both.mesh, now);
     assert!(why(0).unwrap().contains("passed over"));
     assert_eq!(why(1), None);
     // Nobody is left who would be better.
