@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use super::{NAME, PASSPHRASE, Scene, connecting, portcullis};
 use crate::support::{Child, run, wait_until};
@@ -46,8 +47,11 @@ fn ended(scene: &Scene, child: Child, signal: &str) -> (Status, String) {
     let numbers = running(scene);
     assert_eq!(numbers.len(), 2);
     assert!(numbers.iter().all(|number| runs(number)), "{numbers:?}");
+    let start = Instant::now();
     child.signal(signal);
     let done = child.finish();
+    // Of itself the program would be given up after ten.
+    assert!(start.elapsed() < Duration::from_secs(5));
     for number in numbers {
         // The last of them is killed before the process ends, and dies in its own time.
         wait_until("it is gone", || !runs(&number));
