@@ -16,7 +16,7 @@ mod memory;
 mod reload;
 mod signals;
 mod sources;
-pub(crate) mod terminal;
+mod terminal;
 
 /// The passphrase of every key that does not say otherwise.
 const PASSPHRASE: &str = "open sesame 5f3e";
