@@ -134,9 +134,7 @@ pub fn relay<C: Stream, U: Socket>(
         let up_done = match up.poll(client, upstream, &down, up_tally, cx) {
             // It leaves because it was shown half an answer.
             Poll::Ready(Err(Broken::Source(_))) if down.was_cut_off() => {
-                let what = "tls ended without close_notify, and the client left";
-                let cut = io::Error::new(io::ErrorKind::UnexpectedEof, what);
-                return answer.at(Outcome::UpstreamFailed(cut));
+                return answer.at(Outcome::UpstreamFailed(cut_off()));
             }
             Poll::Ready(Err(Broken::Source(e))) => {
                 return answer.at(Outcome::ClientFailed(e));
@@ -157,6 +155,10 @@ pub fn relay<C: Stream, U: Socket>(
             answer.upstream_ended(!up.source_ended(), down.opening(), down_tally);
         }
         let down_done = match polled {
+            // And it, because it was shown half a question.
+            Poll::Ready(Err(Broken::Source(_))) if up.was_cut_off() => {
+                return answer.at(Outcome::ClientFailed(cut_off()));
+            }
             Poll::Ready(Err(Broken::Source(e))) => {
                 return answer.at(Outcome::UpstreamFailed(e));
             }
@@ -190,6 +192,12 @@ pub fn relay<C: Stream, U: Socket>(
             (Over::Silence, _) => Outcome::Idle,
         })
     })
+}
+
+/// What the one has done whose end made the other leave.
+fn cut_off() -> io::Error {
+    let what = "tls ended without close_notify, and the other side left";
+    io::Error::new(io::ErrorKind::UnexpectedEof, what)
 }
 
 /// How long an upstream may take none of what a client has said who is gone.

@@ -164,13 +164,18 @@ fn expect(schedule: &Schedule, outcome: &Outcome) {
         "{outcome:?} {schedule:#?}"
     );
     assert_eq!((ended.up, ended.down), (schedule.said(0), schedule.said(1)));
-    let reason = match reset {
-        [false, false] => Reason::Closed,
-        [true, _] => Reason::ClientReset,
-        [_, true] => Reason::UpstreamReset,
+    let tls = schedule.mode.tls();
+    // Whoever resets has heard the other's end, if that came before; an end that TLS has not announced is what broke off.
+    let cut_off = [0, 1].map(|side| {
+        let ending = schedule.ending(side);
+        reset[1 - side] && tls[side] && matches!(ending, Some(Ending::Fin | Ending::Torn))
+    });
+    let reason = match (reset, cut_off) {
+        ([false, false], _) => Reason::Closed,
+        ([true, _], [_, false]) | (_, [true, _]) => Reason::ClientReset,
+        ([_, true], _) | (_, [_, true]) => Reason::UpstreamReset,
     };
     assert_eq!(ended.reason, reason, "{:?} {schedule:#?}", ended.how);
-    let tls = schedule.mode.tls();
     for side in [0, 1] {
         let other = schedule.ending(1 - side);
         match (&heard[side].end, other) {

@@ -163,7 +163,7 @@ async fn an_end_that_was_not_announced_is_passed_on_as_such() {
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_because_its_upstream_broke_off_is_not_the_one_that_did() {
+async fn whoever_leaves_because_the_other_side_broke_off_is_not_the_one_that_did() {
     let reset = || Step::Fails(io::ErrorKind::ConnectionReset);
     let mut client = Script::new([Step::Bytes(5), Step::Pause, reset()], []);
     let cut = Step::Fails(io::ErrorKind::UnexpectedEof);
@@ -172,6 +172,13 @@ async fn a_client_that_leaves_because_its_upstream_broke_off_is_not_the_one_that
     assert!(matches!(outcome, Outcome::UpstreamFailed(_)), "{outcome:?}");
     assert_eq!((down, client.ended), (7, Some(End::Truncated)));
     assert!(upstream.was_reset.get());
+
+    let cut = Step::Fails(io::ErrorKind::UnexpectedEof);
+    let mut client = Script::new([Step::Bytes(5), cut], []);
+    let mut upstream = Script::new([Step::Bytes(7), Step::Pause, reset()], []);
+    let (outcome, ..) = run(&mut client, &mut upstream, b"").await;
+    assert!(matches!(outcome, Outcome::ClientFailed(_)), "{outcome:?}");
+    assert_eq!(upstream.ended, Some(End::Truncated));
 
     let mut client = Script::new([Step::Bytes(5), Step::Pause, reset()], []);
     let mut upstream = Script::new([Step::Bytes(7)], []);

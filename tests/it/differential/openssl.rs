@@ -6,7 +6,6 @@ use std::path;
 use std::sync::{Arc, LazyLock};
 
 use portcullis::reason::Reason;
-use rustls::{AlertDescription, Error};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -242,15 +241,15 @@ impl Schedule {
             assert!(seen.heard[side].0 == self.said(1 - side), "{side} {self:?}");
         }
         let reset = Why::Io(ErrorKind::ConnectionReset);
-        // What an OpenSSL says to an end without `close_notify`.
-        let alert = Why::Tls(Error::AlertReceived(AlertDescription::DecodeError));
+        // An OpenSSL leaves with an alert when it hears an end without `close_notify`; that is not its fault.
+        let cut_off = Why::Io(ErrorKind::UnexpectedEof);
         let to_openssl = self.mode == Mode::ReEncrypt;
         let how = match self.ending {
             Ending::Torn(0, Break { reset: true, .. }) => How::ClientFailed(reset),
             Ending::Torn(_, Break { reset: true, .. }) => How::UpstreamFailed(reset),
             Ending::Plain(_) | Ending::Quit(0) => How::Closed,
-            Ending::Torn(0, _) | Ending::Kill(0) if to_openssl => How::UpstreamFailed(alert),
-            _ if to_openssl => How::ClientFailed(alert),
+            Ending::Torn(0, _) | Ending::Kill(0) if to_openssl => How::ClientFailed(cut_off),
+            _ if to_openssl => How::UpstreamFailed(cut_off),
             _ => How::Closed,
         };
         let reason = match how {
