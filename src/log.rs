@@ -90,6 +90,14 @@ impl Client {
             Self::Unix(_) => None,
         }
     }
+
+    /// The user's ID, if it came over a UNIX socket.
+    pub fn uid(self) -> Option<u32> {
+        match self {
+            Self::Tcp(_) => None,
+            Self::Unix(uid) => Some(uid),
+        }
+    }
 }
 
 /// `192.0.2.7:50123`, or `unix`: a user is no address.

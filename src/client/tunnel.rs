@@ -14,10 +14,9 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::failure::Failure;
 use super::stdio::{Over, Stdio};
 use crate::config::Limits;
-use crate::net::frame::{Decoder, Frame, FrameError, Refusal};
+use crate::net::promised::{Promised, Unkept};
 use crate::net::relay::{self, Outcome, Patience, Relayed, Socket, Stream};
 use crate::net::session::Tally;
-use crate::tls::options::PORTCULLIS;
 use crate::tls::{self, End};
 
 /// How long a tunnel may go on whose user has hung up.
@@ -43,7 +42,7 @@ pub async fn relay(
 ) -> Result<(), Failure> {
     let reader_gone = Notify::new();
     let mut stdio = Stdio::new(input_ended, &reader_gone);
-    let status = Cell::new(Status::of(&tunnel));
+    let status = Cell::new(Status::Unknown);
     let mut tunnel = Tunnel::new(tunnel, &status);
     let endless = Patience::endless(Limits::default().half_closed);
     let (mut up, mut down) = (Tally::default(), Tally::default());
@@ -103,9 +102,6 @@ fn ended(
     match (over, relayed.outcome) {
         (Some(Over::Peer(_)), _) if is_denial => Err(Failure::EndedAfterBanner),
         (Some(Over::Peer(End::Truncated)), _) => Err(cut(came)),
-        (Some(Over::Peer(End::Clean)), _) if came.status == Status::Awaited => {
-            Err(Failure::NoStatus)
-        }
         (Some(Over::Peer(End::Clean)), _) | (None, Outcome::Closed) => Ok(()),
         (Some(Over::Output(e)), _) => Err(Failure::Output(e)),
         (None, Outcome::UpstreamFailed(e)) => Err(broken(e, came, is_denial)),
@@ -128,9 +124,10 @@ fn cut(came: &Came) -> Failure {
 }
 
 fn broken(error: io::Error, came: &Came, is_denial: bool) -> Failure {
-    match Said::of(&error) {
-        Some(Said::Refused(refusal)) => return Failure::Refused(refusal.clone()),
-        Some(Said::Bad(error)) => return Failure::BadFrame(*error),
+    match Unkept::of(&error) {
+        Some(Unkept::Refused(refusal)) => return Failure::Refused(refusal.clone()),
+        Some(Unkept::Bad(error)) => return Failure::BadFrame(*error),
+        Some(Unkept::Silent) => return Failure::NoStatus,
         None => {}
     }
     match tls::late_refusal(&error) {
@@ -152,35 +149,10 @@ enum Status {
     Good,
 }
 
-impl Status {
-    fn of(tunnel: &tls::Stream) -> Self {
-        match tunnel.agreed().alpn_protocol() {
-            Some(PORTCULLIS) => Self::Awaited,
-            _ => Self::Unknown,
-        }
-    }
-}
-
-/// What a gateway says in place of the target's bytes, as a relay hears it.
-#[derive(Debug, thiserror::Error)]
-enum Said {
-    #[error("{0}")]
-    Refused(Refusal),
-    #[error("{0}")]
-    Bad(FrameError),
-}
-
-impl Said {
-    fn of(error: &io::Error) -> Option<&Self> {
-        error.get_ref()?.downcast_ref()
-    }
-}
-
-/// TLS to the gateway, from whose bytes the status is taken.
+/// TLS to the gateway, and what is seen of its bytes.
 struct Tunnel<'a> {
-    tls: Box<tls::Stream>,
+    promised: Promised,
     status: &'a Cell<Status>,
-    decoder: Decoder,
     /// The first bytes of the target that came together.
     opening: [u8; 4],
     has_opened: bool,
@@ -188,10 +160,13 @@ struct Tunnel<'a> {
 
 impl<'a> Tunnel<'a> {
     fn new(tls: Box<tls::Stream>, status: &'a Cell<Status>) -> Self {
+        let promised = Promised::new(tls);
+        if promised.is_awaited() {
+            status.set(Status::Awaited);
+        }
         Self {
-            tls,
+            promised,
             status,
-            decoder: Decoder::default(),
             opening: [0; 4],
             has_opened: false,
         }
@@ -204,25 +179,8 @@ impl Stream for Tunnel<'_> {
         cx: &mut Context<'_>,
         take: &mut dyn FnMut(&[u8]),
     ) -> Poll<io::Result<Option<End>>> {
-        let mut said = None;
-        let received = self.tls.poll_receive(cx, &mut |mut bytes| {
-            if said.is_none() && self.status.get() == Status::Awaited {
-                match self.decoder.take(bytes) {
-                    Ok((frame, taken)) => {
-                        bytes = bytes.get(taken..).unwrap_or_default();
-                        match frame {
-                            Some(Frame::Ok) => self.status.set(Status::Good),
-                            Some(Frame::Failed(refusal)) => said = Some(Said::Refused(refusal)),
-                            None => {}
-                        }
-                    }
-                    Err(error) => said = Some(Said::Bad(error)),
-                }
-            }
-            if said.is_some() || bytes.is_empty() {
-                return;
-            }
-            if !self.has_opened {
+        let received = self.promised.poll_receive(cx, &mut |bytes| {
+            if !self.has_opened && !bytes.is_empty() {
                 self.has_opened = true;
                 if let Some(opening) = bytes.first_chunk() {
                     self.opening = *opening;
@@ -230,31 +188,31 @@ impl Stream for Tunnel<'_> {
             }
             take(bytes);
         });
-        match said {
-            Some(said) => Poll::Ready(Err(io::Error::other(said))),
-            None => received,
+        if self.status.get() == Status::Awaited && !self.promised.is_awaited() {
+            self.status.set(Status::Good);
         }
+        received
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.tls.poll_write(cx, buf)
+        self.promised.tls_mut().poll_write(cx, buf)
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.tls.poll_flush(cx)
+        self.promised.tls_mut().poll_flush(cx)
     }
 
     fn poll_shutdown(&mut self, cx: &mut Context<'_>, end: End, _: bool) -> Poll<io::Result<()>> {
-        self.tls.poll_shutdown(cx, end)
+        self.promised.tls_mut().poll_shutdown(cx, end)
     }
 }
 
 impl Socket for Tunnel<'_> {
     fn reset(&self) {
-        self.tls.tcp().reset();
+        self.promised.tls().reset();
     }
 
     fn into_tcp(self) -> TcpStream {
-        self.tls.into_tcp()
+        self.promised.into_tls().into_tcp()
     }
 }

@@ -29,10 +29,7 @@ impl Line {
         let object = Object {
             time: timestamp(record.time),
             client: record.client.to_string(),
-            uid: match record.client {
-                Client::Unix(uid) => Some(uid),
-                Client::Tcp(_) => None,
-            },
+            uid: record.client.uid(),
             peer: record.peer.map(|peer| peer.to_string()),
             unique_id: record.unique_id.as_deref().map(name),
             listener: record.listener.to_string(),

@@ -1,10 +1,11 @@
-//! TLS to a gateway that has promised a status: its first bytes are the gateway's own word, and those behind it the target's.
+//! TLS to a gateway that may have promised a status: then its first bytes are the gateway's own word, and those behind it the target's.
 
 use std::io;
 use std::task::{Context, Poll};
 
 use super::frame::{Decoder, Frame, FrameError, Refusal};
 use super::relay;
+use crate::tls::options::PORTCULLIS;
 use crate::tls::{self, End};
 
 /// TLS whose status may be still to come. What goes up does not wait for it.
@@ -37,12 +38,18 @@ impl Unkept {
 }
 
 impl Promised {
-    /// The handshake has just ended, with `portcullis/1` agreed on.
+    /// The handshake has just ended. The promise is `portcullis/1`, agreed on.
     pub fn new(tls: Box<tls::Stream>) -> Self {
+        let is_promised = tls.agreed().alpn_protocol() == Some(PORTCULLIS);
         Self {
             tls,
-            awaited: Some(Decoder::default()),
+            awaited: is_promised.then(Decoder::default),
         }
+    }
+
+    /// Whether the status is still to come.
+    pub fn is_awaited(&self) -> bool {
+        self.awaited.is_some()
     }
 
     /// The TLS beneath.

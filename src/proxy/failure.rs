@@ -31,8 +31,8 @@ pub(super) enum Failure {
     Limit(Limit),
     #[error("{0} is not in `ip_allow_list` of a middleware of its route")]
     NotAllowed(IpAddr),
-    #[error("the user {0} is not in `allow_uids` of the tunnel")]
-    UserNotAllowed(u32),
+    #[error("{} is not in `allow_uids` of the tunnel", user(*.0))]
+    UserNotAllowed(Option<u32>),
     #[error("{0} is not in `proxy_protocol.from` of this listener")]
     NotListed(IpAddr),
     #[error("{0}")]
@@ -223,6 +223,13 @@ impl From<UnknownName> for Answer {
 }
 
 /// What there is too much of, with the key that says how much there may be.
+fn user(uid: Option<u32>) -> String {
+    uid.map_or_else(
+        || "a client of no user".to_owned(),
+        |uid| format!("the user {uid}"),
+    )
+}
+
 fn limit(limit: Limit) -> &'static str {
     match limit {
         Limit::Connections => "as many connections as may be (`limits.connections`)",

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use super::client::Client;
 use super::failure::{Ending, Failure};
 use super::upstream::{self, Pair};
-use crate::log;
 use crate::net::limits::Admission;
 use crate::net::raw;
 use crate::net::session::Session;
@@ -20,8 +19,10 @@ pub(super) async fn establish(
     admission: &mut Admission<'_>,
 ) -> Result<Pair, Ending> {
     session.routed(&at.name, &at.upstream, &at.metrics);
-    if let (log::Client::Unix(uid), Some(allowed)) = (session.record.client, &at.allow_uids)
-        && !allowed.contains(&uid)
+    // A TCP client has none.
+    let uid = session.record.client.uid();
+    if let Some(allowed) = &at.allow_uids
+        && !uid.is_some_and(|uid| allowed.contains(&uid))
     {
         return Err(Failure::UserNotAllowed(uid).into());
     }
