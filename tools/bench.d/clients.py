@@ -35,9 +35,11 @@ ROWS = [
     ("roots", "to the first byte, the system's CAs", "cpu_ms", "CPU ms", 1.0),
     ("roots", "", "wall_ms", "ms", None),
     ("start", "memory then", "peak_mib", "MiB", None),
+    ("start", "of it its own", "own_mib", "MiB", None),
     ("down", "1 GiB downwards", "cpu_s", "CPU s", 1.0),
     ("up", "1 GiB upwards", "cpu_s", "CPU s", 1.0),
     ("down", "memory then", "peak_mib", "MiB", None),
+    ("down", "of it its own", "own_mib", "MiB", None),
 ]
 
 
@@ -143,7 +145,7 @@ class Clients:
             client.stdin.write(ECHO + b".")
             self.heard(subject, client)
             wall = time.monotonic() - begin
-            return {"wall_ms": wall * 1e3, "cpu_ms": cpu(client.pid) * 1e3, "peak_mib": peak(client.pid)}
+            return {"wall_ms": wall * 1e3, "cpu_ms": cpu(client.pid) * 1e3, **memory(client.pid)}
 
     def bulk(self, subject, what):
         """Of a client that is there already: what it needs for the bytes alone."""
@@ -163,7 +165,7 @@ class Clients:
                 while left:
                     left -= client.stdin.write(chunk[:left])
             spent = cpu(client.pid) - before
-            return {"cpu_s": spent, "peak_mib": peak(client.pid)}
+            return {"cpu_s": spent, **memory(client.pid)}
 
     def settled(self, pid):
         """The CPU time of one that has done all it has to do for now."""
@@ -190,8 +192,9 @@ def cpu(pid):
     return total / 1e9
 
 
-def peak(pid):
-    """MiB of memory at most so far, the pages of the program's file among them."""
+def memory(pid):
+    """MiB: at most so far, with the pages of the program's file, which all share that run; and now of the process alone."""
     with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as file:
-        line = next(line for line in file if line.startswith("VmHWM:"))
-    return int(line.split()[1]) / 1024
+        lines = dict(line.split(":", 1) for line in file)
+    peak, own = (int(lines[key].split()[0]) / 1024 for key in ("VmHWM", "RssAnon"))
+    return {"peak_mib": peak, "own_mib": own}
