@@ -105,7 +105,7 @@ reasons! {
     Shortage = "shortage", Gateway;
     /// No endpoint accepted the connection.
     DialFailed = "dial_failed", Upstream;
-    /// No endpoint answered before the dial's deadline.
+    /// No endpoint answered, or finished its handshake, before the dial's deadline.
     DialTimeout = "dial_timeout", Upstream;
     /// The upstream's TLS handshake failed: it spoke no TLS, or refused ours.
     UpstreamTls = "upstream_tls", Upstream;

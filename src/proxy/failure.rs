@@ -136,7 +136,9 @@ impl Failure {
             Self::DeniedByIntention(_) => Reason::DeniedByIntention,
             Self::Dial(DialError::Tcp(e)) if is_shortage(e) => Reason::Shortage,
             Self::Dial(DialError::Tcp(_)) => Reason::DialFailed,
-            Self::Dial(DialError::Timeout(_)) => Reason::DialTimeout,
+            Self::Dial(DialError::Timeout(_) | DialError::HandshakeTimeout(_)) => {
+                Reason::DialTimeout
+            }
             Self::Dial(DialError::Tls(HandshakeError::Tls(
                 rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented,
             ))) => Reason::UpstreamIdentity,
