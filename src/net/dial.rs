@@ -14,7 +14,7 @@ use tokio::io::Interest;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, timeout_at};
 
-use super::promised::Promised;
+use super::promised::{self, Promised};
 use super::{Stream, set_options};
 use crate::config::{self, Keepalive};
 use crate::tls::options::PORTCULLIS;
@@ -121,7 +121,10 @@ impl Dial {
             sent.map_err(|error| DialError::Tls(error.into()))?;
         }
         Ok(match stream.agreed().alpn_protocol() {
-            Some(PORTCULLIS) => Stream::Promised(Box::new(Promised::new(stream))),
+            Some(PORTCULLIS) => {
+                let patience = self.timeout.max(promised::PATIENCE);
+                Stream::Promised(Box::new(Promised::new(stream, patience)))
+            }
             _ => Stream::Tls(stream),
         })
     }

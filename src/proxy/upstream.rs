@@ -10,6 +10,7 @@ use super::failure::{Ending, Failure};
 use crate::metrics::{Limit, UpstreamMetrics};
 use crate::net::Stream;
 use crate::net::dial::{self, Dial, DialError, ProxyHeader};
+use crate::net::promised::Unkept;
 use crate::net::relay::{self, Outcome, Patience};
 use crate::net::session::Session;
 use crate::reason::{Fault, Reason};
@@ -31,7 +32,7 @@ pub(super) struct Pair {
     dialled: Option<Box<Dialled>>,
 }
 
-/// An endpoint that may still refuse the gateway's certificate.
+/// An endpoint that may still refuse the gateway's certificate, or break its promise.
 struct Dialled {
     upstream: Arc<str>,
     /// What must allow this, in the mesh.
@@ -53,7 +54,7 @@ impl Dialled {
         }))
     }
 
-    fn refused(&self, failure: &Failure) {
+    fn failed(&self, failure: &Failure) {
         if let Some(time) = self.state.failed_late(now()) {
             self.metrics.ejections.inc();
             let Self {
@@ -239,16 +240,15 @@ pub(super) fn relay(
             Outcome::Closed => None,
             Outcome::ClientFailed(e) => Some(Failure::ClientReset(e)),
             Outcome::UpstreamFailed(e) => {
-                let failure = match tls::late_refusal(&e).filter(|_| session.down.bytes() == 0) {
-                    Some(refusal) => {
-                        let failure = Failure::upstream_tls(refusal, intention);
-                        if let Some(dialled) = &pair.dialled {
-                            dialled.refused(&failure);
-                        }
-                        failure
-                    }
+                let refusal = tls::late_refusal(&e).filter(|_| session.down.bytes() == 0);
+                let is_at_fault = refusal.is_some() || Unkept::of(&e).is_some_and(Unkept::is_fault);
+                let failure = match refusal {
+                    Some(refusal) => Failure::upstream_tls(refusal, intention),
                     None => denial.unwrap_or_else(|| Failure::upstream(e)),
                 };
+                if let Some(dialled) = pair.dialled.filter(|_| is_at_fault) {
+                    dialled.failed(&failure);
+                }
                 return Err(pair.client.fail(failure));
             }
             Outcome::Idle => Some(Failure::Limit(Limit::Idle)),

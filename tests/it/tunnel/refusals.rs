@@ -153,6 +153,55 @@ async fn a_gateway_that_does_not_say_what_it_has_promised_is_told_and_the_client
     }
 }
 
+/// The ten seconds are those that are promised in the document, at least so many.
+#[tokio::test]
+async fn a_gateway_that_never_says_what_it_has_promised_is_given_up_and_passed_over() {
+    tokio::join!(given_up(b""), given_up(b"\x01\x01"));
+}
+
+/// What becomes of a client whose gateway says no more than this.
+async fn given_up(says: &'static [u8]) {
+    let authority = Authority::new();
+    let issued = authority.issue(&[NAME]);
+    let mut config = issued.server_by(portcullis::tls::provider(), &[&rustls::version::TLS13]);
+    config.alpn_protocols = vec![b"portcullis/1".to_vec()];
+    let (heard, mut has_heard) = tokio::sync::mpsc::unbounded_channel();
+    let gateway = Upstream::tls(Arc::new(config), move |mut tls| {
+        let heard = heard.clone();
+        async move {
+            tls.write_all(says).await.unwrap();
+            tls.flush().await.unwrap();
+            tls.read_exact(&mut [0; 4]).await.unwrap();
+            let _ = heard.send(());
+            let _ = tls.read_to_end(&mut Vec::new()).await;
+        }
+    })
+    .await;
+    let tables = by_gateway(&authority, gateway.address);
+    let mut worker = Gateway::start(
+        &Authority::new(),
+        &format!("admin = \"127.0.0.1:0\"\n{tables}"),
+    )
+    .await;
+    let mut tcp = worker.connect().await;
+    tcp.write_all(b"word").await.unwrap();
+    timeout(PATIENCE, has_heard.recv()).await.unwrap();
+    let waited = std::time::Instant::now();
+    let (down, error) = read_all(&mut tcp).await;
+    assert!(down.is_empty() && waited.elapsed() > std::time::Duration::from_secs(9));
+    assert_eq!(error, Some(std::io::ErrorKind::ConnectionReset));
+    let record = worker.ended().await;
+    assert_eq!(record["reason"], "upstream_reset", "{record}");
+    let told = "the gateway has promised a status, and sends none within 10s";
+    assert_eq!(record["detail"], told);
+    let (_, routes) = worker.ask_admin("/v1/routes").await;
+    let routes: Value = serde_json::from_str(&routes).unwrap();
+    assert_eq!(
+        routes["tunnels"][0]["endpoints"][0]["failures"], 1,
+        "{routes}"
+    );
+}
+
 #[tokio::test]
 async fn a_gateway_that_takes_no_protocol_it_does_not_know_is_dialled_once_more_without() {
     let authority = Authority::new();
