@@ -260,6 +260,8 @@ pub struct Upstream {
     pub nomad_service: Option<NomadService>,
     /// How the gateway connects to it over TLS; `None` is plain TCP.
     pub tls: Option<UpstreamTls>,
+    /// Whether it is another gateway, which is asked for a name: its alerts mean what ours do.
+    pub is_gateway: bool,
     /// The PROXY header that it is sent; `None` is none.
     pub send_proxy: Option<SendProxy>,
     /// How its endpoints are checked; `None` is not at all.

@@ -55,11 +55,6 @@ impl Unkept {
     pub fn of(error: &io::Error) -> Option<&Self> {
         error.get_ref()?.downcast_ref()
     }
-
-    /// Whether the gateway itself fails by it: a refusal is its good word.
-    pub fn is_fault(&self) -> bool {
-        !matches!(self, Self::Refused(_))
-    }
 }
 
 impl Promised {

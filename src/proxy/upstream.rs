@@ -13,7 +13,7 @@ use crate::net::dial::{self, Dial, DialError, ProxyHeader};
 use crate::net::promised::Unkept;
 use crate::net::relay::{self, Outcome, Patience};
 use crate::net::session::Session;
-use crate::reason::{Fault, Reason};
+use crate::reason::Reason;
 use crate::retry::chance;
 use crate::snapshot::ejection::EndpointState;
 use crate::snapshot::upstream::{Intention, Transport, Upstream};
@@ -37,6 +37,8 @@ struct Dialled {
     upstream: Arc<str>,
     /// What must allow this, in the mesh.
     intention: Option<Intention>,
+    /// What it is asked for, if it is another gateway.
+    gateway: Option<Arc<str>>,
     endpoint: SocketAddr,
     state: Arc<EndpointState>,
     metrics: Arc<UpstreamMetrics>,
@@ -48,6 +50,7 @@ impl Dialled {
         Some(Box::new(Self {
             upstream: Arc::clone(&upstream.name),
             intention: upstream.intention(),
+            gateway: upstream.gateway.clone(),
             endpoint,
             state: Arc::clone(upstream.state_at(endpoint)?),
             metrics: Arc::clone(&upstream.metrics),
@@ -170,13 +173,16 @@ async fn dial(
             Err(error) => {
                 tracing::debug!(upstream = %upstream.name, endpoint = %address, %error, "dial failed");
                 match error {
-                    DialError::Tls(error) => Failure::upstream_tls(error, upstream.intention()),
+                    DialError::Tls(error) => {
+                        let gateway = upstream.gateway.as_ref();
+                        Failure::upstream_tls(error, upstream.intention(), gateway)
+                    }
                     error => Failure::Dial(error),
                 }
             }
         };
         // What the gateway has too little of says nothing of the endpoint.
-        if failure.reason().fault() == Fault::Upstream
+        if failure.is_of_endpoint()
             && let Some(time) = attempt.failed(now())
         {
             upstream.metrics.ejections.inc();
@@ -197,7 +203,7 @@ fn further(
 ) -> (Failure, Option<SocketAddr>) {
     let rank = |failure: &Failure| match failure.reason() {
         Reason::UpstreamIdentity => 2,
-        Reason::UpstreamTls => 1,
+        Reason::UpstreamTls | Reason::RefusedByGateway => 1,
         _ => 0,
     };
     if rank(&next.0) >= rank(&told.0) {
@@ -241,12 +247,18 @@ pub(super) fn relay(
             Outcome::ClientFailed(e) => Some(Failure::ClientReset(e)),
             Outcome::UpstreamFailed(e) => {
                 let refusal = tls::late_refusal(&e).filter(|_| session.down.bytes() == 0);
-                let is_at_fault = refusal.is_some() || Unkept::of(&e).is_some_and(Unkept::is_fault);
+                // Each comes in place of the first byte, and tells of the endpoint as a dial does.
+                let is_late = refusal.is_some() || Unkept::of(&e).is_some();
+                let gateway = pair.dialled.as_ref();
+                let gateway = gateway.and_then(|dialled| dialled.gateway.as_ref());
                 let failure = match refusal {
-                    Some(refusal) => Failure::upstream_tls(refusal, intention),
+                    Some(refusal) => Failure::upstream_tls(refusal, intention, gateway),
                     None => denial.unwrap_or_else(|| Failure::upstream(e)),
                 };
-                if let Some(dialled) = pair.dialled.filter(|_| is_at_fault) {
+                if let Some(dialled) = &pair.dialled
+                    && is_late
+                    && failure.is_of_endpoint()
+                {
                     dialled.failed(&failure);
                 }
                 return Err(pair.client.fail(failure));

@@ -18,7 +18,7 @@ use crate::upstream::{Upstream, echo};
 const LISTEN: &str = "listen = \"127.0.0.1:0\"\n";
 
 /// What becomes of a client that says a word: it is reset, and this is the record.
-async fn refused(worker: &mut Gateway) -> Value {
+pub(super) async fn refused(worker: &mut Gateway) -> Value {
     let mut tcp = worker.connect().await;
     // It may be reset by then.
     let _ = tcp.write_all(b"word").await;
@@ -39,7 +39,11 @@ async fn a_master_that_does_not_prove_who_it_is_hears_nothing_and_the_client_is_
     for (keys, reason, told) in [
         (wrong_ca, "upstream_identity", "from another CA"),
         // It has no such name, and says so itself.
-        (wrong_name, "upstream_tls", "UnrecognisedName"),
+        (
+            wrong_name,
+            "upstream_tls",
+            "the peer does not serve this name, or has no certificate for it (alert unrecognized_name)",
+        ),
     ] {
         let mut pair = Pair::with(LISTEN, &keys).await;
         let record = refused(&mut pair.worker).await;
@@ -60,10 +64,20 @@ async fn a_master_that_refuses_the_certificate_is_named_so_and_the_client_is_res
         .replace("CA/worker.pem", &format!("{folder}worker.pem"))
         .replace("CA/worker.key", &format!("{folder}worker.key"));
     let none = VERIFIED.replace(", chain = \"CA/worker.pem\", key = \"CA/worker.key\"", "");
-    for keys in [other, none] {
+    for (keys, told) in [
+        (
+            other,
+            "tls: the peer does not accept our certificate (alert decrypt_error)",
+        ),
+        (
+            none,
+            "tls: the peer requires a certificate of ours (alert certificate_required)",
+        ),
+    ] {
         let mut pair = Pair::with(LISTEN, &keys).await;
         let record = refused(&mut pair.worker).await;
         assert_eq!(record["reason"], "upstream_tls", "{record}");
+        assert_eq!(record["detail"], told);
         let record = pair.master.ended().await;
         assert_eq!(record["reason"], "client_certificate", "{record}");
     }
@@ -92,7 +106,7 @@ async fn a_tunnel_starts_though_nobody_is_there_and_each_connection_says_what_is
 }
 
 /// A tunnel by a gateway there, whose CA is this one.
-fn by_gateway(authority: &Authority, gateway: SocketAddr) -> String {
+pub(super) fn by_gateway(authority: &Authority, gateway: SocketAddr) -> String {
     format!(
         "[tunnels.t]\n{LISTEN}gateway = \"{gateway}\"\nname = \"{NAME}\"\ntls = {{ roots = [\"{}/ca.pem\"] }}\n",
         authority.folder().display()
