@@ -30,7 +30,7 @@
 //! | 2 | [`api`] | the client of Consul and Nomad that several rooms share |
 //! | 2 | [`status`] | what each part reports of itself, in one vocabulary; what one step of the doctor has found |
 //! | 1 | [`config`] | what is typed, in a gateway's file and a person's, what it means, every mistake at once; limits and timeouts, each default defended |
-//! | 1 | [`tls`] | stream and its records, PEM, keys and the passphrases that open them, option sets, who a peer must prove to be, chains that were found good, and the `ServerConfig`s and `ClientConfig`s made from them |
+//! | 1 | [`tls`] | stream and its records, what alerts mean, PEM, keys and the passphrases that open them, option sets, who a peer must prove to be, chains that were found good, and the `ServerConfig`s and `ClientConfig`s made from them |
 //! | 1 | [`metrics`] [`log`] [`lifecycle`] [`stop`] [`state`] [`watch`] [`sandbox`] | what is counted, written, when it ends and whom that is told, what ends it at once, what is kept on the disk, which files have changed, what the process may still do |
 //! | 0 | [`name`] [`rule`] [`reason`] [`retry`] | names parsed once, then trusted; the rule language; why connections end; pauses |
 //!

@@ -105,7 +105,7 @@ reasons! {
     Shortage = "shortage", Gateway;
     /// No endpoint accepted the connection.
     DialFailed = "dial_failed", Upstream;
-    /// No endpoint answered before the dial's deadline.
+    /// No endpoint answered, or finished its handshake, before the dial's deadline.
     DialTimeout = "dial_timeout", Upstream;
     /// The upstream's TLS handshake failed: it spoke no TLS, or refused ours.
     UpstreamTls = "upstream_tls", Upstream;
@@ -113,7 +113,7 @@ reasons! {
     UpstreamIdentity = "upstream_identity", Upstream;
     /// Consul says that an intention denies the gateway this service of the mesh: it is not dialled (`check_intentions`).
     DeniedByIntention = "denied_by_intention", Upstream;
-    /// The gateway that a tunnel leads to has no way to the name behind it, and says why.
+    /// The gateway that a tunnel leads to has no way to the name behind it, or refuses it to us, and says why.
     RefusedByGateway = "refused_by_gateway", Upstream;
     /// A mesh upstream ended at the client's first byte without an answer: what a sidecar does that an intention tells to deny.
     PossibleIntentionDenial = "possible_intention_denial", Upstream;

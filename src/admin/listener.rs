@@ -9,7 +9,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::oneshot;
 
 use crate::config::ListenAddress;
-use crate::net::unix::{self, SocketFile};
+use crate::net::unix::{self, Place, SocketFile};
 
 pub use crate::net::unix::BindError;
 
@@ -72,6 +72,14 @@ impl Listener {
         match &self.socket {
             Socket::Tcp(_, address) => ListenAddress::Tcp(*address),
             Socket::Unix(_, file) => ListenAddress::Unix(file.path().to_owned()),
+        }
+    }
+
+    /// Where the file of a UNIX socket was put.
+    pub fn place(&self) -> Option<Place> {
+        match &self.socket {
+            Socket::Tcp(..) => None,
+            Socket::Unix(_, file) => Some(file.place()),
         }
     }
 

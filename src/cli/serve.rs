@@ -47,8 +47,8 @@ Exit statuses:
 
 /// Runs the command.
 pub fn run(args: ServeArgs) -> ExitCode {
-    let load =
-        |_: Result<&Sockets, &NotListening>, given: &Given| config::load_with(&args.config, given);
+    let source = config::Source::File(args.config);
+    let load = |_: Result<&Sockets, &NotListening>, given: &Given| source.load(given);
     run_by(&args.passphrase, load, say)
 }
 

@@ -4,10 +4,11 @@ use std::fmt::{self, Write as _};
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use super::passphrase::{self, PassphraseArgs};
 use super::serve;
-use crate::config::{self, Checked, Diagnostic, Diagnostics, Flags, Level};
+use crate::config::{Checked, Diagnostic, Diagnostics, Flags, Level, Source};
 use crate::lifecycle::{NotListening, Sockets};
 use crate::tls::passphrase::Given;
 use crate::watch::Files;
@@ -121,9 +122,8 @@ Exit statuses:
 pub fn run(args: TunnelArgs) -> ExitCode {
     match args.config.clone() {
         Some(path) => {
-            let load = |_: Result<&Sockets, &NotListening>, given: &Given| {
-                config::load_with(&path, given).and_then(with_tunnels)
-            };
+            let source = Source::Tunnels(path);
+            let load = |_: Result<&Sockets, &NotListening>, given: &Given| source.load(given);
             serve::run_by(&args.passphrase, load, serve::say)
         }
         None => {
@@ -132,22 +132,6 @@ pub fn run(args: TunnelArgs) -> ExitCode {
             serve::run_by(&args.passphrase, load, say)
         }
     }
-}
-
-/// A file for `tunnel` has some.
-fn with_tunnels(mut checked: Checked) -> Result<Checked, Diagnostics> {
-    if !checked.config.tunnels.is_empty() {
-        return Ok(checked);
-    }
-    checked.warnings.list = vec![Diagnostic {
-        level: Level::Error,
-        span: None,
-        message: "there are no `tunnels`".to_owned(),
-        help: Some(
-            "add a [tunnels.NAME] section, or run the file by `portcullis serve`".to_owned(),
-        ),
-    }];
-    Err(checked.warnings)
 }
 
 impl TunnelArgs {
@@ -183,7 +167,7 @@ impl TunnelArgs {
             timeout: self.timeout.clone(),
             folder: std::env::current_dir().unwrap_or_default(),
         };
-        flags.check(given)
+        Source::Flags(Arc::new(flags)).load(given)
     }
 }
 

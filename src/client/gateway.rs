@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use crate::config::Keepalive;
+use crate::config::{Keepalive, Timing};
 use crate::net::dial::{Dial, DialError};
 use crate::net::relay::Socket;
 
@@ -71,7 +71,7 @@ pub async fn race(addresses: Vec<SocketAddr>) -> Result<TcpStream, Unreachable> 
 pub(super) async fn attempt(address: SocketAddr) -> Result<TcpStream, Unreachable> {
     let dial = Dial {
         tls: None,
-        timeout: Duration::MAX,
+        timeout: Timing::ENDLESS,
         sends_first: false,
         proxy_header: None,
         keepalive: Keepalive::default(),

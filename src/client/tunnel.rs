@@ -1,7 +1,5 @@
 //! What flows through a tunnel: the gateway's status first, where it has promised one, then stdin and stdout.
 
-use std::cell::Cell;
-use std::future::pending;
 use std::io;
 use std::sync::atomic::AtomicBool;
 use std::task::{Context, Poll};
@@ -9,7 +7,7 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::sleep;
 
 use super::failure::Failure;
 use super::stdio::{Over, Stdio};
@@ -42,8 +40,7 @@ pub async fn relay(
 ) -> Result<(), Failure> {
     let reader_gone = Notify::new();
     let mut stdio = Stdio::new(input_ended, &reader_gone);
-    let status = Cell::new(Status::Unknown);
-    let mut tunnel = Tunnel::new(tunnel, &status);
+    let mut tunnel = Tunnel::new(tunnel, patience);
     let endless = Patience::endless(Limits::default().half_closed);
     let (mut up, mut down) = (Tally::default(), Tally::default());
     let relay = relay::relay(
@@ -54,14 +51,12 @@ pub async fn relay(
         &mut up,
         &mut down,
     );
-    let deadline = Instant::now() + patience;
     let relayed = tokio::select! {
         relayed = relay => relayed,
         () = farewell(hung_up, &reader_gone) => return Ok(()),
-        () = no_status(&status, deadline) => return Err(Failure::NoFrame(patience)),
     };
     let came = Came {
-        status: status.get(),
+        status: tunnel.status(),
         is_nothing: down.bytes() == 0,
         is_banner: tunnel.opening == BANNER && down.bytes() <= BANNER_AT_MOST,
     };
@@ -75,14 +70,6 @@ async fn farewell(hung_up: impl Future<Output = ()>, reader_gone: &Notify) {
         () = reader_gone.notified() => {}
     }
     sleep(FAREWELL).await;
-}
-
-/// Ends at the deadline if the status has not come by then; else never.
-async fn no_status(status: &Cell<Status>, deadline: Instant) {
-    sleep_until(deadline).await;
-    if status.get() != Status::Awaited {
-        pending().await
-    }
 }
 
 /// What came down, until the end.
@@ -128,6 +115,7 @@ fn broken(error: io::Error, came: &Came, is_denial: bool) -> Failure {
         Some(Unkept::Refused(refusal)) => return Failure::Refused(refusal.clone()),
         Some(Unkept::Bad(error)) => return Failure::BadFrame(*error),
         Some(Unkept::Silent) => return Failure::NoStatus,
+        Some(Unkept::Late(time)) => return Failure::NoFrame(*time),
         None => {}
     }
     match tls::late_refusal(&error) {
@@ -150,36 +138,41 @@ enum Status {
 }
 
 /// TLS to the gateway, and what is seen of its bytes.
-struct Tunnel<'a> {
+struct Tunnel {
     promised: Promised,
-    status: &'a Cell<Status>,
+    is_promised: bool,
     /// The first bytes of the target that came together.
     opening: [u8; 4],
     has_opened: bool,
 }
 
-impl<'a> Tunnel<'a> {
-    fn new(tls: Box<tls::Stream>, status: &'a Cell<Status>) -> Self {
-        let promised = Promised::new(tls);
-        if promised.is_awaited() {
-            status.set(Status::Awaited);
-        }
+impl Tunnel {
+    fn new(tls: Box<tls::Stream>, patience: Duration) -> Self {
+        let promised = Promised::new(tls, patience);
         Self {
+            is_promised: promised.is_awaited(),
             promised,
-            status,
             opening: [0; 4],
             has_opened: false,
         }
     }
+
+    fn status(&self) -> Status {
+        match (self.is_promised, self.promised.is_awaited()) {
+            (false, _) => Status::Unknown,
+            (true, true) => Status::Awaited,
+            (true, false) => Status::Good,
+        }
+    }
 }
 
-impl Stream for Tunnel<'_> {
+impl Stream for Tunnel {
     fn poll_receive(
         &mut self,
         cx: &mut Context<'_>,
         take: &mut dyn FnMut(&[u8]),
     ) -> Poll<io::Result<Option<End>>> {
-        let received = self.promised.poll_receive(cx, &mut |bytes| {
+        self.promised.poll_receive(cx, &mut |bytes| {
             if !self.has_opened && !bytes.is_empty() {
                 self.has_opened = true;
                 if let Some(opening) = bytes.first_chunk() {
@@ -187,11 +180,7 @@ impl Stream for Tunnel<'_> {
                 }
             }
             take(bytes);
-        });
-        if self.status.get() == Status::Awaited && !self.promised.is_awaited() {
-            self.status.set(Status::Good);
-        }
-        received
+        })
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
@@ -207,7 +196,7 @@ impl Stream for Tunnel<'_> {
     }
 }
 
-impl Socket for Tunnel<'_> {
+impl Socket for Tunnel {
     fn reset(&self) {
         self.promised.tls().reset();
     }

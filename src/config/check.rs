@@ -1,13 +1,11 @@
 //! From what is typed to what it means: every mistake at once, each with its place and its remedy.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::fs::OpenOptions;
 use std::io::{self, Read};
 #[cfg(unix)]
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 #[cfg(unix)]
 use rustix::fs::OFlags;
@@ -19,7 +17,7 @@ use super::file::{File, TlsOptions};
 use super::upstreams::Own;
 use super::value::{self, Wrong, choice, read};
 use super::{
-    Config, Diagnostic, Diagnostics, Environment, Flags, Level, Log, LogFormat, Middleware,
+    Config, Diagnostic, Diagnostics, Environment, Level, Log, LogFormat, Middleware, Source,
     ciphers, consul, files, limits, listen, nomad, routes, state, syntax, transports, tunnels,
     upstreams,
 };
@@ -42,40 +40,10 @@ pub struct Checked {
     pub given: Given,
     /// The programs that are run to read it, and will be to read it again.
     pub programs: BTreeSet<PathBuf>,
+    /// Whether no key is written in it: all of it is what is done unless something is.
+    pub is_blank: bool,
     /// Where it is read again.
     pub source: Source,
-}
-
-/// Where a configuration comes from.
-#[derive(Clone, Debug)]
-pub enum Source {
-    /// A file.
-    File(PathBuf),
-    /// A command line: it stays as it is, and the files that it names may change.
-    Flags(Arc<Flags>),
-}
-
-impl Source {
-    /// Reads and checks again what serves already: see [`reload`].
-    ///
-    /// # Errors
-    /// Every mistake at once.
-    pub fn reload(&self, given: &Given) -> Result<Checked, Diagnostics> {
-        match self {
-            Self::File(path) => reload(path, given),
-            Self::Flags(flags) => flags.check(given),
-        }
-    }
-}
-
-/// For the log.
-impl fmt::Display for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::File(path) => write!(f, "{}", path.display()),
-            Self::Flags(_) => f.write_str("the command line"),
-        }
-    }
 }
 
 /// Reads and checks a file; relative paths in it start at its folder, and the environment of this process completes it.
@@ -183,6 +151,7 @@ fn check(
     let mut findings = Findings::new(text, files, given.clone());
     let (tree, errors) = DeTable::parse_recoverable(text);
     syntax::report(&errors, &mut findings);
+    let is_blank = tree.get_ref().is_empty();
     let file = File::read(tree.get_ref(), &mut findings);
     let (config, certificates) = mean(&file, folder, environment, &mut findings);
     let is_broken = findings.has_errors();
@@ -197,6 +166,7 @@ fn check(
         warnings: diagnostics,
         given: given.clone(),
         programs,
+        is_blank,
         source: Source::File(path.to_owned()),
     })
 }

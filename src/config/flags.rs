@@ -2,9 +2,8 @@
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use super::check::{self, Checked, Source};
+use super::check::{self, Checked};
 use super::diagnostic::Diagnostics;
 use crate::tls::passphrase::Given;
 
@@ -82,13 +81,12 @@ impl Flags {
     ///
     /// # Errors
     /// Every mistake at once.
-    pub fn check(&self, given: &Given) -> Result<Checked, Diagnostics> {
+    pub(super) fn check(&self, given: &Given) -> Result<Checked, Diagnostics> {
         let path = self.folder.join("portcullis.toml");
         let checked = check::parse_given(&self.text(), &path, given);
         match checked {
             Ok(mut checked) => {
                 by_flag(&mut checked.warnings);
-                checked.source = Source::Flags(Arc::new(self.clone()));
                 Ok(checked)
             }
             Err(mut mistakes) => {

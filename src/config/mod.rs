@@ -33,6 +33,7 @@ mod place;
 mod proxy_protocol;
 mod routes;
 mod settings;
+mod source;
 mod state;
 mod syntax;
 mod tags;
@@ -44,7 +45,7 @@ mod value;
 mod weighted;
 
 pub use agent::Agent;
-pub use check::{Checked, Source, load, load_with, parse, parse_with, reload};
+pub use check::{Checked, load, load_with, parse, parse_with, reload};
 pub(crate) use client::LONGEST_TIMEOUT;
 pub use client::{ClientFile, Domain, load_client, parse_client, protocol};
 pub use consul::{
@@ -60,6 +61,7 @@ pub use http_proxy::{HttpProxy, HttpProxyError, ProxyChoice, UnusableProxy, prox
 pub(crate) use listen::{overlap, reaches};
 pub use nomad::{Namespaces, Nomad, NomadService};
 pub use settings::{Cap, Keepalive, Limits, Rate, RemovedRoutes, Span};
+pub use source::Source;
 pub use tags::Tagging;
 pub use tunnels::Tunnel;
 
@@ -258,6 +260,8 @@ pub struct Upstream {
     pub nomad_service: Option<NomadService>,
     /// How the gateway connects to it over TLS; `None` is plain TCP.
     pub tls: Option<UpstreamTls>,
+    /// Whether it is another gateway, which is asked for a name: its alerts mean what ours do.
+    pub is_gateway: bool,
     /// The PROXY header that it is sent; `None` is none.
     pub send_proxy: Option<SendProxy>,
     /// How its endpoints are checked; `None` is not at all.

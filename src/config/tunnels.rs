@@ -247,6 +247,7 @@ impl Section {
         Some(Upstream {
             endpoints,
             tls: Some(tls),
+            is_gateway: self.gateway.is_some(),
             ..Upstream::default()
         })
     }

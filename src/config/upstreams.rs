@@ -103,6 +103,7 @@ pub(super) fn upstreams(
                     service,
                     nomad_service,
                     tls: tls.or(transport.tls),
+                    is_gateway: false,
                     send_proxy: send_proxy.or(through),
                     health_check,
                     timing: transport.timing,

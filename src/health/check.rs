@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::config::{HealthCheck, Keepalive};
 use crate::name::quoted;
@@ -93,25 +93,23 @@ impl Check {
             sends_first: !self.wish.send.is_empty(),
             proxy_header,
         };
-        let check = async {
-            let mut stream = match dial.connect(address).await {
-                Ok(stream) => stream,
-                Err(DialError::Tcp(error)) if may_pass(&error) => return Outcome::Unasked,
-                Err(error) => return Outcome::failed(error),
-            };
-            let asked = ask(&mut stream, &self.wish).await;
-            if asked.is_ok() {
-                // A peer in TLS has the whole handshake, and the end of it. Its own word is not waited for.
-                let close = poll_fn(|cx| stream.poll_shutdown(cx, End::Clean, false));
-                let _ = timeout(CLOSING, close).await;
-            }
-            asked.map_or_else(Outcome::failed, |()| Outcome::Passed)
-        };
         // Reaching it and hearing from it share one time; in Traefik each has its own.
-        let late = || Outcome::failed(DialError::Timeout(self.wish.timeout));
-        timeout(self.wish.timeout, check)
-            .await
-            .unwrap_or_else(|_| late())
+        let deadline = Instant::now() + self.wish.timeout;
+        let mut stream = match dial.connect(address).await {
+            Ok(stream) => stream,
+            Err(DialError::Tcp(error)) if may_pass(&error) => return Outcome::Unasked,
+            Err(error) => return Outcome::failed(error),
+        };
+        let asked = timeout_at(deadline, ask(&mut stream, &self.wish)).await;
+        let Ok(asked) = asked else {
+            return Outcome::failed(DialError::Timeout(self.wish.timeout));
+        };
+        if asked.is_ok() {
+            // A peer in TLS has the whole handshake, and the end of it. Its own word is not waited for.
+            let close = poll_fn(|cx| stream.poll_shutdown(cx, End::Clean, false));
+            let _ = timeout_at(deadline, timeout(CLOSING, close)).await;
+        }
+        asked.map_or_else(Outcome::failed, |()| Outcome::Passed)
     }
 }
 

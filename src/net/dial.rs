@@ -12,8 +12,9 @@ use rustls_pki_types::ServerName;
 use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::{Instant, timeout_at};
 
-use super::promised::Promised;
+use super::promised::{self, Promised};
 use super::{Stream, set_options};
 use crate::config::{self, Keepalive};
 use crate::tls::options::PORTCULLIS;
@@ -24,7 +25,7 @@ use crate::tls::{self, HandshakeError};
 pub struct Dial {
     /// TLS after TCP: what verifies the upstream, and the name it must prove.
     pub tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
-    /// For all of it together.
+    /// For all of it together; [`config::Timing::ENDLESS`] is no limit.
     pub timeout: Duration,
     /// For the new socket.
     pub keepalive: Keepalive,
@@ -52,6 +53,9 @@ pub enum DialError {
     /// No answer in time.
     #[error("no answer within {0:?}")]
     Timeout(Duration),
+    /// TCP, but no TLS in time.
+    #[error("it took the connection, but no TLS handshake within {0:?}")]
+    HandshakeTimeout(Duration),
     /// TLS failed, or the upstream did not prove who it is.
     #[error("tls: {0}")]
     Tls(HandshakeError),
@@ -60,14 +64,11 @@ pub enum DialError {
 impl Dial {
     /// Dials one endpoint.
     pub async fn connect(&self, address: SocketAddr) -> Result<Stream, DialError> {
-        tokio::time::timeout(self.timeout, self.attempt(address))
-            .await
-            .unwrap_or(Err(DialError::Timeout(self.timeout)))
-    }
-
-    async fn attempt(&self, address: SocketAddr) -> Result<Stream, DialError> {
-        match (self.once(address).await, self.without_status()) {
-            (Err(error), Some(plain)) if is_no_protocol(&error) => plain.once(address).await,
+        let deadline = Instant::now() + self.timeout;
+        match (self.once(address, deadline).await, self.without_status()) {
+            (Err(error), Some(plain)) if is_no_protocol(&error) => {
+                plain.once(address, deadline).await
+            }
             (dialled, _) => dialled,
         }
     }
@@ -87,8 +88,19 @@ impl Dial {
         })
     }
 
-    async fn once(&self, address: SocketAddr) -> Result<Stream, DialError> {
-        let tcp = self.open(address).await.map_err(DialError::Tcp)?;
+    async fn once(&self, address: SocketAddr, deadline: Instant) -> Result<Stream, DialError> {
+        let opened = timeout_at(deadline, self.open(address)).await;
+        let opened = opened.map_err(|_| DialError::Timeout(self.timeout))?;
+        let tcp = opened.map_err(DialError::Tcp)?;
+        let begun = timeout_at(deadline, self.begin(tcp)).await;
+        begun.map_err(|_| match self.tls {
+            Some(_) => DialError::HandshakeTimeout(self.timeout),
+            None => DialError::Timeout(self.timeout),
+        })?
+    }
+
+    /// What is said before the first byte that is relayed.
+    async fn begin(&self, tcp: TcpStream) -> Result<Stream, DialError> {
         let is_inside = |header: &&ProxyHeader| header.inside_tls && self.tls.is_some();
         let (inside, outside) = match self.proxy_header.as_ref() {
             Some(header) if is_inside(&header) => (Some(header), None),
@@ -109,7 +121,10 @@ impl Dial {
             sent.map_err(|error| DialError::Tls(error.into()))?;
         }
         Ok(match stream.agreed().alpn_protocol() {
-            Some(PORTCULLIS) => Stream::Promised(Box::new(Promised::new(stream))),
+            Some(PORTCULLIS) => {
+                let patience = self.timeout.max(promised::PATIENCE);
+                Stream::Promised(Box::new(Promised::new(stream, patience)))
+            }
             _ => Stream::Tls(stream),
         })
     }

@@ -1,19 +1,36 @@
 //! TLS to a gateway that may have promised a status: then its first bytes are the gateway's own word, and those behind it the target's.
 
 use std::io;
-use std::task::{Context, Poll};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::time::{Sleep, sleep};
 
 use super::frame::{Decoder, Frame, FrameError, Refusal};
 use super::relay;
 use crate::tls::options::PORTCULLIS;
 use crate::tls::{self, End};
 
+/// How long a gateway may take for its status where nothing more is said.
+///
+/// 10 s: it dials meanwhile, and a person waits no longer without a word.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
 /// TLS whose status may be still to come. What goes up does not wait for it.
 #[derive(Debug)]
 pub struct Promised {
     tls: Box<tls::Stream>,
-    /// Until it has come.
-    awaited: Option<Decoder>,
+    /// Until it has come; in a box, so that a stream whose status has come keeps nothing of it.
+    awaited: Option<Box<Awaited>>,
+}
+
+/// What has come of a status, and how long it may take.
+#[derive(Debug)]
+struct Awaited {
+    decoder: Decoder,
+    patience: Duration,
+    late: Pin<Box<Sleep>>,
 }
 
 /// What comes in place of the target's bytes, as a relay hears it.
@@ -25,9 +42,12 @@ pub enum Unkept {
     /// It says what is no status.
     #[error("the gateway has promised a status, and sends none: {0}")]
     Bad(FrameError),
-    /// It says nothing.
+    /// It says nothing, and ends.
     #[error("the gateway has promised a status, and ended without one")]
     Silent,
+    /// It says nothing for so long.
+    #[error("the gateway has promised a status, and sends none within {0:?}")]
+    Late(Duration),
 }
 
 impl Unkept {
@@ -38,12 +58,17 @@ impl Unkept {
 }
 
 impl Promised {
-    /// The handshake has just ended. The promise is `portcullis/1`, agreed on.
-    pub fn new(tls: Box<tls::Stream>) -> Self {
+    /// The handshake has just ended. The promise is `portcullis/1`, agreed on, and is to be kept within `patience`.
+    pub fn new(tls: Box<tls::Stream>, patience: Duration) -> Self {
         let is_promised = tls.agreed().alpn_protocol() == Some(PORTCULLIS);
+        let awaited = || Awaited {
+            decoder: Decoder::default(),
+            patience,
+            late: Box::pin(sleep(patience)),
+        };
         Self {
             tls,
-            awaited: is_promised.then(Decoder::default),
+            awaited: is_promised.then(|| Box::new(awaited())),
         }
     }
 
@@ -82,10 +107,10 @@ impl Promised {
             if unkept.is_some() {
                 return;
             }
-            let Some(decoder) = awaited.as_mut() else {
+            let Some(waiting) = awaited.as_mut() else {
                 return take(bytes);
             };
-            match decoder.take(bytes) {
+            match waiting.decoder.take(bytes) {
                 Ok((None, _)) => {}
                 Ok((Some(Frame::Ok), taken)) => {
                     *awaited = None;
@@ -98,12 +123,15 @@ impl Promised {
                 Err(error) => unkept = Some(Unkept::Bad(error)),
             }
         });
-        match (unkept, &received) {
-            (Some(unkept), _) => Poll::Ready(Err(io::Error::other(unkept))),
-            (None, Poll::Ready(Ok(Some(_)))) if self.awaited.is_some() => {
-                Poll::Ready(Err(io::Error::other(Unkept::Silent)))
+        let unkept = match (unkept, &received, awaited) {
+            (Some(unkept), ..) => unkept,
+            (None, Poll::Ready(Ok(Some(_))), Some(_)) => Unkept::Silent,
+            (None, Poll::Pending, Some(waiting)) => {
+                ready!(waiting.late.as_mut().poll(cx));
+                Unkept::Late(waiting.patience)
             }
-            (None, _) => received,
-        }
+            (None, ..) => return received,
+        };
+        Poll::Ready(Err(io::Error::other(unkept)))
     }
 }

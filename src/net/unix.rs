@@ -45,14 +45,34 @@ impl BindError {
 /// The file of a socket. Dropped, it is removed, unless another has taken its place.
 #[derive(Debug)]
 pub struct SocketFile {
+    place: Place,
+}
+
+/// Where the file of a socket was put.
+#[derive(Clone, Debug)]
+pub struct Place {
     path: PathBuf,
+    /// No other file has these while the socket is open, which keeps its own.
     own: (u64, u64),
+}
+
+impl Place {
+    /// Whether it is there still: it may have been removed, and another be in its place.
+    pub fn is_own(&self) -> bool {
+        let found = fs::symlink_metadata(&self.path);
+        found.is_ok_and(|found| number(&found) == self.own)
+    }
 }
 
 impl SocketFile {
     /// Where it is.
     pub fn path(&self) -> &Path {
-        &self.path
+        &self.place.path
+    }
+
+    /// The same, for whoever looks whether it is there.
+    pub fn place(&self) -> Place {
+        self.place.clone()
     }
 
     /// Gives it another mode.
@@ -60,22 +80,17 @@ impl SocketFile {
     /// # Errors
     /// The system's.
     pub fn set_mode(&self, mode: u32) -> io::Result<()> {
-        match self.is_own() {
-            true => fs::set_permissions(&self.path, Permissions::from_mode(mode)),
+        match self.place.is_own() {
+            true => fs::set_permissions(self.path(), Permissions::from_mode(mode)),
             false => Ok(()),
         }
-    }
-
-    fn is_own(&self) -> bool {
-        let found = fs::symlink_metadata(&self.path);
-        found.is_ok_and(|found| number(&found) == self.own)
     }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if self.is_own() {
-            let _ = fs::remove_file(&self.path);
+        if self.place.is_own() {
+            let _ = fs::remove_file(self.path());
         }
     }
 }
@@ -101,7 +116,7 @@ pub fn bind(path: &Path, mode: u32) -> Result<(UnixListener, SocketFile), BindEr
     };
     let (listener, file) = listen(path, mode).map_err(system)?;
     // To who came in between it was one that nobody listened on.
-    match file.is_own() {
+    match file.place.is_own() {
         true => Ok((listener, file)),
         false => Err(BindError::InUse(path.into())),
     }
@@ -110,10 +125,11 @@ pub fn bind(path: &Path, mode: u32) -> Result<(UnixListener, SocketFile), BindEr
 fn listen(path: &Path, mode: u32) -> io::Result<(UnixListener, SocketFile)> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.bind(&SockAddr::unix(path)?)?;
-    let file = SocketFile {
+    let place = Place {
         path: path.to_owned(),
         own: number(&fs::symlink_metadata(path)?),
     };
+    let file = SocketFile { place };
     file.set_mode(mode)?;
     socket.listen(BACKLOG)?;
     Ok((OwnedFd::from(socket).into(), file))

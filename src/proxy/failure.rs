@@ -18,9 +18,10 @@ use crate::net::promised::Unkept;
 use crate::net::proxy_header::HeaderError;
 use crate::net::raw::Socket;
 use crate::net::relay::Socket as _;
-use crate::reason::Reason;
+use crate::reason::{Fault, Reason};
 use crate::snapshot::upstream::Intention;
 use crate::tls::HandshakeError;
+use crate::tls::alert::{Meaning, Named};
 
 /// Why a connection ended otherwise than by both sides' will.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +66,8 @@ pub(super) enum Failure {
     Dial(DialError),
     #[error("the gateway says: {0}")]
     RefusedByGateway(Refusal),
+    #[error("{}", refusal(*.0, .1))]
+    GatewayAlert(AlertDescription, Arc<str>),
     #[error("tls: {0}; {1}")]
     RefusedInMesh(HandshakeError, Box<Intention>),
     #[error("the upstream ended at the client's first byte; {0}")]
@@ -136,12 +139,14 @@ impl Failure {
             Self::DeniedByIntention(_) => Reason::DeniedByIntention,
             Self::Dial(DialError::Tcp(e)) if is_shortage(e) => Reason::Shortage,
             Self::Dial(DialError::Tcp(_)) => Reason::DialFailed,
-            Self::Dial(DialError::Timeout(_)) => Reason::DialTimeout,
+            Self::Dial(DialError::Timeout(_) | DialError::HandshakeTimeout(_)) => {
+                Reason::DialTimeout
+            }
             Self::Dial(DialError::Tls(HandshakeError::Tls(
                 rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented,
             ))) => Reason::UpstreamIdentity,
             Self::Dial(DialError::Tls(_)) | Self::RefusedInMesh(..) => Reason::UpstreamTls,
-            Self::RefusedByGateway(_) => Reason::RefusedByGateway,
+            Self::RefusedByGateway(_) | Self::GatewayAlert(..) => Reason::RefusedByGateway,
             Self::PossibleIntentionDenial(_) => Reason::PossibleIntentionDenial,
             Self::ClientReset(_) => Reason::ClientReset,
             Self::UpstreamReset(_) => Reason::UpstreamReset,
@@ -150,13 +155,29 @@ impl Failure {
         }
     }
 
+    /// Whether the endpoint that was dialled is the worse for it. A gateway that says why it refuses is there, and well.
+    pub(super) fn is_of_endpoint(&self) -> bool {
+        let reason = self.reason();
+        reason.fault() == Fault::Upstream && reason != Reason::RefusedByGateway
+    }
+
     /// An upstream whose TLS did not come about. One of the mesh that broke it off, by an alert or without a word, may
-    /// have been told so by an intention.
-    pub(super) fn upstream_tls(error: HandshakeError, intention: Option<Intention>) -> Self {
-        match (&error, intention) {
+    /// have been told so by an intention; one that is another gateway, asked for a name, says by its alert what connect is told.
+    pub(super) fn upstream_tls(
+        error: HandshakeError,
+        intention: Option<Intention>,
+        gateway: Option<&Arc<str>>,
+    ) -> Self {
+        match (&error, intention, gateway) {
+            (HandshakeError::Tls(rustls::Error::AlertReceived(alert)), _, Some(name))
+                if Meaning::of(*alert) != Meaning::Other =>
+            {
+                Self::GatewayAlert(*alert, Arc::clone(name))
+            }
             (
                 HandshakeError::Tls(rustls::Error::AlertReceived(_)) | HandshakeError::Io(_),
                 Some(intention),
+                _,
             ) => Self::RefusedInMesh(error, Box::new(intention)),
             _ => Self::Dial(DialError::Tls(error)),
         }
@@ -249,6 +270,22 @@ fn limit(limit: Limit) -> &'static str {
     }
 }
 
+/// What another gateway says by an alert of who asks for this name.
+fn refusal(alert: AlertDescription, name: &str) -> String {
+    let said = match Meaning::of(alert) {
+        Meaning::NoRoute => format!("has no route for {name}"),
+        Meaning::NotLetIn => format!("does not let us in to {name}"),
+        Meaning::Full => format!("has as many connections to {name} as it takes"),
+        Meaning::Broken => format!("cannot serve {name}, or no more connections to it"),
+        Meaning::NoProtocol => format!("takes only clients of certain protocols (ALPN) for {name}"),
+        Meaning::CertificateRequired => format!("asks for a client certificate for {name}"),
+        Meaning::CertificateExpired => format!("says that our certificate for {name} has expired"),
+        Meaning::CertificateRefused => format!("does not accept our certificate for {name}"),
+        Meaning::Other => format!("refuses the handshake for {name}"),
+    };
+    format!("the gateway {said} ({})", Named(alert))
+}
+
 /// Why a connection that does well must end.
 fn why(told: Reason) -> &'static str {
     match told {
@@ -293,7 +330,6 @@ fn is_shortage(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::reason::Fault;
 
     #[test]
     fn an_upstream_is_not_blamed_for_what_the_gateway_has_too_little_of() {

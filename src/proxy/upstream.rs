@@ -10,9 +10,10 @@ use super::failure::{Ending, Failure};
 use crate::metrics::{Limit, UpstreamMetrics};
 use crate::net::Stream;
 use crate::net::dial::{self, Dial, DialError, ProxyHeader};
+use crate::net::promised::Unkept;
 use crate::net::relay::{self, Outcome, Patience};
 use crate::net::session::Session;
-use crate::reason::{Fault, Reason};
+use crate::reason::Reason;
 use crate::retry::chance;
 use crate::snapshot::ejection::EndpointState;
 use crate::snapshot::upstream::{Intention, Transport, Upstream};
@@ -31,11 +32,13 @@ pub(super) struct Pair {
     dialled: Option<Box<Dialled>>,
 }
 
-/// An endpoint that may still refuse the gateway's certificate.
+/// An endpoint that may still refuse the gateway's certificate, or break its promise.
 struct Dialled {
     upstream: Arc<str>,
     /// What must allow this, in the mesh.
     intention: Option<Intention>,
+    /// What it is asked for, if it is another gateway.
+    gateway: Option<Arc<str>>,
     endpoint: SocketAddr,
     state: Arc<EndpointState>,
     metrics: Arc<UpstreamMetrics>,
@@ -47,13 +50,14 @@ impl Dialled {
         Some(Box::new(Self {
             upstream: Arc::clone(&upstream.name),
             intention: upstream.intention(),
+            gateway: upstream.gateway.clone(),
             endpoint,
             state: Arc::clone(upstream.state_at(endpoint)?),
             metrics: Arc::clone(&upstream.metrics),
         }))
     }
 
-    fn refused(&self, failure: &Failure) {
+    fn failed(&self, failure: &Failure) {
         if let Some(time) = self.state.failed_late(now()) {
             self.metrics.ejections.inc();
             let Self {
@@ -169,13 +173,16 @@ async fn dial(
             Err(error) => {
                 tracing::debug!(upstream = %upstream.name, endpoint = %address, %error, "dial failed");
                 match error {
-                    DialError::Tls(error) => Failure::upstream_tls(error, upstream.intention()),
+                    DialError::Tls(error) => {
+                        let gateway = upstream.gateway.as_ref();
+                        Failure::upstream_tls(error, upstream.intention(), gateway)
+                    }
                     error => Failure::Dial(error),
                 }
             }
         };
         // What the gateway has too little of says nothing of the endpoint.
-        if failure.reason().fault() == Fault::Upstream
+        if failure.is_of_endpoint()
             && let Some(time) = attempt.failed(now())
         {
             upstream.metrics.ejections.inc();
@@ -196,7 +203,7 @@ fn further(
 ) -> (Failure, Option<SocketAddr>) {
     let rank = |failure: &Failure| match failure.reason() {
         Reason::UpstreamIdentity => 2,
-        Reason::UpstreamTls => 1,
+        Reason::UpstreamTls | Reason::RefusedByGateway => 1,
         _ => 0,
     };
     if rank(&next.0) >= rank(&told.0) {
@@ -239,16 +246,21 @@ pub(super) fn relay(
             Outcome::Closed => None,
             Outcome::ClientFailed(e) => Some(Failure::ClientReset(e)),
             Outcome::UpstreamFailed(e) => {
-                let failure = match tls::late_refusal(&e).filter(|_| session.down.bytes() == 0) {
-                    Some(refusal) => {
-                        let failure = Failure::upstream_tls(refusal, intention);
-                        if let Some(dialled) = &pair.dialled {
-                            dialled.refused(&failure);
-                        }
-                        failure
-                    }
+                let refusal = tls::late_refusal(&e).filter(|_| session.down.bytes() == 0);
+                // Each comes in place of the first byte, and tells of the endpoint as a dial does.
+                let is_late = refusal.is_some() || Unkept::of(&e).is_some();
+                let gateway = pair.dialled.as_ref();
+                let gateway = gateway.and_then(|dialled| dialled.gateway.as_ref());
+                let failure = match refusal {
+                    Some(refusal) => Failure::upstream_tls(refusal, intention, gateway),
                     None => denial.unwrap_or_else(|| Failure::upstream(e)),
                 };
+                if let Some(dialled) = &pair.dialled
+                    && is_late
+                    && failure.is_of_endpoint()
+                {
+                    dialled.failed(&failure);
+                }
                 return Err(pair.client.fail(failure));
             }
             Outcome::Idle => Some(Failure::Limit(Limit::Idle)),

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -158,8 +159,15 @@ impl Listeners {
                 running.written.address == wanted.address && !is_taken
             };
             if let Some(running) = self.running.iter().find(same) {
-                let socket = Socket::Running(running.bound.clone());
-                opened.push((place, running.id, wanted, socket));
+                let (id, bound) = (running.id, running.bound.clone());
+                let again = match running.is_lost() {
+                    true => found_again(listen(&wanted, keepalive, serving), &bound),
+                    false => None,
+                };
+                opened.push(match again {
+                    Some(socket) => (place, self.number(), wanted, Socket::New(socket)),
+                    None => (place, id, wanted, Socket::Running(bound)),
+                });
             } else if (wanted.address.tcp()).is_some_and(|it| self.is_in_the_way(it, config)) {
                 blocked.listeners.push((place, wanted));
             } else {
@@ -172,7 +180,14 @@ impl Listeners {
             let running = self.admin.as_ref();
             let running = running.filter(|running| running.is_at(written));
             admin = match (running, written) {
-                (Some(running), _) => Some(AdminSocket::Running(running.bound.clone())),
+                (Some(running), written) => {
+                    let bound = running.bound.clone();
+                    let again = match running.is_lost() {
+                        true => found_again(admin::Listener::bind(written).await, &bound),
+                        false => None,
+                    };
+                    Some(again.map_or(AdminSocket::Running(bound), AdminSocket::New))
+                }
                 (None, ListenAddress::Tcp(address)) if self.is_in_the_way(*address, config) => {
                     blocked.admin = Some(*address);
                     None
@@ -198,7 +213,8 @@ impl Listeners {
                 "a listener was closed before another could be bound in its place"
             );
         }
-        let going = self.going(config);
+        let stays = |running: &&Running| opened.iter().any(|(_, id, ..)| *id == running.id);
+        let going = self.running.iter().filter(|running| !stays(running));
         let going = going.map(|running| (running.id, &running.written, running.bound.clone()));
         let described = (opened.iter())
             .map(|(_, id, wanted, socket)| (*id, wanted, socket.address()))
@@ -379,6 +395,21 @@ fn listen(
         )?;
     }
     bind(&wanted.address, wanted.mode(), keepalive, serving)
+}
+
+/// What was bound in the place of a UNIX socket that nobody finds any more. Where that is refused, whatever else there is of
+/// the configuration is served all the same.
+fn found_again<L, E: fmt::Display>(bound: Result<L, E>, address: &ListenAddress) -> Option<L> {
+    match bound {
+        Ok(listener) => {
+            tracing::warn!(%address, "the file of this socket was gone, or another's: it is bound again");
+            Some(listener)
+        }
+        Err(error) => {
+            tracing::error!(%address, %error, "the file of this socket is gone, or another's: nobody finds it");
+            None
+        }
+    }
 }
 
 /// # Errors

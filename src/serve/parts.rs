@@ -67,6 +67,8 @@ pub(super) struct Parts {
     news: News,
     /// Where the configuration is read again.
     source: config::Source,
+    /// Whether nothing is written in the configuration that serves.
+    is_blank: bool,
     /// What opens encrypted keys that name no passphrase.
     given: Given,
     /// What the last configuration was read from, good or not.
@@ -123,6 +125,7 @@ impl Parts {
             status,
             news,
             source: first.source.clone(),
+            is_blank: first.is_blank,
             given: first.given.clone(),
             files: first.warnings.files.clone(),
             log: first.config.log,
@@ -324,8 +327,10 @@ impl Parts {
             Ok(checked) => checked.warnings.files.clone(),
             Err(mistakes) => mistakes.files.clone(),
         };
-        let checked =
-            checked.map_err(|mistakes| Refused::new(mistakes.render(false), mistakes.may_pass))?;
+        let checked = checked
+            .and_then(|checked| checked.following(self.is_blank))
+            .map_err(|mistakes| Refused::new(mistakes.render(false), mistakes.may_pass))?;
+        let is_blank = checked.is_blank;
         if checked.warnings.warnings() > 0 && !quietly {
             tracing::warn!("\n{}", checked.warnings.render(false));
         }
@@ -351,8 +356,10 @@ impl Parts {
             return Err(stopping());
         }
         self.take(prepared).await;
+        self.is_blank = is_blank;
         Ok(())
     }
+
     /// Asks for the names of the first configuration that are not `known` from the disk.
     pub(super) async fn ask_first(
         &self,

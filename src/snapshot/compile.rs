@@ -300,6 +300,8 @@ impl Compiler<'_> {
             (_, Some(tls)) => transports::tls_transport(tls, self.inputs.client_configs.get(name)),
         };
         let mut made = Upstream::new(name.into(), endpoints.collect(), transport, Arc::default());
+        let asked = config.tls.as_ref().filter(|_| config.is_gateway);
+        made.gateway = asked.map(|tls| tls.server_name.to_str().into());
         made.send_proxy = config.send_proxy;
         made.check = config.health_check.clone().map(Arc::new);
         made.timing = config.timing;

@@ -27,6 +27,8 @@ pub struct Upstream {
     pub service: Option<ServiceKey>,
     /// How it is dialled.
     pub transport: Transport,
+    /// The name that it is asked for, where it is another gateway: its alerts mean what ours do.
+    pub gateway: Option<Arc<str>>,
     /// The PROXY header that it is sent, if any.
     pub send_proxy: Option<SendProxy>,
     /// How its endpoints are checked; `None` is not at all.
@@ -125,6 +127,7 @@ impl Upstream {
             name,
             service: None,
             transport,
+            gateway: None,
             send_proxy: None,
             check: None,
             timing: Timing::default(),
@@ -144,6 +147,7 @@ impl Upstream {
         self.service == other.service
             && self.endpoints == other.endpoints
             && self.transport == other.transport
+            && self.gateway == other.gateway
             && self.send_proxy == other.send_proxy
             && self.check == other.check
             && self.timing == other.timing

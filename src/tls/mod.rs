@@ -1,5 +1,6 @@
 //! TLS: files, option sets, the configurations made from them, and the stream that a relay reads and writes.
 
+pub mod alert;
 pub mod chain;
 pub mod ciphers;
 pub mod client;

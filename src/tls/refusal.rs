@@ -3,6 +3,7 @@
 use rustls::{AlertDescription, CertificateError, Error};
 use rustls_pki_types::UnixTime;
 
+use super::alert::{Meaning, Named};
 use super::names::presented;
 use super::verify::WrongIdentity;
 
@@ -10,10 +11,24 @@ use super::verify::WrongIdentity;
 pub(super) fn describe(error: &Error) -> String {
     match error {
         Error::InvalidCertificate(refused) => certificate(refused),
-        Error::AlertReceived(AlertDescription::CertificateRequired) => {
-            "the peer requires a certificate of ours (alert CertificateRequired)".to_owned()
-        }
+        Error::AlertReceived(alert) => format!("{} ({})", said(*alert), Named(*alert)),
         error => error.to_string(),
+    }
+}
+
+/// What a peer says by an alert, be it a server or a client.
+fn said(alert: AlertDescription) -> &'static str {
+    match (alert, Meaning::of(alert)) {
+        (AlertDescription::UnknownCA, _) => "the peer trusts no CA that our certificate leads to",
+        (_, Meaning::NoRoute) => "the peer does not serve this name, or has no certificate for it",
+        (_, Meaning::NotLetIn) => "the peer does not let us in",
+        (_, Meaning::Full) => "the peer calls it off",
+        (_, Meaning::Broken) => "something of the peer's own has failed",
+        (_, Meaning::NoProtocol) => "the peer takes no protocol (ALPN) that we offer",
+        (_, Meaning::CertificateRequired) => "the peer requires a certificate of ours",
+        (_, Meaning::CertificateExpired) => "our certificate has expired, says the peer",
+        (_, Meaning::CertificateRefused) => "the peer does not accept our certificate",
+        (_, Meaning::Other) => "the peer breaks off",
     }
 }
 

@@ -101,6 +101,29 @@ async fn a_wrong_configuration_is_refused_with_its_place_and_the_one_before_serv
     assert!(ready.contains("configuration ready"), "{ready}");
 }
 
+#[tokio::test]
+async fn a_file_without_a_word_is_refused_where_the_one_before_said_something() {
+    let authority = Authority::new();
+    authority.issue_files("edge", &["*.example.test"]);
+    let greeter = Upstream::greeter("hello").await;
+    let tables = format!("{EDGE}{}", route("a", &greeter));
+    let gateway = Gateway::start(&authority, &tables).await;
+    for blank in ["", "\n# [routes.a]\n"] {
+        authority.write("portcullis.toml", blank);
+        let why = gateway.reload.done("a test").await.unwrap_err();
+        assert!(
+            why.contains("nothing is written in the file, and there was before"),
+            "{why}"
+        );
+    }
+    let client = Arc::new(authority.client(&[&TLS13]));
+    let tls = gateway
+        .connect_tls(&client, "a.example.test")
+        .await
+        .unwrap();
+    assert_eq!(said(tls).await, "hello");
+}
+
 /// What waits for its bytes would wait for ever, and keep every later change waiting.
 #[tokio::test]
 async fn a_fifo_in_the_place_of_the_configuration_is_refused_and_holds_up_no_later_change() {

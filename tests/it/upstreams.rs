@@ -195,6 +195,7 @@ async fn an_endpoint_that_does_not_answer_is_given_up_at_the_deadline() {
         format!("[upstreams.u]\naddress = \"{address}\"\n[limits]\ndial_timeout = \"200ms\"");
     let record = refused(&authority, &upstream).await;
     assert_eq!(record["reason"], "dial_timeout", "{record}");
+    assert_eq!(record["detail"], "no answer within 200ms");
 }
 
 #[tokio::test]
@@ -224,6 +225,10 @@ async fn an_upstream_that_accepts_and_never_speaks_tls_is_given_up_at_the_deadli
     );
     let record = refused(&authority, &upstream).await;
     assert_eq!(record["reason"], "dial_timeout", "{record}");
+    assert_eq!(
+        record["detail"],
+        "it took the connection, but no TLS handshake within 200ms"
+    );
 }
 
 fn over_tls(address: SocketAddr) -> String {

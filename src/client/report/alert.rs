@@ -5,54 +5,49 @@ use rustls::AlertDescription;
 use super::Report;
 use crate::client::connect::Connect;
 use crate::client::exit::Exit;
+use crate::tls::alert::{Meaning, Named};
 
 impl Connect {
     /// What the gateway means by an alert.
     pub(super) fn alert(&self, alert: AlertDescription) -> Report {
         let (gateway, name) = (&self.gateway, self.server_name());
-        match alert {
-            AlertDescription::UnrecognisedName => Report::new(
+        match Meaning::of(alert) {
+            Meaning::NoRoute => Report::new(
                 Exit::UnknownName,
                 format!("the gateway {gateway} has no route for {name}"),
                 "check the name; the gateway's operator sees its routes at /v1/routes",
             ),
-            AlertDescription::CertificateRequired
-            | AlertDescription::NoCertificate
-            | AlertDescription::BadCertificate
-            | AlertDescription::UnsupportedCertificate
-            | AlertDescription::CertificateRevoked
-            | AlertDescription::CertificateExpired
-            | AlertDescription::CertificateUnknown
-            | AlertDescription::UnknownCA
-            | AlertDescription::DecryptError => self.client_certificate(alert),
-            AlertDescription::AccessDenied => Report::new(
+            Meaning::CertificateRequired
+            | Meaning::CertificateExpired
+            | Meaning::CertificateRefused => self.client_certificate(alert),
+            Meaning::NotLetIn => Report::new(
                 Exit::NotAllowed,
                 format!(
                     "the gateway does not let you in to {name} ({})",
-                    words(alert)
+                    Named(alert)
                 ),
                 "its route is probably for other addresses than yours: use the network it is meant for, or ask the gateway's operator",
             ),
-            AlertDescription::UserCanceled => Report::new(
+            Meaning::Full => Report::new(
                 Exit::Limit,
                 format!("the gateway has as many connections to {name} as it takes"),
                 "close some of yours, or try again in a while; the gateway's log says which limit it is",
             ),
-            AlertDescription::NoApplicationProtocol => Report::new(
+            Meaning::NoProtocol => Report::new(
                 Exit::Handshake,
                 format!("the route for {name} takes only clients of certain protocols (ALPN)"),
                 "it is not meant for tunnels; ask the gateway's operator for one that is",
             ),
-            AlertDescription::InternalError => Report::new(
+            Meaning::Broken => Report::new(
                 Exit::RouteBroken,
-                format!("the gateway cannot serve {name} ({})", words(alert)),
+                format!("the gateway cannot serve {name} ({})", Named(alert)),
                 "its route is probably broken: the gateway's operator sees why at /v1/routes",
             ),
-            alert => Report::new(
+            Meaning::Other => Report::new(
                 Exit::Handshake,
                 format!(
                     "the gateway refuses the handshake for {name} ({})",
-                    words(alert)
+                    Named(alert)
                 ),
                 "the two may have no TLS version or cipher in common; the gateway's log says why",
             ),
@@ -67,14 +62,14 @@ impl Connect {
                 Exit::CertificateRequired,
                 format!(
                     "the gateway asks for a client certificate for {name} ({})",
-                    words(alert)
+                    Named(alert)
                 ),
                 "name yours: --cert FILE --key FILE",
             );
         };
         let chain = chain.display();
-        match alert {
-            AlertDescription::CertificateExpired => Report::new(
+        match Meaning::of(alert) {
+            Meaning::CertificateExpired => Report::new(
                 Exit::CertificateExpired,
                 format!("your certificate in {chain} has expired, says the gateway"),
                 "get a new one from who issued it; if it has not expired, a clock is wrong, here or there",
@@ -83,27 +78,10 @@ impl Connect {
                 Exit::CertificateRefused,
                 format!(
                     "the gateway does not accept the certificate in {chain} ({})",
-                    words(alert)
+                    Named(alert)
                 ),
                 format!("name one from a CA that is accepted for {name}; its operator knows which"),
             ),
         }
     }
-}
-
-/// An alert as it is named in RFC 8446 §6: `UnknownCA` is `alert unknown_ca`.
-fn words(alert: AlertDescription) -> String {
-    if let AlertDescription::Unknown(number) = alert {
-        return format!("alert {number}");
-    }
-    let mut text = String::from("alert ");
-    let mut after_lower = false;
-    for c in format!("{alert:?}").chars() {
-        if c.is_ascii_uppercase() && after_lower {
-            text.push('_');
-        }
-        after_lower = c.is_ascii_lowercase();
-        text.push(c.to_ascii_lowercase());
-    }
-    text
 }

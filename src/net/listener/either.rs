@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use super::{Local, Lost, Tcp};
 use crate::config::{Keepalive, ListenAddress};
 use crate::net::raw::Accepted;
-use crate::net::unix::BindError;
+use crate::net::unix::{BindError, Place};
 
 /// A socket that listens.
 #[derive(Debug)]
@@ -70,6 +70,14 @@ impl Listener {
         match self {
             Self::Tcp(tcp) => ListenAddress::Tcp(tcp.address()),
             Self::Local(local) => ListenAddress::Unix(local.path().to_owned()),
+        }
+    }
+
+    /// Where the file of a UNIX socket was put that is its own.
+    pub fn place(&self) -> Option<Place> {
+        match self {
+            Self::Tcp(_) => None,
+            Self::Local(local) => local.place(),
         }
     }
 

@@ -11,7 +11,7 @@ use tokio::time::sleep;
 use super::closing::{ADOPTED, ROOM};
 use super::{BACKLOG, FIRST_PAUSE, LONGEST_PAUSE, Lost, Pauses, is_shortage, queue};
 use crate::net::raw::Accepted;
-use crate::net::unix::{self, BindError, SocketFile};
+use crate::net::unix::{self, BindError, Place, SocketFile};
 
 /// A UNIX socket that listens.
 #[derive(Debug)]
@@ -57,6 +57,11 @@ impl Local {
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Where its file was put; nothing where that is somebody else's.
+    pub(super) fn place(&self) -> Option<Place> {
+        self.file.as_ref().map(SocketFile::place)
     }
 
     /// Gives its file another mode, unless it is somebody else's.

@@ -72,13 +72,30 @@ impl Listeners {
     /// What there is to say of the listeners.
     pub(in crate::serve) fn state(&self) -> State {
         let Some(missing) = &self.missing else {
-            return State::Ready;
+            return self.lost();
         };
         let why = missing.why.join("; ");
         let what = format!("nobody is served where this was closed, it is tried again: {why}");
         match self.running.is_empty() {
             true => State::NotReady(what),
             false => State::Degraded(what),
+        }
+    }
+
+    /// Whether each UNIX socket is found where it is written. They are looked for when the configuration is read.
+    fn lost(&self) -> State {
+        let admin = self.admin.iter().filter(|admin| admin.is_lost());
+        let lost = self.running.iter().filter(|running| running.is_lost());
+        let lost = lost
+            .map(|running| &running.bound)
+            .chain(admin.map(|admin| &admin.bound));
+        let lost: Vec<String> = lost.map(ToString::to_string).collect();
+        match lost.is_empty() {
+            true => State::Ready,
+            false => State::Degraded(format!(
+                "nobody finds these sockets, whose files are gone or another's; a reload binds them again once it can: {}",
+                lost.join(", ")
+            )),
         }
     }
 

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::Serving;
 use crate::admin;
 use crate::config::{self, ListenAddress};
+use crate::net::unix;
 
 /// The admin interface, until it is closed.
 #[derive(Debug)]
@@ -18,6 +19,8 @@ pub(super) struct Admin {
     /// As it is written: with port 0 where the system chose one.
     pub(super) written: ListenAddress,
     pub(super) bound: ListenAddress,
+    /// Of a UNIX socket.
+    place: Option<unix::Place>,
     stop: CancellationToken,
     /// Hears when its address is free.
     closed: oneshot::Receiver<Infallible>,
@@ -30,7 +33,7 @@ impl Admin {
         serving: &Serving,
         tasks: &mut JoinSet<()>,
     ) -> Self {
-        let bound = listener.address();
+        let (bound, place) = (listener.address(), listener.place());
         let closed = listener.closed();
         let stop = CancellationToken::new();
         tasks.spawn(admin::serve(
@@ -42,6 +45,7 @@ impl Admin {
         Self {
             written,
             bound,
+            place,
             stop,
             closed,
         }
@@ -55,6 +59,11 @@ impl Admin {
             }
             (one, other) => one == other,
         }
+    }
+
+    /// Whether nobody finds it any more: the file of its UNIX socket was removed, or another has taken its place.
+    pub(super) fn is_lost(&self) -> bool {
+        self.place.as_ref().is_some_and(|place| !place.is_own())
     }
 
     /// Whether nothing can be bound there while this one is.

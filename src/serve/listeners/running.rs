@@ -17,6 +17,7 @@ use crate::lifecycle::Socket;
 use crate::net::limits::Room;
 use crate::net::listener::{Listener, Local, Tcp};
 use crate::net::raw::Accepted;
+use crate::net::unix::Place;
 use crate::snapshot::ListenerId;
 
 /// How long a listener that is removed goes on trying to accept those in its queue where descriptors or memory lack.
@@ -31,6 +32,8 @@ pub(super) struct Running {
     /// As it is written: with port 0 where the system chose one.
     pub(super) written: Wanted,
     pub(super) bound: ListenAddress,
+    /// Of its own UNIX socket.
+    place: Option<Place>,
     /// For those who come from now on, with the mode of a UNIX socket. Dropped, it ends the task.
     settings: watch::Sender<(Keepalive, u32)>,
     /// Hears when the task has ended.
@@ -46,7 +49,7 @@ impl Running {
         serving: Serving,
         tasks: &mut JoinSet<()>,
     ) -> Self {
-        let bound = socket.address();
+        let (bound, place) = (socket.address(), socket.place());
         let (settings, changes) = watch::channel((keepalive, written.mode()));
         let (open, closed) = oneshot::channel();
         let tracked = serving.shutdown.clone();
@@ -58,6 +61,7 @@ impl Running {
             id,
             written,
             bound,
+            place,
             settings,
             closed,
         }
@@ -67,6 +71,11 @@ impl Running {
     pub(super) fn go_on(&mut self, written: Wanted, keepalive: Keepalive) {
         self.settings.send_replace((keepalive, written.mode()));
         self.written = written;
+    }
+
+    /// Whether nobody finds it any more: the file of its UNIX socket was removed, or another has taken its place.
+    pub(super) fn is_lost(&self) -> bool {
+        self.place.as_ref().is_some_and(|place| !place.is_own())
     }
 
     /// What those who come at the moment get.

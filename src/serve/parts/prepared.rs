@@ -124,7 +124,7 @@ impl Parts {
         .await;
         // After every part has told its state: who asks `/readyz` at once hears of all of them.
         (self.listeners).take(opened, keepalive, &self.serving, &mut self.tasks);
-        self.status.set(LISTENERS, State::Ready);
+        self.status.set(LISTENERS, self.listeners.state());
         match open_to_all {
             Some(what) => self.status.set(INSECURE_LISTEN, State::Noted(what)),
             None => self.status.remove(INSECURE_LISTEN),

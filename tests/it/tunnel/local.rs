@@ -72,6 +72,45 @@ async fn a_socket_is_its_users_alone_unless_a_mode_says_otherwise_and_goes_with_
 }
 
 #[tokio::test]
+async fn a_socket_whose_file_is_gone_is_made_again_at_a_reload_and_one_that_is_anothers_now_is_told()
+ {
+    let (mut own, _folder, socket) = pair("").await;
+    let mut kept = UnixStream::connect(&socket).await.unwrap();
+    kept.write_all(b"word").await.unwrap();
+    kept.read_exact(&mut [0; 4]).await.unwrap();
+    fs::remove_file(&socket).unwrap();
+    own.worker.reload.done("the test").await.unwrap();
+    let mut again = UnixStream::connect(&socket).await.unwrap();
+    again.write_all(b"word").await.unwrap();
+    again.read_exact(&mut [0; 4]).await.unwrap();
+    assert_eq!(mode(&socket), 0o600);
+    let (_, ready) = own.worker.ask_admin("/readyz").await;
+    assert!(ready.contains("listeners ready"), "{ready}");
+    kept.write_all(b"more").await.unwrap();
+    kept.read_exact(&mut [0; 4]).await.unwrap();
+    drop(kept);
+    assert_eq!(own.worker.ended().await["reason"], "closed");
+
+    fs::remove_file(&socket).unwrap();
+    let stranger = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    own.worker.reload.done("the test").await.unwrap();
+    let (status, ready) = own.worker.ask_admin("/readyz").await;
+    let told = "listeners degraded: nobody finds these sockets";
+    assert!(
+        ready.contains(told) && ready.contains(socket.to_str().unwrap()),
+        "{status} {ready}"
+    );
+    again.write_all(b"more").await.unwrap();
+    again.read_exact(&mut [0; 4]).await.unwrap();
+    // What a program that was killed leaves is in nobody's way.
+    drop(stranger);
+    own.worker.reload.done("the test").await.unwrap();
+    UnixStream::connect(&socket).await.unwrap();
+    let (_, ready) = own.worker.ask_admin("/readyz").await;
+    assert!(ready.contains("listeners ready"), "{ready}");
+}
+
+#[tokio::test]
 async fn users_who_are_not_listed_are_refused_though_the_mode_lets_them() {
     if !rustix::process::geteuid().is_root() {
         peers::skip("to be another user takes root");

@@ -177,6 +177,13 @@ async fn a_file_with_tunnels_serves_and_one_without_is_told_so() {
         "/nowhere",
     ]));
     assert_eq!(through(listens(&child)), b"word");
+    // What is refused at the start is refused later too: here an editor's first half of a change.
+    pair.folder.write("tunnel.toml", "");
+    child.wait_for("that it is refused", |line| {
+        let is_refused = line.contains("the new configuration is refused");
+        (is_refused && line.contains("there are no `tunnels`")).then_some(())
+    });
+    assert_eq!(through(listens(&child)), b"word");
     ended(child);
     let empty = pair.folder.write("empty.toml", "admin = false\n");
     let output = run(&tunnel(&["--config", empty.to_str().unwrap()]), b"");

@@ -18,7 +18,7 @@ use crate::upstream::{Upstream, echo};
 const LISTEN: &str = "listen = \"127.0.0.1:0\"\n";
 
 /// What becomes of a client that says a word: it is reset, and this is the record.
-async fn refused(worker: &mut Gateway) -> Value {
+pub(super) async fn refused(worker: &mut Gateway) -> Value {
     let mut tcp = worker.connect().await;
     // It may be reset by then.
     let _ = tcp.write_all(b"word").await;
@@ -39,7 +39,11 @@ async fn a_master_that_does_not_prove_who_it_is_hears_nothing_and_the_client_is_
     for (keys, reason, told) in [
         (wrong_ca, "upstream_identity", "from another CA"),
         // It has no such name, and says so itself.
-        (wrong_name, "upstream_tls", "UnrecognisedName"),
+        (
+            wrong_name,
+            "upstream_tls",
+            "the peer does not serve this name, or has no certificate for it (alert unrecognized_name)",
+        ),
     ] {
         let mut pair = Pair::with(LISTEN, &keys).await;
         let record = refused(&mut pair.worker).await;
@@ -60,10 +64,20 @@ async fn a_master_that_refuses_the_certificate_is_named_so_and_the_client_is_res
         .replace("CA/worker.pem", &format!("{folder}worker.pem"))
         .replace("CA/worker.key", &format!("{folder}worker.key"));
     let none = VERIFIED.replace(", chain = \"CA/worker.pem\", key = \"CA/worker.key\"", "");
-    for keys in [other, none] {
+    for (keys, told) in [
+        (
+            other,
+            "tls: the peer does not accept our certificate (alert decrypt_error)",
+        ),
+        (
+            none,
+            "tls: the peer requires a certificate of ours (alert certificate_required)",
+        ),
+    ] {
         let mut pair = Pair::with(LISTEN, &keys).await;
         let record = refused(&mut pair.worker).await;
         assert_eq!(record["reason"], "upstream_tls", "{record}");
+        assert_eq!(record["detail"], told);
         let record = pair.master.ended().await;
         assert_eq!(record["reason"], "client_certificate", "{record}");
     }
@@ -92,7 +106,7 @@ async fn a_tunnel_starts_though_nobody_is_there_and_each_connection_says_what_is
 }
 
 /// A tunnel by a gateway there, whose CA is this one.
-fn by_gateway(authority: &Authority, gateway: SocketAddr) -> String {
+pub(super) fn by_gateway(authority: &Authority, gateway: SocketAddr) -> String {
     format!(
         "[tunnels.t]\n{LISTEN}gateway = \"{gateway}\"\nname = \"{NAME}\"\ntls = {{ roots = [\"{}/ca.pem\"] }}\n",
         authority.folder().display()
@@ -151,6 +165,55 @@ async fn a_gateway_that_does_not_say_what_it_has_promised_is_told_and_the_client
         let detail = record["detail"].as_str().unwrap();
         assert!(detail.contains(told), "{detail}");
     }
+}
+
+/// The ten seconds are those that are promised in the document, at least so many.
+#[tokio::test]
+async fn a_gateway_that_never_says_what_it_has_promised_is_given_up_and_passed_over() {
+    tokio::join!(given_up(b""), given_up(b"\x01\x01"));
+}
+
+/// What becomes of a client whose gateway says no more than this.
+async fn given_up(says: &'static [u8]) {
+    let authority = Authority::new();
+    let issued = authority.issue(&[NAME]);
+    let mut config = issued.server_by(portcullis::tls::provider(), &[&rustls::version::TLS13]);
+    config.alpn_protocols = vec![b"portcullis/1".to_vec()];
+    let (heard, mut has_heard) = tokio::sync::mpsc::unbounded_channel();
+    let gateway = Upstream::tls(Arc::new(config), move |mut tls| {
+        let heard = heard.clone();
+        async move {
+            tls.write_all(says).await.unwrap();
+            tls.flush().await.unwrap();
+            tls.read_exact(&mut [0; 4]).await.unwrap();
+            let _ = heard.send(());
+            let _ = tls.read_to_end(&mut Vec::new()).await;
+        }
+    })
+    .await;
+    let tables = by_gateway(&authority, gateway.address);
+    let mut worker = Gateway::start(
+        &Authority::new(),
+        &format!("admin = \"127.0.0.1:0\"\n{tables}"),
+    )
+    .await;
+    let mut tcp = worker.connect().await;
+    tcp.write_all(b"word").await.unwrap();
+    timeout(PATIENCE, has_heard.recv()).await.unwrap();
+    let waited = std::time::Instant::now();
+    let (down, error) = read_all(&mut tcp).await;
+    assert!(down.is_empty() && waited.elapsed() > std::time::Duration::from_secs(9));
+    assert_eq!(error, Some(std::io::ErrorKind::ConnectionReset));
+    let record = worker.ended().await;
+    assert_eq!(record["reason"], "upstream_reset", "{record}");
+    let told = "the gateway has promised a status, and sends none within 10s";
+    assert_eq!(record["detail"], told);
+    let (_, routes) = worker.ask_admin("/v1/routes").await;
+    let routes: Value = serde_json::from_str(&routes).unwrap();
+    assert_eq!(
+        routes["tunnels"][0]["endpoints"][0]["failures"], 1,
+        "{routes}"
+    );
 }
 
 #[tokio::test]
