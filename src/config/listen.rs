@@ -76,7 +76,7 @@ pub(super) fn listeners(file: &File, findings: &mut Findings<'_>) -> Vec<Listene
 }
 
 /// The admin address. 127.0.0.1:9443 if none is written: an operator finds it without a line of
-/// configuration, and nobody outside the machine does.
+/// configuration, and nobody outside the machine does. None where there are tunnels alone, of which a machine may have many.
 pub(super) fn admin(
     file: &File,
     listeners: &[Listener],
@@ -88,6 +88,7 @@ pub(super) fn admin(
         .as_ref()
         .is_some_and(|typed| typed.value);
     let admin = match &file.admin {
+        None if file.is_for_tunnels_alone() => None,
         None => Some(ListenAddress::Tcp(SocketAddr::from((
             Ipv4Addr::LOCALHOST,
             9443,

@@ -41,6 +41,12 @@ const GOODBYE: Duration = Duration::from_secs(3);
 pub async fn examine(checked: Checked, patience: Duration, tell: &mut dyn FnMut(Step)) {
     let config = checked.config.clone();
     ports::look(&config, tell);
+    if config.admin.is_none() {
+        tell(Step::unknown(
+            "port",
+            "there is no `admin`: nobody can ask for /readyz, /metrics and the routes; admin = \"127.0.0.1:9443\" in the configuration lets programs of this machine ask",
+        ));
+    }
     tell(open_files(&config));
     tell(sandbox(&config));
     if let Some(settings) = &config.state {

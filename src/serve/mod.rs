@@ -218,7 +218,9 @@ impl Gateway {
 pub fn is_in_use(error: &anyhow::Error) -> bool {
     let system = |cause: &(dyn Error + 'static)| match cause.downcast_ref() {
         Some(
-            OpenError::Listen { error, .. } | OpenError::Bind(BindError::System { error, .. }),
+            OpenError::Listen { error, .. }
+            | OpenError::Bind(BindError::System { error, .. })
+            | OpenError::Admin(BindError::System { error, .. }),
         ) => Some(error.kind()),
         _ => None,
     };
