@@ -340,7 +340,7 @@ pub(super) fn alpn(list: &List<Typed<String>>, findings: &mut Findings<'_>) -> V
                 "remove it",
             )),
             "portcullis/1" => Err(Wrong::new(
-                "\"portcullis/1\" is reserved: it is for `portcullis connect` and the gateway alone",
+                "\"portcullis/1\" is reserved: a gateway's clients, `portcullis connect` and tunnels by `gateway`, offer it of themselves",
                 "remove it",
             )),
             text if !(1..=255).contains(&text.len()) => Err(Wrong::new(

@@ -33,6 +33,7 @@ mod place;
 mod proxy_protocol;
 mod routes;
 mod settings;
+mod sockets;
 mod state;
 mod syntax;
 mod tags;
