@@ -21,7 +21,7 @@ use crate::state;
 use crate::status::State;
 use crate::status::step::Step;
 use crate::tls::chain::{self, Described, Time};
-use crate::tls::files::Certificate;
+use crate::tls::files::{Certificate, OwnCertificate};
 use crate::tls::mesh::Identity;
 
 /// The steps that tell of sources.
@@ -54,6 +54,9 @@ pub async fn examine(checked: Checked, patience: Duration, tell: &mut dyn FnMut(
     }
     for certificate in &checked.certificates {
         tell(of(certificate));
+    }
+    for own in &checked.own_certificates {
+        tell(of_own(own));
     }
     tell(clock(&checked.certificates));
     let not_answer = outward::ask(&config, patience, tell).await;
@@ -154,7 +157,6 @@ fn folder(settings: &state::Settings) -> Step {
 }
 
 fn of(certificate: &Certificate) -> Step {
-    let name = "certificate";
     let names: Vec<_> = (certificate.names.iter().take(5))
         .map(ToString::to_string)
         .collect();
@@ -170,6 +172,22 @@ fn of(certificate: &Certificate) -> Step {
         names.join(", "),
         chain::told(time)
     );
+    timed(time, detail, "clients refuse it")
+}
+
+/// Of one that upstreams, the peers of tunnels or agents are shown.
+fn of_own(own: &OwnCertificate) -> Step {
+    let time = chain::time(own.not_before, own.not_after, SystemTime::now());
+    let detail = format!(
+        "{}: shown to who is dialled; its key fits; {}",
+        own.source.display(),
+        chain::told(time)
+    );
+    timed(time, detail, "whoever verifies it refuses it")
+}
+
+fn timed(time: Time, detail: String, refused: &str) -> Step {
+    let name = "certificate";
     match time {
         Time::Left(_) => Step::ok(name, detail),
         Time::Short(_) => Step::warn(
@@ -177,11 +195,11 @@ fn of(certificate: &Certificate) -> Step {
             detail,
             "it is in the last tenth of its time: see why it is not renewed",
         ),
-        Time::Over(_) => Step::fail(name, detail, "clients refuse it: get a new one"),
+        Time::Over(_) => Step::fail(name, detail, format!("{refused}: get a new one")),
         Time::NotYet(_) => Step::fail(
             name,
             detail,
-            "clients refuse it until then: is this machine's clock right?",
+            format!("{refused} until then: is this machine's clock right?"),
         ),
     }
 }

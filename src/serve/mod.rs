@@ -16,6 +16,7 @@ mod consul;
 mod doctor;
 mod drain;
 mod dry_run;
+mod expiry;
 mod in_vain;
 mod keep;
 mod listeners;

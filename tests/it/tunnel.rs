@@ -14,6 +14,7 @@ use crate::gateway::Gateway;
 use crate::support::PATIENCE;
 use crate::upstream::{Upstream, echo};
 
+mod expiring;
 mod handed;
 mod lasting;
 mod local;
