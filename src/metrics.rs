@@ -61,6 +61,7 @@ const SECONDS: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 2
 /// | `portcullis_state_refused` | gauge | `part` | 1 while what the disk keeps of a part is refused, and missed; absent otherwise |
 /// | `portcullis_state_writes_total` | counter | `outcome` | attempts to keep the state on the disk: `written`, `failed` |
 /// | `portcullis_certificate_not_after_seconds` | gauge, seconds since 1970 | `name` | when an edge certificate ends |
+/// | `portcullis_own_certificate_not_after_seconds` | gauge, seconds since 1970 | `name` | when a certificate ends that is shown to upstreams, to the peers of tunnels or to agents |
 /// | `portcullis_mesh_identity_not_after_seconds` | gauge, seconds since 1970 | | when the gateway's certificate in the mesh ends; absent while it has none |
 #[derive(Debug)]
 pub struct Metrics {
@@ -338,6 +339,12 @@ impl Metrics {
             .certificates
             .lock()
             .unwrap_or_else(PoisonError::into_inner) = certificates;
+    }
+
+    /// The same of those that are shown to whoever is dialled.
+    pub fn own_certificates(&self, certificates: impl IntoIterator<Item = (String, SystemTime)>) {
+        let own = self.live.own_certificates.lock();
+        *own.unwrap_or_else(PoisonError::into_inner) = certificates.into_iter().collect();
     }
 
     /// Tells when the gateway's certificate in the mesh ends.

@@ -165,8 +165,8 @@ async fn answer(args: &RoutesArgs) -> Result<Answer, Failure> {
     }
     let Some(address) = checked.config.admin.as_ref().map(Operators::from) else {
         return Err(Failure::Other(
-            "the configuration has no admin interface (`admin = false`)".to_owned(),
-            "`--dry-run` finds out what a gateway would route that starts now",
+            "the configuration has no admin interface".to_owned(),
+            "write `admin = \"127.0.0.1:9443\"` into it, in place of `admin = false` if that is there; `--dry-run` finds out what a gateway would route that starts now",
         ));
     };
     match ask(&address, args.timeout).await {

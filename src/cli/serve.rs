@@ -84,6 +84,10 @@ pub(super) fn run_by(
             return ExitCode::from(2);
         }
     };
+    if let Err(mistakes) = checked.folders() {
+        tell(&mistakes);
+        return ExitCode::from(2);
+    }
     // There is no thread yet: those to come inherit it.
     let sandbox = enter(&checked);
     given.stop_asking();
@@ -166,6 +170,11 @@ fn gateway(
     }
     let sandbox = match sandbox {
         Ok(sandbox) => sandbox,
+        // Without the sandbox it would not be there either.
+        Err(error @ SandboxError::Directory { .. }) => {
+            tracing::error!(%error, "cannot start");
+            return ExitCode::FAILURE;
+        }
         Err(error) => {
             tracing::error!(%error, "cannot start; `insecure_no_sandbox = true` does without the sandbox");
             return ExitCode::FAILURE;

@@ -66,7 +66,7 @@ pub struct TunnelArgs {
     #[arg(long, value_name = "UID")]
     pub allow_uid: Vec<u32>,
 
-    /// Of the UNIX sockets [default: 0600]
+    /// Of the UNIX sockets [default: 0600, with --allow-uid 0666]
     #[arg(long, value_name = "MODE")]
     pub mode: Option<String>,
 

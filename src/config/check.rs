@@ -22,7 +22,7 @@ use super::{
     upstreams,
 };
 use crate::retry;
-use crate::tls::files::Certificate;
+use crate::tls::files::{Certificate, OwnCertificate};
 use crate::tls::options::{ClientAuth, Options, Version};
 use crate::tls::passphrase::Given;
 use crate::watch::Files;
@@ -34,6 +34,8 @@ pub struct Checked {
     pub config: Config,
     /// The edge certificates, as they were read while checking.
     pub certificates: Vec<Certificate>,
+    /// What upstreams, the peers of tunnels and agents are shown, each file once, as it was read while checking.
+    pub own_certificates: Vec<OwnCertificate>,
     /// Warnings, never errors; and what it was read from.
     pub warnings: Diagnostics,
     /// What the process was given for keys that name no passphrase: it reads the next configuration too.
@@ -155,7 +157,7 @@ fn check(
     let file = File::read(tree.get_ref(), &mut findings);
     let (config, certificates) = mean(&file, folder, environment, &mut findings);
     let is_broken = findings.has_errors();
-    let programs = findings.programs();
+    let (programs, own_certificates) = (findings.programs(), findings.own_certificates());
     let diagnostics = findings.finish(path.to_owned());
     if is_broken {
         return Err(diagnostics);
@@ -163,6 +165,7 @@ fn check(
     Ok(Checked {
         config,
         certificates,
+        own_certificates,
         warnings: diagnostics,
         given: given.clone(),
         programs,
@@ -310,7 +313,7 @@ pub(super) fn alpn(list: &List<Typed<String>>, findings: &mut Findings<'_>) -> V
                 "remove it",
             )),
             "portcullis/1" => Err(Wrong::new(
-                "\"portcullis/1\" is reserved: it is for `portcullis connect` and the gateway alone",
+                "\"portcullis/1\" is reserved: a gateway's clients, `portcullis connect` and tunnels by `gateway`, offer it of themselves",
                 "remove it",
             )),
             text if !(1..=255).contains(&text.len()) => Err(Wrong::new(

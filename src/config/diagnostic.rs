@@ -11,6 +11,7 @@ use annotate_snippets::{
 };
 
 use super::value::suggest;
+use crate::tls::files::OwnCertificate;
 use crate::tls::passphrase::Given;
 use crate::watch::Files;
 
@@ -207,6 +208,8 @@ pub(super) struct Findings<'a> {
     files: Files,
     /// What is run.
     programs: BTreeSet<PathBuf>,
+    /// What is shown to those who are dialled.
+    own_certificates: Vec<OwnCertificate>,
     /// What opens the keys that name no passphrase.
     given: Given,
     may_pass: bool,
@@ -223,6 +226,7 @@ impl<'a> Findings<'a> {
             list: Vec::new(),
             unreadable: Vec::new(),
             secrets: Vec::new(),
+            own_certificates: Vec::new(),
             files,
             may_pass: false,
         }
@@ -241,6 +245,18 @@ impl<'a> Findings<'a> {
     /// This program is run next.
     pub(super) fn runs(&mut self, path: &Path) {
         self.programs.insert(path.to_owned());
+    }
+
+    /// This certificate is shown to those who are dialled, by whatever keys name it.
+    pub(super) fn shows(&mut self, own: OwnCertificate) {
+        if !self.own_certificates.contains(&own) {
+            self.own_certificates.push(own);
+        }
+    }
+
+    /// Those that are.
+    pub(super) fn own_certificates(&self) -> Vec<OwnCertificate> {
+        self.own_certificates.clone()
     }
 
     /// The programs that are run.

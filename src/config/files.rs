@@ -6,7 +6,8 @@ use std::time::SystemTime;
 use super::decode::{Item, List, Table, Typed};
 use super::diagnostic::{Findings, NOWHERE};
 use super::{CertificateFiles, file, passphrase};
-use crate::tls::files::{Certificate, FileError, Pair, load_roots, missing};
+use crate::tls::chain::{self, Time};
+use crate::tls::files::{Certificate, FileError, OwnCertificate, Pair, load_roots, missing};
 use crate::tls::key::KeyFile;
 
 /// A chain, its key, and where the key's passphrase comes from, as they are typed.
@@ -91,8 +92,27 @@ pub(super) fn own_certificate(
     let (files, loaded) = load_pair(typed, folder, findings, Pair::load)?;
     let pair = loaded?;
     warn_of(&pair.warnings, &typed.chain, findings);
+    let OwnCertificate {
+        not_before,
+        not_after,
+        is_for_clients,
+        ..
+    } = pair.own;
+    if !is_for_clients {
+        let source = files.0.display();
+        findings.warning(
+            Some(typed.chain.span.clone()),
+            format!(
+                "`{}`: {source}: the certificate is not for clients (extendedKeyUsage): whoever verifies it will refuse it",
+                typed.chain.key
+            ),
+            "have it issued with extendedKeyUsage=clientAuth, beside serverAuth if a server shows it too",
+        );
+    }
     let refused = "renew it: whoever asks for it will refuse it";
-    warn_if_expired(pair.not_after, &files.0, &typed.chain, refused, findings);
+    let term = (not_before, not_after);
+    warn_of_time(term, &files.0, &typed.chain, refused, findings);
+    findings.shows(pair.own);
     Some(files)
 }
 
@@ -166,10 +186,8 @@ fn directory(
 fn warn(certificate: &Certificate, typed: &Typed<String>, findings: &mut Findings<'_>) {
     warn_of(&certificate.warnings, typed, findings);
     let refused = "renew it: clients that check will refuse it";
-    let Certificate {
-        not_after, source, ..
-    } = certificate;
-    warn_if_expired(*not_after, source, typed, refused, findings);
+    let term = (certificate.not_before, certificate.not_after);
+    warn_of_time(term, &certificate.source, typed, refused, findings);
 }
 
 fn warn_of(warnings: &[String], typed: &Typed<String>, findings: &mut Findings<'_>) {
@@ -182,22 +200,35 @@ fn warn_of(warnings: &[String], typed: &Typed<String>, findings: &mut Findings<'
     }
 }
 
-fn warn_if_expired(
-    not_after: SystemTime,
+/// Of what has expired, and of what is in the last tenth of its time.
+fn warn_of_time(
+    (not_before, not_after): (SystemTime, SystemTime),
     source: &Path,
     typed: &Typed<String>,
-    help: &str,
+    refused: &str,
     findings: &mut Findings<'_>,
 ) {
-    if not_after >= SystemTime::now() {
-        return;
-    }
-    let source = source.display();
-    let end = jiff::Timestamp::try_from(not_after)
-        .map_or_else(|_| "long ago".to_owned(), |end| format!("at {end}"));
+    let end = jiff::Timestamp::try_from(not_after);
+    let (told, help) = match chain::time(not_before, not_after, SystemTime::now()) {
+        Time::Left(_) | Time::NotYet(_) => return,
+        Time::Over(_) => {
+            let end = end.map_or_else(|_| "long ago".to_owned(), |end| format!("at {end}"));
+            (format!("expired {end}"), refused)
+        }
+        Time::Short(left) => {
+            let end = end.map_or_else(|_| "soon".to_owned(), |end| format!("at {end}"));
+            let left = chain::span(left);
+            let told = format!("expires {end}, in {left}: it is in the last tenth of its time");
+            (told, "renew it, and see why that has not happened yet")
+        }
+    };
     findings.warning(
         Some(typed.span.clone()),
-        format!("`{}`: {source}: the certificate expired {end}", typed.key),
+        format!(
+            "`{}`: {}: the certificate {told}",
+            typed.key,
+            source.display()
+        ),
         help,
     );
 }

@@ -50,6 +50,14 @@ const FLAGS: &[(&str, &str)] = &[
         "`to = \"master.example.com:8443\"`, or `gateway = \"gate.example.com:8443\"` and the `name` behind it",
         "`--to master.example.com:8443`, or `--gateway gate.example.com` and the NAME behind it",
     ),
+    (
+        "such as \"h2\"; an empty list turns ALPN off",
+        "such as \"h2\", or leave it out",
+    ),
+    (
+        "as in `listen = \"unix:/run/portcullis/clusterd.sock\"`",
+        "as in `--listen unix:/run/portcullis/clusterd.sock`",
+    ),
     ("tunnels.tunnel.tls.roots", "--ca"),
     ("tunnels.tunnel.tls.chain", "--cert"),
     ("tunnels.tunnel.tls.key", "--key"),
@@ -152,7 +160,7 @@ fn quoted(text: &str) -> String {
 }
 
 /// Nobody has typed the file: mistakes have no place in it.
-fn by_flag(diagnostics: &mut Diagnostics) {
+pub(super) fn by_flag(diagnostics: &mut Diagnostics) {
     diagnostics.path = PathBuf::from("the command line");
     diagnostics.text.clear();
     for one in &mut diagnostics.list {

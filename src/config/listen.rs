@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::decode::Typed;
@@ -76,7 +76,7 @@ pub(super) fn listeners(file: &File, findings: &mut Findings<'_>) -> Vec<Listene
 }
 
 /// The admin address. 127.0.0.1:9443 if none is written: an operator finds it without a line of
-/// configuration, and nobody outside the machine does.
+/// configuration, and nobody outside the machine does. None where there are tunnels alone, of which a machine may have many.
 pub(super) fn admin(
     file: &File,
     listeners: &[Listener],
@@ -88,6 +88,7 @@ pub(super) fn admin(
         .as_ref()
         .is_some_and(|typed| typed.value);
     let admin = match &file.admin {
+        None if file.is_for_tunnels_alone() => None,
         None => Some(ListenAddress::Tcp(SocketAddr::from((
             Ipv4Addr::LOCALHOST,
             9443,
@@ -150,6 +151,25 @@ pub(super) fn admin_token(
     Some(token)
 }
 
+impl ListenAddress {
+    /// Whether it is where the other one is, which may be another path to the same UNIX socket.
+    pub(crate) fn is_at(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Unix(one), Self::Unix(other)) => {
+                one == other || place(one).is_some_and(|one| place(other) == Some(one))
+            }
+            (one, other) => one == other,
+        }
+    }
+}
+
+/// The path without links; that of the socket itself is not followed.
+fn place(socket: &Path) -> Option<PathBuf> {
+    let socket = std::path::absolute(socket).ok()?;
+    let directory = socket.parent()?.canonicalize().ok()?;
+    Some(directory.join(socket.file_name()?))
+}
+
 /// A TCP address, or a UNIX socket as `unix:/path`. `example` is such a socket.
 pub(super) fn address(
     typed: &Typed<String>,
@@ -187,8 +207,27 @@ pub(super) fn address(
                 format!("choose a shorter one, such as \"{example}\""),
             ));
         }
-        Ok(ListenAddress::Unix(path))
+        match occupant(&path) {
+            Some(what) => Err(Wrong::new(
+                format!(
+                    "\"{}\" is {what}, and no socket",
+                    typed.value.escape_debug()
+                ),
+                format!("write a path where nothing else is, such as \"{example}\""),
+            )),
+            None => Ok(ListenAddress::Unix(path)),
+        }
     })
+}
+
+/// What is there that is never removed for a socket.
+fn occupant(path: &Path) -> Option<&'static str> {
+    match path.symlink_metadata().ok()?.file_type() {
+        kind if kind.is_dir() => Some("a folder"),
+        kind if kind.is_symlink() => Some("a link"),
+        kind if kind.is_file() => Some("a file"),
+        _ => None,
+    }
 }
 
 /// An address over TCP, for programs of this machine first: no help leads beyond it.

@@ -33,6 +33,7 @@ mod place;
 mod proxy_protocol;
 mod routes;
 mod settings;
+mod sockets;
 mod source;
 mod state;
 mod syntax;

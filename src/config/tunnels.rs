@@ -30,7 +30,7 @@ const SOCKET: &str = "unix:/run/portcullis/clusterd.sock";
 pub struct Tunnel {
     /// Where it listens; never empty.
     pub listen: Vec<ListenAddress>,
-    /// The mode of its UNIX sockets, if one is written. One that the service manager hands over keeps its own.
+    /// The mode of its UNIX sockets, if one is [written](Self::socket_mode). One that the service manager hands over keeps its own.
     pub mode: Option<u32>,
     /// The users who may connect to its UNIX sockets; `None` is whoever their mode lets.
     pub allow_uids: Option<Arc<[u32]>>,
@@ -43,6 +43,18 @@ pub struct Tunnel {
 impl Tunnel {
     /// 0600: the user that runs it, and nobody else, until somebody says who.
     pub const MODE: u32 = 0o600;
+
+    /// The same where `allow_uids` says who: the kernel names each user who connects (`SO_PEERCRED`), and to connect is to write.
+    const MODE_OF_LISTED: u32 = 0o666;
+
+    /// The mode that its UNIX sockets are made with.
+    pub fn socket_mode(&self) -> u32 {
+        let default = match self.allow_uids {
+            Some(_) => Self::MODE_OF_LISTED,
+            None => Self::MODE,
+        };
+        self.mode.unwrap_or(default)
+    }
 
     /// The addresses that others than this machine may reach: `insecure_listen = true` was written.
     pub fn open(&self) -> impl Iterator<Item = SocketAddr> {

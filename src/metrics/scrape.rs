@@ -27,6 +27,7 @@ pub(super) struct Live {
     pub(super) usage: Mutex<Vec<Usage>>,
     pub(super) parts: Mutex<Vec<(Arc<str>, &'static str)>>,
     pub(super) certificates: Mutex<BTreeMap<String, SystemTime>>,
+    pub(super) own_certificates: Mutex<BTreeMap<String, SystemTime>>,
     pub(super) identity: Mutex<Option<SystemTime>>,
     pub(super) log: OnceLock<AccessLog>,
 }
@@ -128,20 +129,25 @@ impl Collector for Live {
             ConstGauge::new(1_i64).encode(family.encode_family(&labels)?)?;
         }
 
-        let help = "When an edge certificate ends, in seconds since 1970";
-        let mut family = encoder.encode_descriptor(
-            "certificate_not_after",
-            help,
-            Some(&Unit::Seconds),
-            MetricType::Gauge,
-        )?;
-        for (name, end) in self
-            .certificates
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .iter()
-        {
-            seconds(*end).encode(family.encode_family(&[("name", name.as_str())])?)?;
+        for (metric, help, certificates) in [
+            (
+                "certificate_not_after",
+                "When an edge certificate ends, in seconds since 1970",
+                &self.certificates,
+            ),
+            (
+                "own_certificate_not_after",
+                "When a certificate ends that is shown to those who are dialled, in seconds since 1970",
+                &self.own_certificates,
+            ),
+        ] {
+            let unit = Some(&Unit::Seconds);
+            let mut family = encoder.encode_descriptor(metric, help, unit, MetricType::Gauge)?;
+            let certificates = certificates.lock();
+            let certificates = certificates.unwrap_or_else(PoisonError::into_inner);
+            for (name, end) in certificates.iter() {
+                seconds(*end).encode(family.encode_family(&[("name", name.as_str())])?)?;
+            }
         }
 
         let identity = self.identity.lock();

@@ -40,6 +40,7 @@ fn full() -> Arc<Metrics> {
     metrics.published(3);
     let end = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
     metrics.certificates([("edge.pem".to_owned(), end)]);
+    metrics.own_certificates([("client.pem".to_owned(), end + Duration::from_secs(2))]);
     metrics.identity(Some(end + Duration::from_secs(1)));
     metrics.restored("consul", Some(end));
     metrics.restored("names", Some(end));
@@ -147,6 +148,10 @@ fn a_scrape_shows_what_was_counted() {
         (
             r#"portcullis_certificate_not_after_seconds{name="edge.pem"}"#,
             1_800_000_000.0,
+        ),
+        (
+            r#"portcullis_own_certificate_not_after_seconds{name="client.pem"}"#,
+            1_800_000_002.0,
         ),
         (
             "portcullis_mesh_identity_not_after_seconds",

@@ -21,7 +21,7 @@ use crate::state;
 use crate::status::State;
 use crate::status::step::Step;
 use crate::tls::chain::{self, Described, Time};
-use crate::tls::files::Certificate;
+use crate::tls::files::{Certificate, OwnCertificate};
 use crate::tls::mesh::Identity;
 
 /// The steps that tell of sources.
@@ -41,6 +41,12 @@ const GOODBYE: Duration = Duration::from_secs(3);
 pub async fn examine(checked: Checked, patience: Duration, tell: &mut dyn FnMut(Step)) {
     let config = checked.config.clone();
     ports::look(&config, tell);
+    if config.admin.is_none() {
+        tell(Step::unknown(
+            "port",
+            "there is no `admin`: nobody can ask for /readyz, /metrics and the routes; admin = \"127.0.0.1:9443\" in the configuration lets programs of this machine ask",
+        ));
+    }
     tell(open_files(&config));
     tell(sandbox(&config));
     if let Some(settings) = &config.state {
@@ -48,6 +54,9 @@ pub async fn examine(checked: Checked, patience: Duration, tell: &mut dyn FnMut(
     }
     for certificate in &checked.certificates {
         tell(of(certificate));
+    }
+    for own in &checked.own_certificates {
+        tell(of_own(own));
     }
     tell(clock(&checked.certificates));
     let not_answer = outward::ask(&config, patience, tell).await;
@@ -148,7 +157,6 @@ fn folder(settings: &state::Settings) -> Step {
 }
 
 fn of(certificate: &Certificate) -> Step {
-    let name = "certificate";
     let names: Vec<_> = (certificate.names.iter().take(5))
         .map(ToString::to_string)
         .collect();
@@ -164,6 +172,22 @@ fn of(certificate: &Certificate) -> Step {
         names.join(", "),
         chain::told(time)
     );
+    timed(time, detail, "clients refuse it")
+}
+
+/// Of one that upstreams, the peers of tunnels or agents are shown.
+fn of_own(own: &OwnCertificate) -> Step {
+    let time = chain::time(own.not_before, own.not_after, SystemTime::now());
+    let detail = format!(
+        "{}: shown to who is dialled; its key fits; {}",
+        own.source.display(),
+        chain::told(time)
+    );
+    timed(time, detail, "whoever verifies it refuses it")
+}
+
+fn timed(time: Time, detail: String, refused: &str) -> Step {
+    let name = "certificate";
     match time {
         Time::Left(_) => Step::ok(name, detail),
         Time::Short(_) => Step::warn(
@@ -171,11 +195,11 @@ fn of(certificate: &Certificate) -> Step {
             detail,
             "it is in the last tenth of its time: see why it is not renewed",
         ),
-        Time::Over(_) => Step::fail(name, detail, "clients refuse it: get a new one"),
+        Time::Over(_) => Step::fail(name, detail, format!("{refused}: get a new one")),
         Time::NotYet(_) => Step::fail(
             name,
             detail,
-            "clients refuse it until then: is this machine's clock right?",
+            format!("{refused} until then: is this machine's clock right?"),
         ),
     }
 }

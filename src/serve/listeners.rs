@@ -99,6 +99,10 @@ pub(super) enum OpenError {
     #[error(transparent)]
     Bind(#[from] BindError),
     #[error(
+        "`admin`: {0}; `admin = \"127.0.0.1:9444\"`, or another address, moves it, and `admin = false` does without"
+    )]
+    Admin(BindError),
+    #[error(
         "`{key}` cannot become {address}: the sandbox was entered at the start, and a UNIX socket can be made in no other \
          directory until the next one; restart, or keep the directory"
     )]
@@ -122,7 +126,7 @@ impl OpenError {
     pub(super) fn may_pass(&self) -> bool {
         match self {
             Self::Listen { error, .. } => retry::may_pass(error),
-            Self::Bind(error) => error.may_pass(),
+            Self::Bind(error) | Self::Admin(error) => error.may_pass(),
             Self::Sandboxed { .. } | Self::InPlace(_) | Self::InVain(..) => false,
         }
     }
@@ -194,7 +198,8 @@ impl Listeners {
                 }
                 (None, written) => {
                     permits("admin", written, serving)?;
-                    Some(AdminSocket::New(admin::Listener::bind(written).await?))
+                    let bound = admin::Listener::bind(written).await;
+                    Some(AdminSocket::New(bound.map_err(OpenError::Admin)?))
                 }
             };
         }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::config::{CertificateFiles, Checked, Config, UpstreamTls};
 use crate::snapshot::certificates::Certificates;
 use crate::tls::client::{ClientError, Made};
-use crate::tls::files::{Certificate, FileError};
+use crate::tls::files::{Certificate, FileError, OwnCertificate};
 use crate::tls::server::{PolicyError, ServerPolicy};
 
 /// What was made. A clone shares it.
@@ -20,6 +20,8 @@ pub(super) struct Loaded {
     pub(super) transport_configs: BTreeMap<String, Result<Made, String>>,
     /// Chains in directories that do not serve as they are, in whose place what they were before is shown.
     pub(super) kept: Vec<PathBuf>,
+    /// What those who are dialled are shown.
+    pub(super) own_certificates: Vec<OwnCertificate>,
 }
 
 /// A file that was good while it was checked cannot be read for want of something else.
@@ -39,6 +41,7 @@ pub(super) fn load(checked: Checked, before: &Loaded) -> Result<(Config, Loaded)
     let Checked {
         config,
         mut certificates,
+        own_certificates,
         ..
     } = checked;
     let kept = broken(&config, &certificates, &before.certificates);
@@ -50,6 +53,7 @@ pub(super) fn load(checked: Checked, before: &Loaded) -> Result<(Config, Loaded)
     let mut loaded = Loaded {
         kept: kept.iter().map(|one| one.source.clone()).collect(),
         certificates,
+        own_certificates,
         ..Loaded::default()
     };
     loaded.make_policies(&config, before)?;

@@ -16,6 +16,7 @@ mod consul;
 mod doctor;
 mod drain;
 mod dry_run;
+mod expiry;
 mod in_vain;
 mod keep;
 mod listeners;
@@ -218,7 +219,9 @@ impl Gateway {
 pub fn is_in_use(error: &anyhow::Error) -> bool {
     let system = |cause: &(dyn Error + 'static)| match cause.downcast_ref() {
         Some(
-            OpenError::Listen { error, .. } | OpenError::Bind(BindError::System { error, .. }),
+            OpenError::Listen { error, .. }
+            | OpenError::Bind(BindError::System { error, .. })
+            | OpenError::Admin(BindError::System { error, .. }),
         ) => Some(error.kind()),
         _ => None,
     };

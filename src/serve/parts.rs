@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep_until};
 mod prepared;
 
 use super::consul::Consul;
+use super::expiry::Watching;
 use super::keep::Keeping;
 use super::listeners::{Bound, Listeners, OpenError, Serving};
 use super::load::{self, Loaded, Shortage};
@@ -90,6 +91,8 @@ pub(super) struct Parts {
     /// What was refused last, if it is tried again.
     retrying: Option<Retrying>,
     nomad: Option<Nomad>,
+    /// Who watches the certificates that are shown to those who are dialled.
+    expiring: Option<Watching>,
     /// All of it: a part that ends by a defect is noticed here.
     tasks: JoinSet<()>,
 }
@@ -139,6 +142,7 @@ impl Parts {
             asking: Arc::default(),
             retrying: None,
             nomad: None,
+            expiring: None,
             tasks: JoinSet::new(),
         }
     }

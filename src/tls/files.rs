@@ -107,12 +107,25 @@ pub(super) fn add_roots(
     Ok(())
 }
 
+/// What a chain that the process shows to those whom it dials says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnCertificate {
+    /// The file that the chain came from.
+    pub source: PathBuf,
+    /// When its certificate begins.
+    pub not_before: SystemTime,
+    /// When it ends. It is loaded even if that is past: who is shown it refuses it, and can say so.
+    pub not_after: SystemTime,
+    /// Whether it may be a client's (`extendedKeyUsage`, RFC 5280 §4.2.1.12): whoever verifies refuses it otherwise.
+    pub is_for_clients: bool,
+}
+
 /// A chain and its key, whatever they are for: a client's certificate needs no name.
 pub struct Pair {
     /// The chain and the signer.
     pub key: CertifiedKey,
-    /// When its certificate ends. It is loaded even if that is past: who is shown it refuses it, and can say so.
-    pub not_after: SystemTime,
+    /// What it says of itself.
+    pub own: OwnCertificate,
     /// What serves but should be mended, each with the file it is about.
     pub warnings: Vec<String>,
 }
@@ -144,10 +157,17 @@ impl Pair {
             ));
         }
         let leaf = pair.cert.first().and_then(parse);
-        let (_, not_after) = validity(&leaf.ok_or_else(|| not_a_certificate(chain))?);
+        let leaf = leaf.ok_or_else(|| not_a_certificate(chain))?;
+        let (not_before, not_after) = validity(&leaf);
+        let own = OwnCertificate {
+            source: chain.to_owned(),
+            not_before,
+            not_after,
+            is_for_clients: is_for_clients(&leaf),
+        };
         Ok(Self {
             key: pair,
-            not_after,
+            own,
             warnings,
         })
     }
@@ -246,6 +266,12 @@ fn dns_names(leaf: &X509Certificate<'_>) -> Vec<HostPattern> {
         }
     }
     names
+}
+
+/// One that names no use is for any.
+fn is_for_clients(leaf: &X509Certificate<'_>) -> bool {
+    let uses = leaf.extended_key_usage().ok().flatten();
+    uses.is_none_or(|uses| uses.value.any || uses.value.client_auth)
 }
 
 /// When a certificate begins and ends.

@@ -187,6 +187,8 @@ fn where_no_gateway_answers_that_is_told_and_nothing_else_is_shown() {
     assert_eq!((status, out.as_str()), (1, ""), "{err}");
     let (status, _, err) = said(&command(&authority, "admin = false\n", &[]));
     assert!(status == 1 && err.contains("no admin interface"), "{err}");
+    let remedy = "hint: write `admin = \"127.0.0.1:9443\"` into it";
+    assert!(err.contains(remedy), "{err}");
     let (status, out, err) = said(&command(&authority, "lisen = []\n", &["--dry-run"]));
     assert_eq!((status, out.as_str()), (2, ""));
     assert!(

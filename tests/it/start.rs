@@ -46,6 +46,20 @@ fn an_address_that_is_taken_is_named_and_ends_serve_with_1() {
     );
 }
 
+#[test]
+fn an_admin_address_that_is_taken_is_told_as_that_with_what_moves_it() {
+    let authority = Authority::new();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let config = format!("admin = \"{address}\"\nlisten = [\"127.0.0.1:0\"]\n");
+    let serve = portcullis("serve", &authority, &config);
+    assert_eq!(serve.status.code(), Some(1), "{serve:?}");
+    let said = String::from_utf8(serve.stderr).unwrap();
+    let told = format!("`admin`: cannot listen on {address}: Address already in use");
+    assert!(said.contains(&told), "{said}");
+    assert!(said.contains("or another address, moves it"), "{said}");
+}
+
 /// What a gateway says on stderr that is started with one key too many, and a filter with nonsense in it.
 fn said(format: &str) -> String {
     let authority = Authority::new();

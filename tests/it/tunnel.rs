@@ -15,6 +15,7 @@ use crate::support::PATIENCE;
 use crate::upstream::{Upstream, echo};
 
 mod alerts;
+mod expiring;
 mod handed;
 mod lasting;
 mod local;

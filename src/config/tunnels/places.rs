@@ -71,7 +71,7 @@ pub(in crate::config) fn tcp(all: &BTreeMap<String, Vec<ListenAddress>>) -> Vec<
 fn collide(one: &ListenAddress, other: &ListenAddress) -> bool {
     match (one, other) {
         (ListenAddress::Tcp(one), ListenAddress::Tcp(other)) => overlap(*one, *other),
-        (one, other) => one == other,
+        (one, other) => one.is_at(other),
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -53,12 +52,7 @@ impl Admin {
 
     /// Whether it is where this is written, which may be another path to the same UNIX socket.
     pub(super) fn is_at(&self, written: &ListenAddress) -> bool {
-        match (&self.written, written) {
-            (ListenAddress::Unix(one), ListenAddress::Unix(other)) => {
-                one == other || place(one).is_some_and(|one| place(other) == Some(one))
-            }
-            (one, other) => one == other,
-        }
+        self.written.is_at(written)
     }
 
     /// Whether nobody finds it any more: the file of its UNIX socket was removed, or another has taken its place.
@@ -77,10 +71,4 @@ impl Admin {
         self.stop.cancel();
         self.closed
     }
-}
-
-/// The path without links; that of the socket itself is not followed.
-fn place(socket: &Path) -> Option<PathBuf> {
-    let directory = socket.parent()?.canonicalize().ok()?;
-    Some(directory.join(socket.file_name()?))
 }

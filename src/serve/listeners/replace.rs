@@ -109,7 +109,10 @@ impl Blocked {
             sockets.push(listen(wanted, keepalive, serving)?);
         }
         let admin = match self.admin {
-            Some(address) => Some(admin::Listener::bind(&ListenAddress::Tcp(address)).await?),
+            Some(address) => {
+                let bound = admin::Listener::bind(&ListenAddress::Tcp(address)).await;
+                Some(bound.map_err(OpenError::Admin)?)
+            }
             None => None,
         };
         Ok((sockets, admin))

@@ -35,7 +35,7 @@ pub(super) fn wanted(config: &Config) -> Vec<Wanted> {
             address: address.clone(),
             kind: Kind::Raw {
                 tunnel: Arc::clone(&name),
-                mode: tunnel.mode.unwrap_or(config::Tunnel::MODE),
+                mode: tunnel.socket_mode(),
             },
         })
     });

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use anyhow::Context;
 
 use super::super::consul::{self, Consul};
+use super::super::expiry;
 use super::super::listeners::Opened;
 use super::super::load::{self, Loaded};
 use super::super::nomad;
@@ -98,6 +99,12 @@ impl Parts {
             consul,
             nomad,
         } = prepared;
+        self.expiring = Some(expiry::watch(
+            loaded.own_certificates.clone(),
+            &self.serving.metrics,
+            &self.status,
+            &mut self.tasks,
+        ));
         self.loaded = loaded;
         self.serving.sources.token.store(token.map(Arc::new));
         (self.names).take(names, resolving, &self.news.answers, &mut self.tasks);

@@ -42,6 +42,19 @@ fn an_empty_file_is_good_and_warns_that_it_does_nothing() {
 }
 
 #[test]
+fn of_tunnels_alone_nothing_listens_but_what_is_written() {
+    let tunnel = "[tunnels.t]\nlisten = \"127.0.0.1:8899\"\nto = \"master.example.com:8443\"\n";
+    let config = good(tunnel).config;
+    assert_eq!((config.listeners.len(), config.admin), (0, None));
+    let written = good(&format!("admin = \"127.0.0.1:9444\"\n{tunnel}")).config;
+    let address = "127.0.0.1:9444".parse().unwrap();
+    assert_eq!(written.admin, Some(ListenAddress::Tcp(address)));
+    // Beside a route a gateway's operators find it where they always do.
+    let both = good(&format!("{ROUTE}\n{tunnel}")).config;
+    assert!(both.admin.is_some() && both.listeners.len() == 1);
+}
+
+#[test]
 fn admin_can_be_a_socket_or_nothing() {
     assert_eq!(good("admin = false").config.admin, None);
     let folder = folder();

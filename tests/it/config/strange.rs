@@ -6,7 +6,7 @@ use std::path::Path;
 use portcullis::config;
 use proptest::prelude::*;
 
-use super::{folder, shown};
+use super::{folder, parse, shown};
 
 #[test]
 fn a_file_that_is_not_text_is_refused_with_the_line() {
@@ -103,5 +103,45 @@ proptest! {
     #[test]
     fn no_damage_to_an_example_is_too_strange(text in mutated()) {
         check_reports(&text);
+    }
+}
+
+#[test]
+fn one_socket_by_two_paths_is_told_before_a_start() {
+    let folder = folder();
+    std::os::unix::fs::symlink(folder.path(), folder.path().join("link")).unwrap();
+    let tunnel = |name: &str, path: &str| {
+        format!("[tunnels.{name}]\nlisten = \"unix:{path}\"\nto = \"master.example.com:8443\"\n")
+    };
+    let text = tunnel("one", "x.sock") + &tunnel("other", "link/x.sock");
+    let told = parse(&folder, &text).unwrap_err().to_string();
+    assert!(
+        told.contains("is already taken by `tunnels.one.listen`"),
+        "{told}"
+    );
+    // Of another name beside it nothing is said, and neither where the folders are not made yet.
+    for other in ["link/y.sock", "later/x.sock"] {
+        parse(
+            &folder,
+            &(tunnel("one", "x.sock") + &tunnel("other", other)),
+        )
+        .unwrap();
+    }
+    // As it is when a gateway runs: a socket is no mistake, and a folder is.
+    let socket = folder.path().join("x.sock");
+    let _bound = std::os::unix::net::UnixListener::bind(socket).unwrap();
+    parse(&folder, &tunnel("one", "x.sock")).unwrap();
+    for (path, what) in [
+        ("link", "a link"),
+        ("empty", "a folder"),
+        ("note.txt", "a file"),
+    ] {
+        let told = parse(&folder, &tunnel("one", path))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            told.contains(&format!("is {what}, and no socket")),
+            "{told}"
+        );
     }
 }

@@ -1,5 +1,7 @@
 //! `[upstreams.NAME.tls]`: what it means, and what is said of one that is broken.
 
+use std::os::unix::fs::PermissionsExt;
+
 use portcullis::config::{Level, UpstreamTls};
 use portcullis::name::{HostName, SpiffeId};
 use portcullis::tls::client::no_server_name;
@@ -237,4 +239,28 @@ fn a_list_of_ciphers_is_understood_as_in_a_set_of_options_but_needs_none_of_tls_
             "remove it from the list",
         )],
     );
+}
+
+#[test]
+fn a_certificate_that_is_for_servers_alone_is_warned_of_where_a_client_shows_it() {
+    use rcgen::ExtendedKeyUsagePurpose::{Any, ClientAuth, ServerAuth};
+    let folder = folder();
+    let text = text("[\"db.x:1\"]", "chain = \"uses.pem\"\nkey = \"uses.key\"");
+    for (uses, is_told) in [
+        (vec![ServerAuth], true),
+        (vec![ServerAuth, ClientAuth], false),
+        (vec![Any], false),
+        (vec![], false),
+    ] {
+        let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        params.extended_key_usages = uses;
+        let (chain, key) = super::signed(params);
+        std::fs::write(folder.path().join("uses.pem"), chain).unwrap();
+        let path = folder.path().join("uses.key");
+        std::fs::write(&path, key).unwrap();
+        std::fs::set_permissions(path, PermissionsExt::from_mode(0o600)).unwrap();
+        let told = parse(&folder, &text).unwrap().warnings.to_string();
+        let told = told.contains("the certificate is not for clients (extendedKeyUsage)");
+        assert_eq!(told, is_told);
+    }
 }

@@ -43,6 +43,7 @@ async fn a_host_that_is_well_is_told_so_and_its_state_stays_unmade() {
             "",
         )
         .tells("port", "ok", "listen 127.0.0.1:0 is free", "")
+        .tells("port", "unknown", "there is no `admin`: nobody can ask", "")
         .tells("open files", "ok", "room for", "")
         .tells("state", "ok", "is not there yet, and can be made", "")
         .tells(

@@ -142,6 +142,20 @@ async fn users_who_are_not_listed_are_refused_though_the_mode_lets_them() {
 }
 
 #[tokio::test]
+async fn users_who_are_listed_come_in_where_no_mode_is_written_and_others_are_refused() {
+    let (mut pair, _folder, socket) = pair("allow_uids = [65534]\n").await;
+    assert_eq!(mode(&socket), 0o666);
+    if !rustix::process::geteuid().is_root() {
+        peers::skip("to be another user takes root");
+        return;
+    }
+    assert_eq!(visit(&socket).await.as_deref(), Some("word"));
+    assert_eq!(pair.worker.ended().await["reason"], "closed");
+    let _own = UnixStream::connect(&socket).await.unwrap();
+    assert_eq!(pair.worker.ended().await["reason"], "client_not_allowed");
+}
+
+#[tokio::test]
 async fn users_whom_the_mode_keeps_out_never_come_in() {
     if !rustix::process::geteuid().is_root() {
         peers::skip("to be another user takes root");

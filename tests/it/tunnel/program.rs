@@ -54,8 +54,14 @@ impl Scene {
 }
 
 pub(super) fn tunnel(arguments: &[&str]) -> Command {
+    let mut command = portcullis("tunnel");
+    command.args(arguments);
+    command
+}
+
+pub(super) fn portcullis(subcommand: &str) -> Command {
     let mut command = peers::unconfigured(Path::new(env!("CARGO_BIN_EXE_portcullis")), "CONSUL_");
-    command.arg("tunnel").args(arguments);
+    command.arg(subcommand);
     command
 }
 
@@ -185,6 +191,21 @@ async fn a_file_with_tunnels_serves_and_one_without_is_told_so() {
     });
     assert_eq!(through(listens(&child)), b"word");
     ended(child);
+    let nowhere = worker(
+        &pair.authority,
+        &pair.master,
+        "listen = \"unix:nowhere/s.sock\"\n",
+        VERIFIED,
+    );
+    let nowhere = pair.folder.write("nowhere.toml", &nowhere);
+    let output = run(&tunnel(&["--config", nowhere.to_str().unwrap()]), b"");
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        said.contains("error: `tunnels.clusterd.listen`: unix:"),
+        "{said}"
+    );
+    assert!(said.contains("nowhere is not there"), "{said}");
     let empty = pair.folder.write("empty.toml", "admin = false\n");
     let output = run(&tunnel(&["--config", empty.to_str().unwrap()]), b"");
     assert_eq!(output.status.code(), Some(2));
@@ -237,6 +258,31 @@ fn mistakes_are_told_by_the_flags_that_hold_them() {
             "portcullis: `--listen`: \"unix:@abstract\" is a socket of the abstract namespace",
         ),
         (
+            &["--listen", "127.0.0.1:0", "--allow-uid", "7"],
+            "hint: listen on a socket, as in `--listen unix:/run/portcullis/clusterd.sock`, or remove it\n",
+        ),
+        (
+            &["--listen", "127.0.0.1:0", "--alpn", ""],
+            "hint: write 1 to 255 bytes, such as \"h2\", or leave it out\n",
+        ),
+        (
+            &["--listen", "127.0.0.1:0", "--alpn", "portcullis/1"],
+            "is reserved: a gateway's clients, `portcullis connect` and tunnels by `gateway`, offer it of themselves\n",
+        ),
+        (
+            &["--listen", "unix:/nonexistent/deep/s.sock"],
+            "portcullis: `--listen`: unix:/nonexistent/deep/s.sock: its folder /nonexistent/deep is not there\n\
+             hint: make it for the user that serves",
+        ),
+        (
+            &["--listen", "unix:/etc/passwd/s.sock"],
+            "portcullis: `--listen`: unix:/etc/passwd/s.sock: /etc/passwd is no folder\n",
+        ),
+        (
+            &["--listen", "unix:/etc/passwd"],
+            "portcullis: `--listen`: \"unix:/etc/passwd\" is a file, and no socket\n",
+        ),
+        (
             &["--listen", "foo"],
             "hint: write an IP address and a port, such as \"127.0.0.1:8899\", or a socket",
         ),
@@ -247,6 +293,7 @@ fn mistakes_are_told_by_the_flags_that_hold_them() {
         assert_eq!(output.status.code(), Some(2), "{said}");
         assert!(said.contains(told), "{told} in {said}");
         assert!(said.contains("hint: "), "{said}");
+        assert!(!said.contains("sandbox"), "{said}");
         assert!(!said.contains("tunnels.tunnel"), "{said}");
     }
     let listen = ["--listen", "127.0.0.1:0"];

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
 use super::{NAME, Pair, VERIFIED, said_and_heard, worker};
@@ -272,6 +272,30 @@ async fn a_tunnel_has_so_many_connections_as_it_may() {
     assert_eq!(refused(&mut pair.worker).await["reason"], "route_limit");
     drop(first);
     assert_eq!(pair.worker.ended().await["route"], "clusterd");
+}
+
+#[tokio::test]
+async fn programs_of_this_machine_come_as_often_as_they_like_and_strangers_do_not() {
+    let (authority, upstream) = (Authority::new(), Upstream::echo().await);
+    // Both legs in one process, as a master has them.
+    let tables = format!(
+        "listen = [\"127.0.0.1:0\"]\n{}[tunnels.t]\n{LISTEN}upstream = \"near\"\n[upstreams.near]\naddress = \"{}\"\n\
+         [limits]\naccept_rate = {{ per_second = 1, burst = 1 }}\n",
+        super::master(&authority, &upstream),
+        upstream.address
+    );
+    let mut both = Gateway::start(&authority, &tables).await;
+    let tunnel = both.tunnels[0].1.tcp().unwrap();
+    for _ in 0..20 {
+        let tcp = TcpStream::connect(tunnel).await.unwrap();
+        assert_eq!(super::said_and_heard(tcp, b"word").await, b"word");
+        assert_eq!(both.ended().await["reason"], "closed");
+    }
+    // The bucket of 127.0.0.1 is as it was: one is left for those who ask for TLS. The other may be reset by then.
+    let _first = both.connect().await;
+    let _second = TcpStream::connect(both.address).await;
+    assert_eq!(both.ended().await["reason"], "rate_limit");
+    assert!(both.has_no_more_records(), "the first one was refused, too");
 }
 
 #[tokio::test]
