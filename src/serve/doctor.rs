@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use rustix::fs::{Access, access};
 use tokio::time::timeout;
 
+mod holder;
 mod outward;
 mod ports;
 mod rights;

@@ -12,6 +12,7 @@ use crate::support::run;
 mod client;
 mod host;
 mod rights;
+mod sockets;
 
 /// What the command found, as a script reads it.
 struct Found {
