@@ -10,7 +10,9 @@ use tokio::time::timeout;
 mod holder;
 mod outward;
 mod ports;
+mod remedy;
 mod rights;
+mod upstreams;
 
 use super::{Found, dry_run};
 use crate::config::{Checked, Config};
@@ -59,7 +61,7 @@ pub async fn examine(checked: Checked, patience: Duration, tell: &mut dyn FnMut(
     match found.await {
         Ok(Ok(found)) => {
             parts(&found, &config, &not_answer, tell);
-            outward::dial(&found.snapshot, patience, tell).await;
+            upstreams::dial(&found.snapshot, patience, tell).await;
         }
         Ok(Err(error)) => tell(Step::fail(
             "routes",

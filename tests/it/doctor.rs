@@ -13,6 +13,7 @@ mod client;
 mod host;
 mod rights;
 mod sockets;
+mod upstreams;
 
 /// What the command found, as a script reads it.
 struct Found {
