@@ -26,7 +26,7 @@
 //! | 4 | [`health`] | active checks of upstreams: when each is due, so many at once, and what they come to |
 //! | 4 | [`admin`] | livez, readyz, metrics, `/v1`: reads the snapshot and the status |
 //! | 3 | [`snapshot`] | the model: service, compile, table, middlewares, upstream, ejection, certificates; no I/O |
-//! | 2 | [`net`] | listener, unix, limits, dial, resolve, relay, raw, splice, frame (what ALPN `portcullis/1` promises), session: sockets, for proxy, client and admin alike |
+//! | 2 | [`net`] | listener, unix, limits, dial, resolve, relay, raw, splice, greeting (what a peer does first), frame (what ALPN `portcullis/1` promises), session: sockets, for proxy, client and admin alike |
 //! | 2 | [`api`] | the client of Consul and Nomad that several rooms share |
 //! | 2 | [`status`] | what each part reports of itself, in one vocabulary; what one step of the doctor has found |
 //! | 1 | [`config`] | what is typed, in a gateway's file and a person's, what it means, every mistake at once; limits and timeouts, each default defended |

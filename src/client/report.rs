@@ -10,6 +10,8 @@ mod alert;
 pub(super) mod certificate;
 mod refusal;
 
+pub(crate) use refusal::remedy;
+
 use super::connect::Connect;
 use super::exit::Exit;
 use super::failure::Failure;

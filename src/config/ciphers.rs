@@ -24,7 +24,15 @@ pub(super) fn mean(
         );
         return None;
     }
-    if !versions.contains(&Version::Tls12) && !ciphers.has_tls13() {
+    if versions.contains(&Version::Tls13) && !ciphers.has_tls13() {
+        findings.error(
+            span.clone(),
+            format!("`{key}` forbids every suite of TLS 1.3, and TLS 1.3 is allowed"),
+            "allow TLS 1.2 alone with `max_version = \"1.2\"`, or leave it one of its suites",
+        );
+        return None;
+    }
+    if !versions.contains(&Version::Tls12) && ciphers.leaves_tls13() {
         findings.warning(
             Some(span.clone()),
             format!("`{key}` names suites of TLS 1.2 alone, which is not allowed: it changes nothing"),
@@ -39,6 +47,14 @@ pub(super) fn list(typed: &Typed<String>, findings: &mut Findings<'_>) -> Option
     let Typed { key, value, span } = typed;
     let (ciphers, unused) = Ciphers::parse(value);
     let shown = value.escape_debug();
+    if let Some(fatal) = unused.iter().find(|group| group.why.is_fatal()) {
+        findings.error(
+            span.clone(),
+            format!("`{key}`: \"{shown}\" is not understood: {}", in_words(fatal)),
+            "take it out; `:` stands between the parts: \"ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384\"",
+        );
+        return None;
+    }
     if ciphers.is_empty() {
         let why = match &unused[..] {
             [] => String::new(),

@@ -2,6 +2,7 @@
 
 pub mod dial;
 pub mod frame;
+pub mod greeting;
 pub mod limits;
 pub mod listener;
 pub mod promised;

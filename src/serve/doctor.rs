@@ -7,9 +7,12 @@ use std::time::{Duration, SystemTime};
 use rustix::fs::{Access, access};
 use tokio::time::timeout;
 
+mod holder;
 mod outward;
 mod ports;
+mod remedy;
 mod rights;
+mod upstreams;
 
 use super::{Found, dry_run};
 use crate::config::{Checked, Config};
@@ -67,7 +70,7 @@ pub async fn examine(checked: Checked, patience: Duration, tell: &mut dyn FnMut(
     match found.await {
         Ok(Ok(found)) => {
             parts(&found, &config, &not_answer, tell);
-            outward::dial(&found.snapshot, patience, tell).await;
+            upstreams::dial(&found.snapshot, patience, tell).await;
         }
         Ok(Err(error)) => tell(Step::fail(
             "routes",

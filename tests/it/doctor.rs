@@ -12,6 +12,8 @@ use crate::support::run;
 mod client;
 mod host;
 mod rights;
+mod sockets;
+mod upstreams;
 
 /// What the command found, as a script reads it.
 struct Found {

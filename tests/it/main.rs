@@ -10,6 +10,7 @@ mod bao;
 mod bench;
 mod broken_off;
 mod chance;
+mod cipher_lists;
 mod command_line;
 mod config;
 mod connect;

@@ -12,15 +12,11 @@ use crate::client::exit::Exit;
 use crate::client::failure::Failure;
 use crate::net;
 use crate::net::frame::{Decoder, Frame};
+use crate::net::greeting::{self, First, GREETING};
 use crate::status::step::Step;
 use crate::tls::client::Witness;
 use crate::tls::options::PORTCULLIS;
 use crate::tls::{self, End, chain};
-
-/// How long the target has for a greeting.
-///
-/// 1 s: who speaks first does so at once, a round trip away.
-const GREETING: Duration = Duration::from_secs(1);
 
 /// How many of the first bytes are shown.
 const SHOWN: usize = 60;
@@ -207,17 +203,12 @@ impl Hearing {
     async fn greeting(&mut self) -> Result<Greeting, Failure> {
         let was_reached = self.is_promised;
         let began = Instant::now();
-        let mut end = None;
-        while self.came.is_empty() && end.is_none() {
-            match timeout_at(began + GREETING, self.more()).await {
-                Err(_) => return Ok(Greeting::Silence),
-                Ok(more) => end = more.map_err(|error| broken(error, Some(was_reached)))?,
-            }
-        }
-        match end {
-            _ if !self.came.is_empty() => Ok(Greeting::Bytes(self.came.clone(), began.elapsed())),
-            Some(End::Truncated) => Err(Failure::NothingCame { was_reached }),
-            _ => Ok(Greeting::Closed(began.elapsed())),
+        let heard = greeting::first(&mut *self.tunnel, &mut self.came).await;
+        match heard.map_err(|error| broken(error, Some(was_reached)))? {
+            First::Bytes => Ok(Greeting::Bytes(self.came.clone(), began.elapsed())),
+            First::Silence => Ok(Greeting::Silence),
+            First::Ended(End::Truncated) => Err(Failure::NothingCame { was_reached }),
+            First::Ended(End::Clean) => Ok(Greeting::Closed(began.elapsed())),
         }
     }
 

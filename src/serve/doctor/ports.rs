@@ -1,19 +1,18 @@
 //! Whether a gateway's ports are free, and who holds those that are not.
 
-use std::fs;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::unix::net::UnixStream;
+use std::net::SocketAddr;
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, SockAddr, Socket, Type};
 
+use super::holder::{self, Holder, Holders};
 use crate::config::{Config, ListenAddress};
-use crate::log::printable;
 use crate::status::step::Step;
 
-/// The state of a socket that listens, in `/proc/net/tcp` (tcp_states.h).
-const LISTENS: &str = "0A";
+/// What to do about a stranger.
+const ELSEWHERE: &str = "stop it, or have one of the two listen elsewhere";
 
 /// Where public CAs come to.
 const HTTPS: u16 = 443;
@@ -64,19 +63,15 @@ fn port(key: &str, address: SocketAddr) -> Step {
         return Step::ok(name, format!("{shown} is free"));
     };
     match error.kind() {
-        io::ErrorKind::AddrInUse => match holder(address) {
+        io::ErrorKind::AddrInUse => match holder::of_port(address) {
             Some(holder) if holder.is_ours => Step::ok(
                 name,
                 format!("{shown} is held by a portcullis that runs: {holder}"),
             ),
-            Some(holder) => Step::fail(
-                name,
-                format!("{shown} is held by {holder}"),
-                "stop it, or have one of the two listen elsewhere",
-            ),
+            Some(holder) => Step::fail(name, format!("{shown} is held by {holder}"), ELSEWHERE),
             None => Step::fail(
                 name,
-                format!("{shown} is held by a process that this user may not see"),
+                format!("{shown} is held by {}", holder::HIDDEN),
                 "ask as root: ss -ltnp; or listen elsewhere",
             ),
         },
@@ -108,128 +103,129 @@ fn bind(address: SocketAddr) -> io::Result<()> {
 fn socket(key: &str, path: &Path) -> Step {
     let name = "port";
     let shown = format!("{key} unix:{}", path.display());
-    let folder = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty());
-    match UnixStream::connect(path) {
-        Ok(_) => Step::ok(
+    let is_socket = |found: &std::fs::Metadata| found.file_type().is_socket();
+    // As a start does it: nothing is listened on through a link.
+    match std::fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => nothing(&shown, path),
+        Ok(found) if !is_socket(&found) => Step::fail(
             name,
-            format!("{shown} is held by somebody who listens: a gateway that runs"),
+            format!("{shown}: the file is there and is not a socket"),
+            "move it away if nobody needs it, or listen elsewhere",
         ),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            match folder.is_none_or(Path::is_dir) {
-                true => Step::ok(name, format!("{shown} is free")),
-                false => Step::fail(
-                    name,
-                    format!("{shown}: its folder is not there"),
-                    "make it for the user that serves (RuntimeDirectory= in systemd does)",
-                ),
-            }
-        }
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            Step::ok(name, format!("{shown} is left from before, and taken over"))
-        }
-        Err(error) => Step::warn(
+        Err(error) => hidden(&shown, &error),
+        Ok(_) => match is_held(path) {
+            Ok(true) => held(&shown, &holder::of_path(path)),
+            Ok(false) => Step::ok(name, format!("{shown} is left from before, and taken over")),
+            Err(error) => hidden(&shown, &error),
+        },
+    }
+}
+
+/// Where no file is.
+fn nothing(shown: &str, path: &Path) -> Step {
+    let name = "port";
+    let folder = path.parent();
+    let folder = folder.filter(|folder| !folder.as_os_str().is_empty());
+    if !folder.is_none_or(Path::is_dir) {
+        return Step::fail(
             name,
-            format!("{shown} cannot be looked at: {error}"),
-            "ask as the user that serves",
+            format!("{shown}: its folder is not there"),
+            "make it for the user that serves (RuntimeDirectory= in systemd does)",
+        );
+    }
+    let mut seen = holder::of_path(path).seen.into_iter();
+    match seen.find(|holder| holder.is_ours) {
+        None => Step::ok(name, format!("{shown} is free")),
+        Some(holder) => Step::fail(
+            name,
+            format!(
+                "{shown}: its file is gone, and nobody can come to {holder}, which listens there"
+            ),
+            "reload it, or start it again; and see who has removed the file",
         ),
     }
 }
 
-/// A process that listens.
-struct Holder {
-    program: String,
-    pid: u32,
-    is_ours: bool,
+fn hidden(shown: &str, error: &io::Error) -> Step {
+    Step::warn(
+        "port",
+        format!("{shown} cannot be looked at: {error}"),
+        "ask as the user that serves",
+    )
 }
 
-impl std::fmt::Display for Holder {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} (pid {})", self.program, self.pid)
-    }
-}
-
-/// Who listens at an address, or at all of its family; none if that cannot be seen (proc(5)).
-fn holder(address: SocketAddr) -> Option<Holder> {
-    let inodes: Vec<_> = ["/proc/net/tcp", "/proc/net/tcp6"]
-        .into_iter()
-        .filter_map(|table| fs::read_to_string(table).ok())
-        .flat_map(|table| {
-            let lines = table.lines().skip(1);
-            let inodes = lines.filter_map(|line| inode(line, address));
-            inodes.map(str::to_owned).collect::<Vec<_>>()
-        })
-        .collect();
-    let links: Vec<_> = inodes
-        .iter()
-        .map(|inode| format!("socket:[{inode}]"))
-        .collect();
-    let processes = fs::read_dir("/proc").ok()?.flatten();
-    for process in processes {
-        let Some(pid) = process
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse().ok())
-        else {
-            continue;
-        };
-        let Ok(descriptors) = fs::read_dir(process.path().join("fd")) else {
-            continue;
-        };
-        let holds = descriptors.flatten().any(|descriptor| {
-            let link = fs::read_link(descriptor.path()).unwrap_or_default();
-            links.iter().any(|one| link.as_os_str() == one.as_str())
-        });
-        if holds {
-            let program = fs::read_to_string(process.path().join("comm")).unwrap_or_default();
-            let program = program.trim();
-            return Some(Holder {
-                is_ours: program == env!("CARGO_PKG_NAME"),
-                program: printable(program, 64),
-                pid,
-            });
+/// Whether somebody has the socket of a file. Who listens for streams hears nothing of a socket for datagrams: the kernel tells that one
+/// that the types differ, or that nobody is there (unix_find_bsd in af_unix.c).
+fn is_held(path: &Path) -> io::Result<bool> {
+    let socket = Socket::new(Domain::UNIX, Type::DGRAM.nonblocking(), None)?;
+    match socket.connect(&SockAddr::unix(path)?) {
+        Ok(()) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::PROTOTYPE.raw_os_error()) => {
+            Ok(true)
         }
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(false),
+        Err(error) => Err(error),
     }
-    None
 }
 
-/// The inode of the socket in a line of `/proc/net/tcp`, if that listens where this address is in its way.
-fn inode(line: &str, address: SocketAddr) -> Option<&str> {
-    let fields: Vec<_> = line.split_whitespace().collect();
-    let (local, state, inode) = (fields.get(1)?, fields.get(3)?, fields.get(9)?);
-    let (at, port) = local.rsplit_once(':')?;
-    let port = u16::from_str_radix(port, 16).ok()?;
-    let is_any = at.bytes().all(|digit| digit == b'0') || address.ip().is_unspecified();
-    let is_there = match address.ip() {
-        IpAddr::V4(v4) => at.ends_with(&written(v4)),
-        // An address of IPv6 that another holds at the same port is rare enough.
-        IpAddr::V6(_) => at.len() == 32,
-    };
-    (*state == LISTENS && port == address.port() && (is_any || is_there)).then_some(*inode)
-}
-
-/// As the kernel writes it: a number in this machine's order, in hexadecimal.
-fn written(address: Ipv4Addr) -> String {
-    format!("{:08X}", u32::from_ne_bytes(address.octets()))
+/// By whom the socket of a file is held.
+fn held(shown: &str, holders: &Holders) -> Step {
+    let name = "port";
+    let hidden = holders.is_one_hidden.then_some(holder::HIDDEN.to_owned());
+    let names = holders.seen.iter().map(Holder::to_string);
+    let names: Vec<_> = names.chain(hidden).collect();
+    let ours = holders.seen.iter().filter(|holder| holder.is_ours).count();
+    match names.as_slice() {
+        _ if holders.seen.is_empty() => Step::fail(
+            name,
+            format!("{shown} is held by {}", holder::HIDDEN),
+            "ask as root: ss -xlp; or listen elsewhere",
+        ),
+        _ if ours == names.len() => Step::ok(
+            name,
+            format!(
+                "{shown} is held by a portcullis that runs: {}",
+                names.join(" or ")
+            ),
+        ),
+        [only] => Step::fail(name, format!("{shown} is held by {only}"), ELSEWHERE),
+        _ => Step::fail(
+            name,
+            format!(
+                "{shown} is held by {}: the file is one's alone, and cannot be told whose",
+                names.join(" or ")
+            ),
+            "one has taken the path from the other: stop one, and start the other again",
+        ),
+    }
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::os::unix::net::UnixListener;
+
     use super::*;
 
     #[test]
-    fn who_listens_is_found_and_who_does_not_is_none() {
+    fn a_port_that_is_held_cannot_be_bound() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let found = holder(address).unwrap();
-        assert_eq!(found.pid, std::process::id(), "{found}");
-        let any = SocketAddr::from(([0, 0, 0, 0], address.port()));
-        assert_eq!(holder(any).unwrap().pid, std::process::id());
         assert!(bind(address).is_err());
         drop(listener);
-        assert!(holder(address).is_none());
         assert!(bind(address).is_ok());
+    }
+
+    #[test]
+    fn who_listens_at_a_path_hears_nothing_of_a_look() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
+        let listener = UnixListener::bind(&path).unwrap();
+        assert!(is_held(&path).unwrap());
+        listener.set_nonblocking(true).unwrap();
+        let came = listener.accept().unwrap_err();
+        assert_eq!(came.kind(), io::ErrorKind::WouldBlock);
+        drop(listener);
+        assert!(!is_held(&path).unwrap());
     }
 }

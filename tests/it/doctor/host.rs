@@ -162,7 +162,7 @@ async fn certificates_of_another_time_and_upstreams_that_prove_nothing_fail() {
         )
         .tells("certificate", "fail", "valid only in ", "clock")
         .tells("clock", "warn", "new.pem begins", "timedatectl")
-        .tells("upstream", "fail", "stranger: 127.0.0.1:", "is it up")
+        .tells("upstream", "fail", "stranger: 127.0.0.1:", "for `roots`")
         .tells("upstream", "ok", "answers, and proves who it is (TLS)", "")
         .tells(
             "upstream",
