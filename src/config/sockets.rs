@@ -4,8 +4,8 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use super::check::{Checked, Source};
-use super::{Diagnostic, Diagnostics, Level, ListenAddress, flags};
+use super::check::Checked;
+use super::{Diagnostic, Diagnostics, Level, ListenAddress, Source, flags};
 
 impl Checked {
     /// Looks whether each UNIX socket has a folder to be made in. `check` does not: that of a service (`RuntimeDirectory=` in

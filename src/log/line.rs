@@ -144,14 +144,14 @@ struct Object {
 }
 
 /// Bytes as printable ASCII: everything else becomes an escape as in a Rust literal (`\n`, `\x1b`), and what is longer than
-/// 255 bytes ends in `...`. Quotes and backslashes command nothing: where they end something, as in JSON, its writer escapes them.
+/// 255 bytes ends in `...`. Quotes command nothing: where they end something, as in JSON, its writer escapes them.
 pub(crate) fn escape(bytes: impl AsRef<[u8]>) -> String {
     let bytes = bytes.as_ref();
     let shown = bytes.get(..SHOWN).unwrap_or(bytes);
     let mut text = String::with_capacity(shown.len());
     for byte in shown {
         match byte {
-            b' '..=b'~' => text.push(char::from(*byte)),
+            b'\'' | b'"' => text.push(char::from(*byte)),
             _ => text.extend(byte.escape_ascii().map(char::from)),
         }
     }

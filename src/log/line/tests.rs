@@ -167,7 +167,7 @@ fn a_terminal_escape_in_a_name_reaches_no_terminal() {
 
 #[test]
 fn words_of_our_own_stand_in_both_forms_as_they_were_said() {
-    let detail = r#"tls: the peer's certificate is not for "a", but for `b\.c`"#;
+    let detail = r#"tls: the peer's certificate is not for "a", but for `b`"#;
     let refused = Record {
         reason: Reason::UpstreamIdentity,
         detail: Some(detail.to_owned()),
@@ -182,6 +182,12 @@ fn words_of_our_own_stand_in_both_forms_as_they_were_said() {
     assert_eq!(parsed["detail"], detail);
     let line = text(refused);
     assert!(line.ends_with(&format!("{detail}\n")), "{line}");
+}
+
+#[test]
+fn what_looks_like_an_escape_is_told_from_one() {
+    assert_eq!(escape(b"\x1b"), r"\x1b");
+    assert_eq!(escape(br"\x1b"), r"\\x1b");
 }
 
 #[test]
