@@ -77,7 +77,8 @@ async fn connect_shows_a_certificate_whose_key_a_flag_opens() {
 fn check_asks_nobody_and_takes_what_a_flag_gives() {
     let Some(scene) = Scene::new() else { return };
     scene.encrypt("edge.key", "");
-    let _ = scene.load("edge.key", "");
+    let route = format!("[routes.vm]\nhost = \"{NAME}\"\nupstream = \"127.0.0.1:1\"");
+    let _ = scene.load("edge.key", &route);
     let config = scene.path("portcullis.toml").display().to_string();
     let check = ["check", "--config", &config];
     let done = run(&portcullis(&check), b"");
@@ -88,6 +89,7 @@ fn check_asks_nobody_and_takes_what_a_flag_gives() {
         "{told}"
     );
     assert!(told.contains("--passphrase-file"), "{told}");
+    assert!(!told.contains("no `certificates`"), "{told}");
     let passphrase = scene.path("passphrase").display().to_string();
     let with = [&check[..], &["--passphrase-file", &passphrase]].concat();
     let done = run(&portcullis(&with), b"");
