@@ -15,7 +15,7 @@ use super::proxy;
 use crate::config::HttpProxy;
 use crate::name::HostName;
 use crate::net;
-use crate::tls::client::{self, Trust};
+use crate::tls::client::{self, Trust, Witness};
 use crate::tls::key::KeyFile;
 use crate::tls::options::PORTCULLIS;
 use crate::tls::{self, HandshakeError};
@@ -39,6 +39,8 @@ pub struct Connect {
     pub alpn: Vec<Vec<u8>>,
     /// For name, TCP and TLS together; and then for the gateway's word on what stands behind it.
     pub timeout: Duration,
+    /// Notes what the gateway shows, and asks for, in its handshakes.
+    pub witness: Arc<Witness>,
 }
 
 impl Connect {
@@ -47,7 +49,7 @@ impl Connect {
     /// Where no protocols are chosen `portcullis/1` is offered, so that a gateway of ours can say what becomes of its dial. A
     /// server that refuses whoever offers what it does not know (RFC 7301 §3.2) is asked once more, without.
     pub async fn open(&self) -> Result<Box<tls::Stream>, Failure> {
-        let chosen = client::person(&self.trust, self.pair(), &self.alpn);
+        let chosen = client::person(&self.trust, self.pair(), &self.alpn, &self.witness);
         let chosen = chosen.map_err(Failure::Files)?;
         let deadline = Instant::now() + self.timeout;
         if !self.alpn.is_empty() {

@@ -248,6 +248,13 @@ fn dns_names(leaf: &X509Certificate<'_>) -> Vec<HostPattern> {
     names
 }
 
+/// When the first certificate of a chain begins and ends, if this file holds one now.
+pub fn validity_of(chain: &Path) -> Option<(SystemTime, SystemTime)> {
+    let pem = Pem::read(chain).ok()?;
+    let first = pem.certificates().ok()?.first()?;
+    parse(first).map(|certificate| validity(&certificate))
+}
+
 /// When a certificate begins and ends.
 pub(super) fn validity(certificate: &X509Certificate<'_>) -> (SystemTime, SystemTime) {
     let validity = certificate.validity();

@@ -16,6 +16,7 @@ use crate::gateway::Gateway;
 use crate::support::{Child, run};
 use crate::upstream::Upstream;
 
+mod asked;
 mod ends;
 mod failures;
 mod proxies;
