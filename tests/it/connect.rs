@@ -19,6 +19,7 @@ use crate::upstream::Upstream;
 mod asked;
 mod ends;
 mod failures;
+mod foreign;
 mod proxies;
 mod stalls;
 mod status;
