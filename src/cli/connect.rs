@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
 
 pub(super) use super::way::timeout;
 
@@ -50,10 +51,13 @@ pub fn run(args: ConnectArgs) -> ExitCode {
             &format!("portcullis: cannot listen for signals: {error}"),
         );
     }
-    let connect = match args.way.find(args.host) {
+    let began = Instant::now();
+    let mut connect = match args.way.find(args.host) {
         Ok(connect) => connect,
         Err(code) => return code,
     };
+    // For a passphrase, if it comes from a descriptor.
+    let waited = began.elapsed();
     // Before a key is read; and behind the descriptor of a passphrase, whose name in /proc is root's from then on.
     if let Err(error) = sandbox::no_dumps() {
         return fail(1, &format!("portcullis: cannot start: {error}"));
@@ -65,7 +69,7 @@ pub fn run(args: ConnectArgs) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(1, &format!("portcullis: cannot start: {error}")),
     };
-    let ended = runtime.block_on(tunnel(&connect));
+    let ended = runtime.block_on(tunnel(&mut connect, waited));
     // The thread that reads stdin may wait there for ever.
     runtime.shutdown_background();
     match ended {
@@ -88,8 +92,8 @@ enum Ended {
     Interrupted,
 }
 
-async fn tunnel(connect: &Connect) -> Ended {
-    let tunnel = match connect.open().await {
+async fn tunnel(connect: &mut Connect, waited: Duration) -> Ended {
+    let tunnel = match connect.open(waited).await {
         Ok(tunnel) => tunnel,
         Err(failure) => return Ended::Done(Err(failure)),
     };
@@ -237,8 +241,6 @@ mod signals {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
-    use std::time::Duration;
-
     use clap::Parser;
 
     use super::*;

@@ -1,6 +1,7 @@
 //! Where the passphrases of encrypted keys come from, for every command that uses keys: flags, or the terminal.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::stop;
 use crate::tls::files::FileError;
@@ -39,8 +40,8 @@ pub struct PassphraseArgs {
 pub(super) enum Asking {
     Never,
     AtTerminal,
-    /// The same of a command whose stdin is the tunnel's.
-    BesideTunnel,
+    /// The same of a command whose stdin is the tunnel's. A descriptor is waited for so long.
+    BesideTunnel(Duration),
 }
 
 impl PassphraseArgs {
@@ -55,15 +56,16 @@ impl PassphraseArgs {
             return Ok(Given::command(command.clone()));
         }
         match (self.passphrase_fd, asking) {
-            (Some(0), Asking::BesideTunnel) => Err(FileError {
+            (Some(0), Asking::BesideTunnel(_)) => Err(FileError {
                 path: "--passphrase-fd 0".into(),
                 message: "stdin carries the tunnel".to_owned(),
                 help: Some("choose another descriptor, such as 3".to_owned()),
                 may_pass: false,
             }),
-            (Some(number), _) => Given::descriptor(number),
+            (Some(number), Asking::BesideTunnel(limit)) => Given::descriptor(number, Some(limit)),
+            (Some(number), _) => Given::descriptor(number, None),
             (None, Asking::Never) => Ok(Given::default()),
-            (None, Asking::AtTerminal | Asking::BesideTunnel) => Ok(at_terminal()),
+            (None, Asking::AtTerminal | Asking::BesideTunnel(_)) => Ok(at_terminal()),
         }
     }
 }
@@ -141,7 +143,9 @@ mod tests {
             passphrase_fd: Some(0),
             ..PassphraseArgs::default()
         };
-        let refused = args.given(Asking::BesideTunnel).unwrap_err();
+        let refused = args
+            .given(Asking::BesideTunnel(Duration::ZERO))
+            .unwrap_err();
         assert!(told(&refused).starts_with("portcullis: --passphrase-fd 0: stdin carries"));
     }
 }

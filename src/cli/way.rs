@@ -86,7 +86,8 @@ pub struct Alpn(Vec<u8>);
 impl WayArgs {
     /// What was typed; or the exit code, when it has been said what is wrong with it.
     pub(super) fn typed(self) -> Result<Typed, ExitCode> {
-        let given = self.passphrase.given(Asking::BesideTunnel);
+        let limit = self.timeout.unwrap_or(way::TIMEOUT);
+        let given = self.passphrase.given(Asking::BesideTunnel(limit));
         let given = given.map_err(|error| fail(USAGE, &passphrase::told(&error)))?;
         let proxy = self.proxy.map(|proxy| proxy.reveal().parse());
         let proxy = proxy.transpose().map_err(|error: HttpProxyError| {

@@ -15,9 +15,10 @@ use super::proxy;
 use crate::config::HttpProxy;
 use crate::name::HostName;
 use crate::net;
-use crate::tls::client::{self, Trust};
+use crate::tls::client::{self, Trust, Witness};
 use crate::tls::key::KeyFile;
 use crate::tls::options::PORTCULLIS;
+use crate::tls::passphrase::Source;
 use crate::tls::{self, HandshakeError};
 
 /// What to connect to, and how.
@@ -39,6 +40,8 @@ pub struct Connect {
     pub alpn: Vec<Vec<u8>>,
     /// For name, TCP and TLS together; and then for the gateway's word on what stands behind it.
     pub timeout: Duration,
+    /// Notes what the gateway shows, and asks for, in its handshakes.
+    pub witness: Arc<Witness>,
 }
 
 impl Connect {
@@ -46,10 +49,16 @@ impl Connect {
     ///
     /// Where no protocols are chosen `portcullis/1` is offered, so that a gateway of ours can say what becomes of its dial. A
     /// server that refuses whoever offers what it does not know (RFC 7301 §3.2) is asked once more, without.
-    pub async fn open(&self) -> Result<Box<tls::Stream>, Failure> {
-        let chosen = client::person(&self.trust, self.pair(), &self.alpn);
+    ///
+    /// Of the time so much has been `waited` before. What opens the key is forgotten as soon as that is open.
+    pub async fn open(&mut self, waited: Duration) -> Result<Box<tls::Stream>, Failure> {
+        let chosen = client::person(&self.trust, self.pair(), &self.alpn, &self.witness);
         let chosen = chosen.map_err(Failure::Files)?;
-        let deadline = Instant::now() + self.timeout;
+        // The tunnel may last for days, and nothing reads the key again.
+        if let Some((_, key)) = &mut self.certificate {
+            key.passphrase = Source::default();
+        }
+        let deadline = Instant::now() + self.timeout.saturating_sub(waited);
         if !self.alpn.is_empty() {
             return self.attempt(chosen, deadline).await;
         }
@@ -112,5 +121,36 @@ impl Connect {
     /// The name that is asked for and must be proven.
     pub fn server_name(&self) -> &HostName {
         self.server_name.as_ref().unwrap_or(&self.target)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_was_waited_before_counts_for_the_time_of_the_connection() {
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let long = Duration::from_secs(600);
+        let mut connect = Connect {
+            gateway: silent.local_addr().unwrap().to_string().parse().unwrap(),
+            target: HostName::parse("vm.example").unwrap(),
+            server_name: None,
+            trust: Trust {
+                insecure: true,
+                ..Trust::default()
+            },
+            certificate: None,
+            proxy: None,
+            alpn: Vec::new(),
+            timeout: long,
+            witness: Arc::default(),
+        };
+        let opened = tokio::time::timeout(long / 60, connect.open(long)).await;
+        assert!(matches!(
+            opened,
+            Ok(Err(Failure::DialTimeout | Failure::HandshakeTimeout))
+        ));
     }
 }

@@ -13,7 +13,7 @@ use super::exit::Exit;
 use super::failure::Failure;
 use super::report::Report;
 use crate::status::step::Step;
-use crate::tls::client::{self, Witness};
+use crate::tls::client;
 
 /// Connects as [`Connect::open`] does, looks at every step, and waits for the first bytes. Nothing is sent to the target.
 /// What is found is told when it is found.
@@ -21,18 +21,24 @@ use crate::tls::client::{self, Witness};
 /// # Errors
 /// The first step that fails ends it, with the exit code that `connect` would have.
 pub async fn examine(connect: &Connect, tell: &mut dyn FnMut(Step)) -> Result<(), Exit> {
-    let (config, witness) = match files(connect) {
-        Ok(read) => read,
+    let witness = &connect.witness;
+    let config = match files(connect) {
+        Ok(config) => config,
         Err(failure) => return Err(told("files", &connect.report(&failure), tell)),
     };
     let reached = dial::reach(connect, tell).await?;
-    let tunnel = handshake::open(connect, reached, config, &witness, tell).await?;
-    answer::hear(connect, tunnel, &witness, tell).await
+    let tunnel = handshake::open(connect, reached, config, witness, tell).await?;
+    answer::hear(connect, tunnel, witness, tell).await
 }
 
 /// The CAs, the certificate and its key. A passphrase may be asked for.
-fn files(connect: &Connect) -> Result<(Arc<ClientConfig>, Arc<Witness>), Failure> {
-    let made = client::witnessed(&connect.trust, connect.pair(), &connect.alpn);
+fn files(connect: &Connect) -> Result<Arc<ClientConfig>, Failure> {
+    let made = client::person(
+        &connect.trust,
+        connect.pair(),
+        &connect.alpn,
+        &connect.witness,
+    );
     made.map_err(Failure::Files)
 }
 

@@ -223,7 +223,14 @@ impl Connect {
         match error {
             TlsError::AlertReceived(alert) => self.alert(*alert),
             TlsError::InvalidCertificate(error) => self.untrusted(error),
-            TlsError::InvalidMessage(_) => self.not_tls(&[]),
+            TlsError::InvalidMessage(_) => Report::new(
+                Exit::Handshake,
+                format!(
+                    "{} began a TLS handshake, and what it said then makes no sense: {error}",
+                    self.gateway
+                ),
+                "is there something in between that changes what the gateway says?",
+            ),
             error => Report::new(
                 Exit::Handshake,
                 format!("no TLS handshake with {}: {error}", self.gateway),
@@ -239,12 +246,16 @@ impl Connect {
             _ => "",
         };
         let gateway = &self.gateway;
-        let hint = match what {
-            "" => format!(
+        let hint = match (&self.proxy, what) {
+            (Some(proxy), _) => format!(
+                "check that {} is the gateway's port; if it is, the proxy {proxy} answers in its place, or adds something to its 200: --proxy none goes without it",
+                gateway.port
+            ),
+            (None, "") => format!(
                 "check that {} is the gateway's port, and not one without TLS",
                 gateway.port
             ),
-            _ => format!(
+            (None, _) => format!(
                 "{} is another service's port: name the gateway's (--gateway HOST:PORT)",
                 gateway.port
             ),

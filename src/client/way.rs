@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::connect::Connect;
@@ -162,6 +163,7 @@ pub fn find_with_origin(
         proxy,
         alpn: or(typed.alpn, domain.map(|domain| &domain.alpn)),
         timeout: timeout.unwrap_or(TIMEOUT),
+        witness: Arc::default(),
     };
     Ok((connect, origin))
 }

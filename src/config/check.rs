@@ -196,7 +196,7 @@ fn mean(
     let limits = limits::limits(&file.limits, findings);
     let transports = transports::transports(file, folder, &limits, findings);
     let mut upstreams = upstreams::upstreams(file, own, &transports, folder, findings);
-    let loaded = &certificates.loaded;
+    let loaded = (!certificates.is_partial).then_some(&*certificates.loaded);
     let middlewares = middlewares(file, findings);
     let routes = routes::routes(file, own, &mut upstreams, loaded, findings);
     let tunnels = tunnels::tunnels(file, tunnels_listen, own, &mut upstreams, folder, findings);

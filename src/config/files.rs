@@ -41,6 +41,8 @@ impl TypedPair {
 pub(super) struct Certificates {
     pub(super) files: Vec<CertificateFiles>,
     pub(super) loaded: Vec<Certificate>,
+    /// Whether one that is named does not serve, so that nobody knows which names it would prove.
+    pub(super) is_partial: bool,
 }
 
 pub(super) fn certificates(
@@ -52,7 +54,9 @@ pub(super) fn certificates(
     for entry in entries {
         match entry {
             file::Certificate::Pair(typed, nameless) => {
+                let before = certificates.loaded.len();
                 pair(typed, *nameless, folder, &mut certificates, findings);
+                certificates.is_partial |= certificates.loaded.len() == before;
             }
             file::Certificate::Directory(path, passphrase) => {
                 directory(path, passphrase, folder, &mut certificates, findings);

@@ -16,12 +16,13 @@ use crate::name::{HostName, HostPattern, WildcardDepth};
 use crate::rule::{Key, Rule};
 use crate::tls::files::Certificate;
 
-/// The routes of the file, those that are broken left out. Addresses typed in routes become upstreams.
+/// The routes of the file, those that are broken left out. Addresses typed in routes become upstreams. What certificates
+/// lack is told where it is known what they are.
 pub(super) fn routes(
     file: &File,
     own: Own<'_>,
     upstreams: &mut BTreeMap<String, Upstream>,
-    certificates: &[Certificate],
+    certificates: Option<&[Certificate]>,
     findings: &mut Findings<'_>,
 ) -> BTreeMap<String, Route> {
     // With Consul or Nomad they may come from there.
@@ -61,7 +62,7 @@ pub(super) fn routes(
         let Some((rule, place)) = rule(names, findings) else {
             continue;
         };
-        if let Action::Terminate { .. } = action {
+        if let (Action::Terminate { .. }, Some(certificates)) = (&action, certificates) {
             warn_of_missing_certificates(name, &rule, place.clone(), certificates, findings);
         }
         places.insert(name.value.clone(), place);

@@ -25,7 +25,7 @@ use crate::retry;
 mod person;
 mod witness;
 
-pub use person::{Trust, person, witnessed};
+pub use person::{Trust, person};
 pub use witness::{Asked, Witness};
 
 /// A configuration, and what it was made from.

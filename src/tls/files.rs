@@ -274,6 +274,13 @@ fn is_for_clients(leaf: &X509Certificate<'_>) -> bool {
     uses.is_none_or(|uses| uses.value.any || uses.value.client_auth)
 }
 
+/// When the first certificate of a chain begins and ends, if this file holds one now.
+pub fn validity_of(chain: &Path) -> Option<(SystemTime, SystemTime)> {
+    let pem = Pem::read(chain).ok()?;
+    let first = pem.certificates().ok()?.first()?;
+    parse(first).map(|certificate| validity(&certificate))
+}
+
 /// When a certificate begins and ends.
 pub(super) fn validity(certificate: &X509Certificate<'_>) -> (SystemTime, SystemTime) {
     let validity = certificate.validity();

@@ -27,6 +27,7 @@ pub(crate) mod test_certs;
 pub mod verify;
 
 pub use names::{common_name, presented, spiffe_id};
+pub use refusal::unfit;
 pub use stream::{End, HandshakeError, HandshakeFailed, Stream, late_refusal, send_alert};
 
 use std::sync::Arc;

@@ -1,14 +1,11 @@
 //! Passphrases of encrypted keys: where each comes from, and what a process was given at its start.
 
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use rustix::fs::{OFlags, fcntl_setfl};
 use zeroize::Zeroizing;
 
 use super::encrypted::NotOpened;
@@ -16,6 +13,7 @@ use super::key::SecretKey;
 use super::pem::{FileError, read_private};
 
 mod command;
+mod descriptor;
 
 pub use command::Command;
 
@@ -107,21 +105,6 @@ fn read_file(path: &Path) -> Result<Passphrase, FileError> {
     line.map_err(|wrong| FileError::new(path, wrong, "write the passphrase into its first line"))
 }
 
-/// The first line of what may not end, with its end, or one byte more than is allowed. It never moves: no copy is left behind.
-fn line_of(mut from: File) -> io::Result<Zeroizing<Vec<u8>>> {
-    let mut line = Zeroizing::new(Vec::with_capacity(MOST as usize + 1));
-    let mut byte = Zeroizing::new([0; 1]);
-    while line.len() as u64 <= MOST && line.last() != Some(&b'\n') {
-        match from.read(byte.as_mut_slice()) {
-            Ok(0) => break,
-            Ok(_) => line.extend_from_slice(byte.as_slice()),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(line)
-}
-
 /// What a process was given at its start for the keys that name no passphrase of their own. Clones share it.
 ///
 /// What was typed, or read from a descriptor, is kept for later: a reload asks nobody.
@@ -186,31 +169,12 @@ impl Given {
     }
 
     /// Reads the first line of a descriptor that this process was started with, now, and not a byte behind it: whoever writes
-    /// there may go on.
-    ///
-    /// It is opened anew under its name in `/dev/fd`: a file or a pipe, no socket.
+    /// there may go on. It is waited for as long as `limit` says, or for ever.
     ///
     /// # Errors
     /// It cannot be read, or holds no passphrase.
-    pub fn descriptor(number: u32) -> Result<Self, FileError> {
-        let path = PathBuf::from(format!("/dev/fd/{number}"));
-        let failed = |error: io::Error| {
-            FileError::new(
-                &path,
-                format!("cannot be read: {error}"),
-                "open a file or a pipe there, as in `3<FILE` behind the command in a shell",
-            )
-        };
-        // A FIFO whose writer has gone would be waited for, and it may have left what is read here.
-        let mut options = File::options();
-        options.custom_flags(OFlags::NONBLOCK.bits().cast_signed());
-        let file = options.read(true).open(&path).map_err(failed)?;
-        fcntl_setfl(&file, OFlags::empty()).map_err(|error| failed(error.into()))?;
-        let line = Passphrase::first_line(line_of(file).map_err(failed)?);
-        let line = line.map_err(|wrong| {
-            FileError::new(&path, wrong, "write the passphrase into its first line")
-        })?;
-        Ok(Self::by(Way::Read(line)))
+    pub fn descriptor(number: u32, limit: Option<Duration>) -> Result<Self, FileError> {
+        descriptor::read(number, limit).map(|line| Self::by(Way::Read(line)))
     }
 
     /// What a person answers, each key's passphrase once.

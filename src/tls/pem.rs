@@ -10,8 +10,11 @@ use super::key::{Key, SecretKey};
 use super::sections::{Malformed, sections};
 use crate::retry;
 
+mod foreign;
 mod reading;
 
+use foreign::not_pem;
+use reading::read_exposed;
 pub(super) use reading::{read_bounded, read_private};
 
 /// In bytes. Room for a bundle of every public CA (250 KiB), not for a disk image named by mistake.
@@ -57,9 +60,15 @@ impl Pem {
         Self::parse(&read_bounded(path, MAX_FILE_SIZE)?, path)
     }
 
-    /// The same of a file whose key will be used: nobody but its owner and its group may have access to it.
+    /// The same of a file whose key will be used: nobody but its owner and its group may have access to it. One that holds
+    /// none may be anybody's: it is named by mistake, and whoever shut it might break what reads it.
     pub(super) fn read_with_key(path: &Path) -> Result<Self, FileError> {
-        Self::parse(&read_private(path, MAX_FILE_SIZE)?, path)
+        let (bytes, exposed) = read_exposed(path, MAX_FILE_SIZE)?;
+        let pem = Self::parse(&bytes, path)?;
+        match exposed {
+            Some(exposed) if pem.holds_key() => Err(exposed),
+            _ => Ok(pem),
+        }
     }
 
     /// The same from memory; `source` stands for the file in messages.
@@ -182,62 +191,6 @@ fn labels(bytes: &[u8]) -> Vec<String> {
         .map(|rest| rest.strip_suffix(b"-----").unwrap_or(rest))
         .map(|label| String::from_utf8_lossy(label.get(..SHOWN).unwrap_or(label)).into_owned())
         .collect()
-}
-
-fn not_pem(path: &Path, bytes: &[u8]) -> FileError {
-    let (message, help) = if bytes.trim_ascii().is_empty() {
-        (
-            "is empty",
-            "write the PEM text into it; half-written files are read again once they are whole"
-                .to_owned(),
-        )
-    } else if is_pkcs12(bytes) {
-        // openssl empties a file that is there, and leaves it as readable as it was; a new one is its owner's alone.
-        let extensions = ["pem", "new.pem", "new2.pem"];
-        let mut names = extensions.map(|end| path.with_extension(end)).into_iter();
-        let new = names.find(|new| new != path && !new.exists());
-        let new = new.map_or_else(|| "NEW.pem".to_owned(), |new| shell_word(&new));
-        (
-            "is PKCS#12, not PEM",
-            format!(
-                "convert it, and name the new file as certificate and key: openssl pkcs12 -in {} -nodes -out {new}",
-                shell_word(path)
-            ),
-        )
-    } else if bytes.starts_with(&[0x30, 0x82]) {
-        let path_text = shell_word(path);
-        (
-            "is DER, not PEM",
-            format!(
-                "convert it: openssl x509 -inform der -in {path_text} (a certificate), or openssl pkey -inform der -in {path_text} (a key)"
-            ),
-        )
-    } else if bytes.windows(11).any(|window| window == b"-----BEGIN ") {
-        (
-            "`-----BEGIN` does not stand at the start of its line",
-            "remove what stands before it, spaces too".to_owned(),
-        )
-    } else {
-        (
-            "is not PEM",
-            "a PEM file has a line `-----BEGIN CERTIFICATE-----` or `-----BEGIN PRIVATE KEY-----`"
-                .to_owned(),
-        )
-    };
-    FileError::new(path, message, help)
-}
-
-/// A PFX (RFC 7292 §4): a sequence that begins with its version, 3. Its length may be left open.
-fn is_pkcs12(bytes: &[u8]) -> bool {
-    let Some((0x30, rest)) = bytes.split_first().map(|(tag, rest)| (*tag, rest)) else {
-        return false;
-    };
-    let length = match rest.first() {
-        Some(long @ 0x80..=0x84) => usize::from(long & 0x7f),
-        _ => return false,
-    };
-    rest.get(1 + length..)
-        .is_some_and(|content| content.starts_with(&[0x02, 0x01, 0x03]))
 }
 
 /// A path as it can be pasted into a shell.

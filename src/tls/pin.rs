@@ -194,7 +194,7 @@ mod tests {
         let resolver = Arc::new(SingleCertAndKey::from(certificate.certified_key()));
         let policy = ServerPolicy::new(&Options::default(), resolver, None).unwrap();
         let server: Arc<ServerConfig> = Arc::clone(policy.config(&[]));
-        let client = person(trust, None, &[]).unwrap();
+        let client = person(trust, None, &[], &Arc::default()).unwrap();
         handshake(&client, NAME, |_| server)
     }
 

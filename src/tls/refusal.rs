@@ -10,7 +10,7 @@ use super::verify::WrongIdentity;
 /// rustls's own words, or ours where those leave something to be guessed, or would show what the peer has written as it is.
 pub(super) fn describe(error: &Error) -> String {
     match error {
-        Error::InvalidCertificate(refused) => certificate(refused),
+        Error::InvalidCertificate(refused) => unfit(refused, "the peer's certificate"),
         Error::AlertReceived(alert) => format!("{} ({})", said(*alert), Named(*alert)),
         error => error.to_string(),
     }
@@ -32,21 +32,19 @@ fn said(alert: AlertDescription) -> &'static str {
     }
 }
 
-fn certificate(refused: &CertificateError) -> String {
+/// Why a certificate is refused, in a sentence that begins with `whose`.
+pub fn unfit(refused: &CertificateError, whose: &str) -> String {
     let text = match refused {
         CertificateError::UnknownIssuer => "leads to no CA that is trusted here",
         CertificateError::BadSignature => {
             "is from another CA with the name of a trusted one, or its key is not the peer's"
         }
         CertificateError::ExpiredContext { not_after, .. } => {
-            return format!(
-                "the peer's certificate, or one above it, expired at {}",
-                date(*not_after)
-            );
+            return format!("{whose}, or one above it, expired at {}", date(*not_after));
         }
         CertificateError::NotValidYetContext { not_before, .. } => {
             return format!(
-                "the peer's certificate, or one above it, is not valid before {}: is a clock wrong?",
+                "{whose}, or one above it, is not valid before {}: is a clock wrong?",
                 date(*not_before)
             );
         }
@@ -55,7 +53,7 @@ fn certificate(refused: &CertificateError) -> String {
             presented: names,
         } => {
             return format!(
-                "the peer's certificate is not for {}, but for {}",
+                "{whose} is not for {}, but for {}",
                 expected.to_str(),
                 presented(names)
             );
@@ -72,15 +70,18 @@ fn certificate(refused: &CertificateError) -> String {
             (_, Some(webpki::Error::CaUsedAsEndEntity)) => {
                 "is a CA's own, which no server may show"
             }
-            _ => return format!("the peer's certificate cannot be used: {other}"),
+            (_, Some(webpki::Error::UnsupportedCertVersion)) => {
+                "or one above it is not of X.509 version 3"
+            }
+            _ => return format!("{whose} cannot be used: {other}"),
         },
         CertificateError::UnsupportedSignatureAlgorithmContext { .. }
         | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
             "or one above it is signed with an algorithm that is not supported"
         }
-        other => return format!("the peer's certificate cannot be used: {other}"),
+        other => return format!("{whose} cannot be used: {other}"),
     };
-    format!("the peer's certificate {text}")
+    format!("{whose} {text}")
 }
 
 fn date(time: UnixTime) -> String {

@@ -82,7 +82,7 @@ pub enum HandshakeError {
     Tls(#[from] rustls::Error),
     /// What the peer said first begins no record of TLS (RFC 8446 §5.1); this is how it began.
     #[error("the peer speaks no TLS; it says `{}`", .0.escape_ascii())]
-    NotTls([u8; OPENING]),
+    NotTls(Vec<u8>),
     /// The peer went away in the middle of it.
     #[error("{0}")]
     Io(#[from] io::Error),
@@ -378,11 +378,9 @@ impl Stream {
 
     /// Why what came cannot be opened: nothing of TLS looks like it, where nothing was agreed on before.
     fn refused(&self, error: rustls::Error, came: &[u8]) -> HandshakeError {
-        match (&error, came.first_chunk()) {
-            (rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType), Some(opening))
-                if self.agreed().protocol_version().is_none() =>
-            {
-                HandshakeError::NotTls(*opening)
+        match (&error, self.agreed().protocol_version()) {
+            (rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType), None) => {
+                HandshakeError::NotTls(came.iter().take(OPENING).copied().collect())
             }
             _ => HandshakeError::Tls(error),
         }

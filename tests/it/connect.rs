@@ -16,8 +16,10 @@ use crate::gateway::Gateway;
 use crate::support::{Child, run};
 use crate::upstream::Upstream;
 
+mod asked;
 mod ends;
 mod failures;
+mod foreign;
 mod proxies;
 mod stalls;
 mod status;

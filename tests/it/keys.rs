@@ -12,6 +12,7 @@ use crate::peers;
 use crate::support::run;
 
 mod agents;
+mod descriptors;
 mod memory;
 mod reload;
 mod signals;

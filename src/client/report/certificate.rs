@@ -2,13 +2,13 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rustls::CertificateError;
+use rustls::{CertificateError, OtherError};
 
 use super::Report;
 use crate::client::connect::Connect;
 use crate::client::exit::Exit;
 use crate::tls;
-use crate::tls::pin::NotPinned;
+use crate::tls::pin::{NotPinned, Pin};
 
 impl Connect {
     /// A certificate that does not prove the name, by what is wrong with it.
@@ -71,14 +71,45 @@ impl Connect {
                     "check the name; if it is right, the gateway's operator must get a certificate for {name}"
                 ),
             ),
+            CertificateError::Other(other) if is_a_ca(other) => (
+                Exit::Untrusted,
+                format!(
+                    "the certificate for {name} is a CA's own, as `openssl req -x509` makes one, and no server may show it"
+                ),
+                self.pin_or_anew(),
+            ),
             error => (
                 Exit::Untrusted,
-                format!("the certificate for {name} cannot be trusted: {error}"),
+                tls::unfit(error, &format!("the certificate for {name}")),
                 "ask the gateway's operator".to_owned(),
             ),
         };
         Report::new(exit, message, hint)
     }
+
+    /// What makes a certificate trusted that no CA has signed: its key, known from elsewhere.
+    fn pin_or_anew(&self) -> String {
+        let chain = self.witness.chain();
+        let pin = match chain.first().and_then(Pin::of) {
+            Some(pin) => pin.to_string(),
+            None => "sha256/…".to_owned(),
+        };
+        // With both, both must hold.
+        let place = match self.trust.roots.is_empty() {
+            true => "",
+            false => " in place of --ca",
+        };
+        format!(
+            "if the gateway's operator says that this is its key: --pin {pin}{place}; or have it issued as a server's (basicConstraints=CA:FALSE)"
+        )
+    }
+}
+
+fn is_a_ca(other: &OtherError) -> bool {
+    matches!(
+        other.0.downcast_ref(),
+        Some(webpki::Error::CaUsedAsEndEntity)
+    )
 }
 
 /// A time to the minute, in UTC.

@@ -1,6 +1,7 @@
 //! What each failure is told as: one table, so that the words can be read beside each other.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::{AlertDescription, CertificateError, InvalidMessage};
@@ -11,7 +12,7 @@ use super::*;
 use crate::name::HostName;
 use crate::net::frame::{FrameError, Refusal};
 use crate::reason::Reason;
-use crate::tls::client::Trust;
+use crate::tls::client::{Trust, person};
 use crate::tls::pin::{NotPinned, Pin};
 
 fn connect() -> Connect {
@@ -24,7 +25,19 @@ fn connect() -> Connect {
         proxy: None,
         alpn: Vec::new(),
         timeout: Duration::from_secs(10),
+        witness: Arc::default(),
     }
+}
+
+/// The same, whose gateway has asked for a certificate.
+fn asked(connect: Connect) -> Connect {
+    let anybody = Trust {
+        insecure: true,
+        ..Trust::default()
+    };
+    let config = person(&anybody, None, &[], &connect.witness).unwrap();
+    config.client_auth_cert_resolver.resolve(&[], &[]);
+    connect
 }
 
 fn handshake(error: impl Into<TlsError>) -> Failure {
@@ -70,10 +83,10 @@ fn each_failure_has_its_words_its_hint_and_its_code() {
         (Failure::HandshakeTimeout, 24, "no TLS handshake within 10s", "8443 is the gateway's port"),
         (Failure::Handshake(io::Error::from(eof).into()), 24, "closed the connection in the TLS handshake", "no route for vm.example"),
         (Failure::Handshake(io::Error::from(reset).into()), 24, "reset the connection", "as many connections as it takes"),
-        (handshake(InvalidMessage::InvalidContentType), 23, "gate.example:8443 does not speak TLS", "8443"),
-        (Failure::Handshake(HandshakeError::NotTls(*b"HTTP/1.1")), 23, "does not speak TLS: it answers in HTTP", "8443 is another service's port"),
-        (Failure::Handshake(HandshakeError::NotTls(*b"SSH-2.0-")), 23, "does not speak TLS: an SSH server answers", "--gateway HOST:PORT"),
-        (Failure::Handshake(HandshakeError::NotTls(*b"\x1b[2J\r\n\r\n")), 23, "does not speak TLS", "not one without TLS"),
+        (handshake(InvalidMessage::InvalidContentType), 11, "gate.example:8443 began a TLS handshake, and what it said then makes no sense", "in between"),
+        (Failure::Handshake(HandshakeError::NotTls(b"HTTP/1.1".to_vec())), 23, "does not speak TLS: it answers in HTTP", "8443 is another service's port"),
+        (Failure::Handshake(HandshakeError::NotTls(b"SSH-2.0-".to_vec())), 23, "does not speak TLS: an SSH server answers", "--gateway HOST:PORT"),
+        (Failure::Handshake(HandshakeError::NotTls(b"\x1b[2J\r\n\r\n".to_vec())), 23, "does not speak TLS", "not one without TLS"),
         (handshake(TlsError::DecryptError), 11, "no TLS handshake with gate.example:8443", "in between"),
         (Failure::BadFrame(FrameError::Version(7)), 11, "makes no sense: a status frame of version 7", "in between"),
         (Failure::NoFrame(Duration::from_secs(10)), 15, "has not reached vm.example within 10s", "--timeout"),
@@ -128,6 +141,7 @@ fn letters_that_are_invisible_or_turn_others_round_are_escaped() {
 #[rustfmt::skip]
 fn a_certificate_is_refused_by_what_is_wrong_with_it() {
     let (time, not_after) = (UnixTime::since_unix_epoch(Duration::ZERO), UnixTime::since_unix_epoch(Duration::from_secs(951_782_400)));
+    let of_webpki = |error| CertificateError::Other(rustls::OtherError(Arc::new(error)));
     let for_other = |presented: &[&str]| handshake(CertificateError::NotValidForNameContext {
         expected: ServerName::try_from("vm.example").unwrap(),
         presented: presented.iter().map(|name| format!("DnsName(\"{name}\")")).collect(),
@@ -141,14 +155,17 @@ fn a_certificate_is_refused_by_what_is_wrong_with_it() {
         (for_other(&[]), 27, "for no name at all", "check the name"),
         (for_other(&["a\u{1b}[2J\nb"]), 27, "a\\x1b[2J\\nb", "check the name"),
         (handshake(CertificateError::BadSignature), 12, "from another CA with the name of a trusted one", "made anew"),
-        (handshake(CertificateError::Revoked), 12, "cannot be trusted", "operator"),
+        (handshake(CertificateError::Revoked), 12, "the certificate for vm.example cannot be used: ", "operator"),
+        (handshake(of_webpki(webpki::Error::CaUsedAsEndEntity)), 12, "the certificate for vm.example is a CA's own", "--pin sha256/…"),
+        (handshake(of_webpki(webpki::Error::UnsupportedCertVersion)), 12, "the certificate for vm.example or one above it is not of X.509 version 3", "operator"),
+        (handshake(CertificateError::InvalidPurpose), 12, "or one above it is for another purpose", "operator"),
     ]);
     let pinned = Connect { trust: Trust { roots: vec![PathBuf::from("ca.pem")], ..Trust::default() }, ..connect() };
     check(&pinned, vec![
         (handshake(CertificateError::UnknownIssuer), 12, "not from a CA in the --ca files", "only those CAs"),
     ]);
     let found: Pin = "sha256/47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=".parse().unwrap();
-    let other = CertificateError::Other(rustls::OtherError(std::sync::Arc::new(NotPinned { found })));
+    let other = CertificateError::Other(rustls::OtherError(Arc::new(NotPinned { found })));
     check(&connect(), vec![
         (handshake(other), 12, "another key than the pinned one: sha256/47DEQ", "somebody stands in between"),
     ]);
@@ -164,6 +181,7 @@ fn a_proxy_that_opens_no_way_is_told_without_its_password() {
         (failed(ProxyError::Refused(403, "\"Forbidden\"".into())), 36, "does not connect to the gateway gate.example:8443: 403 \"Forbidden\"", "often 443"),
         (failed(ProxyError::NotHttp), 36, "http://proxy.example:3128 is no HTTP proxy", "3128 is its port"),
         (failed(ProxyError::Closed), 36, "by the proxy http://proxy.example:3128: it closed the connection", "--proxy none"),
+        (Failure::Handshake(HandshakeError::NotTls(b"<html>".to_vec())), 23, "does not speak TLS", "the proxy http://proxy.example:3128 answers in its place"),
         (Failure::DialTimeout, 22, "the proxy http://proxy.example:3128 brought no connection to the gateway gate.example:8443 within 10s", "--timeout"),
     ]);
     check(&through("proxy.example:3128"), vec![
@@ -178,15 +196,25 @@ fn an_alert_is_told_as_what_the_gateway_means_by_it() {
         (alert(AlertDescription::UnrecognisedName), 13, "gate.example:8443 has no route for vm.example", "/v1/routes"),
         (alert(AlertDescription::UserCanceled), 31, "as many connections to vm.example as it takes", "try again"),
         (alert(AlertDescription::CertificateRequired), 14, "asks for a client certificate for vm.example", "--cert FILE --key FILE"),
-        (alert(AlertDescription::BadCertificate), 14, "asks for a client certificate for vm.example (alert bad_certificate)", "--cert FILE --key FILE"),
+        (alert(AlertDescription::BadCertificate), 11, "refuses the handshake for vm.example (alert bad_certificate)", "has not asked for a certificate"),
+        (alert(AlertDescription::HandshakeFailure), 11, "refuses the handshake for vm.example (alert handshake_failure)", "in common"),
         (alert(AlertDescription::NoApplicationProtocol), 11, "(ALPN)", "operator"),
         (alert(AlertDescription::InternalError), 34, "cannot serve vm.example (alert internal_error)", "/v1/routes"),
         (alert(AlertDescription::AccessDenied), 30, "does not let you in to vm.example (alert access_denied)", "other addresses than yours"),
         (alert(AlertDescription::ProtocolVersion), 11, "refuses the handshake for vm.example (alert protocol_version)", "in common"),
         (alert(AlertDescription::Unknown(200)), 11, "(alert 200)", "log"),
     ]);
+    check(&asked(connect()), vec![
+        (alert(AlertDescription::BadCertificate), 14, "asks for a client certificate for vm.example (alert bad_certificate)", "--cert FILE --key FILE"),
+        (alert(AlertDescription::HandshakeFailure), 14, "asks for a client certificate for vm.example (alert handshake_failure)", "--cert FILE --key FILE"),
+        (alert(AlertDescription::ProtocolVersion), 11, "(alert protocol_version)", "in common"),
+    ]);
     let named = Connect { certificate: Some(("me.pem".into(), "me.key".into())), ..connect() };
     check(&named, vec![
+        (alert(AlertDescription::UnknownCA), 11, "refuses the handshake for vm.example (alert unknown_ca)", "has not asked"),
+    ]);
+    check(&asked(named), vec![
+        (alert(AlertDescription::HandshakeFailure), 11, "(alert handshake_failure)", "in common"),
         (alert(AlertDescription::UnknownCA), 28, "does not accept the certificate in me.pem (alert unknown_ca)", "accepted for vm.example"),
         (alert(AlertDescription::CertificateExpired), 29, "your certificate in me.pem has expired", "a new one"),
         (alert(AlertDescription::CertificateRequired), 28, "does not accept the certificate in me.pem", "accepted"),

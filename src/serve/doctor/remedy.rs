@@ -121,7 +121,7 @@ impl Dialled {
             HandshakeError::Io(_) => {
                 format!("check that {port} is its port; its own log says why it hangs up")
             }
-            HandshakeError::NotTls(opening) => match opening {
+            HandshakeError::NotTls(opening) => match opening.as_slice() {
                 [b'H', b'T', b'T', b'P', b'/', ..] | [b'S', b'S', b'H', b'-', ..] => {
                     format!(
                         "{port} is another service's port, or one without TLS: name the one with TLS"

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use rustls::ClientConfig;
 use rustls::client::danger::ServerCertVerifier;
-use rustls::sign::CertifiedKey;
 
 use super::super::files::{Pair, load_roots};
 use super::super::key::KeyFile;
@@ -25,7 +24,8 @@ pub struct Trust {
 }
 
 /// Makes a configuration for one connection of a person's: it verifies what `trust` says, and the name unless that is
-/// insecure; shows `certificate` (chain, key) if it is asked for, and offers these protocols.
+/// insecure; shows `certificate` (chain, key) if it is asked for, and offers these protocols. What the server shows in a
+/// handshake by it is noted by `witness`, also where that fails.
 ///
 /// The system's CAs are read only where they are needed.
 ///
@@ -35,36 +35,17 @@ pub fn person(
     trust: &Trust,
     certificate: Option<(&Path, &KeyFile)>,
     alpn: &[Vec<u8>],
+    witness: &Arc<Witness>,
 ) -> Result<Arc<ClientConfig>, ClientError> {
-    let verifier = verifier(trust)?;
-    let mut config = verified_by(verifier, pair(certificate)?, super::super::provider())?;
+    let certificate = match certificate {
+        Some((chain, key)) => Some(Arc::new(Pair::load(chain, key)?.key)),
+        None => None,
+    };
+    let verifier = Arc::new(Witnessed::new(verifier(trust)?, witness));
+    let mut config = verified_by(verifier, None, super::super::provider())?;
+    config.client_auth_cert_resolver = Arc::new(Witnessed::new(certificate, witness));
     config.alpn_protocols = alpn.to_vec();
     Ok(Arc::new(config))
-}
-
-/// The same, and what a server shows in a handshake by it, also where that fails.
-///
-/// # Errors
-/// As for [`person`].
-pub fn witnessed(
-    trust: &Trust,
-    certificate: Option<(&Path, &KeyFile)>,
-    alpn: &[Vec<u8>],
-) -> Result<(Arc<ClientConfig>, Arc<Witness>), ClientError> {
-    let certificate = pair(certificate)?;
-    let witness = Arc::new(Witness::default());
-    let verifier = Arc::new(Witnessed::new(verifier(trust)?, &witness));
-    let mut config = verified_by(verifier, None, super::super::provider())?;
-    config.client_auth_cert_resolver = Arc::new(Witnessed::new(certificate, &witness));
-    config.alpn_protocols = alpn.to_vec();
-    Ok((Arc::new(config), witness))
-}
-
-fn pair(certificate: Option<(&Path, &KeyFile)>) -> Result<Option<Arc<CertifiedKey>>, ClientError> {
-    match certificate {
-        Some((chain, key)) => Ok(Some(Arc::new(Pair::load(chain, key)?.key))),
-        None => Ok(None),
-    }
 }
 
 fn verifier(trust: &Trust) -> Result<Arc<dyn ServerCertVerifier>, ClientError> {

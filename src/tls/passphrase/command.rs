@@ -8,6 +8,8 @@ use std::process::{self, Child, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Access, access};
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process_group};
 use zeroize::Zeroizing;
 
@@ -104,9 +106,19 @@ impl Command {
     }
 
     fn not_run(&self, error: &io::Error) -> FileError {
-        let help = match error.kind() {
-            io::ErrorKind::PermissionDenied => {
-                "may this user execute it? a gateway in its sandbox executes only the programs that were configured when it was started: restart it"
+        let is_permitted = access(&self.program, Access::EXEC_OK).is_ok();
+        let help = match Errno::from_io_error(error) {
+            Some(Errno::NOEXEC) => {
+                "it is no program that the system can run: does a script begin with its shell, as in `#!/bin/sh`?"
+            }
+            Some(Errno::ACCESS) if !is_permitted => {
+                "this user may not execute it: if it is the right file, run chmod +x, or ask its owner"
+            }
+            Some(Errno::ACCESS) => {
+                "a gateway in its sandbox executes only the programs that were configured when it was started: restart it; elsewhere, may this user execute what the first line of the script names?"
+            }
+            Some(Errno::NOENT) if is_permitted => {
+                "it is there, and what its first line names (`#!`), or the loader that it was built for, is not"
             }
             _ => "is the path right? it is shown as it was run",
         };

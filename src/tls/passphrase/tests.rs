@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::AtomicU32;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::*;
 use crate::tls::test_certs::write;
@@ -88,9 +88,23 @@ fn a_program_that_fails_is_told_with_its_words_and_may_be_asked_again() {
             .message
             .contains("cannot be run: No such file")
     );
-    let error = Command::new("/etc/passwd".into(), Vec::new()).run();
-    let help = error.unwrap_err().help.unwrap();
-    assert!(help.contains("sandbox"), "{help}");
+}
+
+#[test]
+fn a_program_that_cannot_be_run_is_told_by_what_it_lacks() {
+    let directory = tempfile::tempdir().unwrap();
+    for (mode, text, says) in [
+        (0o600, "#!/bin/sh\necho right\n", "chmod +x"),
+        (0o700, "echo right\n", "#!/bin/sh"),
+        (0o700, "#!/none/sh\necho right\n", "its first line"),
+        (0o700, "#!/etc/passwd\necho right\n", "sandbox"),
+    ] {
+        let path = write(directory.path(), "program", text);
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        let refused = Command::new(path, Vec::new()).run().unwrap_err();
+        let help = refused.help.as_deref().unwrap();
+        assert!(help.contains(says), "{refused}: {help}");
+    }
 }
 
 #[test]

@@ -13,7 +13,7 @@ pub(in crate::tls) fn read_bounded(
     path: &Path,
     most: u64,
 ) -> Result<Zeroizing<Vec<u8>>, FileError> {
-    read(path, most, |_| Ok(()))
+    read(path, most).map(|(bytes, _)| bytes)
 }
 
 /// The same of a file that holds a secret: refused when others than its owner have access to it, as ssh does.
@@ -23,14 +23,22 @@ pub(in crate::tls) fn read_private(
     path: &Path,
     most: u64,
 ) -> Result<Zeroizing<Vec<u8>>, FileError> {
-    read(path, most, |metadata| refuse_others(path, metadata))
+    match read_exposed(path, most)? {
+        (_, Some(exposed)) => Err(exposed),
+        (bytes, None) => Ok(bytes),
+    }
 }
 
-fn read(
+/// The same of a file that may hold a secret, with why it is refused if it does.
+pub(super) fn read_exposed(
     path: &Path,
     most: u64,
-    look: impl FnOnce(&Metadata) -> Result<(), FileError>,
-) -> Result<Zeroizing<Vec<u8>>, FileError> {
+) -> Result<(Zeroizing<Vec<u8>>, Option<FileError>), FileError> {
+    let (bytes, metadata) = read(path, most)?;
+    Ok((bytes, refuse_others(path, &metadata).err()))
+}
+
+fn read(path: &Path, most: u64) -> Result<(Zeroizing<Vec<u8>>, Metadata), FileError> {
     let failed = |error: io::Error| unreadable(path, &error);
     // Asked before opening: opening a FIFO would wait for its writer.
     let metadata = std::fs::metadata(path).map_err(failed)?;
@@ -43,8 +51,9 @@ fn read(
         return Err(FileError::new(path, message, "name a regular file"));
     }
     let file = File::open(path).map_err(failed)?;
-    look(&file.metadata().map_err(failed)?)?;
-    fill(file, most).map_err(failed)
+    let metadata = file.metadata().map_err(failed)?;
+    let bytes = fill(file, most).map_err(failed)?;
+    Ok((bytes, metadata))
 }
 
 /// Reads to the end, or one byte more than is allowed. Of what is read there is one copy: the vector does not move.

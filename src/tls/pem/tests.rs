@@ -1,5 +1,7 @@
 //! PEM files that do not hold what was asked for, and what each is told.
 
+use rustls_pki_types::PrivateKeyDer;
+
 use super::*;
 use crate::tls::test_certs::{Ca, write};
 
@@ -10,7 +12,7 @@ fn faults(content: impl AsRef<[u8]>) -> (Option<String>, Option<String>) {
     let describe = |error: FileError| {
         assert_eq!(error.path, path);
         let text = format!("{}; {}", error.message, error.help.unwrap());
-        text.replace(&path.display().to_string(), "edge.pem")
+        text.replace(&format!("{}/", directory.path().display()), "")
     };
     match Pem::read(&path) {
         Ok(pem) => (
@@ -64,10 +66,21 @@ fn an_empty_file_is_said_to_be_empty() {
 
 #[test]
 fn der_is_met_with_the_command_that_converts_it() {
-    let error = chain_fault(&Ca::new("ca").issue(&["a.example.com"]).chain[0]);
+    let issued = Ca::new("ca").issue(&["a.example.com"]);
+    let error = chain_fault(&issued.chain[0]);
     assert!(error.starts_with("is DER, not PEM; "), "{error}");
+    let line = "convert it: openssl x509 -inform der -in edge.pem -out edge.new.pem";
+    assert!(error.ends_with(line), "{error}");
+    // A key of P-256 is shorter than 256 bytes.
+    let key = PrivateKeyDer::from_pem_slice(issued.key_pem.as_bytes()).unwrap();
+    assert!(key.secret_der().starts_with(&[0x30, 0x81]));
+    let error = key_fault(key.secret_der());
+    let line =
+        "is DER, not PEM; convert it: openssl pkey -inform der -in edge.pem -out edge.new.pem";
+    assert_eq!(error, line);
+    let error = key_fault([0x30, 0x03, 0x04, 0x01, 0x00]);
     assert!(
-        error.contains("openssl x509 -inform der -in edge.pem"),
+        error.contains("(a certificate), or openssl pkey"),
         "{error}"
     );
 }
@@ -81,12 +94,11 @@ fn pkcs_12_is_known_by_its_version_however_its_length_is_written() {
     ] {
         let error = chain_fault([head, &[0x02, 0x01, 0x03, 0x30]].concat());
         // The new file must not be the old one.
-        let line = "openssl pkcs12 -in edge.pem -nodes -out ";
+        let line = "openssl pkcs12 -in edge.pem -aes256 -out edge.new.pem";
         assert!(
-            error.starts_with("is PKCS#12, not PEM; ") && error.contains(line),
+            error.starts_with("is PKCS#12, not PEM; ") && error.ends_with(line),
             "{error}"
         );
-        assert!(error.ends_with("edge.new.pem"), "{error}");
     }
 }
 

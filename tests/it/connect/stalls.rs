@@ -26,6 +26,7 @@ pub(super) enum Then {
     Silence,
     Close,
     Reset,
+    Nonsense,
 }
 
 /// A gateway of which only so many records of its handshake come, and then this.
@@ -69,6 +70,7 @@ async fn speak(mut tcp: TcpStream, config: Arc<ServerConfig>, mut records: usize
     }
     match then {
         Then::Silence => {}
+        Then::Nonsense => tcp.write_all(&[b'?'; 100]).await.unwrap(),
         Then::Close => tcp.shutdown().await.unwrap(),
         Then::Reset => {
             return SockRef::from(&tcp)

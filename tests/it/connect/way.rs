@@ -359,49 +359,8 @@ fn a_file_that_others_can_write_is_refused_with_the_chmod() {
     failed(&done, 20, "gate.invalid", "--gateway");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_pkcs_12_file_is_refused_with_the_line_that_converts_it() {
-    let Some(openssl) = peers::require("openssl", "openssl") else {
-        return;
-    };
-    let authority = Authority::new();
-    authority.issue_files("me", &["me.example.test"]);
-    let at = |name: &str| authority.folder().join(name);
-    let mut export = Command::new(openssl);
-    export.args(["pkcs12", "-export", "-passout", "pass:", "-in"]);
-    export
-        .arg(at("me.pem"))
-        .arg("-inkey")
-        .arg(at("me.key"))
-        .arg("-out")
-        .arg(at("my me.p12"));
-    let done = run(&export, b"");
-    assert!(done.status.success(), "{done:?}");
-
-    let gate = Upstream::tls(asking(&authority), echo).await;
-    let with = |file: &Path| {
-        let mut command = connect(&authority, gate.address);
-        command.arg("--cert").arg(file).arg("--key").arg(file);
-        run(&to(command, &[TARGET]), b"hello")
-    };
-    let done = with(&at("my me.p12"));
-    failed(
-        &done,
-        2,
-        "my me.p12: is PKCS#12, not PEM",
-        "openssl pkcs12 -in '",
-    );
-    let told = String::from_utf8(done.stderr).unwrap();
-    let (_, line) = told.trim_end().split_once("key: openssl ").unwrap();
-    let mut convert = Command::new("sh");
-    convert.args(["-c", &format!("openssl {line} -passin pass:")]);
-    let done = run(&convert, b"");
-    assert!(done.status.success(), "{line}: {done:?}");
-    brought(&with(&at("my me.pem")), b"hello");
-}
-
 /// A server that asks for a certificate of this authority.
-fn asking(authority: &Authority) -> Arc<ServerConfig> {
+pub(super) fn asking(authority: &Authority) -> Arc<ServerConfig> {
     let issued = authority.issue(&[TARGET]);
     let key = PrivateKeyDer::try_from(issued.key.serialize_der()).unwrap();
     let provider = portcullis::tls::provider();

@@ -12,7 +12,7 @@ use crate::support::Child;
 use crate::upstream::Upstream;
 
 /// Whether these bytes stand anywhere in the memory that a process may write to.
-fn holds(process: u32, bytes: &[u8]) -> bool {
+pub(super) fn holds(process: u32, bytes: &[u8]) -> bool {
     let memory = File::open(format!("/proc/{process}/mem")).unwrap();
     let maps = std::fs::read_to_string(format!("/proc/{process}/maps")).unwrap();
     let writable = maps.lines().filter(|line| line.contains(" rw"));
@@ -80,7 +80,7 @@ async fn nothing_of_a_key_file_or_a_passphrase_stays_in_memory_or_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn connect_leaves_no_core_dump_and_its_user_cannot_look_into_it() {
+async fn connect_leaves_no_core_dump_nor_its_passphrase_and_its_user_cannot_look_into_it() {
     let Some(scene) = Scene::new() else { return };
     let issued = scene.authority.issue(&[NAME]);
     let server = issued.server(&[&rustls::version::TLS13]);
@@ -104,6 +104,8 @@ async fn connect_leaves_no_core_dump_and_its_user_cannot_look_into_it() {
     assert_eq!(core, ["Max", "core", "file", "size", "0", "0", "bytes"]);
     let memory = std::fs::metadata(format!("/proc/{}/environ", child.id())).unwrap();
     assert_eq!(memory.uid(), 0, "another process of the user could look in");
+    assert!(holds(child.id(), NAME.as_bytes()));
+    assert!(!holds(child.id(), PASSPHRASE.as_bytes()));
     drop(stdin);
     assert!(child.finish().status.success());
 }

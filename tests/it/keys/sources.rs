@@ -9,7 +9,7 @@ use crate::support::{run, wait_until};
 use crate::upstream::Upstream;
 
 /// A gateway that lets nobody in without a certificate, and echoes.
-async fn strict(scene: &Scene, upstream: &Upstream) -> Gateway {
+pub(super) async fn strict(scene: &Scene, upstream: &Upstream) -> Gateway {
     let tables = format!(
         "certificates = [{{ chain = \"edge.pem\", key = \"plain.key\" }}]\n\
          [tls.options.default]\nclient_auth = \"required\"\nclient_ca = [\"ca.pem\"]\n\
@@ -20,7 +20,7 @@ async fn strict(scene: &Scene, upstream: &Upstream) -> Gateway {
 }
 
 #[track_caller]
-fn echoed(done: &Output) {
+pub(super) fn echoed(done: &Output) {
     assert_eq!(String::from_utf8_lossy(&done.stderr), "");
     assert_eq!(done.stdout, b"hello\n");
 }
@@ -57,7 +57,10 @@ async fn connect_shows_a_certificate_whose_key_a_flag_opens() {
         assert!(!told.contains(PASSPHRASE), "{told}");
     };
     fail(&["--passphrase-fd", "0"], "stdin carries the tunnel");
-    fail(&["--passphrase-fd", "9"], "/dev/fd/9: cannot be read");
+    fail(
+        &["--passphrase-fd", "9"],
+        "--passphrase-fd 9: cannot be read",
+    );
     fail(&["--passphrase-file", "/none"], "/none: does not exist");
     fail(
         &["--passphrase-command", "false"],
@@ -77,7 +80,8 @@ async fn connect_shows_a_certificate_whose_key_a_flag_opens() {
 fn check_asks_nobody_and_takes_what_a_flag_gives() {
     let Some(scene) = Scene::new() else { return };
     scene.encrypt("edge.key", "");
-    let _ = scene.load("edge.key", "");
+    let route = format!("[routes.vm]\nhost = \"{NAME}\"\nupstream = \"127.0.0.1:1\"");
+    let _ = scene.load("edge.key", &route);
     let config = scene.path("portcullis.toml").display().to_string();
     let check = ["check", "--config", &config];
     let done = run(&portcullis(&check), b"");
@@ -88,6 +92,7 @@ fn check_asks_nobody_and_takes_what_a_flag_gives() {
         "{told}"
     );
     assert!(told.contains("--passphrase-file"), "{told}");
+    assert!(!told.contains("no `certificates`"), "{told}");
     let passphrase = scene.path("passphrase").display().to_string();
     let with = [&check[..], &["--passphrase-file", &passphrase]].concat();
     let done = run(&portcullis(&with), b"");

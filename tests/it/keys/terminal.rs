@@ -1,8 +1,11 @@
 //! A passphrase that a person types at a terminal, which shows nothing of it and is as it was before in the end.
 
+use std::fs::File;
+use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 
+use super::memory::holds;
 use super::{NAME, PASSPHRASE, Scene, connecting, portcullis};
 use crate::gateway::Gateway;
 use crate::peers;
@@ -164,11 +167,20 @@ async fn connect_asks_at_the_terminal_while_its_stdin_is_the_tunnels() {
     let gateway = Gateway::start(&scene.authority, &tables).await;
     let arguments = connecting(&scene, gateway.address, &scene.path("client.key"));
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).chain([NAME]).collect();
-    let input = scene.authority.write("input", "hello\n");
+    let input = scene.path("input");
+    let fifo = run(Command::new("mkfifo").arg(&input), b"");
+    assert!(fifo.status.success());
+    let mut stdin = File::options().read(true).write(true).open(&input).unwrap();
     let terminal = Terminal::new();
     let child = terminal.start(&portcullis(&arguments), Some(&input));
     terminal.asked(1);
     terminal.types(&format!("{PASSPHRASE}\r"));
+    stdin.write_all(b"hello\n").unwrap();
+    child.wait_for("its echo", |line| (line == "hello").then_some(()));
+    if rustix::process::geteuid().is_root() {
+        assert!(!holds(child.id(), PASSPHRASE.as_bytes()));
+    }
+    drop(stdin);
     let done = child.finish();
     assert_eq!(String::from_utf8_lossy(&done.stderr), "");
     assert_eq!(done.stdout, b"hello\n");

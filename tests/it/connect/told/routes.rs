@@ -105,8 +105,17 @@ pub(super) async fn tell(book: &Book) {
     let expired = authority.sign(params);
     authority.write("me.pem", &expired.certificate.pem());
     authority.write("me.key", &expired.key.serialize_pem());
+    let early = Authority::new();
+    let mut params = CertificateParams::new(vec!["me.example.test".to_owned()]).unwrap();
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    params.not_before = rcgen::date_time_ymd(2999, 1, 1);
+    params.not_after = rcgen::date_time_ymd(3000, 1, 1);
+    let issued = authority.sign(params);
+    early.write("me.pem", &issued.certificate.pem());
+    early.write("me.key", &issued.key.serialize_pem());
     for (what, whose) in [
         ("a client certificate of another CA", &stranger),
+        ("a client certificate whose time has not come", &early),
         ("a client certificate whose time is over", &authority),
     ] {
         let command = showing(connect(&authority, address), whose.folder(), "me");
