@@ -6,8 +6,8 @@ use std::sync::atomic::AtomicBool;
 
 pub(super) use super::way::timeout;
 
-use super::passphrase;
 use super::way::WayArgs;
+use super::{mistake, passphrase};
 use crate::client::connect::Connect;
 use crate::client::exit::{self, Exit};
 use crate::client::failure::Failure;
@@ -38,7 +38,7 @@ pub struct ConnectArgs {
     pub host: HostName,
 
     /// Taken for ssh's %p, and not used: the gateway goes by the name
-    #[arg(value_name = "PORT")]
+    #[arg(value_name = "PORT", value_parser = port)]
     pub port: Option<u16>,
 }
 
@@ -50,9 +50,9 @@ pub fn run(args: ConnectArgs) -> ExitCode {
             &format!("portcullis: cannot listen for signals: {error}"),
         );
     }
-    let connect = match args.way.find(args.host) {
+    let connect = match args.way.find(args.host, args.json) {
         Ok(connect) => connect,
-        Err(code) => return code,
+        Err(report) => return mistake::end(&report, args.json),
     };
     // Before a key is read; and behind the descriptor of a passphrase, whose name in /proc is root's from then on.
     if let Err(error) = sandbox::no_dumps() {
@@ -70,15 +70,13 @@ pub fn run(args: ConnectArgs) -> ExitCode {
     runtime.shutdown_background();
     match ended {
         Ended::Done(Ok(())) => ExitCode::from(Exit::Ended.code()),
-        Ended::Done(Err(failure)) => {
-            let report = connect.report(&failure);
-            match args.json {
-                true => fail(report.exit.code(), &report.json()),
-                false => fail(report.exit.code(), &report.to_string()),
-            }
-        }
+        Ended::Done(Err(failure)) => mistake::end(&connect.report(&failure), args.json),
         Ended::Interrupted => ExitCode::from(Exit::Interrupted.code()),
     }
+}
+
+fn port(text: &str) -> Result<u16, &'static str> {
+    text.parse().map_err(|_| "write a number up to 65535")
 }
 
 /// How the command ended.

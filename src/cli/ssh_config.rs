@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::connect::fail;
-use super::way::USAGE;
+use super::way::{USAGE, environment};
 use super::{passphrase, stdout};
 use crate::client::gateway::Gateway;
 use crate::client::replace::{NotReplaced, Replaceable};
@@ -34,12 +34,7 @@ pub struct SshConfigArgs {
     pub domain: Vec<HostPattern>,
 
     /// The gateway; what client.toml says of the domain if none is given [env: PORTCULLIS_GATEWAY]
-    #[arg(
-        long,
-        value_name = "HOST[:PORT]",
-        env = "PORTCULLIS_GATEWAY",
-        hide_env = true
-    )]
+    #[arg(long, value_name = "HOST[:PORT]")]
     pub gateway: Option<Gateway>,
 
     /// Put the block into the file, in place of an earlier one; the file before is kept beside it
@@ -124,10 +119,14 @@ fn blocks(args: &SshConfigArgs) -> Result<Vec<(Block, String)>, Refused> {
         hint: "start it by its absolute path".to_owned(),
     })?;
     let program = absolute(&program).map_err(wrong)?;
-    if args.gateway.is_none() {
+    let gateway = match args.gateway.clone() {
+        None => way::gateway(environment).map_err(lost)?,
+        typed => typed,
+    };
+    if gateway.is_none() {
         args.domain.iter().try_for_each(has_gateway)?;
     }
-    let flags = flags(args).map_err(wrong)?;
+    let flags = flags(args, gateway.as_ref()).map_err(wrong)?;
     let blocks = args.domain.iter().map(|domain| {
         let block = Block {
             domain: domain.clone(),
@@ -170,24 +169,30 @@ fn has_gateway(domain: &HostPattern) -> Result<(), Refused> {
         message: error.to_string(),
         hint: "name a domain, such as '*.vm.example.com'".to_owned(),
     })?;
-    match way::find(Typed::default(), name.clone(), |name| env::var_os(name)) {
+    match way::find(Typed::default(), name.clone(), environment) {
         Ok(_) => Ok(()),
-        Err(lost) => Err(Refused {
-            code: 2,
-            hint: lost.hint().replace(name.as_str(), &domain.to_string()),
-            message: match lost {
-                Lost::NoGateway { .. } => format!("no gateway is named for {domain}"),
-                lost => lost.to_string(),
-            },
+        Err(none @ Lost::NoGateway { .. }) => Err(Refused {
+            code: USAGE,
+            message: format!("no gateway is named for {domain}"),
+            hint: none.hint().replace(name.as_str(), &domain.to_string()),
         }),
+        Err(other) => Err(lost(other)),
+    }
+}
+
+fn lost(lost: Lost) -> Refused {
+    Refused {
+        code: USAGE,
+        message: lost.to_string(),
+        hint: lost.hint(),
     }
 }
 
 /// What `connect` is told. Its files by their absolute paths: ssh may be started anywhere.
-fn flags(args: &SshConfigArgs) -> Result<Vec<String>, String> {
+fn flags(args: &SshConfigArgs, gateway: Option<&Gateway>) -> Result<Vec<String>, String> {
     let mut flags = Vec::new();
     let mut add = |flag: &str, value: String| flags.extend([format!("--{flag}"), value]);
-    if let Some(gateway) = &args.gateway {
+    if let Some(gateway) = gateway {
         add("gateway", gateway.to_string());
     }
     for file in &args.ca {

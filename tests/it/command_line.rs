@@ -80,6 +80,19 @@ fn a_terminal_gets_colours_unless_no_color_says_no() {
     };
     assert!(shown("").contains(&0x1b));
     assert!(!shown("1").contains(&0x1b));
+    let doctor = format!(
+        "{} doctor --config /nowhere",
+        env!("CARGO_BIN_EXE_portcullis")
+    );
+    let shown = |terminal: &str| {
+        let mut command = Command::new(&script);
+        command
+            .args(["-qec", &doctor, "/dev/null"])
+            .env("TERM", terminal);
+        run(command.env_remove("NO_COLOR"), b"").stdout
+    };
+    assert!(shown("xterm").contains(&0x1b));
+    assert!(!shown("dumb").contains(&0x1b));
 }
 
 #[test]
@@ -109,6 +122,7 @@ fn a_host_that_is_no_name_is_refused_in_a_clear_line_before_anything_is_tried() 
             "{host}: {told}"
         );
         assert_eq!(hint, "hint: see portcullis connect --help");
+        assert!(message.len() < 400, "{message}");
         assert_eq!(done.stdout, b"");
     }
 }
@@ -116,10 +130,11 @@ fn a_host_that_is_no_name_is_refused_in_a_clear_line_before_anything_is_tried() 
 #[test]
 fn a_mistake_in_the_command_line_is_one_object_where_failures_are() {
     for (arguments, says) in [
-        (["connect", "--json", "a b"], "cannot hold ' '"),
-        (["connect", "--nonsense", "--json"], "'--nonsense'"),
+        (&["connect", "--json", "a b"][..], "cannot hold ' '"),
+        (&["connect", "--nonsense", "--json"], "'--nonsense'"),
+        (&["doctor", "--json", "a b"], "cannot hold ' '"),
     ] {
-        let done = run(&portcullis(&arguments), b"");
+        let done = run(&portcullis(arguments), b"");
         let told: serde_json::Value = serde_json::from_slice(&done.stderr).unwrap();
         assert_eq!(done.status.code(), Some(2), "{told}");
         assert_eq!(
@@ -136,6 +151,20 @@ fn a_mistake_in_the_command_line_is_one_object_where_failures_are() {
         told.starts_with("portcullis: invalid value '--json'"),
         "{told}"
     );
+}
+
+#[test]
+fn a_doctor_with_a_gateway_and_no_host_asks_whom_to_reach() {
+    let flags = ["doctor", "--gateway", "gate.example.com"];
+    let done = run(portcullis(&flags).env_remove("PORTCULLIS_CONFIG"), b"");
+    assert_eq!(done.status.code(), Some(2));
+    let told = String::from_utf8(done.stderr).unwrap();
+    let lines: Vec<_> = told.lines().collect();
+    assert_eq!(lines[0], "portcullis: whom to reach?");
+    assert!(lines[1].starts_with("hint: portcullis doctor "), "{told}");
+    let done = run(portcullis(&flags).arg("--json"), b"");
+    let told: serde_json::Value = serde_json::from_slice(&done.stderr).unwrap();
+    assert_eq!(told["error"], "whom to reach?");
 }
 
 #[test]

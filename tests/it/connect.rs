@@ -18,6 +18,7 @@ use crate::upstream::Upstream;
 
 mod ends;
 mod failures;
+mod own_file;
 mod proxies;
 mod stalls;
 mod status;
