@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 pub(super) use super::way::timeout;
 
 use super::way::WayArgs;
-use super::{mistake, passphrase};
+use super::{mistake, passphrase, shortage};
 use crate::client::connect::Connect;
 use crate::client::exit::{self, Exit};
 use crate::client::failure::Failure;
@@ -58,21 +58,22 @@ pub fn run(args: ConnectArgs) -> ExitCode {
     if let Err(error) = sandbox::no_dumps() {
         return fail(1, &format!("portcullis: cannot start: {error}"));
     }
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    let runtime = match runtime {
-        Ok(runtime) => runtime,
-        Err(error) => return fail(1, &format!("portcullis: cannot start: {error}")),
+    let ended = shortage::caught(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let ended = runtime.block_on(tunnel(&connect));
+        // The thread that reads stdin may wait there for ever.
+        runtime.shutdown_background();
+        Ok(ended)
+    });
+    let report = match ended {
+        Ok(Ended::Done(Ok(()))) => return ExitCode::from(Exit::Ended.code()),
+        Ok(Ended::Interrupted) => return ExitCode::from(Exit::Interrupted.code()),
+        Ok(Ended::Done(Err(failure))) => connect.report(&failure),
+        Err(report) => report,
     };
-    let ended = runtime.block_on(tunnel(&connect));
-    // The thread that reads stdin may wait there for ever.
-    runtime.shutdown_background();
-    match ended {
-        Ended::Done(Ok(())) => ExitCode::from(Exit::Ended.code()),
-        Ended::Done(Err(failure)) => mistake::end(&connect.report(&failure), args.json),
-        Ended::Interrupted => ExitCode::from(Exit::Interrupted.code()),
-    }
+    mistake::end(&report, args.json)
 }
 
 fn port(text: &str) -> Result<u16, &'static str> {

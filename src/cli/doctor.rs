@@ -8,9 +8,8 @@ mod client;
 mod draw;
 mod host;
 
-use super::connect::fail;
 use super::way::WayArgs;
-use super::{mistake, stdout};
+use super::{mistake, shortage, stdout};
 use crate::client::exit::Exit;
 use crate::client::report::Report;
 use crate::log;
@@ -51,13 +50,17 @@ pub struct DoctorArgs {
 
 /// Runs the command.
 pub fn run(args: DoctorArgs) -> ExitCode {
+    let json = args.json;
+    match shortage::caught(|| examine(args)) {
+        Ok(code) => code,
+        Err(report) => mistake::end(&report, json),
+    }
+}
+
+fn examine(args: DoctorArgs) -> io::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .build();
-    let runtime = match runtime {
-        Ok(runtime) => runtime,
-        Err(error) => return fail(1, &format!("portcullis: cannot start: {error}")),
-    };
+        .build()?;
     let code = match args.host {
         Some(host) => {
             let telling = Telling::new("client", host.to_string(), args.json);
@@ -79,7 +82,7 @@ pub fn run(args: DoctorArgs) -> ExitCode {
     };
     // A thread may wait for DNS longer than anybody.
     runtime.shutdown_background();
-    code
+    Ok(code)
 }
 
 /// Whether flags were typed that mean nothing without a HOST.

@@ -39,6 +39,8 @@ exits! {
     Stdio = 1, "stdio", "stdin or stdout failed";
     /// The arguments, or a file that they name.
     Usage = 2, "usage", "wrong arguments, or a file of theirs";
+    /// This machine gives the process no thread or no descriptor.
+    Shortage = 3, "shortage", "machine: gives no threads or files";
     /// The gateway cannot be reached, for a reason that has no code of its own.
     Unreachable = 10, "unreachable", "gateway: no way there";
     /// No TLS handshake with it: nothing in common, or an alert that has no code of its own.

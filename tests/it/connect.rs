@@ -20,6 +20,7 @@ mod ends;
 mod failures;
 mod own_file;
 mod proxies;
+mod shortage;
 mod stalls;
 mod status;
 mod tinyproxy;
