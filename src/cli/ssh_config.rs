@@ -1,8 +1,10 @@
 //! `portcullis ssh-config`: the block of ssh's configuration that sends a domain through a gateway.
 
 use std::env;
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -15,6 +17,7 @@ use crate::client::replace::{NotReplaced, Replaceable};
 use crate::client::ssh_config::{Block, Damaged, absolute, installed, removed};
 use crate::client::way::{self, Lost, Typed};
 use crate::name::{HostName, HostPattern};
+use crate::stop;
 use crate::tls::files::{FileError, Pair, load_roots};
 use crate::tls::pin::Pin;
 
@@ -84,7 +87,11 @@ struct Refused {
 /// Runs the command.
 pub fn run(args: SshConfigArgs) -> ExitCode {
     let done = match args.install || args.remove {
-        true => change(&args),
+        true => {
+            // A signal that cannot be heard does what it does.
+            let _ = stop::listen(&stop::AS_EVER);
+            change(&args)
+        }
         false => blocks(&args).map(|blocks| {
             // Printed, it may be for another machine.
             if let Err(error) = files(&args) {
@@ -263,9 +270,15 @@ fn change(args: &SshConfigArgs) -> Result<String, Refused> {
         });
     }
     let backup = file.replace(&content).map_err(unusable)?;
-    let kept = backup.map_or_else(String::new, |backup| {
+    let mut kept = backup.map_or_else(String::new, |backup| {
         format!("; the file before is {}", backup.display())
     });
+    if file.other_names() > 0 {
+        kept.push_str(", as it is under its other names (hard links)");
+    }
+    if args.file.is_none() && args.install {
+        warn_of_another_home(&file.path);
+    }
     Ok(match args.remove {
         true => format!("removed from {shown}{kept}\n"),
         false => format!("installed in {shown}{kept}\n"),
@@ -278,6 +291,36 @@ fn unusable(error: NotReplaced) -> Refused {
         message: error.to_string(),
         hint: error.hint().to_owned(),
     }
+}
+
+/// ssh goes by the user's entry and not by HOME. What root writes into a person's home is for that person's ssh.
+fn warn_of_another_home(installed: &Path) {
+    let owner = fs::metadata(installed).map(|file| file.uid());
+    let users = [Some(rustix::process::geteuid().as_raw()), owner.ok()];
+    let read = users.map(|user| Some(home_of(user?)?.join(".ssh").join("config")));
+    let is_it = |file: &PathBuf| fs::canonicalize(file).is_ok_and(|file| file == installed);
+    if let [Some(own), _] = &read
+        && !read.iter().flatten().any(is_it)
+    {
+        let own = own.display();
+        // With stderr gone there is nobody to warn.
+        let _ = writeln!(
+            io::stderr(),
+            "portcullis: warning: ssh reads {own}, and not this file: it does not go by HOME\nhint: name it by --file {own}, or to ssh by -F {}",
+            installed.display()
+        );
+    }
+}
+
+/// The home of a user, as far as the system's own file tells (passwd(5)).
+fn home_of(user: u32) -> Option<PathBuf> {
+    let users = fs::read("/etc/passwd").ok()?;
+    users.split(|byte| *byte == b'\n').find_map(|line| {
+        let fields: Vec<_> = line.split(|byte| *byte == b':').collect();
+        let number = str::from_utf8(fields.get(2)?).ok()?;
+        let home = Path::new(OsStr::from_bytes(fields.get(5)?));
+        (number.parse() == Ok(user)).then(|| home.to_owned())
+    })
 }
 
 fn usual_file() -> Result<PathBuf, Refused> {

@@ -12,6 +12,7 @@ use crate::support::run;
 use crate::vm::{Vm, end};
 
 mod file;
+mod kept;
 
 const NAME: &str = "ssh.vm.example.test";
 const DOMAIN: &str = "*.vm.example.test";
