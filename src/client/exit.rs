@@ -96,9 +96,7 @@ exits! {
 /// The list that `portcullis connect --help` ends with, in two columns.
 pub fn help() -> String {
     let half = WIDTH / 2;
-    let cells: Vec<_> = (Exit::ALL.iter())
-        .map(|exit| format!("{:>3} {}", exit.code(), exit.meaning()))
-        .collect();
+    let cells: Vec<_> = list().collect();
     let (left, right) = cells.split_at(cells.len().div_ceil(2));
     let mut text = String::from("Exit codes:");
     for (line, left) in left.iter().enumerate() {
@@ -107,6 +105,12 @@ pub fn help() -> String {
         text.push_str(format!("{left:half$}{right}").trim_end());
     }
     text
+}
+
+/// Each code with its meaning, a line each.
+pub fn list() -> impl Iterator<Item = String> {
+    let codes = Exit::ALL.iter();
+    codes.map(|exit| format!("{:>3} {}", exit.code(), exit.meaning()))
 }
 
 #[cfg(test)]

@@ -232,7 +232,11 @@ fn the_manual_has_a_page_for_each_command() {
         "\\-\\-insecure",
         "\\-\\-pin",
         "PORTCULLIS_GATEWAY",
-        "Exit codes",
+        "portcullis connect\\fR [OPTIONS] <HOST> [PORT]",
+        "\\-\\-passphrase\\-file",
+        ".SH \"EXIT CODES\"\n",
+        "\n\\& 24 gateway: went silent, or hung up\n",
+        "\n\\&ssh \\-o ProxyCommand=\\(aqportcullis connect ",
     ] {
         assert!(connect.contains(says), "{says}\n{connect}");
     }
@@ -243,6 +247,29 @@ fn the_manual_has_a_page_for_each_command() {
         told.starts_with("portcullis: cannot write the manual: "),
         "{told}"
     );
+}
+
+#[test]
+fn a_page_of_the_manual_is_read_line_by_line_on_a_screen() {
+    let folder = tempfile::tempdir().unwrap();
+    printed(portcullis(&["man", "--dir"]).arg(folder.path()));
+    let mut man = Command::new("man");
+    man.args(["-P", "cat", "-l"]);
+    man.arg(folder.path().join("portcullis-connect.1"));
+    // Where there is no such program nobody reads it there.
+    let Ok(done) = man.env("MANWIDTH", SCREEN.0.to_string()).output() else {
+        return peers::skip("no `man` here");
+    };
+    let shown = String::from_utf8(done.stdout).unwrap();
+    for line in [
+        "\n   24 gateway: went silent, or hung up\n",
+        "\n  portcullis connect --ca ca.pem --cert me.pem",
+        "--passphrase-file <FILE>",
+    ] {
+        assert!(shown.contains(line), "{line}\n{shown}");
+    }
+    let wide = shown.lines().find(|line| line.chars().count() > SCREEN.0);
+    assert_eq!(wide, None);
 }
 
 #[test]
