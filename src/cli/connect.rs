@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 pub(super) use super::way::timeout;
 
-use super::passphrase;
 use super::way::WayArgs;
+use super::{mistake, passphrase, shortage};
 use crate::client::connect::Connect;
 use crate::client::exit::{self, Exit};
 use crate::client::failure::Failure;
@@ -39,7 +39,7 @@ pub struct ConnectArgs {
     pub host: HostName,
 
     /// Taken for ssh's %p, and not used: the gateway goes by the name
-    #[arg(value_name = "PORT")]
+    #[arg(value_name = "PORT", value_parser = port)]
     pub port: Option<u16>,
 }
 
@@ -52,9 +52,9 @@ pub fn run(args: ConnectArgs) -> ExitCode {
         );
     }
     let began = Instant::now();
-    let mut connect = match args.way.find(args.host) {
+    let mut connect = match args.way.find(args.host, args.json) {
         Ok(connect) => connect,
-        Err(code) => return code,
+        Err(report) => return mistake::end(&report, args.json),
     };
     // For a passphrase, if it comes from a descriptor.
     let waited = began.elapsed();
@@ -62,27 +62,26 @@ pub fn run(args: ConnectArgs) -> ExitCode {
     if let Err(error) = sandbox::no_dumps() {
         return fail(1, &format!("portcullis: cannot start: {error}"));
     }
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    let runtime = match runtime {
-        Ok(runtime) => runtime,
-        Err(error) => return fail(1, &format!("portcullis: cannot start: {error}")),
+    let ended = shortage::caught(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let ended = runtime.block_on(tunnel(&mut connect, waited));
+        // The thread that reads stdin may wait there for ever.
+        runtime.shutdown_background();
+        Ok(ended)
+    });
+    let report = match ended {
+        Ok(Ended::Done(Ok(()))) => return ExitCode::from(Exit::Ended.code()),
+        Ok(Ended::Interrupted) => return ExitCode::from(Exit::Interrupted.code()),
+        Ok(Ended::Done(Err(failure))) => connect.report(&failure),
+        Err(report) => report,
     };
-    let ended = runtime.block_on(tunnel(&mut connect, waited));
-    // The thread that reads stdin may wait there for ever.
-    runtime.shutdown_background();
-    match ended {
-        Ended::Done(Ok(())) => ExitCode::from(Exit::Ended.code()),
-        Ended::Done(Err(failure)) => {
-            let report = connect.report(&failure);
-            match args.json {
-                true => fail(report.exit.code(), &report.json()),
-                false => fail(report.exit.code(), &report.to_string()),
-            }
-        }
-        Ended::Interrupted => ExitCode::from(Exit::Interrupted.code()),
-    }
+    mistake::end(&report, args.json)
+}
+
+fn port(text: &str) -> Result<u16, &'static str> {
+    text.parse().map_err(|_| "write a number up to 65535")
 }
 
 /// How the command ended.

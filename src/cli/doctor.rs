@@ -8,9 +8,10 @@ mod client;
 mod draw;
 mod host;
 
-use super::connect::fail;
-use super::stdout;
-use super::way::{USAGE, WayArgs};
+use super::way::WayArgs;
+use super::{mistake, shortage, stdout};
+use crate::client::exit::Exit;
+use crate::client::report::Report;
 use crate::log;
 use crate::name::HostName;
 use crate::status::step::{Finding, Step};
@@ -49,22 +50,26 @@ pub struct DoctorArgs {
 
 /// Runs the command.
 pub fn run(args: DoctorArgs) -> ExitCode {
+    let json = args.json;
+    match shortage::caught(|| examine(args)) {
+        Ok(code) => code,
+        Err(report) => mistake::end(&report, json),
+    }
+}
+
+fn examine(args: DoctorArgs) -> io::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .build();
-    let runtime = match runtime {
-        Ok(runtime) => runtime,
-        Err(error) => return fail(1, &format!("portcullis: cannot start: {error}")),
-    };
+        .build()?;
     let code = match args.host {
         Some(host) => {
             let telling = Telling::new("client", host.to_string(), args.json);
             client::examine(args.way, host, telling, &runtime)
         }
-        None if is_for_a_host(&args.way) => fail(
-            USAGE,
-            "portcullis: whom to reach?\nhint: portcullis doctor [--gateway HOST:PORT] HOST; without those flags it looks at a gateway's host",
-        ),
+        None if is_for_a_host(&args.way) => {
+            let hint = "portcullis doctor [--gateway HOST:PORT] HOST; without those flags it looks at a gateway's host";
+            mistake::end(&Report::new(Exit::Usage, "whom to reach?", hint), args.json)
+        }
         None => {
             let config = args
                 .config
@@ -77,14 +82,14 @@ pub fn run(args: DoctorArgs) -> ExitCode {
     };
     // A thread may wait for DNS longer than anybody.
     runtime.shutdown_background();
-    code
+    Ok(code)
 }
 
-/// Whether flags were typed that mean nothing without a HOST. The gateway may stand in the environment.
+/// Whether flags were typed that mean nothing without a HOST.
 fn is_for_a_host(way: &WayArgs) -> bool {
     let has_lists = [way.ca.len(), way.pin.len(), way.alpn.len()] != [0; 3];
     let has_files = way.cert.is_some() || way.client_config.is_some();
-    let has_rest = way.server_name.is_some() || way.proxy.is_some();
+    let has_rest = way.gateway.is_some() || way.server_name.is_some() || way.proxy.is_some();
     has_lists || has_files || has_rest || way.insecure
 }
 

@@ -11,6 +11,9 @@ use super::stdout;
 use crate::client::exit::Exit;
 use crate::client::report::Report;
 
+/// As many characters of a word are told: names have up to 63 in a label, and paths often more.
+const MOST_OF_A_WORD: usize = 128;
+
 /// Tells of it, and gives the exit code. What was asked for, such as a help, is no mistake and is printed.
 pub(super) fn tell(error: &Error, words: &[OsString]) -> ExitCode {
     let is_told = error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
@@ -23,7 +26,13 @@ pub(super) fn tell(error: &Error, words: &[OsString]) -> ExitCode {
     let command = words.next().filter(|word| !word.starts_with('-'));
     let report = report(&error.to_string(), command.unwrap_or_default());
     let mut flags = words.take_while(|word| *word != "--");
-    match command == Some("connect") && flags.any(|flag| flag == "--json") {
+    let has_reports = matches!(command, Some("connect" | "doctor"));
+    end(&report, has_reports && flags.any(|flag| flag == "--json"))
+}
+
+/// Tells of a failure on stderr, as one object of JSON if that is asked for, and gives its exit code.
+pub(super) fn end(report: &Report, json: bool) -> ExitCode {
+    match json {
         true => fail(report.exit.code(), &report.json()),
         false => fail(report.exit.code(), &report.to_string()),
     }
@@ -38,6 +47,8 @@ fn report(text: &str, command: &str) -> Report {
     });
     let first = paragraphs.next().unwrap_or_default();
     let message = first.strip_prefix("error: ").unwrap_or(&first);
+    let words: Vec<_> = message.split(' ').map(shortened).collect();
+    let message = words.join(" ");
     let tip = paragraphs.find_map(|paragraph| Some(paragraph.strip_prefix("tip: ")?.to_owned()));
     let help = match command {
         "" => "portcullis --help".to_owned(),
@@ -48,6 +59,14 @@ fn report(text: &str, command: &str) -> Report {
         None => format!("see {help}"),
     };
     Report::new(Exit::Usage, message, hint)
+}
+
+/// A word as it is known again: of a name that is far too long nobody reads all.
+fn shortened(word: &str) -> String {
+    match word.char_indices().nth(MOST_OF_A_WORD) {
+        Some((end, _)) => format!("{}…", word.get(..end).unwrap_or_default()),
+        None => word.to_owned(),
+    }
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ pub mod passphrase;
 pub mod probe;
 pub mod routes;
 pub mod serve;
+mod shortage;
 pub mod ssh_config;
 mod stdout;
 pub mod tunnel;

@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::client::exit::Exit;
+use crate::client::report::Report;
 use crate::stop;
 use crate::tls::files::FileError;
 use crate::tls::passphrase::{Command, Given};
@@ -81,6 +83,13 @@ fn at_terminal() -> Given {
         let prompt = format!("{again}passphrase for {}: ", key.escape_debug());
         terminal::ask(&prompt)
     }))
+}
+
+/// What to tell of files that a command cannot begin with.
+pub(super) fn report(error: &FileError) -> Report {
+    let help = error.help.as_deref();
+    let hint = help.unwrap_or("look at the files that are named");
+    Report::new(Exit::Usage, error.to_string(), hint)
 }
 
 /// What a command says that cannot begin for want of a passphrase.

@@ -1,20 +1,23 @@
 //! `portcullis ssh-config`: the block of ssh's configuration that sends a domain through a gateway.
 
 use std::env;
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::connect::fail;
-use super::way::USAGE;
+use super::way::{USAGE, environment};
 use super::{passphrase, stdout};
 use crate::client::gateway::Gateway;
 use crate::client::replace::{NotReplaced, Replaceable};
 use crate::client::ssh_config::{Block, Damaged, absolute, installed, removed};
 use crate::client::way::{self, Lost, Typed};
 use crate::name::{HostName, HostPattern};
+use crate::stop;
 use crate::tls::files::{FileError, Pair, load_roots};
 use crate::tls::pin::Pin;
 
@@ -34,12 +37,7 @@ pub struct SshConfigArgs {
     pub domain: Vec<HostPattern>,
 
     /// The gateway; what client.toml says of the domain if none is given [env: PORTCULLIS_GATEWAY]
-    #[arg(
-        long,
-        value_name = "HOST[:PORT]",
-        env = "PORTCULLIS_GATEWAY",
-        hide_env = true
-    )]
+    #[arg(long, value_name = "HOST[:PORT]")]
     pub gateway: Option<Gateway>,
 
     /// Put the block into the file, in place of an earlier one; the file before is kept beside it
@@ -89,7 +87,11 @@ struct Refused {
 /// Runs the command.
 pub fn run(args: SshConfigArgs) -> ExitCode {
     let done = match args.install || args.remove {
-        true => change(&args),
+        true => {
+            // A signal that cannot be heard does what it does.
+            let _ = stop::listen(&stop::AS_EVER);
+            change(&args)
+        }
         false => blocks(&args).map(|blocks| {
             // Printed, it may be for another machine.
             if let Err(error) = files(&args) {
@@ -124,10 +126,14 @@ fn blocks(args: &SshConfigArgs) -> Result<Vec<(Block, String)>, Refused> {
         hint: "start it by its absolute path".to_owned(),
     })?;
     let program = absolute(&program).map_err(wrong)?;
-    if args.gateway.is_none() {
+    let gateway = match args.gateway.clone() {
+        None => way::gateway(environment).map_err(lost)?,
+        typed => typed,
+    };
+    if gateway.is_none() {
         args.domain.iter().try_for_each(has_gateway)?;
     }
-    let flags = flags(args).map_err(wrong)?;
+    let flags = flags(args, gateway.as_ref()).map_err(wrong)?;
     let blocks = args.domain.iter().map(|domain| {
         let block = Block {
             domain: domain.clone(),
@@ -170,24 +176,30 @@ fn has_gateway(domain: &HostPattern) -> Result<(), Refused> {
         message: error.to_string(),
         hint: "name a domain, such as '*.vm.example.com'".to_owned(),
     })?;
-    match way::find(Typed::default(), name.clone(), |name| env::var_os(name)) {
+    match way::find(Typed::default(), name.clone(), environment) {
         Ok(_) => Ok(()),
-        Err(lost) => Err(Refused {
-            code: 2,
-            hint: lost.hint().replace(name.as_str(), &domain.to_string()),
-            message: match lost {
-                Lost::NoGateway { .. } => format!("no gateway is named for {domain}"),
-                lost => lost.to_string(),
-            },
+        Err(none @ Lost::NoGateway { .. }) => Err(Refused {
+            code: USAGE,
+            message: format!("no gateway is named for {domain}"),
+            hint: none.hint().replace(name.as_str(), &domain.to_string()),
         }),
+        Err(other) => Err(lost(other)),
+    }
+}
+
+fn lost(lost: Lost) -> Refused {
+    Refused {
+        code: USAGE,
+        message: lost.to_string(),
+        hint: lost.hint(),
     }
 }
 
 /// What `connect` is told. Its files by their absolute paths: ssh may be started anywhere.
-fn flags(args: &SshConfigArgs) -> Result<Vec<String>, String> {
+fn flags(args: &SshConfigArgs, gateway: Option<&Gateway>) -> Result<Vec<String>, String> {
     let mut flags = Vec::new();
     let mut add = |flag: &str, value: String| flags.extend([format!("--{flag}"), value]);
-    if let Some(gateway) = &args.gateway {
+    if let Some(gateway) = gateway {
         add("gateway", gateway.to_string());
     }
     for file in &args.ca {
@@ -258,9 +270,15 @@ fn change(args: &SshConfigArgs) -> Result<String, Refused> {
         });
     }
     let backup = file.replace(&content).map_err(unusable)?;
-    let kept = backup.map_or_else(String::new, |backup| {
+    let mut kept = backup.map_or_else(String::new, |backup| {
         format!("; the file before is {}", backup.display())
     });
+    if file.other_names() > 0 {
+        kept.push_str(", as it is under its other names (hard links)");
+    }
+    if args.file.is_none() && args.install {
+        warn_of_another_home(&file.path);
+    }
     Ok(match args.remove {
         true => format!("removed from {shown}{kept}\n"),
         false => format!("installed in {shown}{kept}\n"),
@@ -273,6 +291,36 @@ fn unusable(error: NotReplaced) -> Refused {
         message: error.to_string(),
         hint: error.hint().to_owned(),
     }
+}
+
+/// ssh goes by the user's entry and not by HOME. What root writes into a person's home is for that person's ssh.
+fn warn_of_another_home(installed: &Path) {
+    let owner = fs::metadata(installed).map(|file| file.uid());
+    let users = [Some(rustix::process::geteuid().as_raw()), owner.ok()];
+    let read = users.map(|user| Some(home_of(user?)?.join(".ssh").join("config")));
+    let is_it = |file: &PathBuf| fs::canonicalize(file).is_ok_and(|file| file == installed);
+    if let [Some(own), _] = &read
+        && !read.iter().flatten().any(is_it)
+    {
+        let own = own.display();
+        // With stderr gone there is nobody to warn.
+        let _ = writeln!(
+            io::stderr(),
+            "portcullis: warning: ssh reads {own}, and not this file: it does not go by HOME\nhint: name it by --file {own}, or to ssh by -F {}",
+            installed.display()
+        );
+    }
+}
+
+/// The home of a user, as far as the system's own file tells (passwd(5)).
+fn home_of(user: u32) -> Option<PathBuf> {
+    let users = fs::read("/etc/passwd").ok()?;
+    users.split(|byte| *byte == b'\n').find_map(|line| {
+        let fields: Vec<_> = line.split(|byte| *byte == b':').collect();
+        let number = str::from_utf8(fields.get(2)?).ok()?;
+        let home = Path::new(OsStr::from_bytes(fields.get(5)?));
+        (number.parse() == Ok(user)).then(|| home.to_owned())
+    })
 }
 
 fn usual_file() -> Result<PathBuf, Refused> {

@@ -1,20 +1,20 @@
 //! The flags that say how a target is reached, and what is done when nobody says it.
 
 use std::convert::Infallible;
+use std::ffi::OsString;
 use std::io::Write;
 use std::path::PathBuf;
-use std::process::ExitCode;
 use std::time::Duration;
 
 use jiff::SignedDuration;
 
-use super::connect::fail;
 use super::passphrase::{self, Asking, PassphraseArgs};
 use crate::client::connect::Connect;
+use crate::client::exit::Exit;
 use crate::client::gateway::Gateway;
-use crate::client::way::{self, Lost, Typed};
+use crate::client::report::Report;
+use crate::client::way::{self, Typed};
 use crate::config::{HttpProxyError, LONGEST_TIMEOUT, Secret, protocol};
-use crate::log;
 use crate::name::HostName;
 use crate::tls::passphrase::Source;
 use crate::tls::pin::Pin;
@@ -26,12 +26,7 @@ pub(super) const USAGE: u8 = 2;
 #[derive(Debug, clap::Args)]
 pub struct WayArgs {
     /// Port 8443 by default; or $PORTCULLIS_GATEWAY
-    #[arg(
-        long,
-        value_name = "HOST[:PORT]",
-        env = "PORTCULLIS_GATEWAY",
-        hide_env = true
-    )]
+    #[arg(long, value_name = "HOST[:PORT]")]
     pub gateway: Option<Gateway>,
 
     /// In place of ~/.config/portcullis/client.toml
@@ -84,18 +79,15 @@ pub struct WayArgs {
 pub struct Alpn(Vec<u8>);
 
 impl WayArgs {
-    /// What was typed; or the exit code, when it has been said what is wrong with it.
-    pub(super) fn typed(self) -> Result<Typed, ExitCode> {
+    /// What was typed; or what is wrong with it.
+    pub(super) fn typed(self) -> Result<Typed, Report> {
         let limit = self.timeout.unwrap_or(way::TIMEOUT);
         let given = self.passphrase.given(Asking::BesideTunnel(limit));
-        let given = given.map_err(|error| fail(USAGE, &passphrase::told(&error)))?;
+        let given = given.map_err(|error| passphrase::report(&error))?;
         let proxy = self.proxy.map(|proxy| proxy.reveal().parse());
         let proxy = proxy.transpose().map_err(|error: HttpProxyError| {
             let hint = "write --proxy http://[USER:PASSWORD@]HOST:PORT, or --proxy none";
-            fail(
-                USAGE,
-                &format!("portcullis: --proxy: {}\nhint: {hint}", error.why()),
-            )
+            Report::new(Exit::Usage, format!("--proxy: {}", error.why()), hint)
         })?;
         Ok(Typed {
             gateway: self.gateway,
@@ -112,26 +104,32 @@ impl WayArgs {
         })
     }
 
-    /// The way to a target; or the exit code, when it has been said why there is none.
-    pub(super) fn find(self, target: HostName) -> Result<Connect, ExitCode> {
-        let typed = self.typed()?;
-        let connect = way::find(typed, target, |name| std::env::var_os(name));
-        let connect = connect.map_err(|lost| {
-            if let Lost::File(diagnostics) = &lost {
-                let drawn = diagnostics.render(log::colours_stderr());
-                return fail(USAGE, drawn.trim_end());
-            }
-            fail(USAGE, &format!("portcullis: {lost}\nhint: {}", lost.hint()))
-        })?;
+    /// The way to a target, or why there is none. Where nothing is verified that is told, as an object if `json`.
+    pub(super) fn find(self, target: HostName, json: bool) -> Result<Connect, Report> {
+        let connect = way::find(self.typed()?, target, environment);
+        let connect =
+            connect.map_err(|lost| Report::new(Exit::Usage, lost.to_string(), lost.hint()))?;
         if connect.trust.insecure {
-            // With stderr gone there is nobody to warn.
-            let _ = writeln!(
-                std::io::stderr(),
-                "portcullis: warning: insecure: nothing proves that {} is the gateway; whoever is in between reads and changes all",
+            let warning = format!(
+                "insecure: nothing proves that {} is the gateway; whoever is in between reads and changes all",
                 connect.gateway
             );
+            let line = match json {
+                true => serde_json::json!({ "warning": warning }).to_string(),
+                false => format!("portcullis: warning: {warning}"),
+            };
+            // With stderr gone there is nobody to warn.
+            let _ = writeln!(std::io::stderr(), "{line}");
         }
         Ok(connect)
+    }
+}
+
+/// What the environment says. Without HOME the system knows the home, as it does for ssh.
+pub(super) fn environment(name: &str) -> Option<OsString> {
+    match std::env::var_os(name) {
+        None if name == "HOME" => std::env::home_dir().map(PathBuf::into_os_string),
+        value => value,
     }
 }
 

@@ -39,6 +39,8 @@ exits! {
     Stdio = 1, "stdio", "stdin or stdout failed";
     /// The arguments, or a file that they name.
     Usage = 2, "usage", "wrong arguments, or a file of theirs";
+    /// This machine gives the process no thread or no descriptor.
+    Shortage = 3, "shortage", "machine: gives no threads or files";
     /// The gateway cannot be reached, for a reason that has no code of its own.
     Unreachable = 10, "unreachable", "gateway: no way there";
     /// No TLS handshake with it: nothing in common, or an alert that has no code of its own.
@@ -94,9 +96,7 @@ exits! {
 /// The list that `portcullis connect --help` ends with, in two columns.
 pub fn help() -> String {
     let half = WIDTH / 2;
-    let cells: Vec<_> = (Exit::ALL.iter())
-        .map(|exit| format!("{:>3} {}", exit.code(), exit.meaning()))
-        .collect();
+    let cells: Vec<_> = list().collect();
     let (left, right) = cells.split_at(cells.len().div_ceil(2));
     let mut text = String::from("Exit codes:");
     for (line, left) in left.iter().enumerate() {
@@ -105,6 +105,12 @@ pub fn help() -> String {
         text.push_str(format!("{left:half$}{right}").trim_end());
     }
     text
+}
+
+/// Each code with its meaning, a line each.
+pub fn list() -> impl Iterator<Item = String> {
+    let codes = Exit::ALL.iter();
+    codes.map(|exit| format!("{:>3} {}", exit.code(), exit.meaning()))
 }
 
 #[cfg(test)]

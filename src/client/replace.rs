@@ -2,13 +2,18 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, fchown, lchown};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::geteuid;
+
+use crate::stop;
+
+#[cfg(target_os = "linux")]
+mod attributes;
 
 /// The name of what stood there before, behind the file's own.
 const BACKUP: &str = ".portcullis-backup";
@@ -25,8 +30,11 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// The steps that have a remedy of their own.
+const FIND: &str = "find";
 const LOCK: &str = "lock";
 const OWN: &str = "keep the owner and the group of";
+const ACCESS: &str = "keep the access list of";
+const BACK_UP: &str = "back up";
 
 /// A step that failed; the file is as it was.
 #[derive(Debug, thiserror::Error)]
@@ -46,9 +54,25 @@ impl NotReplaced {
 
     /// What to do about it.
     pub fn hint(&self) -> &'static str {
-        match self.step {
-            LOCK => "wait for it to end, or end it; nothing was changed",
-            OWN => "run it as the owner of the file, or as root; nothing was changed",
+        match (self.step, self.error.kind()) {
+            (LOCK, _) => "wait for it to end, or end it; nothing was changed",
+            (OWN, _) => "run it as the owner of the file, or as root; nothing was changed",
+            (ACCESS, _) => {
+                "paste the block into it by hand: without --install it is printed; nothing was changed"
+            }
+            (BACK_UP, _) => "remove those that nobody needs; nothing was changed",
+            (FIND, ErrorKind::NotFound) => {
+                "it is a link that leads nowhere: mend it, or name another file: --file FILE"
+            }
+            (_, ErrorKind::NotFound) => {
+                "make the folder that it shall be in, or name another file: --file FILE"
+            }
+            (_, ErrorKind::NotADirectory | ErrorKind::InvalidInput) => {
+                "name another file: --file FILE"
+            }
+            (_, ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => {
+                "make room on its disk; nothing was changed"
+            }
             _ => {
                 "let this user write it and its folder; or print the block, and paste it where it belongs"
             }
@@ -63,8 +87,8 @@ pub struct Replaceable {
     pub path: PathBuf,
     /// The content, whatever its encoding is; empty if there is no file yet.
     pub content: Vec<u8>,
-    /// Of the file that is there.
-    metadata: Option<Metadata>,
+    /// The file that is there.
+    before: Option<(File, Metadata)>,
     /// Released when it is closed; none where there is no folder yet, or its file system has no locks for folders.
     _lock: Option<File>,
 }
@@ -77,29 +101,41 @@ impl Replaceable {
             Err(error) if error.kind() == ErrorKind::NotFound => (path.to_owned(), false),
             _ => {
                 let found = fs::canonicalize(path);
-                (found.map_err(NotReplaced::at("find", path))?, true)
+                (found.map_err(NotReplaced::at(FIND, path))?, true)
             }
         };
         let lock = lock(folder(&path)).map_err(NotReplaced::at(LOCK, folder(&path)))?;
-        let metadata = match fs::metadata(&path) {
+        let mut content = Vec::new();
+        let before = match fs::metadata(&path) {
             // One that was there is not: whoever holds a lock replaces, and never removes.
             Err(error) if error.kind() == ErrorKind::NotFound && !is_there => None,
+            // Asked before opening: opening a FIFO would wait for its writer.
             Ok(found) if !found.is_file() => {
-                let error = io::Error::other("it is no regular file");
+                let error = io::Error::new(ErrorKind::InvalidInput, "it is no regular file");
                 return Err(NotReplaced::at("read", &path)(error));
             }
-            found => Some(found.map_err(NotReplaced::at("read", &path))?),
-        };
-        let content = match &metadata {
-            None => Vec::new(),
-            Some(_) => fs::read(&path).map_err(NotReplaced::at("read", &path))?,
+            found => {
+                let opened = found.and_then(|_| {
+                    let mut file = File::open(&path)?;
+                    file.read_to_end(&mut content)?;
+                    let metadata = file.metadata()?;
+                    Ok((file, metadata))
+                });
+                Some(opened.map_err(NotReplaced::at("read", &path))?)
+            }
         };
         Ok(Self {
             path,
             content,
-            metadata,
+            before,
             _lock: lock,
         })
+    }
+
+    /// How many other names (hard links) the file has. They keep what stands there now.
+    pub fn other_names(&self) -> u64 {
+        let before = self.before.as_ref();
+        before.map_or(0, |(_, before)| before.nlink().saturating_sub(1))
     }
 
     /// The same where a file will be made if there is none: its folder is made first, for its owner alone.
@@ -109,12 +145,14 @@ impl Replaceable {
     }
 
     /// Puts this content in its place; what was there is kept beside it, and where is returned. The new file has the owner,
-    /// the group and the mode of the one before.
+    /// the group, the mode and the access list of the one before.
     ///
     /// Whoever reads meanwhile finds the one content or the other.
     pub fn replace(&self, content: &[u8]) -> Result<Option<PathBuf>, NotReplaced> {
+        // What is half done would be left behind by a signal.
+        let _held = stop::hold().map_err(NotReplaced::at("write", &self.path))?;
         let folder = folder(&self.path);
-        let backup = match self.metadata {
+        let backup = match self.before {
             Some(_) => Some(self.back_up()?),
             None => None,
         };
@@ -122,6 +160,8 @@ impl Replaceable {
         name.push(self.path.file_name().unwrap_or_default());
         name.push(format!(".portcullis-{}", std::process::id()));
         let beside = folder.join(name);
+        // Left by a process of this number that was killed; none of those that run has it.
+        let _ = fs::remove_file(&beside);
         self.write(&beside, content)?;
         if let Err(error) = fs::rename(&beside, &self.path) {
             let _ = fs::remove_file(&beside);
@@ -154,9 +194,11 @@ impl Replaceable {
             }
             taken = Some(path);
         }
-        let path = taken.unwrap_or_else(|| self.path.clone());
-        let error = io::Error::other("there are too many backups beside it");
-        Err(NotReplaced::at("write", &path)(error))
+        let taken = taken.unwrap_or_default();
+        let error = format!("{} is taken, as are all before it", taken.display());
+        Err(NotReplaced::at(BACK_UP, &self.path)(io::Error::other(
+            error,
+        )))
     }
 
     /// Writes a new file to the disk, with the owner and mode of the one that is there; without one it is its owner's alone.
@@ -172,21 +214,37 @@ impl Replaceable {
     }
 
     fn fill(&self, mut file: &File, path: &Path, content: &[u8]) -> Result<(), NotReplaced> {
-        let owned = match &self.metadata {
-            Some(before) => give(file, before),
+        let owned = match &self.before {
+            Some((_, before)) => give(file, before),
             None => match inherit(folder(path)) {
                 Some((user, group)) => fchown(file, Some(user), Some(group)),
                 None => Ok(()),
             },
         };
         owned.map_err(NotReplaced::at(OWN, &self.path))?;
-        let mode = self.metadata.as_ref().map(Metadata::permissions);
-        let written = file
-            .write_all(content)
-            .and_then(|()| mode.map_or(Ok(()), |mode| file.set_permissions(mode)))
-            .and_then(|()| file.sync_all());
-        written.map_err(NotReplaced::at("write", path))
+        let written = file.write_all(content);
+        written.map_err(NotReplaced::at("write", path))?;
+        if let Some((before, metadata)) = &self.before {
+            let opened = open_to_the_same(file, before, metadata);
+            opened.map_err(NotReplaced::at(ACCESS, &self.path))?;
+        }
+        file.sync_all().map_err(NotReplaced::at("write", path))
     }
+}
+
+/// Lets those use a new file who may use another one, by its access list and its mode.
+fn open_to_the_same(new: &File, before: &File, metadata: &Metadata) -> io::Result<()> {
+    // The list first: with the mode alone, which tells of it the widest right, the group might be let in.
+    #[cfg(target_os = "linux")]
+    attributes::copy(before, new)?;
+    new.set_permissions(metadata.permissions())?;
+    #[cfg(target_os = "linux")]
+    if !attributes::same_access(before, new)? {
+        return Err(io::Error::other("the system does not let it be copied"));
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = before;
+    Ok(())
 }
 
 /// Gives a new file the owner and the group that another one has.

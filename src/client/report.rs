@@ -57,8 +57,16 @@ impl Report {
             code: self.exit.code(),
             reason: self.exit.as_str(),
         };
-        // Of texts and a number nothing can fail.
-        serde_json::to_string(&json).unwrap_or_default()
+        // Of texts and a number nothing can fail. A terminal may show it, too.
+        let text = serde_json::to_string(&json).unwrap_or_default();
+        let mut shown = String::new();
+        for c in text.chars() {
+            match turns(c) {
+                true => shown.push_str(&format!("\\u{:04x}", u32::from(c))),
+                false => shown.push(c),
+            }
+        }
+        shown
     }
 }
 

@@ -1,13 +1,15 @@
 //! The way to a target: what is typed, what the environment says, and what stands in the person's own file.
 
 use std::ffi::OsString;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::connect::Connect;
 use crate::config::{
-    ClientFile, Diagnostics, Domain, Gateway, ProxyChoice, UnusableProxy, load_client, proxy_from,
+    ClientFile, Diagnostics, Domain, Gateway, GatewayError, ProxyChoice, UnusableProxy,
+    load_client, proxy_from,
 };
 use crate::name::HostName;
 use crate::tls::client::Trust;
@@ -19,6 +21,9 @@ use crate::tls::pin::Pin;
 ///
 /// 10 s: three SYNs go out in 7 s, and a person waits no longer without a word.
 pub const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The variable that names the gateway where no flag does.
+const VARIABLE: &str = "PORTCULLIS_GATEWAY";
 
 /// What was typed. It outranks the file, key by key; and of another gateway than the file's the file does not say whom to trust.
 #[derive(Clone, Debug, Default)]
@@ -51,8 +56,19 @@ pub struct Typed {
 #[derive(Debug, thiserror::Error)]
 pub enum Lost {
     /// The person's file is wrong, or not to be trusted.
-    #[error("{0}")]
+    #[error("{}", _0.first().0)]
     File(Diagnostics),
+    /// The place where it usually is may not be looked into.
+    #[error("{}: {error}", path.display())]
+    NoAccess {
+        /// The usual place.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// What the environment names as the gateway is none.
+    #[error("{VARIABLE}: {}", _0.why())]
+    Gateway(GatewayError),
     /// Nobody has said by which gateway.
     #[error("no gateway is named for {target}")]
     NoGateway {
@@ -70,13 +86,20 @@ impl Lost {
     /// What to do about it.
     pub fn hint(&self) -> String {
         match self {
-            Self::File(_) => "the file is read at every start: nothing was tried".to_owned(),
+            Self::File(mistakes) => match mistakes.first().1 {
+                help if help.is_empty() => "mend the file; nothing was tried".to_owned(),
+                help => help,
+            },
+            Self::NoAccess { .. } => {
+                "is HOME (or XDG_CONFIG_HOME) this user's own? set it, or name a file: --client-config FILE".to_owned()
+            }
+            Self::Gateway(_) => format!("write {VARIABLE} as HOST or HOST:PORT, or unset it"),
             Self::NoGateway { target, file } => {
                 let file = match file {
                     Some(file) => format!("{} under [domains.\"{target}\"]", file.display()),
                     None => "client.toml (set HOME for it)".to_owned(),
                 };
-                format!("name it by --gateway HOST:PORT, PORTCULLIS_GATEWAY, or in {file}")
+                format!("name it by --gateway HOST:PORT, {VARIABLE}, or in {file}")
             }
             Self::Proxy(_) => "mend the variable, or go without: --proxy none".to_owned(),
         }
@@ -96,6 +119,13 @@ pub struct Origin {
     pub is_another: bool,
 }
 
+/// The gateway that the environment names; an empty variable names none.
+pub fn gateway(variable: impl Fn(&str) -> Option<OsString>) -> Result<Option<Gateway>, Lost> {
+    let named = variable(VARIABLE).filter(|value| !value.is_empty());
+    let named = named.map(|value| value.to_string_lossy().parse());
+    named.transpose().map_err(Lost::Gateway)
+}
+
 /// Finds out how to connect to a target. `variable` reads the environment.
 pub fn find(
     typed: Typed,
@@ -111,19 +141,20 @@ pub fn find_with_origin(
     target: HostName,
     variable: impl Fn(&str) -> Option<OsString>,
 ) -> Result<(Connect, Origin), Lost> {
+    let said = match typed.gateway.clone() {
+        None => gateway(&variable)?,
+        typed => typed,
+    };
     let home = directory(&variable, "HOME");
     let usual = usual_file(&variable, home.as_deref());
-    let path = file_to_read(typed.file.as_deref(), usual.as_deref());
+    let path = file_to_read(typed.file.as_deref(), usual.as_deref())?;
     let file = match path {
         Some(path) => load_client(path, home.as_deref()).map_err(Lost::File)?,
         None => ClientFile::default(),
     };
     let domain = file.find(&target);
-    let Some(gateway) = typed
-        .gateway
-        .clone()
-        .or(domain.map(|domain| domain.gateway.clone()))
-    else {
+    let is_said = said.is_some();
+    let Some(gateway) = said.or(domain.map(|domain| domain.gateway.clone())) else {
         return Err(Lost::NoGateway {
             target,
             file: typed.file.or(usual),
@@ -134,14 +165,14 @@ pub fn find_with_origin(
     let origin = Origin {
         file: path.map(Path::to_owned),
         domain: domain.map(|domain| domain.pattern.to_string()),
-        is_typed: typed.gateway.is_some(),
+        is_typed: is_said,
         is_another: its_own.is_none() && domain.is_some(),
     };
-    let said = typed
+    let choice = typed
         .proxy
         .clone()
         .or(domain.and_then(|domain| domain.proxy.clone()));
-    let proxy = match said {
+    let proxy = match choice {
         Some(ProxyChoice::Direct) => None,
         Some(ProxyChoice::Through(proxy)) => Some(proxy),
         None => proxy_from(&variable, &gateway).map_err(Lost::Proxy)?,
@@ -194,9 +225,24 @@ fn or<T: Clone>(typed: Vec<T>, file: Option<&Vec<T>>) -> Vec<T> {
     }
 }
 
-fn file_to_read<'a>(named: Option<&'a Path>, usual: Option<&'a Path>) -> Option<&'a Path> {
-    // Most people have none.
-    named.or_else(|| usual.filter(|path| !matches!(path.try_exists(), Ok(false))))
+/// The file that is named, or the usual one where there is one: most people have none, and many services no home.
+fn file_to_read<'a>(
+    named: Option<&'a Path>,
+    usual: Option<&'a Path>,
+) -> Result<Option<&'a Path>, Lost> {
+    let Some(path) = usual.filter(|_| named.is_none()) else {
+        return Ok(named);
+    };
+    match path.try_exists() {
+        Ok(false) => Ok(None),
+        Err(error) if error.kind() == ErrorKind::NotADirectory => Ok(None),
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => Err(Lost::NoAccess {
+            path: path.to_owned(),
+            error,
+        }),
+        // Of any other failure the reader tells.
+        _ => Ok(Some(path)),
+    }
 }
 
 /// `portcullis/client.toml` where the person's configuration is (XDG Base Directory Specification).

@@ -94,6 +94,23 @@ impl Diagnostics {
         Some((before.matches('\n').count() + 1, line.chars().count() + 1))
     }
 
+    /// The first error in one line, with its place and how many more there are; and what to do about it.
+    pub fn first(&self) -> (String, String) {
+        let path = self.path.display();
+        let mut errors = self.list.iter().filter(|one| one.level == Level::Error);
+        let Some(one) = errors.next() else {
+            return (format!("{path} cannot be used"), String::new());
+        };
+        let place = self.place(one);
+        let place = place.map_or_else(String::new, |(line, column)| format!(":{line}:{column}"));
+        let more = match errors.count() {
+            0 => String::new(),
+            more => format!(" (and {more} more)"),
+        };
+        let help = one.help.clone().unwrap_or_default();
+        (format!("{path}{place}: {}{more}", one.message), help)
+    }
+
     /// How many are errors.
     pub fn errors(&self) -> usize {
         self.count(Level::Error)

@@ -22,7 +22,7 @@ pub struct GatewayError(String);
 
 impl GatewayError {
     /// Without what to write instead.
-    pub(super) fn why(&self) -> &str {
+    pub(crate) fn why(&self) -> &str {
         &self.0
     }
 }

@@ -80,6 +80,19 @@ fn a_terminal_gets_colours_unless_no_color_says_no() {
     };
     assert!(shown("").contains(&0x1b));
     assert!(!shown("1").contains(&0x1b));
+    let doctor = format!(
+        "{} doctor --config /nowhere",
+        env!("CARGO_BIN_EXE_portcullis")
+    );
+    let shown = |terminal: &str| {
+        let mut command = Command::new(&script);
+        command
+            .args(["-qec", &doctor, "/dev/null"])
+            .env("TERM", terminal);
+        run(command.env_remove("NO_COLOR"), b"").stdout
+    };
+    assert!(shown("xterm").contains(&0x1b));
+    assert!(!shown("dumb").contains(&0x1b));
 }
 
 #[test]
@@ -109,6 +122,7 @@ fn a_host_that_is_no_name_is_refused_in_a_clear_line_before_anything_is_tried() 
             "{host}: {told}"
         );
         assert_eq!(hint, "hint: see portcullis connect --help");
+        assert!(message.len() < 400, "{message}");
         assert_eq!(done.stdout, b"");
     }
 }
@@ -116,10 +130,11 @@ fn a_host_that_is_no_name_is_refused_in_a_clear_line_before_anything_is_tried() 
 #[test]
 fn a_mistake_in_the_command_line_is_one_object_where_failures_are() {
     for (arguments, says) in [
-        (["connect", "--json", "a b"], "cannot hold ' '"),
-        (["connect", "--nonsense", "--json"], "'--nonsense'"),
+        (&["connect", "--json", "a b"][..], "cannot hold ' '"),
+        (&["connect", "--nonsense", "--json"], "'--nonsense'"),
+        (&["doctor", "--json", "a b"], "cannot hold ' '"),
     ] {
-        let done = run(&portcullis(&arguments), b"");
+        let done = run(&portcullis(arguments), b"");
         let told: serde_json::Value = serde_json::from_slice(&done.stderr).unwrap();
         assert_eq!(done.status.code(), Some(2), "{told}");
         assert_eq!(
@@ -136,6 +151,20 @@ fn a_mistake_in_the_command_line_is_one_object_where_failures_are() {
         told.starts_with("portcullis: invalid value '--json'"),
         "{told}"
     );
+}
+
+#[test]
+fn a_doctor_with_a_gateway_and_no_host_asks_whom_to_reach() {
+    let flags = ["doctor", "--gateway", "gate.example.com"];
+    let done = run(portcullis(&flags).env_remove("PORTCULLIS_CONFIG"), b"");
+    assert_eq!(done.status.code(), Some(2));
+    let told = String::from_utf8(done.stderr).unwrap();
+    let lines: Vec<_> = told.lines().collect();
+    assert_eq!(lines[0], "portcullis: whom to reach?");
+    assert!(lines[1].starts_with("hint: portcullis doctor "), "{told}");
+    let done = run(portcullis(&flags).arg("--json"), b"");
+    let told: serde_json::Value = serde_json::from_slice(&done.stderr).unwrap();
+    assert_eq!(told["error"], "whom to reach?");
 }
 
 #[test]
@@ -203,7 +232,11 @@ fn the_manual_has_a_page_for_each_command() {
         "\\-\\-insecure",
         "\\-\\-pin",
         "PORTCULLIS_GATEWAY",
-        "Exit codes",
+        "portcullis connect\\fR [OPTIONS] <HOST> [PORT]",
+        "\\-\\-passphrase\\-file",
+        ".SH \"EXIT CODES\"\n",
+        "\n\\& 24 gateway: went silent, or hung up\n",
+        "\n\\&ssh \\-o ProxyCommand=\\(aqportcullis connect ",
     ] {
         assert!(connect.contains(says), "{says}\n{connect}");
     }
@@ -214,6 +247,29 @@ fn the_manual_has_a_page_for_each_command() {
         told.starts_with("portcullis: cannot write the manual: "),
         "{told}"
     );
+}
+
+#[test]
+fn a_page_of_the_manual_is_read_line_by_line_on_a_screen() {
+    let folder = tempfile::tempdir().unwrap();
+    printed(portcullis(&["man", "--dir"]).arg(folder.path()));
+    let mut man = Command::new("man");
+    man.args(["-P", "cat", "-l"]);
+    man.arg(folder.path().join("portcullis-connect.1"));
+    // Where there is no such program nobody reads it there.
+    let Ok(done) = man.env("MANWIDTH", SCREEN.0.to_string()).output() else {
+        return peers::skip("no `man` here");
+    };
+    let shown = String::from_utf8(done.stdout).unwrap();
+    for line in [
+        "\n   24 gateway: went silent, or hung up\n",
+        "\n  portcullis connect --ca ca.pem --cert me.pem",
+        "--passphrase-file <FILE>",
+    ] {
+        assert!(shown.contains(line), "{line}\n{shown}");
+    }
+    let wide = shown.lines().find(|line| line.chars().count() > SCREEN.0);
+    assert_eq!(wide, None);
 }
 
 #[test]

@@ -12,12 +12,13 @@ use crate::support::run;
 use crate::vm::{Vm, end};
 
 mod file;
+mod kept;
 
 const NAME: &str = "ssh.vm.example.test";
 const DOMAIN: &str = "*.vm.example.test";
 
 /// The program under this path.
-fn program(path: &Path) -> PathBuf {
+pub(crate) fn program(path: &Path) -> PathBuf {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     let ours = Path::new(env!("CARGO_BIN_EXE_portcullis"));
     // Elsewhere than on its own disk it is copied.

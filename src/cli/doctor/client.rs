@@ -4,13 +4,12 @@ use std::process::ExitCode;
 
 use tokio::runtime::Runtime;
 
-use super::super::way::{USAGE, WayArgs};
+use super::super::way::{USAGE, WayArgs, environment};
 use super::Telling;
 use crate::client::connect::Connect;
 use crate::client::doctor;
 use crate::client::exit::Exit;
-use crate::client::way::{self, Lost, Origin};
-use crate::config::{Diagnostics, Level};
+use crate::client::way::{self, Origin};
 use crate::name::HostName;
 use crate::status::step::{Finding, Step};
 
@@ -26,13 +25,16 @@ pub(super) fn examine(
 ) -> ExitCode {
     let typed = match args.typed() {
         Ok(typed) => typed,
-        Err(code) => return code,
+        Err(report) => {
+            telling.tell(Step::fail(CONFIGURATION, report.message, report.hint));
+            return telling.end(USAGE, &format!("no way to {target} is tried"));
+        }
     };
-    let found = way::find_with_origin(typed, target.clone(), |name| std::env::var_os(name));
+    let found = way::find_with_origin(typed, target.clone(), environment);
     let (connect, origin) = match found {
         Ok(found) => found,
         Err(lost) => {
-            telling.tell(no_way(&lost));
+            telling.tell(Step::fail(CONFIGURATION, lost.to_string(), lost.hint()));
             return telling.end(USAGE, &format!("no way to {target} is known"));
         }
     };
@@ -72,31 +74,4 @@ fn by_what(connect: &Connect, origin: &Origin) -> String {
         None => String::new(),
     };
     format!("the gateway {}, {by}{asked}", connect.gateway)
-}
-
-fn no_way(lost: &Lost) -> Step {
-    match lost {
-        Lost::File(mistakes) => {
-            let (what, hint) = first(mistakes);
-            Step::fail(CONFIGURATION, what, hint)
-        }
-        lost => Step::fail(CONFIGURATION, lost.to_string(), lost.hint()),
-    }
-}
-
-/// The first mistake of a file in one line, how many more there are, and what to do about it.
-pub(super) fn first(mistakes: &Diagnostics) -> (String, String) {
-    let path = mistakes.path.display();
-    let mut errors = mistakes.list.iter().filter(|one| one.level == Level::Error);
-    let Some(one) = errors.next() else {
-        return (format!("{path} cannot be used"), String::new());
-    };
-    let place = mistakes.place(one);
-    let place = place.map_or_else(String::new, |(line, column)| format!(":{line}:{column}"));
-    let more = match errors.count() {
-        0 => String::new(),
-        more => format!(" (and {more} more)"),
-    };
-    let help = one.help.clone().unwrap_or_default();
-    (format!("{path}{place}: {}{more}", one.message), help)
 }

@@ -8,7 +8,7 @@ use tokio::runtime::Runtime;
 
 use super::super::passphrase::{self, Asking, PassphraseArgs};
 use super::super::way::USAGE;
-use super::{Telling, client, fail};
+use super::Telling;
 use crate::client::way::TIMEOUT;
 use crate::config;
 use crate::serve;
@@ -29,12 +29,16 @@ pub(super) fn examine(
 ) -> ExitCode {
     let given = match passphrase.given(Asking::Never) {
         Ok(given) => given,
-        Err(error) => return fail(USAGE, &passphrase::told(&error)),
+        Err(error) => {
+            let report = passphrase::report(&error);
+            telling.tell(Step::fail(CONFIGURATION, report.message, report.hint));
+            return telling.end(USAGE, "nothing was looked at");
+        }
     };
     let checked = match config::load_with(path, &given) {
         Ok(checked) => checked,
         Err(mistakes) => {
-            let (what, hint) = client::first(&mistakes);
+            let (what, hint) = mistakes.first();
             let hint = match hint.is_empty() {
                 true => "portcullis check tells every mistake in it".to_owned(),
                 false => format!("{hint}; portcullis check tells every mistake in it"),

@@ -126,9 +126,10 @@ impl Output {
     }
 
     /// Lets the reader of stdout see its end while this process goes on: ssh waits for nothing else.
+    ///
+    /// In its place comes stdin, which is open anyway: a file that would have to be opened may be one too many.
     pub(super) fn close(&mut self) -> io::Result<()> {
         *self = Self::Closed;
-        let nowhere = File::options().write(true).open("/dev/null")?;
         let (stdin, stdout) = (fstat(io::stdin())?, fstat(io::stdout())?);
         // A socket that is stdin too stays open. If the other end has gone, it knows.
         if FileType::from_raw_mode(stdout.st_mode) == FileType::Socket
@@ -136,7 +137,7 @@ impl Output {
         {
             let _ = shutdown(io::stdout(), Shutdown::Write);
         }
-        Ok(rustix::stdio::dup2_stdout(nowhere)?)
+        Ok(rustix::stdio::dup2_stdout(io::stdin())?)
     }
 }
 

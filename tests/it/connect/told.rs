@@ -138,6 +138,15 @@ async fn ways(book: &Book) {
     full.arg(command.get_program()).args(command.get_args());
     let done = run(&full, b"hello");
     book.write("stdout is full", &authority, gate.address, &done);
+    let limits = (4..16).map(|limit| format!("-n {limit}"));
+    let mut done = limits.map(|limit| run(&super::shortage::under(&limit, &[], &command), b""));
+    let done = done.find(|done| String::from_utf8_lossy(&done.stderr).contains("no descriptor"));
+    book.write(
+        "no descriptor is left",
+        &authority,
+        gate.address,
+        &done.unwrap(),
+    );
 }
 
 /// The first line up to here and no further, then the second.

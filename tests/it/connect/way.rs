@@ -3,7 +3,7 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Command;
 use std::sync::Arc;
 
 use portcullis::tls::pin::Pin;
@@ -18,20 +18,11 @@ use crate::support::run;
 use crate::upstream::{Upstream, echo};
 
 /// Writes the person's file, where it is looked for.
-fn file(authority: &Authority, text: &str) {
+pub(super) fn file(authority: &Authority, text: &str) {
     let folder = authority.folder().join("portcullis");
     fs::create_dir_all(&folder).unwrap();
     let path = authority.write("portcullis/client.toml", text);
     fs::set_permissions(path, Permissions::from_mode(0o600)).unwrap();
-}
-
-/// Checks that nothing was tried, and that the first line says why.
-#[track_caller]
-fn refused(done: &Output, says: &str) {
-    let told = String::from_utf8(done.stderr.clone()).unwrap();
-    assert_eq!(done.status.code(), Some(2), "{told}");
-    assert_eq!(done.stdout, b"");
-    assert!(told.contains(says), "{says}\n{told}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -125,7 +116,7 @@ async fn insecure_takes_anybody_and_says_so_each_time() {
         assert_eq!(told.lines().count(), 1, "{told}");
     }
     command.args(["--ca", "ca.pem"]);
-    refused(&run(&command, b""), "cannot be used with");
+    failed(&run(&command, b""), 2, "cannot be used with", "--help");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -225,9 +216,11 @@ async fn the_file_says_what_flags_do_not_and_they_outrank_it() {
     );
     let named = named.display().to_string();
     brought(&find(&["--client-config", &named, TARGET], None), b"hello");
-    refused(
+    failed(
         &find(&["--client-config", "/nowhere", TARGET], None),
-        "/nowhere",
+        2,
+        "/nowhere: it cannot be read: ",
+        "give the path of a TOML file",
     );
 }
 
@@ -297,66 +290,6 @@ fn the_example_of_the_file_is_good_and_shows_every_key() {
     for key in known.split(", ") {
         assert!(text.contains(&format!("\n{key} = ")), "{key} is not shown");
     }
-}
-
-#[test]
-fn without_a_gateway_it_is_said_where_one_may_be_named() {
-    let authority = Authority::new();
-    let hints = format!(
-        "PORTCULLIS_GATEWAY, or in {}/portcullis/client.toml under [domains.\"{TARGET}\"]",
-        authority.folder().display()
-    );
-    let says = "no gateway is named for vm.example.test";
-    failed(&run(&to(bare(&authority), &[TARGET]), b""), 2, says, &hints);
-    let mut homeless = to(bare(&authority), &[TARGET]);
-    homeless.env_remove("XDG_CONFIG_HOME").env_remove("HOME");
-    failed(
-        &run(&homeless, b""),
-        2,
-        says,
-        "client.toml (set HOME for it)",
-    );
-    // With a gateway nobody asks for a home.
-    homeless.args(["--gateway", "gate.invalid"]);
-    failed(&run(&homeless, b""), 20, "gate.invalid", "--gateway");
-}
-
-#[test]
-fn a_file_with_mistakes_is_drawn_with_all_of_them_and_nothing_is_tried() {
-    let authority = Authority::new();
-    file(
-        &authority,
-        "[domains.\"*\"]\ngatway = \"gate\"\ntimeout = 10\nproxy = \"http://me:secret@p:x\"\n",
-    );
-    let done = run(
-        &to(bare(&authority), &["--gateway", "gate.invalid", TARGET]),
-        b"",
-    );
-    refused(&done, "did you mean `gateway`?");
-    refused(&done, "timeout = 10");
-    refused(&done, "client.toml:2:1");
-    let told = String::from_utf8(done.stderr).unwrap();
-    assert!(
-        !told.contains("secret") && !told.contains('\u{1b}'),
-        "{told}"
-    );
-}
-
-#[test]
-fn a_file_that_others_can_write_is_refused_with_the_chmod() {
-    let authority = Authority::new();
-    file(&authority, "[domains.\"*\"]\ngateway = \"gate.invalid\"\n");
-    let path = authority.folder().join("portcullis/client.toml");
-    for mode in [0o620, 0o602] {
-        fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
-        let done = run(&to(bare(&authority), &[TARGET]), b"");
-        refused(&done, "others may write it, and it says whom to trust");
-        refused(&done, &format!("chmod go-w {}", path.display()));
-    }
-    let mend = Command::new("chmod").arg("go-w").arg(&path).status();
-    assert!(mend.unwrap().success());
-    let done = run(&to(bare(&authority), &[TARGET]), b"");
-    failed(&done, 20, "gate.invalid", "--gateway");
 }
 
 /// A server that asks for a certificate of this authority.
