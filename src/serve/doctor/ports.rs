@@ -2,7 +2,6 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -103,15 +102,9 @@ fn bind(address: SocketAddr) -> io::Result<()> {
 fn socket(key: &str, path: &Path) -> Step {
     let name = "port";
     let shown = format!("{key} unix:{}", path.display());
-    let is_socket = |found: &std::fs::Metadata| found.file_type().is_socket();
-    // As a start does it: nothing is listened on through a link.
+    // As a start does it: nothing is listened on through a link. That what is there is a socket, the configuration has seen.
     match std::fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => nothing(&shown, path),
-        Ok(found) if !is_socket(&found) => Step::fail(
-            name,
-            format!("{shown}: the file is there and is not a socket"),
-            "move it away if nobody needs it, or listen elsewhere",
-        ),
         Err(error) => hidden(&shown, &error),
         Ok(_) => match is_held(path) {
             Ok(true) => held(&shown, &holder::of_path(path)),

@@ -66,9 +66,10 @@ impl Dialled {
                 "is it up? a firewall may be in the way; check host and port, or wait longer with --timeout"
                     .to_owned()
             }
-            DialError::HandshakeTimeout(_) => format!(
-                "does {port} speak TLS? it hangs, or something in between does; or wait longer with --timeout"
-            ),
+            DialError::HandshakeTimeout(_) => {
+                "is it a port with TLS? then it hangs, or something in between does; or wait longer with --timeout"
+                    .to_owned()
+            }
             DialError::Tcp(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                 format!("is it running, and is {port} its port?")
             }

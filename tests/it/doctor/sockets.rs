@@ -116,9 +116,9 @@ async fn a_path_without_a_listener_is_told_for_what_it_is() {
         .tells("port", "ok", "is left from before, and taken over", "");
     fs::remove_file(&path).unwrap();
     fs::write(&path, "").unwrap();
+    let (says, hint) = ("is a file, and no socket", "where nothing else is");
     let file = told(&path);
-    file.exits(1)
-        .tells("port", "fail", "is not a socket", "listen elsewhere");
+    file.exits(2).tells("configuration", "fail", says, hint);
     let nowhere = told(&path.with_file_name("none").join("t.sock"));
     nowhere.exits(1).tells(
         "port",

@@ -190,7 +190,7 @@ async fn each_failure_of_an_upstream_has_its_own_remedy() {
         ("the peer speaks no TLS", &not_tls),
         (&gone.address.to_string(), &hangs_up),
         (&closing.address.to_string(), "probably not ready"),
-        ("within 3s", "a firewall may be in the way"),
+        ("no TLS handshake within 3s", "is it a port with TLS?"),
         (&only_h2.address.to_string(), "name one of them in `alpn`"),
         (
             &old.address.to_string(),
