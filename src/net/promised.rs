@@ -14,8 +14,8 @@ use crate::tls::{self, End};
 
 /// How long a gateway may take for its status where nothing more is said.
 ///
-/// 10 s: it dials meanwhile, and a person waits no longer without a word.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+/// 20 s: it dials meanwhile, by its defaults twice for 5 s; what it says then is better than silence.
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// TLS whose status may be still to come. What goes up does not wait for it.
 #[derive(Debug)]

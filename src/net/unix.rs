@@ -62,6 +62,17 @@ impl Place {
         let found = fs::symlink_metadata(&self.path);
         found.is_ok_and(|found| number(&found) == self.own)
     }
+
+    /// Gives the file another mode, if it is there still.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn set_mode(&self, mode: u32) -> io::Result<()> {
+        match self.is_own() {
+            true => fs::set_permissions(&self.path, Permissions::from_mode(mode)),
+            false => Ok(()),
+        }
+    }
 }
 
 impl SocketFile {
@@ -80,10 +91,7 @@ impl SocketFile {
     /// # Errors
     /// The system's.
     pub fn set_mode(&self, mode: u32) -> io::Result<()> {
-        match self.place.is_own() {
-            true => fs::set_permissions(self.path(), Permissions::from_mode(mode)),
-            false => Ok(()),
-        }
+        self.place.set_mode(mode)
     }
 }
 

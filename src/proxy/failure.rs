@@ -155,10 +155,18 @@ impl Failure {
         }
     }
 
-    /// Whether the endpoint that was dialled is the worse for it. A gateway that says why it refuses is there, and well.
+    /// Whether the endpoint that was dialled is the worse for it. A gateway that says what it does not reach is there, and well;
+    /// so is one that does not let this client in, or has too many: some hear of that by an alert for whatever cannot be served.
+    /// What else it refuses, another may not.
     pub(super) fn is_of_endpoint(&self) -> bool {
-        let reason = self.reason();
-        reason.fault() == Fault::Upstream && reason != Reason::RefusedByGateway
+        match self {
+            Self::RefusedByGateway(_) => false,
+            Self::GatewayAlert(alert, _) => {
+                use Meaning::{Broken, Full, NotLetIn};
+                !matches!(Meaning::of(*alert), NotLetIn | Full | Broken)
+            }
+            failure => failure.reason().fault() == Fault::Upstream,
+        }
     }
 
     /// An upstream whose TLS did not come about. One of the mesh that broke it off, by an alert or without a word, may

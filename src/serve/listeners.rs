@@ -236,6 +236,21 @@ impl Listeners {
         })
     }
 
+    /// Keeps those out of UNIX sockets whom their new modes keep out. Before that is published: until then `allow_uids` may have
+    /// done it, and nothing would.
+    pub(super) fn narrow(&self, opened: &Opened) -> Result<(), OpenError> {
+        for (id, wanted, _) in &opened.listeners {
+            if let Some(running) = self.running.iter().find(|running| running.id == *id) {
+                let narrowed = running.narrow(wanted);
+                narrowed.map_err(|error| OpenError::Listen {
+                    address: running.bound.clone(),
+                    error,
+                })?;
+            }
+        }
+        Ok(())
+    }
+
     /// Takes these as the listeners from now on: the new ones accept, and those that are not among them accept whom the
     /// kernel has accepted for them already, and end.
     pub(super) fn take(

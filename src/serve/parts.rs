@@ -353,6 +353,8 @@ impl Parts {
         }
         configured.answers = answers;
         prepared.resolving = resolving;
+        (self.listeners.narrow(&prepared.opened))
+            .map_err(|error| Refused::new(error.to_string(), error.may_pass()))?;
         let (published, told) = oneshot::channel();
         let sent = self.news.configured.send((configured, published)).await;
         // What has been bound is closed again.

@@ -68,11 +68,7 @@ fn port(key: &str, address: SocketAddr) -> Step {
                 format!("{shown} is held by a portcullis that runs: {holder}"),
             ),
             Some(holder) => Step::fail(name, format!("{shown} is held by {holder}"), ELSEWHERE),
-            None => Step::fail(
-                name,
-                format!("{shown} is held by {}", holder::HIDDEN),
-                "ask as root: ss -ltnp; or listen elsewhere",
-            ),
+            None => hidden_holder(&shown, "ss -ltnp"),
         },
         io::ErrorKind::PermissionDenied => Step::fail(
             name,
@@ -162,6 +158,18 @@ fn is_held(path: &Path) -> io::Result<bool> {
 }
 
 /// By whom the socket of a file is held.
+/// A portcullis that serves is hidden too, from all but root: who could look into it would find its keys.
+fn hidden_holder(shown: &str, command: &str) -> Step {
+    let hint = format!(
+        "unless that is the portcullis that runs, listen elsewhere; root can tell: {command}"
+    );
+    Step::warn(
+        "port",
+        format!("{shown} is held by {}", holder::HIDDEN),
+        hint,
+    )
+}
+
 fn held(shown: &str, holders: &Holders) -> Step {
     let name = "port";
     let hidden = holders.is_one_hidden.then_some(holder::HIDDEN.to_owned());
@@ -169,11 +177,7 @@ fn held(shown: &str, holders: &Holders) -> Step {
     let names: Vec<_> = names.chain(hidden).collect();
     let ours = holders.seen.iter().filter(|holder| holder.is_ours).count();
     match names.as_slice() {
-        _ if holders.seen.is_empty() => Step::fail(
-            name,
-            format!("{shown} is held by {}", holder::HIDDEN),
-            "ask as root: ss -xlp; or listen elsewhere",
-        ),
+        _ if holders.seen.is_empty() => hidden_holder(shown, "ss -xlp"),
         _ if ours == names.len() => Step::ok(
             name,
             format!(
@@ -220,5 +224,15 @@ mod tests {
         assert_eq!(came.kind(), io::ErrorKind::WouldBlock);
         drop(listener);
         assert!(!is_held(&path).unwrap());
+    }
+
+    #[test]
+    fn whoever_may_not_be_looked_into_is_not_called_a_stranger() {
+        let hidden = Holders {
+            seen: Vec::new(),
+            is_one_hidden: true,
+        };
+        let step = held("tunnels.t unix:/run/t.sock", &hidden);
+        assert_eq!(step.state, crate::status::step::Finding::Warn);
     }
 }

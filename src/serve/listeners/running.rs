@@ -73,6 +73,15 @@ impl Running {
         self.written = written;
     }
 
+    /// Takes the rights from its UNIX socket that it will not have any more; those that it will have come by [`Self::go_on`].
+    pub(super) fn narrow(&self, wanted: &Wanted) -> io::Result<()> {
+        let (mode, kept) = (self.written.mode(), self.written.mode() & wanted.mode());
+        match &self.place {
+            Some(place) if kept != mode => place.set_mode(kept),
+            _ => Ok(()),
+        }
+    }
+
     /// Whether nobody finds it any more: the file of its UNIX socket was removed, or another has taken its place.
     pub(super) fn is_lost(&self) -> bool {
         self.place.as_ref().is_some_and(|place| !place.is_own())

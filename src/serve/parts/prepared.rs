@@ -22,7 +22,7 @@ use crate::status::State;
 /// What runs from the next configuration on: everything is bound, and nobody is served by it yet.
 #[derive(Debug)]
 pub(in crate::serve) struct Prepared {
-    opened: Opened,
+    pub(super) opened: Opened,
     keepalive: Keepalive,
     log: Log,
     wants_sandbox: bool,

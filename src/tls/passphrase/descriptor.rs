@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -44,12 +44,30 @@ pub(super) fn read(number: u32, limit: Option<Duration>) -> Result<Passphrase, F
 fn take(number: u32) -> io::Result<File> {
     use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
     let raw = RawFd::try_from(number).map_err(|_| Errno::BADF)?;
+    if is_opened_here(number) {
+        return Err(Errno::BADF.into());
+    }
     let own = pidfd_open(getpid(), PidfdFlags::empty());
+    // Nothing was there, and now this is.
+    if own.as_ref().is_ok_and(|own| own.as_raw_fd() == raw) {
+        return Err(Errno::BADF.into());
+    }
     match own.and_then(|own| pidfd_getfd(own, raw, PidfdGetfdFlags::empty())) {
         Ok(taken) => Ok(File::from(taken)),
         Err(Errno::BADF) => Err(Errno::BADF.into()),
         Err(_) => open_anew(number),
     }
+}
+
+/// Whether this process has opened it itself, which closes at an exec(2) what it opens: then nobody has handed it over.
+#[cfg(target_os = "linux")]
+fn is_opened_here(number: u32) -> bool {
+    let told = std::fs::read_to_string(format!("/proc/self/fdinfo/{number}"));
+    let told = told.unwrap_or_default();
+    let flags = told.lines().find_map(|line| line.strip_prefix("flags:"));
+    flags
+        .and_then(|flags| u32::from_str_radix(flags.trim(), 8).ok())
+        .is_some_and(|flags| OFlags::from_bits_retain(flags).contains(OFlags::CLOEXEC))
 }
 
 /// Elsewhere a name in `/dev/fd` is the descriptor itself (fd(4)).

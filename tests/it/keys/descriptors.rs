@@ -99,6 +99,7 @@ fn what_brings_no_passphrase_is_waited_for_as_long_as_a_connection_and_no_longer
     drop(stdin);
     for (script, says) in [
         ("3>/dev/null", "cannot be read: Bad file descriptor"),
+        ("3>&-", "cannot be read: Bad file descriptor"),
         ("3</dev/null", "holds no passphrase"),
         ("3</", "cannot be read: Is a directory"),
     ] {
@@ -106,4 +107,15 @@ fn what_brings_no_passphrase_is_waited_for_as_long_as_a_connection_and_no_longer
         refused(Child::spawn(&prepared(&script, &patient)), says);
     }
     assert!(began.elapsed() < Duration::from_secs(20));
+    // The forgotten one, where nobody's patience ends it.
+    let key = scene.path("client.key");
+    let mut tunnel = portcullis(&["tunnel", "--listen", "127.0.0.1:0", "--to", "127.0.0.1:1"]);
+    tunnel.arg("--ca").arg(scene.path("ca.pem"));
+    tunnel.arg("--cert").arg(scene.path("edge.pem"));
+    tunnel.arg("--key").arg(key).args(["--passphrase-fd", "3"]);
+    let forgotten = prepared("exec \"$0\" \"$@\" 3>&-", &tunnel);
+    refused(
+        Child::spawn(&forgotten),
+        "cannot be read: Bad file descriptor",
+    );
 }

@@ -1,4 +1,4 @@
-//! What a gateway says by an alert to a tunnel that leads through it: in words, and held against no endpoint.
+//! What a gateway says by an alert to a tunnel that leads through it: in words, and held against it where another may do better.
 
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -37,20 +37,20 @@ impl Scene {
         }
     }
 
-    /// It is refused in these words, and the gateway is none the worse for it.
-    async fn is_refused(&mut self, told: &str) {
+    /// It is refused in these words; so many failures are counted against the gateway.
+    async fn is_refused(&mut self, told: &str, failures: u64) {
         let record = refused(&mut self.worker).await;
         assert_eq!(record["reason"], "refused_by_gateway", "{record}");
         assert_eq!(record["detail"], told);
         let (_, routes) = self.worker.ask_admin("/v1/routes").await;
         let routes: Value = serde_json::from_str(&routes).unwrap();
         let endpoint = &routes["tunnels"][0]["endpoints"][0];
-        assert_eq!(endpoint["failures"], 0, "{routes}");
+        assert_eq!(endpoint["failures"], failures, "{routes}");
     }
 }
 
 #[tokio::test]
-async fn one_connection_too_many_is_told_and_the_gateway_is_not_passed_over() {
+async fn one_connection_too_many_is_told_and_held_against_nobody() {
     for (alpn, told) in [
         (
             "",
@@ -67,7 +67,7 @@ async fn one_connection_too_many_is_told_and_the_gateway_is_not_passed_over() {
         let mut first = scene.worker.connect().await;
         first.write_all(b"word").await.unwrap();
         first.read_exact(&mut [0; 4]).await.unwrap();
-        scene.is_refused(told).await;
+        scene.is_refused(told, 0).await;
         assert_eq!(scene.master.ended().await["reason"], "route_limit");
         first.write_all(b"more").await.unwrap();
         first.read_exact(&mut [0; 4]).await.unwrap();
@@ -75,26 +75,27 @@ async fn one_connection_too_many_is_told_and_the_gateway_is_not_passed_over() {
 }
 
 #[tokio::test]
-async fn an_address_and_a_name_that_a_gateway_does_not_take_are_told() {
+async fn an_address_that_a_gateway_does_not_take_is_told_and_so_is_a_name_which_another_may_have() {
     let elsewhere = "[middlewares.inside]\nip_allow_list = [\"10.9.0.0/16\"]\n";
     let mut scene = Scene::new("middlewares = [\"inside\"]\n", elsewhere, |it| it).await;
     let told = "the gateway does not let us in to master.example.test (alert access_denied)";
-    scene.is_refused(told).await;
+    scene.is_refused(told, 0).await;
     let mend = |tunnel: String| tunnel.replace(NAME, "other.example.test");
     let mut scene = Scene::new("", "", mend).await;
     let told = "the gateway has no route for other.example.test (alert unrecognized_name)";
-    scene.is_refused(told).await;
+    scene.is_refused(told, 1).await;
 }
 
 /// In TLS 1.3 it comes when the handshake seems complete.
 #[tokio::test]
-async fn a_certificate_that_a_gateway_misses_or_does_not_take_is_told() {
+async fn a_certificate_that_a_gateway_misses_or_does_not_take_is_told_and_another_gateway_tried_next()
+ {
     let mutual = "[tls.options.mutual]\nclient_auth = \"required\"\nclient_ca = [\"ca.pem\"]\n";
     let mutual = |mend| Scene::new("tls_options = \"mutual\"\n", mutual, mend);
     let none: fn(String) -> String = |tunnel| tunnel;
     let mut scene = mutual(none).await;
     let told = "the gateway asks for a client certificate for master.example.test (alert certificate_required)";
-    scene.is_refused(told).await;
+    scene.is_refused(told, 1).await;
     assert_eq!(scene.master.ended().await["reason"], "client_certificate");
 
     let stranger = Authority::new();
@@ -111,5 +112,5 @@ async fn a_certificate_that_a_gateway_misses_or_does_not_take_is_told() {
     .await;
     let told =
         "the gateway does not accept our certificate for master.example.test (alert decrypt_error)";
-    scene.is_refused(told).await;
+    scene.is_refused(told, 1).await;
 }

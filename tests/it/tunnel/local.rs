@@ -166,6 +166,29 @@ async fn users_whom_the_mode_keeps_out_never_come_in() {
     assert!(pair.worker.has_no_more_records());
 }
 
+#[tokio::test]
+async fn where_a_mode_takes_the_place_of_a_list_of_users_nobody_slips_in_between() {
+    if !rustix::process::geteuid().is_root() {
+        peers::skip("to be another user takes root");
+        return;
+    }
+    let (mut pair, _folder, socket) = pair("allow_uids = [0]\n").await;
+    // It comes again and again until the system keeps it out, and tells what it has heard.
+    let mut perl = Command::new("perl");
+    let script = "use IO::Socket::UNIX; $SIG{PIPE} = 'IGNORE'; while (my $s = IO::Socket::UNIX->new($ARGV[0])) { \
+                  $s->print('word'); $s->flush; $s->shutdown(1); print <$s>; }";
+    perl.args(["-e", script]).arg(&socket).uid(65534).gid(65534);
+    let knocking = spawn_blocking(move || perl.output());
+    assert_eq!(pair.worker.ended().await["reason"], "client_not_allowed");
+    let listen = format!("listen = \"unix:{}\"\n", socket.display());
+    let alone = super::worker(&pair.authority, &pair.master, &listen, VERIFIED);
+    pair.worker.rewrite(&pair.folder, &alone);
+    pair.worker.reload.done("the test").await.unwrap();
+    let knocked = timeout(PATIENCE, knocking).await.unwrap().unwrap().unwrap();
+    assert_eq!(mode(&socket), 0o600);
+    assert_eq!(String::from_utf8_lossy(&knocked.stdout), "");
+}
+
 /// What another user hears who says a word; `None` if the system does not let him.
 async fn visit(socket: &Path) -> Option<String> {
     let mut perl = Command::new("perl");

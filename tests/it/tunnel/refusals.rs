@@ -206,7 +206,7 @@ async fn given_up(says: &'static [u8]) {
     assert_eq!(error, Some(std::io::ErrorKind::ConnectionReset));
     let record = worker.ended().await;
     assert_eq!(record["reason"], "upstream_reset", "{record}");
-    let told = "the gateway has promised a status, and sends none within 10s";
+    let told = "the gateway has promised a status, and sends none within 20s";
     assert_eq!(record["detail"], told);
     let (_, routes) = worker.ask_admin("/v1/routes").await;
     let routes: Value = serde_json::from_str(&routes).unwrap();
