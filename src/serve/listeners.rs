@@ -241,11 +241,7 @@ impl Listeners {
     pub(super) fn narrow(&self, opened: &Opened) -> Result<(), OpenError> {
         for (id, wanted, _) in &opened.listeners {
             if let Some(running) = self.running.iter().find(|running| running.id == *id) {
-                let narrowed = running.narrow(wanted);
-                narrowed.map_err(|error| OpenError::Listen {
-                    address: running.bound.clone(),
-                    error,
-                })?;
+                running.narrow(wanted)?;
             }
         }
         Ok(())

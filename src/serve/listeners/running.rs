@@ -74,12 +74,16 @@ impl Running {
     }
 
     /// Takes the rights from its UNIX socket that it will not have any more; those that it will have come by [`Self::go_on`].
-    pub(super) fn narrow(&self, wanted: &Wanted) -> io::Result<()> {
+    pub(super) fn narrow(&self, wanted: &Wanted) -> Result<(), OpenError> {
         let (mode, kept) = (self.written.mode(), self.written.mode() & wanted.mode());
-        match &self.place {
+        let narrowed = match &self.place {
             Some(place) if kept != mode => place.set_mode(kept),
             _ => Ok(()),
-        }
+        };
+        narrowed.map_err(|error| OpenError::Listen {
+            address: self.bound.clone(),
+            error,
+        })
     }
 
     /// Whether nobody finds it any more: the file of its UNIX socket was removed, or another has taken its place.
