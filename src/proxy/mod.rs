@@ -63,13 +63,24 @@ impl Proxy {
         self.limiter.reserve(&self.snapshot.load().limits)
     }
 
-    /// One connection, from accept to the end of its session. `address` is the listener's, for the record.
-    pub async fn handle(&self, accepted: Accepted, listener: ListenerId, address: ListenAddress) {
+    /// What whoever is accepted at the moment gets.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    /// One connection, from accept to the end of its session, by the snapshot of when it was accepted. `address` is the
+    /// listener's, for the record.
+    pub async fn handle(
+        &self,
+        accepted: Accepted,
+        (listener, address): (ListenerId, ListenAddress),
+        snapshot: Arc<Snapshot>,
+    ) {
         let (socket, client) = accepted.into_parts();
         let (mut session, told) = self.sessions.begin(client, address);
         let mut admission = Admission::new(&self.limiter);
         let ended = tokio::select! {
-            ended = self.serve(socket, listener, &mut session, &mut admission) => ended,
+            ended = self.serve(socket, (listener, snapshot), &mut session, &mut admission) => ended,
             Ok(reason) = told => Err(Failure::Told(reason).into()),
         };
         match ended {
@@ -89,11 +100,10 @@ impl Proxy {
     async fn serve(
         &self,
         socket: Socket,
-        listener: ListenerId,
+        (listener, snapshot): (ListenerId, Arc<Snapshot>),
         session: &mut Session,
         admission: &mut Admission<'_>,
     ) -> Result<(), Ending> {
-        let snapshot = self.snapshot.load_full();
         // Nothing weaker takes the place of what it asked for.
         let Some(at) = snapshot.listener(listener).cloned() else {
             return Err(Failure::ListenerGone.reset(socket));
@@ -246,7 +256,7 @@ mod tests {
 
     /// The size of the future that a function makes of these.
     fn size<'a, F: Future + 'a>(
-        _: impl Fn(&'a Proxy, Accepted, ListenerId, ListenAddress) -> F,
+        _: impl Fn(&'a Proxy, Accepted, (ListenerId, ListenAddress), Arc<Snapshot>) -> F,
     ) -> usize {
         size_of::<F>()
     }

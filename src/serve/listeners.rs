@@ -238,10 +238,10 @@ impl Listeners {
 
     /// Keeps those out of UNIX sockets whom their new modes keep out. Before that is published: until then `allow_uids` may have
     /// done it, and nothing would.
-    pub(super) fn narrow(&self, opened: &Opened) -> Result<(), OpenError> {
+    pub(super) async fn narrow(&self, opened: &Opened) -> Result<(), OpenError> {
         for (id, wanted, _) in &opened.listeners {
             if let Some(running) = self.running.iter().find(|running| running.id == *id) {
-                running.narrow(wanted)?;
+                running.narrow(wanted).await?;
             }
         }
         Ok(())

@@ -353,7 +353,7 @@ impl Parts {
         }
         configured.answers = answers;
         prepared.resolving = resolving;
-        (self.listeners.narrow(&prepared.opened))
+        (self.listeners.narrow(&prepared.opened).await)
             .map_err(|error| Refused::new(error.to_string(), error.may_pass()))?;
         let (published, told) = oneshot::channel();
         let sent = self.news.configured.send((configured, published)).await;

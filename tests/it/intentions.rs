@@ -120,7 +120,8 @@ impl Mesh {
         let serving = tokio::spawn(async move {
             let (tcp, from) = listener.accept().await.unwrap();
             let accepted = Accepted::Tcp(tcp, from);
-            proxy.handle(accepted, ListenerId(0), address.into()).await;
+            let at = (ListenerId(0), address.into());
+            proxy.handle(accepted, at, proxy.snapshot()).await;
         });
 
         let tcp = TcpStream::connect(address).await.unwrap();

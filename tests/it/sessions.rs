@@ -188,7 +188,8 @@ async fn a_running_tunnel_keeps_no_snapshot_from_going() {
     let serving = tokio::spawn(async move {
         let (tcp, from) = listener.accept().await.unwrap();
         let accepted = Accepted::Tcp(tcp, from);
-        proxy.handle(accepted, ListenerId(0), address.into()).await;
+        let at = (ListenerId(0), address.into());
+        proxy.handle(accepted, at, proxy.snapshot()).await;
     });
     let config = Arc::new(authority.client(&[&TLS13]));
     let tcp = TcpStream::connect(address).await.unwrap();

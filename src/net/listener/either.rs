@@ -98,6 +98,17 @@ impl Listener {
         }
     }
 
+    /// Takes who is in the queue of a UNIX socket at the moment; there the kernel has looked at the mode when they connected.
+    ///
+    /// # Errors
+    /// The system's: somebody may be in the queue still.
+    pub fn take_queued(&self, take: impl FnMut(Accepted)) -> io::Result<()> {
+        match self {
+            Self::Tcp(_) => Ok(()),
+            Self::Local(local) => local.take_queued(take),
+        }
+    }
+
     /// Takes what the kernel has accepted already and nobody has taken, then stops listening, as [`Tcp::close`] does. Must
     /// run on the runtime.
     ///

@@ -1,6 +1,7 @@
 //! A UNIX socket that listens: who connects is a user of this machine, and the kernel tells which.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener as Queue;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
@@ -92,6 +93,20 @@ impl Local {
                 }
             }
         }
+    }
+
+    /// As many as the queue can hold, who came first.
+    pub(super) fn take_queued(&self, mut take: impl FnMut(Accepted)) -> io::Result<()> {
+        let queue = Queue::from(self.socket.as_fd().try_clone_to_owned()?);
+        for _ in 0..=BACKLOG {
+            match queue.accept().and_then(|(stream, _)| taken(stream)) {
+                Ok(accepted) => take(accepted),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+                Err(e) if is_shortage(&e) => return Err(e),
+                Err(_) => {}
+            }
+        }
+        Ok(())
     }
 
     /// The file goes first: nobody finds the socket any more, and who has found it is taken. One that somebody else has
@@ -193,6 +208,21 @@ mod tests {
                 .all(|one| matches!(one, Accepted::Unix(_, uid) if *uid == own))
         );
         assert!(Client::connect(&path).is_err());
+    }
+
+    #[tokio::test]
+    async fn whoever_is_in_the_queue_is_taken_and_it_goes_on_listening() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
+        let local = Local::bind(&path, 0o600).unwrap();
+        let _clients: Vec<_> = (0..50).map(|_| Client::connect(&path).unwrap()).collect();
+        let mut taken = 0;
+        local.take_queued(|_| taken += 1).unwrap();
+        assert_eq!(taken, 50);
+        local.take_queued(|_| panic!("nobody waits")).unwrap();
+        let _late = Client::connect(&path).unwrap();
+        local.take_queued(|_| taken += 1).unwrap();
+        assert_eq!(taken, 51);
     }
 
     #[tokio::test]

@@ -7,7 +7,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use super::wanted::Wanted;
@@ -36,6 +36,8 @@ pub(super) struct Running {
     place: Option<Place>,
     /// For those who come from now on, with the mode of a UNIX socket. Dropped, it ends the task.
     settings: watch::Sender<(Keepalive, u32)>,
+    /// Asks for those who are in the queue of its UNIX socket to be taken.
+    queued: mpsc::Sender<oneshot::Sender<io::Result<()>>>,
     /// Hears when the task has ended.
     closed: oneshot::Receiver<Infallible>,
 }
@@ -51,10 +53,11 @@ impl Running {
     ) -> Self {
         let (bound, place) = (socket.address(), socket.place());
         let (settings, changes) = watch::channel((keepalive, written.mode()));
+        let (queued, asked) = mpsc::channel(1);
         let (open, closed) = oneshot::channel();
         let tracked = serving.shutdown.clone();
         tasks.spawn(tracked.track(async move {
-            accept(id, socket, changes, serving).await;
+            accept(id, socket, changes, asked, serving).await;
             drop(open);
         }));
         Self {
@@ -63,6 +66,7 @@ impl Running {
             bound,
             place,
             settings,
+            queued,
             closed,
         }
     }
@@ -73,17 +77,29 @@ impl Running {
         self.written = written;
     }
 
-    /// Takes the rights from its UNIX socket that it will not have any more; those that it will have come by [`Self::go_on`].
-    pub(super) fn narrow(&self, wanted: &Wanted) -> Result<(), OpenError> {
+    /// Takes the rights from its UNIX socket that it will not have any more, and everyone out of its queue who has come by
+    /// them; those that it will have come by [`Self::go_on`].
+    pub(super) async fn narrow(&self, wanted: &Wanted) -> Result<(), OpenError> {
         let (mode, kept) = (self.written.mode(), self.written.mode() & wanted.mode());
         let narrowed = match &self.place {
-            Some(place) if kept != mode => place.set_mode(kept),
+            Some(place) if kept != mode => match place.set_mode(kept) {
+                Ok(()) => self.take_queued().await,
+                Err(error) => Err(error),
+            },
             _ => Ok(()),
         };
         narrowed.map_err(|error| OpenError::Listen {
             address: self.bound.clone(),
             error,
         })
+    }
+
+    async fn take_queued(&self) -> io::Result<()> {
+        let (told, outcome) = oneshot::channel();
+        // Where nobody hears, nobody accepts any more.
+        let closed = || io::ErrorKind::NotConnected.into();
+        self.queued.send(told).await.map_err(|_| closed())?;
+        outcome.await.unwrap_or_else(|_| Err(closed()))
     }
 
     /// Whether nobody finds it any more: the file of its UNIX socket was removed, or another has taken its place.
@@ -112,6 +128,7 @@ async fn accept(
     id: ListenerId,
     listener: Listener,
     mut settings: watch::Receiver<(Keepalive, u32)>,
+    mut queued: mpsc::Receiver<oneshot::Sender<io::Result<()>>>,
     serving: Serving,
 ) {
     let Serving {
@@ -124,11 +141,12 @@ async fn accept(
     let counter = metrics.accepted(&address);
     let take = |accepted: Accepted, room: Option<Room>| {
         counter.inc();
-        let (proxy, address) = (Arc::clone(&proxy), address.clone());
+        let (proxy, snapshot) = (Arc::clone(&proxy), proxy.snapshot());
+        let at = (id, address.clone());
         let handling = async move {
             // It takes this up in its first step.
             drop(room);
-            proxy.handle(accepted, id, address).await;
+            proxy.handle(accepted, at, snapshot).await;
         };
         tokio::spawn(shutdown.track(handling));
     };
@@ -156,10 +174,16 @@ async fn accept(
                     }
                     Err(_) => break false,
                 },
+                Some(told) = queued.recv() => {
+                    // Whoever asks waits.
+                    let _ = told.send(listener.take_queued(|accepted| take(accepted, None)));
+                }
                 () = &mut accepting => {}
             }
         }
     };
+    // Whoever asks in vain must not wait for the end of the queue.
+    drop(queued);
     // At a stop nobody else comes: those who wait can wait for room. Where a listener is removed they are as all others.
     let room = || match is_stop {
         true => proxy.room().map(Some),
