@@ -58,12 +58,12 @@ impl FromStr for Pin {
     type Err = PinError;
 
     fn from_str(text: &str) -> Result<Self, PinError> {
-        let base64 = (text
-            .strip_prefix("sha256//")
-            .or(text.strip_prefix("sha256/")))
-        .ok_or(PinError(
+        let rest = text.strip_prefix("sha256/").ok_or(PinError(
             "a pin is `sha256/` and the SHA-256 of a public key in base64",
         ))?;
+        // Base64 may itself begin with a slash: the length tells.
+        let curls = rest.strip_prefix('/').filter(|rest| rest.len() == 44);
+        let base64 = curls.unwrap_or(rest);
         let bytes = BASE64.decode(base64.as_bytes()).ok();
         bytes
             .and_then(|bytes| bytes.try_into().ok())
@@ -215,6 +215,10 @@ mod tests {
         let pin: Pin = format!("sha256/{hash}").parse().unwrap();
         assert_eq!(format!("sha256//{hash}").parse(), Ok(pin));
         assert_eq!(pin.to_string(), format!("sha256/{hash}"));
+        let slash = "/7DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=";
+        let pin: Pin = format!("sha256/{slash}").parse().unwrap();
+        assert_eq!(pin.to_string(), format!("sha256/{slash}"));
+        assert_eq!(format!("sha256//{slash}").parse(), Ok(pin));
         for (text, says) in [
             (hash, "`sha256/`"),
             ("sha1/AAAA", "`sha256/`"),
